@@ -1,0 +1,22 @@
+{
+  "targets": [
+    {
+      "target_name": "qcow2_backup",
+      "sources": ["<!@(find native -name '*.cc' | sort)"],
+      "include_dirs": ["native"],
+      "dependencies": ["<!(node -p \"require('node-addon-api').targets\"):node_addon_api_except"],
+      "defines": [
+        "NAPI_VERSION=9",
+        "NODE_ADDON_API_REQUIRE_BASIC_FINALIZERS",
+        "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS",
+        "NODE_API_NO_EXTERNAL_BUFFERS_ALLOWED",
+        "_GNU_SOURCE"
+      ],
+      "cflags": ["-fvisibility=hidden", "-O2", "-g1"],
+      "cflags_cc": ["-std=c++20", "-Wall", "-Wextra", "-Werror=return-type", "-fvisibility-inlines-hidden"],
+      "cflags_cc!": ["-fno-rtti"],
+      "ldflags": ["-Wl,-Bsymbolic", "-Wl,--exclude-libs,ALL", "-Wl,-z,nodelete"],
+      "libraries": ["-l:liburing.a", "-l:libdeflate.a", "-l:libzstd.a", "-l:libz.a", "-lpthread", "-ldl"]
+    }
+  ]
+}

@@ -1,0 +1,81 @@
+/** Codes by which a caller tells failures apart; stable, part of the public API. */
+export type ErrorCode =
+  /** Wrong option or argument; the command line ends with status 2. */
+  | 'USAGE'
+  /** The target's name is taken and `force` was not given. */
+  | 'TARGET_EXISTS'
+  /** The target cannot be used: is the source, a directory, or of the wrong kind. */
+  | 'BAD_TARGET'
+  /** An image's metadata is malformed. */
+  | 'BAD_IMAGE'
+  /** An image is sound but uses something that cannot be read (LUKS, an unknown feature …). */
+  | 'UNSUPPORTED'
+  /** The gate refused a file that an image names. */
+  | 'NOT_ALLOWED'
+  /** The source changed its size while it was read. */
+  | 'SOURCE_CHANGED'
+  /** The operating system refused; `errno` holds its name. */
+  | 'IO'
+  /** The run was cancelled through its AbortSignal. */
+  | 'ABORTED'
+
+/**
+ * Every failure that this library reports on purpose. The message is `WHAT: WHY`, WHAT naming the
+ * file, offset or option.
+ */
+export class BackupError extends Error {
+  override readonly name = 'BackupError'
+  readonly code: ErrorCode
+  /** The file, offset or option concerned. */
+  readonly what: string
+  /** The reason, without a closing full stop. */
+  readonly why: string
+  /** The system's name of the error (`ENOSPC`, `EACCES` …) where the system refused. */
+  readonly errno?: string
+
+  constructor(
+    code: ErrorCode,
+    what: string,
+    why: string,
+    options: { cause?: unknown; errno?: string } = {},
+  ) {
+    super(`${what}: ${why}`, { cause: options.cause })
+    this.code = code
+    this.what = what
+    this.why = why
+    this.errno = options.errno
+  }
+}
+
+/** What a wrong argument gets; the command line ends with status 2. */
+export function usageError(what: string, why: string): BackupError {
+  return new BackupError('USAGE', what, why)
+}
+
+const REASONS: Record<string, string> = {
+  ENOENT: 'no such file or directory',
+  EACCES: 'permission denied',
+  EPERM: 'operation not permitted',
+  EISDIR: 'is a directory',
+  ENOTDIR: 'a part of the path is not a directory',
+  EROFS: 'read-only file system',
+  ENOSPC: 'no space left on device',
+  EDQUOT: 'disk quota exceeded',
+  EFBIG: 'file too large for this file system or limit',
+  EIO: 'input/output error',
+  EEXIST: 'already exists',
+  ELOOP: 'too many symbolic links',
+  ENAMETOOLONG: 'file name too long',
+  ENXIO: 'no such device or address',
+  EMFILE: 'too many open files',
+  ENOMEM: 'out of memory',
+}
+
+/** Puts a failed system call into words that name the file. Errors of ours pass unchanged. */
+export function ioError(what: string, error: unknown): BackupError {
+  if (error instanceof BackupError) return error
+  const errno = (error as NodeJS.ErrnoException)?.code
+  const why =
+    (errno && REASONS[errno]) ?? (error instanceof Error ? error.message : String(error))
+  return new BackupError('IO', what, why, { cause: error, errno })
+}

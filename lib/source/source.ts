@@ -1,0 +1,59 @@
+import type { FileHandle } from 'node:fs/promises'
+import type { Extent } from '../extents/extent.ts'
+
+/**
+ * Where the guest bytes of one run are.
+ * - `data`: as they are, in `files[file]` at `offset`.
+ * - `deflate`, `zstd`: inside one compressed cluster, whose stream lies in `files[file]` from
+ *   `offset` for `size` bytes (sector-rounded: the stream may end before), and which expands to
+ *   `clusterSize` bytes; the run starts `within` bytes into those.
+ * - `zero`: reads as zero because a layer says so.
+ * - `hole`: reads as zero because no layer holds anything.
+ */
+export type Piece =
+  | { kind: 'zero' | 'hole'; start: number; length: number }
+  | { kind: 'data'; start: number; length: number; file: number; offset: number }
+  | {
+      kind: 'deflate' | 'zstd'
+      start: number
+      length: number
+      file: number
+      offset: number
+      size: number
+      clusterSize: number
+      within: number
+    }
+
+/** A file that holds guest bytes of a source. */
+export interface SourceFile {
+  /** As messages name it. */
+  readonly path: string
+  /** Open for reading, buffered; owned by the source. */
+  readonly handle: FileHandle
+  /** Bytes when it was opened. */
+  readonly size: number
+  /** Tells this file from all others, also through links: `dev:ino` (devices: `rdev:N`). */
+  readonly identity: string
+}
+
+/** A disk that can be read. Closed by whoever opened it. */
+export interface Source {
+  /** As messages name it. */
+  readonly name: string
+  readonly format: 'raw' | 'qcow2'
+  /** Virtual size in bytes, a multiple of 512. */
+  readonly size: number
+  /** The files that pieces point into: `Piece.file` is an index here. */
+  readonly files: readonly SourceFile[]
+  /**
+   * Where every byte from 0 to `size` is: batches of ordered, contiguous pieces, made as they are
+   * asked for, each of bounded size.
+   * @throws BackupError BAD_IMAGE on the first table entry that cannot be true
+   */
+  pieces(): AsyncGenerator<readonly Piece[]>
+  /** The same as extents, neighbours with equal flags merged over the whole disk. */
+  extents(): AsyncGenerator<Extent>
+  /** @throws BackupError SOURCE_CHANGED if a file's size is not what it was when opened */
+  checkUnchanged(): Promise<void>
+  close(): Promise<void>
+}

@@ -1,0 +1,35 @@
+import { usageError } from './errors.ts'
+
+const UNITS: Record<string, number> = { '': 1, B: 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 }
+
+/**
+ * Reads a size as people write it: `64K`, `1M`, `2G`, `1T` (powers of 1024) or bytes.
+ * @param option the option's name, for the message
+ * @returns bytes
+ * @throws BackupError USAGE if it is not a whole number of bytes from 0 to 2^53 − 1
+ */
+export function parseSize(text: string, option: string): number {
+  const match = /^(\d+(?:\.\d+)?)([BKMGT]?)$/i.exec(text.trim())
+  const bytes = match ? Number(match[1]) * UNITS[match[2].toUpperCase()] : Number.NaN
+  if (!Number.isSafeInteger(bytes)) {
+    throw usageError(option, `'${text}' is not a size; write bytes or 64K, 1M, 2G, 1T`)
+  }
+  return bytes
+}
+
+/** A size for people: three significant digits and a binary unit (`1.5 GiB`). */
+export function formatSize(bytes: number): string {
+  const names = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB']
+  let value = bytes
+  let unit = 0
+  while (value >= 1000 && unit < names.length - 1) {
+    value /= 1024
+    unit++
+  }
+  return `${unit === 0 ? value : Number(value.toPrecision(3))} ${names[unit]}`
+}
+
+/** The next multiple of `unit` at or above `n`. */
+export function roundUp(n: number, unit: number): number {
+  return Math.ceil(n / unit) * unit
+}
