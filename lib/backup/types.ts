@@ -1,0 +1,76 @@
+/** Where a running copy stands. */
+export interface Progress {
+  /** Guest bytes from 0 that are settled: copied, zeroed or left alone. */
+  position: number
+  /** Virtual size, bytes. */
+  size: number
+  /** Guest bytes stored as data so far. */
+  dataBytes: number
+  elapsedSeconds: number
+}
+
+/** How any copy is run; all optional. */
+export interface CopyOptions {
+  /** Stops the run; the promise rejects with BackupError ABORTED and the target is as before. */
+  signal?: AbortSignal
+  /** Called at most ten times a second and once at the end. */
+  onProgress?: (progress: Progress) => void
+  /** Replace a target that exists. Its old content stays until the new one is complete. */
+  force?: boolean
+  /** Most read and write requests in flight, 1 to 1024. Default 16. */
+  requests?: number
+  /** Most bytes read per second. Default: no limit. */
+  rateLimit?: number
+  /** How the kernel is asked. Default `auto`: io_uring, or threads where it is refused. */
+  engine?: 'auto' | 'io_uring' | 'threads'
+  /** O_DIRECT. Default `auto`: where file system and cluster size allow it; `on` fails otherwise. */
+  direct?: 'auto' | 'on' | 'off'
+}
+
+/** How a source is opened. */
+export interface OpenOptions {
+  /** The image format; default: recognised by its magic. */
+  format?: 'raw' | 'qcow2'
+  /** Directories below which files named inside images may be opened, besides their own. */
+  allowPaths?: readonly string[]
+  /** The format of a backing file whose image does not record one. */
+  backingFormat?: 'raw' | 'qcow2'
+}
+
+/** How the clusters of a new qcow2 image are made. */
+export interface ImageOptions {
+  /** Bytes, a power of two from 512 to 2 MiB. Default 64 KiB. */
+  clusterSize?: number
+  /** Compress data clusters. Default: no. */
+  compress?: 'zlib' | 'zstd'
+  /** zlib 1 to 12 (libdeflate's scale), zstd 1 to 22. */
+  compressionLevel?: number
+}
+
+export interface FullOptions extends CopyOptions, OpenOptions, ImageOptions {}
+
+export interface RestoreOptions extends CopyOptions, OpenOptions, ImageOptions {
+  /** The target's format. Default raw; the image options are for qcow2. */
+  to?: 'raw' | 'qcow2'
+}
+
+/** What a copy did. dataBytes + zeroBytes + unchangedBytes = virtualSize. */
+export interface CopyResult {
+  target: string
+  /** Bytes. */
+  virtualSize: number
+  /** Guest bytes stored as data clusters (raw: written). */
+  dataBytes: number
+  /** Guest bytes recorded as, or left to read as, zero. */
+  zeroBytes: number
+  /** Guest bytes left to the backing file. */
+  unchangedBytes: number
+  /** The target file's length, bytes. */
+  fileSize: number
+  /** The blocks the file system gave it, bytes. */
+  allocatedBytes: number
+  elapsedSeconds: number
+  /** How the kernel was asked, and whether the target was written past the page cache. */
+  engine: 'io_uring' | 'threads'
+  direct: boolean
+}
