@@ -6,10 +6,45 @@ export interface CopyJob {
   readonly __copyJob: unique symbol
 }
 
+/** What a copy is started with; every field is needed and already checked. */
+export interface CopySpec {
+  /** Files that rows name by index, and their sizes in bytes. The descriptors are reopened. */
+  sources: { fd: number; size: number }[]
+  /** Descriptor of the target. */
+  target: number
+  format: 'qcow2' | 'raw'
+  /** Virtual size, bytes. */
+  size: number
+  clusterBits: number
+  /** The backing file's name and format as recorded in the image; empty: none. */
+  backing: string
+  backingFormat: string
+  /** Empty: not compressed. */
+  compress: '' | 'zlib' | 'zstd'
+  level: number
+  engine: 'auto' | 'io_uring' | 'threads'
+  direct: 'auto' | 'on' | 'off'
+  /** Most reads in flight. */
+  requests: number
+  /** Bytes of buffers. */
+  memory: number
+  /** Bytes read per second; 0: no limit. */
+  rateLimit: number
+}
+
+/** Guest bytes by what became of them. */
+export interface CopyCounters {
+  dataBytes: number
+  zeroBytes: number
+  unchangedBytes: number
+  engine: 'io_uring' | 'threads'
+  direct: boolean
+}
+
 /** What the addon offers. Arguments are checked by the callers in TypeScript. */
 export interface Addon {
   /** Versions of the libraries linked into the addon. */
-  versions(): { uring: string; deflate: string; zstd: string; zlib: string }
+  versions(): { deflate: string; zstd: string; zlib: string }
   /**
    * Runs of data and holes of a file (SEEK_DATA, SEEK_HOLE) from `start` to at most `end`.
    * @returns triples start, length, 1 for data or 0 for a hole; at most `max` runs, contiguous from
@@ -20,11 +55,14 @@ export interface Addon {
   deviceSize(fd: number): number
   /** Gives an unnamed file (O_TMPFILE) a name; fails with EEXIST if the name is taken. */
   linkFile(fd: number, path: string): void
-  /** See lib/copy/copy.ts, which is the only caller. */
-  copyStart(options: object): CopyJob
-  copyPush(job: CopyJob, rows: Float64Array): Promise<void>
-  copyFinish(job: CopyJob): Promise<object>
+  /** Starts a copy on a thread of its own. lib/copy/job.ts is the only caller of these five. */
+  copyStart(spec: CopySpec): CopyJob
+  /** Hands over rows of the plan; resolves when there is room for more: false if the job ended. */
+  copyPush(job: CopyJob, rows: Float64Array, files: number): Promise<boolean>
+  /** No more rows come; resolves when the target lacks only its last sync. */
+  copyFinish(job: CopyJob): Promise<CopyCounters>
   copyCancel(job: CopyJob): void
+  /** Fills in position, dataBytes, zeroBytes, unchangedBytes and bytes read. */
   copyProgress(job: CopyJob, into: Float64Array): void
 }
 

@@ -1,13 +1,8 @@
-/** Where a running copy stands. */
-export interface Progress {
-  /** Guest bytes from 0 that are settled: copied, zeroed or left alone. */
-  position: number
-  /** Virtual size, bytes. */
-  size: number
-  /** Guest bytes stored as data so far. */
-  dataBytes: number
-  elapsedSeconds: number
-}
+import type { Progress } from '../copy/job.ts'
+import type { OpenOptions } from '../source/open.ts'
+
+export type { Progress } from '../copy/job.ts'
+export type { OpenOptions } from '../source/open.ts'
 
 /** How any copy is run; all optional. */
 export interface CopyOptions {
@@ -25,16 +20,6 @@ export interface CopyOptions {
   engine?: 'auto' | 'io_uring' | 'threads'
   /** O_DIRECT. Default `auto`: where file system and cluster size allow it; `on` fails otherwise. */
   direct?: 'auto' | 'on' | 'off'
-}
-
-/** How a source is opened. */
-export interface OpenOptions {
-  /** The image format; default: recognised by its magic. */
-  format?: 'raw' | 'qcow2'
-  /** Directories below which files named inside images may be opened, besides their own. */
-  allowPaths?: readonly string[]
-  /** The format of a backing file whose image does not record one. */
-  backingFormat?: 'raw' | 'qcow2'
 }
 
 /** How the clusters of a new qcow2 image are made. */

@@ -1,6 +1,6 @@
 // The seam between what is to be read and written and how the kernel is asked: io_uring, or
-// threads with preadv/pwritev. Knows no qcow2. Tests put their own engines here (recording, failing,
-// stopping).
+// threads with preadv/pwritev. Knows no qcow2. Tests put their own engines here (recording,
+// failing, stopping).
 #pragma once
 
 #include <sys/uio.h>
@@ -20,10 +20,10 @@ enum class Op : uint8_t { kRead, kWrite, kSync };
 struct Request {
   Op op = Op::kRead;
   int fd = -1;
-  uint64_t offset = 0;           // bytes
-  std::vector<iovec> iov;        // empty for kSync; at most IOV_MAX
-  int64_t result = 0;            // set by the engine: bytes transferred, or -errno
-  void* tag = nullptr;           // the submitter's
+  uint64_t offset = 0;          // bytes
+  std::vector<iovec> iov = {};  // empty for kSync; at most IOV_MAX
+  int64_t result = 0;           // set by the engine: bytes transferred, or -errno
+  void* tag = nullptr;          // the submitter's
 };
 
 // Thread-safety: made, used and destroyed by one thread; only wake() may be called from others.

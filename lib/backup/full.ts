@@ -1,0 +1,17 @@
+import { copyToNew } from './copy.ts'
+import type { CopyResult, FullOptions } from './types.ts'
+
+/**
+ * Backs up a whole disk into a new, standalone qcow2 image: what reads as zero through the source's
+ * whole chain takes no room in it.
+ * @param source path of a raw or qcow2 image or of a block device
+ * @param target path of the image, mode 0600; it appears there only when complete and synced
+ * @throws BackupError; what stood under the target's name is then as it was
+ */
+export function fullBackup(
+  source: string,
+  target: string,
+  options: FullOptions = {},
+): Promise<CopyResult> {
+  return copyToNew(source, target, 'qcow2', options)
+}

@@ -1,0 +1,115 @@
+import { usageError } from '../errors.ts'
+import type { JobOptions } from '../copy/job.ts'
+import { formatSize } from '../units.ts'
+import type { CopyOptions, ImageOptions } from './types.ts'
+
+const DEFAULT_CLUSTER_SIZE = 65536
+const MIN_CLUSTER_SIZE = 512
+const MAX_CLUSTER_SIZE = 2 ** 21
+/** QEMU opens no larger L1 table (QCOW_MAX_L1_SIZE), bytes. */
+const MAX_L1_SIZE = 32 * 2 ** 20
+
+/**
+ * 16 reads of 1 MiB keep every disk tried busy; QEMU's `convert -m 16` is the peer's most, and more
+ * gained nothing.
+ */
+const DEFAULT_REQUESTS = 16
+const MAX_REQUESTS = 1024
+
+/** Levels that each library knows, and the one its authors made the default (zlib: see below). */
+const LEVELS = {
+  // libdeflate's scale. Level 2 makes smaller streams than zlib's own default, three times as fast.
+  zlib: { min: 1, max: 12, standard: 2 },
+  zstd: { min: 1, max: 22, standard: 3 },
+} as const
+
+/**
+ * Checks the options of a copy and fills in the defaults.
+ * @param format the target's
+ * @param size virtual size, bytes
+ * @throws BackupError USAGE naming the option
+ */
+export function jobOptions(
+  format: 'qcow2' | 'raw',
+  size: number,
+  options: CopyOptions & ImageOptions,
+): JobOptions {
+  const { requests = DEFAULT_REQUESTS, rateLimit, engine = 'auto', direct = 'auto' } = options
+  wholeNumber('--requests', requests, 1, MAX_REQUESTS)
+  if (rateLimit !== undefined) wholeNumber('--rate-limit', rateLimit, 1, Number.MAX_SAFE_INTEGER)
+  oneOf('--engine', engine, ['auto', 'io_uring', 'threads'])
+  oneOf('--direct', direct, ['auto', 'on', 'off'])
+  if (format === 'raw') refuseImageOptions(options)
+  return {
+    format,
+    ...imageOptions(size, options),
+    backing: '',
+    backingFormat: '',
+    engine,
+    direct,
+    requests,
+    rateLimit: rateLimit ?? 0,
+    signal: options.signal,
+    onProgress: options.onProgress,
+  }
+}
+
+function imageOptions(size: number, options: ImageOptions) {
+  const { clusterSize = DEFAULT_CLUSTER_SIZE, compress, compressionLevel } = options
+  const clusterBits = Math.log2(clusterSize)
+  if (
+    !Number.isInteger(clusterBits) ||
+    clusterSize < MIN_CLUSTER_SIZE ||
+    clusterSize > MAX_CLUSTER_SIZE
+  ) {
+    throw usageError('--cluster-size', `${clusterSize} is not a power of two from 512 to 2M`)
+  }
+  const smallest = smallestClusterSize(size)
+  if (smallest > clusterSize) {
+    throw usageError(
+      '--cluster-size',
+      smallest > MAX_CLUSTER_SIZE
+        ? `no cluster size is large enough for a disk of ${formatSize(size)}`
+        : `a disk of ${formatSize(size)} needs clusters of at least ${formatSize(smallest)}`,
+    )
+  }
+  if (compress === undefined) {
+    if (compressionLevel !== undefined) {
+      throw usageError('--compression-level', 'only goes with --compress')
+    }
+    return { clusterBits, compress: '' as const, level: 0 }
+  }
+  oneOf('--compress', compress, ['zlib', 'zstd'])
+  const { min, max, standard } = LEVELS[compress]
+  const level = compressionLevel ?? standard
+  wholeNumber('--compression-level', level, min, max)
+  return { clusterBits, compress, level }
+}
+
+/** The smallest cluster size with which a disk's L1 table stays within what QEMU opens, bytes. */
+function smallestClusterSize(size: number): number {
+  let clusterSize = MIN_CLUSTER_SIZE
+  // An L2 table of 8-byte entries maps clusterSize²/8 bytes and takes 8 bytes of L1.
+  while ((Math.ceil(size / (clusterSize ** 2 / 8)) * 8) > MAX_L1_SIZE) clusterSize *= 2
+  return clusterSize
+}
+
+function refuseImageOptions(options: ImageOptions): void {
+  if (options.clusterSize !== undefined) throw usageError('--cluster-size', 'only goes with qcow2')
+  if (options.compress !== undefined) throw usageError('--compress', 'only goes with qcow2')
+  if (options.compressionLevel !== undefined) {
+    throw usageError('--compression-level', 'only goes with qcow2')
+  }
+}
+
+function wholeNumber(option: string, value: number, min: number, max: number): void {
+  if (Number.isSafeInteger(value) && value >= min && value <= max) return
+  const range = max === Number.MAX_SAFE_INTEGER ? `of at least ${min}` : `from ${min} to ${max}`
+  throw usageError(option, `${value} is not a whole number ${range}`)
+}
+
+function oneOf(option: string, value: string, allowed: readonly string[]): void {
+  if (!allowed.includes(value)) {
+    throw usageError(option, `'${value}' is not one of ${allowed.join(', ')}`)
+  }
+}

@@ -1,0 +1,10 @@
+#!/usr/bin/env node
+import { run } from './run.ts'
+
+// A failed write to stdout is seen by whoever awaits it. One to stderr is nobody's: a backup must
+// not fail because the reader of its log went away.
+process.stdout.on('error', () => {})
+process.stderr.on('error', () => {})
+
+// Not process.exit(): what was written to a pipe must still arrive there.
+process.exitCode = await run(process.argv.slice(2))

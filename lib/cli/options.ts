@@ -1,0 +1,131 @@
+import { type Command, Option } from 'commander'
+import type { CopyOptions, ImageOptions, OpenOptions } from '../backup/types.ts'
+import { usageError } from '../errors.ts'
+import { parseSize } from '../units.ts'
+
+/**
+ * Options that several commands share, in groups. Here texts become numbers; whether a value can
+ * be is for the library to judge, which is also called by others.
+ */
+
+/** What `addSourceOptions` yields. */
+export interface SourceFlags {
+  format?: 'raw' | 'qcow2'
+  allowPath?: string[]
+  backingFormat?: 'raw' | 'qcow2'
+}
+
+/** How the source is opened. */
+export function addSourceOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option('-f, --format <format>', "the source's format (default: by its magic)").choices([
+        'raw',
+        'qcow2',
+      ]),
+    )
+    .option(
+      '--allow-path <dir>',
+      'let images name files below this directory too; repeatable, / allows all',
+      (dir: string, dirs: string[] = []) => [...dirs, dir],
+    )
+    .addOption(
+      new Option(
+        '--backing-format <format>',
+        'the format of a backing file whose image does not record it',
+      ).choices(['raw', 'qcow2']),
+    )
+}
+
+export function openOptions(flags: SourceFlags): OpenOptions {
+  return {
+    format: flags.format,
+    allowPaths: flags.allowPath,
+    backingFormat: flags.backingFormat,
+  }
+}
+
+/** What `addImageOptions` yields: the library's options under their own names. */
+export type ImageFlags = Required<ImageOptions>
+
+/** How a new qcow2 image is made. */
+export function addImageOptions(command: Command): Command {
+  return command
+    .option(
+      '--cluster-size <size>',
+      '512 to 2M, a power of two (default: 64K)',
+      size('--cluster-size'),
+    )
+    .addOption(
+      new Option('--compress <method>', 'compress the data clusters').choices(['zlib', 'zstd']),
+    )
+    .option(
+      '--compression-level <n>',
+      'zlib: 1 to 12, zstd: 1 to 22',
+      wholeNumber('--compression-level'),
+    )
+}
+
+export function imageOptions(flags: ImageOptions): ImageOptions {
+  const { clusterSize, compress, compressionLevel } = flags
+  return { clusterSize, compress, compressionLevel }
+}
+
+/** What `addCopyOptions` yields. */
+export interface CopyFlags
+  extends Pick<CopyOptions, 'force' | 'requests' | 'rateLimit' | 'engine' | 'direct'> {
+  json?: boolean
+  progress?: 'json' | false
+  debug?: boolean
+}
+
+/** How a copy runs and what it tells. */
+export function addCopyOptions(command: Command): Command {
+  return command
+    .option('--force', 'replace a target that exists, once the new one is complete')
+    .option(
+      '--requests <n>',
+      'most reads and writes in flight, 1 to 1024 (default: 16)',
+      wholeNumber('--requests'),
+    )
+    .option(
+      '--rate-limit <size>',
+      'most bytes read per second (default: no limit)',
+      size('--rate-limit'),
+    )
+    .addOption(
+      new Option('--engine <engine>', 'how the kernel is asked (default: auto)')
+        .choices(['auto', 'io_uring', 'threads'])
+        .env('QCOW2_BACKUP_ENGINE'),
+    )
+    .addOption(
+      new Option('--direct <when>', 'bypass the page cache, O_DIRECT (default: auto)')
+        .choices(['auto', 'on', 'off'])
+        .env('QCOW2_BACKUP_DIRECT'),
+    )
+    .option('--json', 'print the result as one JSON object')
+    .addOption(
+      new Option('--progress <form>', 'print progress on stderr as lines of JSON').choices([
+        'json',
+      ]),
+    )
+    .option('--no-progress', 'no progress bar on a terminal')
+}
+
+export function copyOptions(flags: CopyFlags): CopyOptions {
+  const { force, requests, rateLimit, engine, direct } = flags
+  return { force, requests, rateLimit, engine, direct }
+}
+
+/** A parser of sizes for the option named. */
+function size(option: string): (text: string) => number {
+  return (text) => parseSize(text, option)
+}
+
+/** A parser of counts for the option named. */
+export function wholeNumber(option: string): (text: string) => number {
+  return (text) => {
+    if (!/^\d{1,15}$/.test(text)) throw usageError(option, `'${text}' is not a whole number`)
+    return Number(text)
+  }
+}

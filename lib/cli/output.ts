@@ -1,0 +1,53 @@
+import type { CopyResult } from '../backup/types.ts'
+import { ioError } from '../errors.ts'
+import type { Extent } from '../extents/extent.ts'
+import { formatSize } from '../units.ts'
+import { oneLine } from './errors.ts'
+
+/** Whoever read stdout has closed it. */
+export class OutputClosed extends Error {}
+
+/** Characters gathered for a write. */
+const BATCH = 64 * 1024
+
+/**
+ * Writes to stdout and waits until it is taken, so that a slow reader bounds the memory used.
+ * @throws OutputClosed if the reader is gone, BackupError IO if stdout cannot be written
+ */
+export function print(text: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    process.stdout.write(text, (error) => {
+      if (!error) resolve()
+      else if ((error as NodeJS.ErrnoException).code === 'EPIPE') reject(new OutputClosed())
+      else reject(ioError('standard output', error))
+    })
+  })
+}
+
+/** Extents as a JSON array, one to a line, in pieces of text of bounded size. */
+export async function* formatExtents(extents: AsyncIterable<Extent>): AsyncGenerator<string> {
+  let text = '['
+  let separator = ''
+  for await (const { start, length, zero, hole } of extents) {
+    text += separator + JSON.stringify({ start, length, zero, hole })
+    separator = ',\n '
+    if (text.length >= BATCH) {
+      yield text
+      text = ''
+    }
+  }
+  yield `${text}]\n`
+}
+
+/** What a copy did, in lines for people. */
+export function formatResult(result: CopyResult): string {
+  const { virtualSize, dataBytes, zeroBytes, fileSize, allocatedBytes, elapsedSeconds } = result
+  const rate = elapsedSeconds > 0 ? formatSize(Math.round(dataBytes / elapsedSeconds)) : '0 B'
+  return [
+    `${oneLine(result.target)}: complete`,
+    `  disk ${formatSize(virtualSize)}: ${formatSize(dataBytes)} data, ${formatSize(zeroBytes)} zero`,
+    `  file ${formatSize(fileSize)} (${formatSize(allocatedBytes)} on disk), ` +
+      `${elapsedSeconds.toFixed(2)} s, ${rate}/s`,
+    '',
+  ].join('\n')
+}

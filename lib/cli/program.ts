@@ -1,0 +1,62 @@
+import { createRequire } from 'node:module'
+import { Command } from 'commander'
+
+/** A command's module: what it takes and does is declared only once it was asked for. */
+interface CommandModule {
+  /** Gives the command its arguments, options, help and action. */
+  declare(command: Command): void
+}
+
+const COMMANDS: readonly { name: string; summary: string; load(): Promise<CommandModule> }[] = [
+  {
+    name: 'full',
+    summary: 'back up a whole disk into a new qcow2 image',
+    load: () => import('./commands/full.ts'),
+  },
+  {
+    name: 'restore',
+    summary: 'write the content of a backup, with its whole chain, to a new disk',
+    load: () => import('./commands/restore.ts'),
+  },
+  {
+    name: 'extents',
+    summary: 'print which parts of a disk hold data, as JSON',
+    load: () => import('./commands/extents.ts'),
+  },
+]
+
+const HELP = `
+SOURCE is a raw or qcow2 file or a block device. Sizes are bytes, or 64K, 1M, 2G, 1T.
+Exit status: 0 done, 1 failed, 2 wrong usage, 130 or 143 interrupted.
+
+Examples:
+  qcow2-backup full /dev/vg0/disk backup.qcow2
+  qcow2-backup restore backup.qcow2 disk.raw
+  qcow2-backup extents disk.qcow2
+  qcow2-backup full --help`
+
+/**
+ * The command line's grammar. Commands are listed by name and summary only; a command's module is
+ * loaded when it runs, so that starting costs the same however many commands there are.
+ */
+export function buildProgram(): Command {
+  const { version } = createRequire(import.meta.url)('qcow2-backup/package.json')
+  const program = new Command('qcow2-backup')
+    .description('Backs up VM disks into standard qcow2 images, and restores them.')
+    .version(version)
+    .option('--debug', 'print the stack of an error')
+    .addHelpText('after', HELP)
+    .enablePositionalOptions()
+    .showSuggestionAfterError(false)
+    .helpCommand(false)
+    .exitOverride()
+    .configureOutput({ writeErr: () => {} })
+  for (const { name, summary } of COMMANDS) program.command(name).summary(summary)
+  program.hook('preSubcommand', async (_program, command) => {
+    const { load } = COMMANDS.find(({ name }) => name === command.name())!
+    const module = await load()
+    command.option('--debug', 'print details of the run, and the stack of an error')
+    module.declare(command)
+  })
+  return program
+}

@@ -1,0 +1,51 @@
+import { BackupError, ioError } from '../errors.ts'
+import type { Source } from '../source/source.ts'
+
+/** What the addon's errors carry, see native/copy/error.h and native/napi/errors.cc. */
+interface NativeFailure extends Error {
+  /** The errno's name. */
+  code?: string
+  /** What was being done. */
+  context?: string
+  /** native/copy/error.h: do not change one without the other. */
+  failure?: 0 | 1 | 2 | 3 | 4 | 5
+  /** Index of the source's file. */
+  file?: number
+  /** In that file, bytes. */
+  offset?: number
+}
+
+/** Puts a failure of a running copy into words that name the file and the offset. */
+export function copyError(error: unknown, source: Source, target: string): BackupError {
+  if (error instanceof BackupError) return error
+  const failure = error as NativeFailure
+  const path = source.files[failure.file ?? 0]?.path ?? source.name
+  const options = { cause: error, errno: failure.code }
+  const reason = () => ioError('', error).why
+  switch (failure.failure) {
+    case 1:
+      return new BackupError('IO', path, `${at('read', failure.offset)}: ${reason()}`, options)
+    case 2:
+      return new BackupError(
+        'SOURCE_CHANGED',
+        path,
+        `ends at or before offset ${failure.offset}: it shrank while it was read`,
+        options,
+      )
+    case 3:
+      return new BackupError(
+        'BAD_IMAGE',
+        path,
+        `the compressed cluster at offset ${failure.offset} is damaged`,
+        options,
+      )
+    case 5:
+      return new BackupError('ABORTED', target, 'interrupted', options)
+    default:
+      return new BackupError('IO', target, `${failure.context}: ${reason()}`, options)
+  }
+}
+
+function at(what: string, offset: number | undefined): string {
+  return `${what} at ${offset}`
+}

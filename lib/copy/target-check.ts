@@ -1,0 +1,99 @@
+import type { BigIntStats } from 'node:fs'
+import { readlink, realpath, stat } from 'node:fs/promises'
+import { basename, dirname } from 'node:path'
+import { BackupError, ioError, usageError } from '../errors.ts'
+import type { SourceFile } from '../source/source.ts'
+
+/** As many as the kernel follows. */
+const MAX_LINKS = 40
+
+/**
+ * Where a path leads through symbolic links, also if nothing is there yet.
+ * @throws BackupError USAGE if the path is empty, BAD_TARGET if it can only name a directory, IO if
+ * its directory is missing or cannot be searched
+ */
+export async function locate(path: string): Promise<string> {
+  if (path === '') throw usageError('TARGET', 'has no name')
+  let at = path
+  for (let links = 0; links < MAX_LINKS; links++) {
+    if (/(^|\/)\.{0,2}$/.test(at)) {
+      throw new BackupError('BAD_TARGET', path, 'is a directory')
+    }
+    const directory = await realDirectory(dirname(at))
+    const location = `${directory === '/' ? '' : directory}/${basename(at)}`
+    const next = await linkTarget(path, location)
+    if (next === undefined) return location
+    at = next.startsWith('/') ? next : `${directory}/${next}`
+  }
+  throw new BackupError('IO', path, 'too many symbolic links', { errno: 'ELOOP' })
+}
+
+async function realDirectory(path: string): Promise<string> {
+  try {
+    return await realpath(path)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw ioError(path, error)
+    throw new BackupError('IO', path, 'no such directory', { cause: error, errno: 'ENOENT' })
+  }
+}
+
+/** What a symbolic link says; undefined for anything else, and for nothing. */
+async function linkTarget(path: string, location: string): Promise<string | undefined> {
+  try {
+    return await readlink(location)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    // EINVAL: it is there and no symbolic link.
+    if (code === 'EINVAL' || code === 'ENOENT') return undefined
+    throw ioError(path, error)
+  }
+}
+
+/**
+ * Checks that something may be written at `location`.
+ * @returns whether a block device stands there, which is written in place
+ * @throws BackupError TARGET_EXISTS, BAD_TARGET, or IO if it cannot be looked at
+ */
+export async function checkTarget(
+  path: string,
+  location: string,
+  force: boolean,
+  sources: readonly SourceFile[],
+): Promise<boolean> {
+  const stats = await statIfAny(path, location)
+  if (!stats) return false
+  const kind = wrongKind(stats)
+  if (kind) throw new BackupError('BAD_TARGET', path, `is a ${kind}`)
+  const identity = identityOf(stats)
+  const source = sources.find((file) => file.identity === identity)
+  if (source) {
+    const also = source.path === path ? '' : `, also named ${source.path}`
+    throw new BackupError('BAD_TARGET', path, `is the source${also}`)
+  }
+  if (!force) {
+    throw new BackupError('TARGET_EXISTS', path, 'exists; --force replaces it')
+  }
+  return stats.isBlockDevice()
+}
+
+async function statIfAny(path: string, location: string): Promise<BigIntStats | undefined> {
+  try {
+    return await stat(location, { bigint: true })
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw ioError(path, error)
+  }
+}
+
+function wrongKind(stats: BigIntStats): string | undefined {
+  if (stats.isDirectory()) return 'directory'
+  if (stats.isFIFO()) return 'named pipe'
+  if (stats.isSocket()) return 'socket'
+  if (stats.isCharacterDevice()) return 'character device'
+  return undefined
+}
+
+/** See `SourceFile.identity`. */
+function identityOf(stats: BigIntStats): string {
+  return stats.isBlockDevice() ? `rdev:${stats.rdev}` : `${stats.dev}:${stats.ino}`
+}

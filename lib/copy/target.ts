@@ -1,0 +1,135 @@
+import type { FileHandle } from 'node:fs/promises'
+import { constants, open } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { BackupError, ioError } from '../errors.ts'
+import type { SourceFile } from '../source/source.ts'
+import { checkTarget, locate } from './target-check.ts'
+import { TemporaryFile } from './temporary-file.ts'
+
+/** Where a copy writes. */
+export interface Target {
+  /** As given, for messages. */
+  readonly path: string
+  /** Open for reading and writing, buffered. Closed by `publish` and `discard`. */
+  readonly handle: FileHandle
+  /** A block device, which is written in place; a file stands nowhere before `publish`. */
+  readonly isDevice: boolean
+  /**
+   * Syncs what was written, gives it the target's name, and syncs the directory. To be followed by
+   * `discard` if it fails.
+   * @throws BackupError TARGET_EXISTS if the name was taken meanwhile and `force` was not given;
+   * IO if the system refuses
+   */
+  publish(): Promise<void>
+  /** Removes what was not published. Never fails, and may follow `publish` or be called twice. */
+  discard(): Promise<void>
+}
+
+export interface TargetOptions {
+  /** Replace what stands under the name; it stays as it is until `publish`. */
+  force?: boolean
+  /** The files that are read, none of which may be the target. */
+  sources: readonly SourceFile[]
+}
+
+/**
+ * Opens a target, after the checks that can be made before a byte is written. A symbolic link is
+ * followed, and what it names is made or replaced.
+ * @throws BackupError TARGET_EXISTS, BAD_TARGET, or IO naming the target or its directory
+ */
+export async function openTarget(path: string, options: TargetOptions): Promise<Target> {
+  const { force = false, sources } = options
+  const location = await locate(path)
+  const isDevice = await checkTarget(path, location, force, sources)
+  return isDevice ? openDevice(path, location) : openFile(path, location, force)
+}
+
+async function openFile(path: string, location: string, force: boolean): Promise<Target> {
+  const directory = await openDirectory(dirname(location))
+  let file: TemporaryFile
+  try {
+    file = await TemporaryFile.beside(location)
+  } catch (error) {
+    await directory.close()
+    throw cannotHold(dirname(location), error)
+  }
+  const discard = async () => {
+    await file.discard()
+    await directory.close().catch(() => {})
+  }
+  return {
+    path,
+    handle: file.handle,
+    isDevice: false,
+    async publish() {
+      try {
+        await file.handle.sync()
+        await (force ? file.replace(location) : file.linkTo(location))
+        await syncDirectory(directory)
+      } catch (error) {
+        throw isErrno(error, 'EEXIST') ? takenMeanwhile(path, error) : ioError(path, error)
+      }
+      await discard()
+    },
+    discard,
+  }
+}
+
+async function openDevice(path: string, location: string): Promise<Target> {
+  let handle: FileHandle
+  try {
+    // O_EXCL on a block device: refused while it is mounted or part of another device.
+    handle = await open(location, constants.O_RDWR | constants.O_EXCL)
+  } catch (error) {
+    if (!isErrno(error, 'EBUSY')) throw ioError(path, error)
+    const why = 'is in use: mounted, or part of another device'
+    throw new BackupError('BAD_TARGET', path, why, { cause: error, errno: 'EBUSY' })
+  }
+  const discard = () => handle.close().catch(() => {})
+  return {
+    path,
+    handle,
+    isDevice: true,
+    async publish() {
+      try {
+        await handle.sync()
+      } catch (error) {
+        throw ioError(path, error)
+      }
+      await discard()
+    },
+    discard,
+  }
+}
+
+/** Opened at the start: that it cannot be read, hence not synced, must not turn out in the end. */
+async function openDirectory(path: string): Promise<FileHandle> {
+  try {
+    return await open(path, constants.O_RDONLY | constants.O_DIRECTORY)
+  } catch (error) {
+    throw ioError(path, error)
+  }
+}
+
+/** Some file systems (FUSE, network) answer EINVAL: they have no directory to sync. */
+async function syncDirectory(directory: FileHandle): Promise<void> {
+  await directory.sync().catch((error) => {
+    if (!isErrno(error, 'EINVAL')) throw error
+  })
+}
+
+function cannotHold(directory: string, error: unknown): BackupError {
+  // The directory is there, so ENOENT is about the new file: /proc answers so.
+  if (!isErrno(error, 'ENOENT')) return ioError(directory, error)
+  const why = 'new files cannot be made in this directory'
+  return new BackupError('IO', directory, why, { cause: error, errno: 'ENOENT' })
+}
+
+function takenMeanwhile(path: string, cause: unknown): BackupError {
+  const why = 'was made by another process meanwhile; --force replaces it'
+  return new BackupError('TARGET_EXISTS', path, why, { cause, errno: 'EEXIST' })
+}
+
+function isErrno(error: unknown, errno: string): boolean {
+  return (error as NodeJS.ErrnoException | undefined)?.code === errno
+}

@@ -1,0 +1,119 @@
+import { badImage, hex } from './fields.ts'
+import type { Qcow2Header } from './header.ts'
+import type { Run } from './tables.ts'
+
+/** Metadata that no guest byte and no L2 table can lie in; bytes `start` to `end` of the image. */
+interface Area {
+  name: string
+  start: number
+  end: number
+}
+
+/**
+ * Holds what table entries claim against the file: its end, and the metadata whose place the
+ * header tells. A cluster that starts inside the file but ends past it is legal (the last one may
+ * be cut short) and reads as zero there.
+ */
+export class HostBounds {
+  readonly #path: string
+  readonly #clusterSize: number
+  readonly #fileSize: number
+  readonly #dataSize: number
+  readonly #areas: Area[]
+  /** Data clusters are in the image itself. */
+  readonly #own: boolean
+
+  /**
+   * @param fileSize bytes of the image
+   * @param dataSize bytes of the file that data clusters are in
+   */
+  constructor(path: string, header: Qcow2Header, fileSize: number, dataSize: number) {
+    const { clusterSize, l1TableOffset, refcountTableOffset } = header
+    this.#path = path
+    this.#clusterSize = clusterSize
+    this.#fileSize = fileSize
+    this.#dataSize = dataSize
+    this.#own = !header.externalDataFile
+    this.#areas = [
+      { name: 'header', start: 0, end: clusterSize },
+      { name: 'L1 table', start: l1TableOffset, end: l1TableOffset + header.l1Size * 8 },
+      {
+        name: 'refcount table',
+        start: refcountTableOffset,
+        end: refcountTableOffset + header.refcountTableClusters * clusterSize,
+      },
+    ]
+  }
+
+  /**
+   * @param offset of an L2 table
+   * @param guest the first guest offset that it maps
+   * @throws BackupError BAD_IMAGE if no table can be there
+   */
+  requireTable(offset: number, guest: number): void {
+    const bad = (why: string) => this.#bad(guest, `L2 table at ${hex(offset)} ${why}`)
+    if (offset % this.#clusterSize !== 0) throw bad('is unaligned')
+    if (offset >= this.#fileSize) throw bad('is past the end of the file')
+    const area = this.#areaIn(offset, offset + this.#clusterSize)
+    if (area) throw bad(`lies over the ${area.name}`)
+  }
+
+  /**
+   * The same runs; data past the end of the file has become zeroes, and no compressed stream
+   * reaches past it.
+   * @throws BackupError BAD_IMAGE for a cluster that lies in metadata or past the end of the file
+   */
+  checked(runs: Run[]): Run[] {
+    let short = false
+    for (const run of runs) {
+      if (run.kind === 'data') {
+        this.#requireData(run.start, run.offset, run.offset + run.length)
+        short ||= run.offset + run.length > this.#dataSize
+      } else if (run.kind === 'compressed') {
+        this.#requireStream(run.start, run.offset)
+        run.size = Math.min(run.size, this.#fileSize - run.offset)
+      }
+    }
+    return short ? runs.flatMap((run) => this.#cut(run)) : runs
+  }
+
+  #requireData(guest: number, offset: number, end: number): void {
+    const pastEnd = Math.ceil(this.#dataSize / this.#clusterSize) * this.#clusterSize
+    if (end > pastEnd) {
+      const first = Math.max(offset, pastEnd)
+      const why = `data cluster at ${hex(first)} is past the end of the file`
+      throw this.#bad(guest + first - offset, why)
+    }
+    const area = this.#own && this.#areaIn(offset, end)
+    if (area) {
+      const first = Math.max(offset, area.start)
+      const why = `data cluster at ${hex(first)} lies over the ${area.name}`
+      throw this.#bad(guest + first - offset, why)
+    }
+  }
+
+  /** Only its start is sure to belong to it: its end is rounded up to a sector. */
+  #requireStream(guest: number, offset: number): void {
+    const bad = (why: string) => this.#bad(guest, `compressed cluster at ${hex(offset)} ${why}`)
+    if (offset >= this.#fileSize) throw bad('is past the end of the file')
+    const area = this.#areaIn(offset, offset + 1)
+    if (area) throw bad(`lies over the ${area.name}`)
+  }
+
+  #cut(run: Run): Run[] {
+    const stored = run.kind === 'data' ? this.#dataSize - run.offset : run.length
+    if (stored >= run.length) return [run]
+    const rest: Run = { kind: 'zero', start: run.start + stored, length: run.length - stored }
+    // Of a piece of the last cluster there may be nothing inside the file.
+    if (stored <= 0) return [{ kind: 'zero', start: run.start, length: run.length }]
+    return [{ ...run, length: stored }, rest]
+  }
+
+  #areaIn(start: number, end: number): Area | undefined {
+    return this.#areas.find((area) => start < area.end && end > area.start)
+  }
+
+  #bad(guest: number, why: string) {
+    return badImage(this.#path, `guest offset ${hex(guest)}: ${why}`)
+  }
+}

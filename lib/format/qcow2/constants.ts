@@ -1,0 +1,51 @@
+/** Numbers of the qcow2 format (docs/interop/qcow2.txt in QEMU) and QEMU's limits on them. */
+
+/** "QFI" and 0xfb, the first four bytes of every image. */
+export const MAGIC = 0x514649fb
+
+/** Bytes of a version 2 header, and least bytes of a version 3 one. */
+export const V2_HEADER_LENGTH = 72
+export const V3_HEADER_MIN_LENGTH = 104
+/** Where the compression type stands in a version 3 header that is long enough. */
+export const COMPRESSION_TYPE_OFFSET = 104
+
+export const MIN_CLUSTER_BITS = 9
+export const MAX_CLUSTER_BITS = 21
+export const MAX_CLUSTER_SIZE = 2 ** MAX_CLUSTER_BITS
+/** Guest bytes are accounted in these; a virtual size is rounded down to them. */
+export const SECTOR_SIZE = 512
+/** Subclusters per cluster with extended L2 entries. */
+export const SUBCLUSTERS = 32
+
+/** Incompatible features: an image with any other bit cannot be read. */
+export const DIRTY = 1n << 0n
+export const CORRUPT = 1n << 1n
+export const EXTERNAL_DATA_FILE = 1n << 2n
+export const COMPRESSION_TYPE = 1n << 3n
+export const EXTENDED_L2 = 1n << 4n
+/** Compatible features. */
+export const LAZY_REFCOUNTS = 1n << 0n
+/** Autoclear features. */
+export const BITMAPS = 1n << 0n
+export const DATA_FILE_RAW = 1n << 1n
+
+/** Header extension types. */
+export const EXT_END = 0
+export const EXT_BACKING_FORMAT = 0xe2792aca
+export const EXT_FEATURE_NAMES = 0x6803f857
+export const EXT_BITMAPS = 0x23852875
+export const EXT_LUKS = 0x0537be77
+export const EXT_DATA_FILE = 0x44415441
+
+/** Encryption methods. */
+export const CRYPT_AES = 1
+export const CRYPT_LUKS = 2
+
+/** QEMU's limits, which bound what we allocate too. */
+export const MAX_BACKING_NAME = 1023
+export const MAX_BACKING_FORMAT = 15
+export const MAX_L1_BYTES = 32 * 2 ** 20
+export const MAX_REFCOUNT_TABLE_BYTES = 8 * 2 ** 20
+export const MAX_SNAPSHOTS = 65536
+export const MAX_BITMAPS = 65535
+export const MAX_BITMAP_DIRECTORY_BYTES = 1024 * MAX_BITMAPS

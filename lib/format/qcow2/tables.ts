@@ -1,0 +1,198 @@
+/**
+ * L1 and L2 entries (spec: "Cluster mapping"). Pure: bytes in, runs out. An entry is read as two
+ * 32-bit halves, because BigInt would cost more than everything else together.
+ *
+ * Reserved bits are ignored, as QEMU ignores them when it reads; only a check reports them.
+ */
+import { SUBCLUSTERS } from './constants.ts'
+import { badImage, hex } from './fields.ts'
+import type { Qcow2Header } from './header.ts'
+
+/**
+ * A run of guest bytes (`start`, `length`) that one image maps in one way. Host offsets are bytes
+ * in the file that holds the data.
+ * - `unallocated`: the backing file's, or zero.
+ * - `zero`: reads as zero and hides the backing file, with or without a cluster behind it.
+ * - `data`: as it is, from `offset`.
+ * - `compressed`: part of one compressed cluster, from its byte `within`. The stream starts at
+ *   `offset` and ends before `offset + size`, which is rounded up to a sector.
+ */
+export type Run =
+  | { kind: 'unallocated' | 'zero'; start: number; length: number }
+  | { kind: 'data'; start: number; length: number; offset: number }
+  | {
+      kind: 'compressed'
+      start: number
+      length: number
+      offset: number
+      size: number
+      within: number
+    }
+
+/** What decoding an entry depends on. */
+export type TableLayout = Pick<
+  Qcow2Header,
+  'version' | 'clusterBits' | 'clusterSize' | 'extendedL2' | 'externalDataFile'
+>
+
+/** Bits 9 to 55 of an entry: the offset of a cluster. */
+const OFFSET_HIGH = 0x00ffffff
+const OFFSET_LOW = 0xfffffe00
+/** Bit 63: the cluster's refcount is exactly one. */
+const COPIED_HIGH = 0x80000000
+/** Bit 62. */
+const COMPRESSED_HIGH = 0x40000000
+/** Bit 0 of a standard L2 entry. */
+const ZERO_LOW = 1
+const ALL = 0xffffffff
+
+/** Bytes of an L2 entry. */
+export function l2EntrySize(layout: Pick<Qcow2Header, 'extendedL2'>): number {
+  return layout.extendedL2 ? 16 : 8
+}
+
+/** The offset of the L2 table that the entry at byte `at` of an L1 table names; 0 for none. */
+export function l1Offset(table: DataView, at: number): number {
+  return hostOffset(table.getUint32(at), table.getUint32(at + 4))
+}
+
+/**
+ * Where the stream of a compressed cluster is, from the two halves of its descriptor. Its low x
+ * bits are the offset, the others but the two flags the number of sectors after the first, where
+ * x = 62 − (clusterBits − 8).
+ */
+export function compressedRange(
+  high: number,
+  low: number,
+  clusterBits: number,
+): { offset: number; size: number } {
+  const split = 62 - (clusterBits - 8) - 32
+  const sectors = ((high & 0x3fffffff) >>> split) + 1
+  const offset = (high & (2 ** split - 1)) * 2 ** 32 + low
+  return { offset, size: sectors * 512 - (offset % 512) }
+}
+
+/**
+ * Decodes the part of an L2 table that maps the guest bytes `from` to `to`. Neighbours that
+ * continue each other, in the guest and in the host, become one run.
+ * @param table entries of one L2 table, the first of which maps the guest offset `base`
+ * @param path for messages
+ * @throws BackupError BAD_IMAGE for an entry that cannot be true, naming its guest offset
+ */
+export function decodeL2(
+  table: DataView,
+  layout: TableLayout,
+  base: number,
+  from: number,
+  to: number,
+  path: string,
+): Run[] {
+  const { clusterSize } = layout
+  const entrySize = l2EntrySize(layout)
+  const runs: Run[] = []
+  let index = Math.floor((from - base) / clusterSize)
+  for (let start = from; start < to; index++) {
+    const cluster = base + index * clusterSize
+    const end = Math.min(to, cluster + clusterSize)
+    const at = index * entrySize
+    const high = table.getUint32(at)
+    const low = table.getUint32(at + 4)
+    if ((high & COMPRESSED_HIGH) !== 0) {
+      if (layout.externalDataFile) {
+        throw badEntry(path, cluster, 'compressed cluster in an image with a data file')
+      }
+      const range = compressedRange(high, low, layout.clusterBits)
+      const within = start - cluster
+      runs.push({ kind: 'compressed', start, length: end - start, ...range, within })
+    } else {
+      const host = hostOffset(high, low)
+      // Offset 0 is a cluster like others in a data file; there only the flag tells.
+      const allocated = host !== 0 || (layout.externalDataFile && (high & COPIED_HIGH) !== 0)
+      if (allocated) requireHost(host, cluster, layout, path)
+      if (layout.extendedL2) {
+        const zeros = table.getUint32(at + 8)
+        const data = table.getUint32(at + 12)
+        if ((zeros & data) !== 0 || (data !== 0 && !allocated)) {
+          throw badEntry(path, cluster, 'invalid subcluster bitmap')
+        }
+        appendSubclusters(runs, zeros, data, start, end, cluster, host, clusterSize)
+      } else if ((low & ZERO_LOW) !== 0) {
+        if (layout.version < 3) throw badEntry(path, cluster, 'zero cluster in a version 2 image')
+        append(runs, 'zero', start, end, 0)
+      } else if (allocated) {
+        append(runs, 'data', start, end, host + (start - cluster))
+      } else {
+        append(runs, 'unallocated', start, end, 0)
+      }
+    }
+    start = end
+  }
+  return runs
+}
+
+function hostOffset(high: number, low: number): number {
+  return (high & OFFSET_HIGH) * 2 ** 32 + ((low & OFFSET_LOW) >>> 0)
+}
+
+function requireHost(host: number, cluster: number, layout: TableLayout, path: string): void {
+  if (host % layout.clusterSize !== 0) {
+    throw badEntry(path, cluster, `cluster offset ${hex(host)} is unaligned`)
+  }
+  if (layout.externalDataFile && host !== cluster) {
+    throw badEntry(path, cluster, `lies at another offset, ${hex(host)}, of the data file`)
+  }
+}
+
+function badEntry(path: string, guest: number, why: string) {
+  return badImage(path, `guest offset ${hex(guest)}: ${why}`)
+}
+
+/** Appends the subclusters of one cluster that lie between `from` and `to`. */
+function appendSubclusters(
+  runs: Run[],
+  zeros: number,
+  data: number,
+  from: number,
+  to: number,
+  cluster: number,
+  host: number,
+  clusterSize: number,
+): void {
+  if (data === ALL) {
+    append(runs, 'data', from, to, host + (from - cluster))
+  } else if (zeros === ALL) {
+    append(runs, 'zero', from, to, 0)
+  } else if ((zeros | data) === 0) {
+    append(runs, 'unallocated', from, to, 0)
+  } else {
+    const size = clusterSize / SUBCLUSTERS
+    for (let start = from; start < to; ) {
+      const n = Math.floor((start - cluster) / size)
+      const end = Math.min(to, cluster + (n + 1) * size)
+      if (((data >>> n) & 1) !== 0) append(runs, 'data', start, end, host + (start - cluster))
+      else append(runs, ((zeros >>> n) & 1) !== 0 ? 'zero' : 'unallocated', start, end, 0)
+      start = end
+    }
+  }
+}
+
+function append(
+  runs: Run[],
+  kind: 'unallocated' | 'zero' | 'data',
+  start: number,
+  end: number,
+  offset: number,
+): void {
+  const last = runs[runs.length - 1]
+  if (
+    last !== undefined &&
+    last.kind === kind &&
+    (last.kind !== 'data' || last.offset + last.length === offset)
+  ) {
+    last.length += end - start
+  } else if (kind === 'data') {
+    runs.push({ kind, start, length: end - start, offset })
+  } else {
+    runs.push({ kind, start, length: end - start })
+  }
+}

@@ -1,0 +1,33 @@
+import type { FileHandle } from 'node:fs/promises'
+import { BackupError, ioError } from '../errors.ts'
+
+/** A file open for reading, and its size when it was opened. */
+export interface ImageFile {
+  readonly path: string
+  readonly handle: FileHandle
+  /** Bytes. */
+  readonly size: number
+}
+
+/**
+ * Reads `length` bytes at `offset`. What lies past the end of the file reads as zero: the last
+ * cluster of an image may be cut short.
+ * @throws BackupError IO, or SOURCE_CHANGED if the file has become shorter than it was
+ */
+export async function readAt(file: ImageFile, offset: number, length: number): Promise<Buffer> {
+  const buffer = Buffer.alloc(length)
+  const wanted = Math.max(0, Math.min(length, file.size - offset))
+  let done = 0
+  while (done < wanted) {
+    const { bytesRead } = await file.handle
+      .read(buffer, done, wanted - done, offset + done)
+      .catch((error) => {
+        throw ioError(file.path, error)
+      })
+    if (bytesRead === 0) {
+      throw new BackupError('SOURCE_CHANGED', file.path, 'became shorter while it was read')
+    }
+    done += bytesRead
+  }
+  return buffer
+}

@@ -1,0 +1,17 @@
+/** qcow2-backup: reads VM disks and writes standard qcow2 images. */
+
+export { fullBackup } from './backup/full.ts'
+export { restore } from './backup/restore.ts'
+export type {
+  CopyOptions,
+  CopyResult,
+  FullOptions,
+  ImageOptions,
+  OpenOptions,
+  Progress,
+  RestoreOptions,
+} from './backup/types.ts'
+export { BackupError, type ErrorCode } from './errors.ts'
+export type { Extent } from './extents/extent.ts'
+export { openSource } from './source/open.ts'
+export type { Piece, Source, SourceFile } from './source/source.ts'

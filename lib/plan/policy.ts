@@ -1,0 +1,24 @@
+import type { Piece } from '../source/source.ts'
+
+/**
+ * What becomes of a run of guest bytes.
+ * - `copy`: read and stored (bytes that turn out to be zero are still left out).
+ * - `skip`: nothing is recorded.
+ */
+export type Action = 'copy' | 'skip'
+
+/**
+ * The target is fresh and has no backing file, so whatever is not recorded in it reads as zero.
+ * Decided by the content of the source's whole chain alone, never by how bytes are copied: a copy
+ * method that is refused may never change what is written.
+ */
+export const FRESH: Readonly<Record<Piece['kind'], Action>> = {
+  // Content that nobody can know without reading it.
+  data: 'copy',
+  deflate: 'copy',
+  zstd: 'copy',
+  // Reads as zero by the word of a layer: so does an unallocated cluster of a fresh image.
+  zero: 'skip',
+  // No layer of the chain has it, so it reads as zero.
+  hole: 'skip',
+}

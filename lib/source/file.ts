@@ -1,0 +1,68 @@
+import { type FileHandle, open, stat } from 'node:fs/promises'
+import type { BigIntStats } from 'node:fs'
+import { BackupError, ioError } from '../errors.ts'
+import { native } from '../native.ts'
+import type { SourceFile } from './source.ts'
+
+/** A file that was opened for reading. */
+export interface OpenedFile extends SourceFile {
+  /** A block device: holds data everywhere. */
+  readonly blockDevice: boolean
+}
+
+/** How files are opened; tests put their own in place to see every name that is asked for. */
+export type OpenFile = (path: string) => Promise<OpenedFile>
+
+/**
+ * Opens a regular file or a block device for reading. Anything else is refused before it is
+ * opened: opening a FIFO waits for a writer, and opening a device may already do something.
+ * @throws BackupError IO, or UNSUPPORTED for another kind of file
+ */
+export async function openFile(path: string): Promise<OpenedFile> {
+  try {
+    requireReadable(path, await stat(path, { bigint: true }))
+    const handle = await open(path, 'r')
+    try {
+      const now = await handle.stat({ bigint: true })
+      requireReadable(path, now)
+      const blockDevice = now.isBlockDevice()
+      const identity = blockDevice ? `rdev:${now.rdev}` : `${now.dev}:${now.ino}`
+      return { path, handle, size: await sizeOf(handle), identity, blockDevice }
+    } catch (error) {
+      await handle.close()
+      throw error
+    }
+  } catch (error) {
+    throw ioError(path, error)
+  }
+}
+
+/**
+ * Compares the sizes of files with what they were when opened.
+ * @throws BackupError SOURCE_CHANGED
+ */
+export async function requireUnchanged(files: readonly SourceFile[]): Promise<void> {
+  for (const file of files) {
+    const size = await sizeOf(file.handle).catch((error) => {
+      throw ioError(file.path, error)
+    })
+    if (size === file.size) continue
+    const how = size < file.size ? 'shrank' : 'grew'
+    throw new BackupError(
+      'SOURCE_CHANGED',
+      file.path,
+      `${how} from ${file.size} to ${size} bytes while it was read`,
+    )
+  }
+}
+
+async function sizeOf(handle: FileHandle): Promise<number> {
+  const now = await handle.stat()
+  return now.isBlockDevice() ? native().deviceSize(handle.fd) : now.size
+}
+
+function requireReadable(path: string, stats: BigIntStats): void {
+  if (stats.isFile() || stats.isBlockDevice()) return
+  if (stats.isDirectory()) throw new BackupError('IO', path, 'is a directory', { errno: 'EISDIR' })
+  throw new BackupError('UNSUPPORTED', path, 'is neither a regular file nor a block device')
+}

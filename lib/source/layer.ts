@@ -1,0 +1,83 @@
+import type { Piece } from './source.ts'
+
+/** A run that the layers asked so far leave to the next one below. */
+export interface Open {
+  kind: 'open'
+  start: number
+  length: number
+}
+
+/** A stretch of the guest, `start` to `end`, about which a layer can answer at once. */
+export interface Window {
+  readonly start: number
+  readonly end: number
+  /** Appends what the layer holds of the guest bytes `from` to `to`, which lie in the window. */
+  fill(from: number, to: number, out: (Piece | Open)[]): void
+}
+
+/** One file of a chain, with what belongs to it. */
+export interface Layer {
+  /** Virtual size, bytes. Beyond it the layer, and with it all below, reads as zero. */
+  readonly size: number
+  /** The window that holds the guest offset `at`, which is below `size`. */
+  window(at: number): Promise<Window>
+}
+
+/**
+ * Pieces per batch, about. Enough that the cost of a batch is not seen beside that of its pieces,
+ * few enough that a batch stays below a megabyte.
+ */
+const BATCH = 8192
+
+/**
+ * Reads a chain, top first: every layer answers for what the ones above it leave open. Each is a
+ * stage that a stream of batches flows through, so memory is bounded by the number of layers, and
+ * a table that is never asked for is never read.
+ */
+export async function* readLayers(layers: readonly Layer[]): AsyncGenerator<readonly Piece[]> {
+  const size = layers[0].size
+  if (size === 0) return
+  const all: AsyncIterable<(Piece | Open)[]> = start([{ kind: 'open', start: 0, length: size }])
+  for await (const batch of layers.reduce(fillFrom, all)) yield batch.map(closed)
+}
+
+async function* start(batch: (Piece | Open)[]): AsyncGenerator<(Piece | Open)[]> {
+  yield batch
+}
+
+/** What no layer holds is a hole. */
+function closed(item: Piece | Open): Piece {
+  return item.kind === 'open' ? { ...item, kind: 'hole' } : item
+}
+
+/** Lets one layer answer for what is open in `batches`. */
+async function* fillFrom(
+  batches: AsyncIterable<(Piece | Open)[]>,
+  layer: Layer,
+): AsyncGenerator<(Piece | Open)[]> {
+  let window: Window | undefined
+  for await (const batch of batches) {
+    let out: (Piece | Open)[] = []
+    for (const item of batch) {
+      if (item.kind !== 'open') {
+        out.push(item)
+        continue
+      }
+      const end = item.start + item.length
+      const known = Math.min(end, layer.size)
+      for (let at = item.start; at < known; ) {
+        if (!window || at < window.start || at >= window.end) window = await layer.window(at)
+        const to = Math.min(known, window.end)
+        window.fill(at, to, out)
+        at = to
+        if (out.length >= BATCH) {
+          yield out
+          out = []
+        }
+      }
+      const beyond = Math.max(item.start, known)
+      if (beyond < end) out.push({ kind: 'hole', start: beyond, length: end - beyond })
+    }
+    if (out.length > 0) yield out
+  }
+}

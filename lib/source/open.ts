@@ -1,0 +1,50 @@
+import { alignExtents, mergeExtents } from '../extents/merge.ts'
+import type { Extent } from '../extents/extent.ts'
+import { unsupported } from '../format/qcow2/fields.ts'
+import { type Chain, closeAll, type OpenOptions, openChain } from './chain.ts'
+import { openFile, type OpenFile, requireUnchanged } from './file.ts'
+import { readLayers } from './layer.ts'
+import type { Piece, Source } from './source.ts'
+
+export type { Format, OpenOptions } from './chain.ts'
+
+/** Disks are accounted in sectors. */
+const SECTOR = 512
+
+/**
+ * Opens a disk for reading: a raw or qcow2 image, in a file or on a block device, with all that it
+ * builds on.
+ * @param location a path
+ * @param open how files are opened; for tests
+ * @throws BackupError BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED (by the gate) or IO
+ */
+export async function openSource(
+  location: string,
+  options: OpenOptions = {},
+  open: OpenFile = openFile,
+): Promise<Source> {
+  const scheme = /^(nbds?(?:\+unix)?|https?):\/\//.exec(location)
+  if (scheme) throw unsupported(location, `${scheme[1]} sources are not supported by this version`)
+  return sourceOf(location, await openChain(location, options, open))
+}
+
+function sourceOf(name: string, { format, layers, files }: Chain): Source {
+  return {
+    name,
+    format,
+    size: layers[0].size,
+    files,
+    pieces: () => readLayers(layers),
+    extents: () => mergeExtents(alignExtents(extentBatches(readLayers(layers)), SECTOR)),
+    checkUnchanged: () => requireUnchanged(files),
+    close: () => closeAll(files),
+  }
+}
+
+async function* extentBatches(batches: AsyncIterable<readonly Piece[]>): AsyncGenerator<Extent[]> {
+  for await (const batch of batches) yield batch.map(extentOf)
+}
+
+function extentOf({ kind, start, length }: Piece): Extent {
+  return { start, length, zero: kind === 'zero' || kind === 'hole', hole: kind === 'hole' }
+}

@@ -1,0 +1,70 @@
+#include "base/buffer.h"
+
+#include <bit>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+namespace qb {
+
+namespace {
+
+// Free buffers beyond this go back to the system: a copy that changes from small to large chunks
+// must not keep its budget twice.
+constexpr size_t kMostFree = 16 << 20;
+
+int class_of(size_t size) {
+  return size <= kPage ? 0 : std::bit_width(size - 1) - std::bit_width(kPage - 1);
+}
+
+}  // namespace
+
+Buffer::Buffer(size_t size)
+    : data_(static_cast<uint8_t*>(std::aligned_alloc(kPage, size))), size_(size) {
+  if (!data_) throw std::bad_alloc();
+}
+
+Buffer::~Buffer() { std::free(data_); }
+
+BufferRef BufferPool::get(size_t size) {
+  int size_class = class_of(size);
+  std::unique_ptr<Buffer> buffer;
+  {
+    std::lock_guard lock(mutex_);
+    auto& list = free_[size_class];
+    if (!list.empty()) {
+      buffer = std::move(list.back());
+      list.pop_back();
+      free_bytes_ -= buffer->size();
+    }
+  }
+  if (!buffer) buffer = std::make_unique<Buffer>(kPage << size_class);
+  {
+    std::lock_guard lock(mutex_);
+    in_use_ += buffer->size();
+  }
+  return BufferRef(buffer.release(),
+                   [this, size_class](Buffer* held) { give_back(held, size_class); });
+}
+
+BufferRef BufferPool::get_zeroed(size_t size) {
+  BufferRef buffer = get(size);
+  memset(buffer->data(), 0, size);
+  return buffer;
+}
+
+size_t BufferPool::in_use() const {
+  std::lock_guard lock(mutex_);
+  return in_use_;
+}
+
+void BufferPool::give_back(Buffer* buffer, int size_class) {
+  std::unique_ptr<Buffer> owned(buffer);
+  std::lock_guard lock(mutex_);
+  in_use_ -= owned->size();
+  if (free_bytes_ + owned->size() > kMostFree) return;
+  free_bytes_ += owned->size();
+  free_[size_class].push_back(std::move(owned));
+}
+
+}  // namespace qb

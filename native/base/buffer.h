@@ -1,0 +1,54 @@
+// Memory that O_DIRECT accepts, and the pool that keeps it from being mapped and faulted in anew
+// for every request.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+namespace qb {
+
+// What every known device and file system accepts as alignment of memory and offsets.
+inline constexpr size_t kPage = 4096;
+
+// Page-aligned memory. Move-free: shared by BufferRef, given back to its pool by the last holder.
+class Buffer {
+ public:
+  explicit Buffer(size_t size);
+  ~Buffer();
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  uint8_t* data() { return data_; }
+  size_t size() const { return size_; }
+
+ private:
+  uint8_t* data_;
+  size_t size_;
+};
+
+using BufferRef = std::shared_ptr<Buffer>;
+
+// Hands out buffers of at least the wanted size, in powers of two; content is undefined.
+// Thread-safe. The pool must outlive what it handed out.
+class BufferPool {
+ public:
+  BufferRef get(size_t size);
+  // Zero-filled over `size` bytes.
+  BufferRef get_zeroed(size_t size);
+  // Bytes handed out and not yet given back.
+  size_t in_use() const;
+
+ private:
+  static constexpr int kClasses = 52;  // powers of two from one page on
+  void give_back(Buffer* buffer, int size_class);
+
+  mutable std::mutex mutex_;
+  std::vector<std::unique_ptr<Buffer>> free_[kClasses];
+  size_t in_use_ = 0;
+  size_t free_bytes_ = 0;
+};
+
+}  // namespace qb

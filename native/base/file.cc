@@ -1,0 +1,120 @@
+#include "base/file.h"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <string>
+
+#include "base/buffer.h"
+#include "base/error.h"
+
+namespace qb {
+
+namespace {
+
+// Measured on ext4: the step does not matter from 64 MiB on; an interrupted file on a file system
+// without holes would show it, so not more than this.
+constexpr uint64_t kReserveStep = 256 << 20;
+
+// Large enough that write-back is sequential, small enough that little of the cache is taken.
+constexpr uint64_t kWriteBackWindow = 32 << 20;
+
+int reopen(int fd, int flags) {
+  std::string path = "/proc/self/fd/" + std::to_string(fd);
+  return open(path.c_str(), flags | O_CLOEXEC);
+}
+
+// The alignment that direct transfers of an open file need, 0 where there is no direct I/O.
+// statx tells since Linux 6.1; before, a page is what everything accepts.
+unsigned direct_alignment(int fd) {
+#ifdef STATX_DIOALIGN
+  struct statx info;
+  if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &info) == 0 &&
+      (info.stx_mask & STATX_DIOALIGN) && info.stx_dio_offset_align != 0) {
+    return std::max({info.stx_dio_offset_align, info.stx_dio_mem_align, 512u});
+  }
+#endif
+  return kPage;
+}
+
+}  // namespace
+
+File::File(int fd, bool write, Direct direct, uint64_t unit) {
+  int flags = write ? O_RDWR : O_RDONLY;
+  struct stat info;
+  check_errno(fstat(fd, &info) == 0, "stat");
+  is_device_ = S_ISBLK(info.st_mode);
+  if (direct != Direct::kOff) {
+    fd_ = reopen(fd, flags | O_DIRECT);
+    if (fd_ >= 0) {
+      alignment_ = direct_alignment(fd_);
+      if (alignment_ <= kPage && unit % alignment_ == 0) return;
+      close(fd_);
+      alignment_ = 1;
+    }
+    if (direct == Direct::kOn) throw Error(EINVAL, "open with O_DIRECT");
+  }
+  fd_ = reopen(fd, flags);
+  check_errno(fd_ >= 0, "open");
+}
+
+File::~File() {
+  if (fd_ >= 0) close(fd_);
+}
+
+File::File(File&& other) noexcept
+    : fd_(other.fd_),
+      alignment_(other.alignment_),
+      is_device_(other.is_device_),
+      reserved_(other.reserved_),
+      write_back_from_(other.write_back_from_) {
+  other.fd_ = -1;
+}
+
+bool File::is_aligned(uint64_t offset, uint64_t length, const void* memory) const {
+  return (offset | length | reinterpret_cast<uintptr_t>(memory)) % alignment_ == 0;
+}
+
+void File::reserve(uint64_t end) {
+  if (is_device_ || end <= reserved_) return;
+  uint64_t ahead = end + kReserveStep;
+  if (ftruncate(fd_, static_cast<off_t>(ahead)) != 0) {
+    // The file system's or the user's limit may lie between the two.
+    ahead = end;
+    check_errno(ftruncate(fd_, static_cast<off_t>(ahead)) == 0, "set length");
+  }
+  reserved_ = ahead;
+}
+
+void File::set_length(uint64_t length) {
+  if (is_device_) return;
+  check_errno(ftruncate(fd_, static_cast<off_t>(length)) == 0, "set length");
+  reserved_ = length;
+}
+
+void File::sync_data() { check_errno(fdatasync(fd_) == 0, "sync"); }
+
+void File::written_up_to(uint64_t end) {
+  if (direct() || end < write_back_from_ + kWriteBackWindow) return;
+  auto from = static_cast<off_t>(write_back_from_);
+  auto length = static_cast<off_t>(end - write_back_from_);
+  sync_file_range(fd_, from, length, SYNC_FILE_RANGE_WRITE);
+  if (from > 0) {
+    auto window = static_cast<off_t>(std::min<uint64_t>(write_back_from_, 2 * kWriteBackWindow));
+    sync_file_range(fd_, from - window, window,
+                    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                        SYNC_FILE_RANGE_WAIT_AFTER);
+    posix_fadvise(fd_, from - window, window, POSIX_FADV_DONTNEED);
+  }
+  write_back_from_ = end;
+}
+
+bool File::zero_device_range(uint64_t offset, uint64_t length) {
+  return fallocate(fd_, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                   static_cast<off_t>(length)) == 0;
+}
+
+}  // namespace qb

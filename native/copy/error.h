@@ -1,0 +1,37 @@
+// What went wrong in a copy, and with which file: the words are put together in TypeScript.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/error.h"
+
+namespace qb {
+
+// Shared with lib/copy/job.ts, DO NOT CHANGE one without the other.
+enum class Failure : uint8_t {
+  kOther = 0,      // errno says what, context where
+  kRead = 1,       // a source file could not be read
+  kShort = 2,      // a source file ends before a byte that the plan names
+  kDecode = 3,     // a compressed cluster does not expand to a cluster
+  kWrite = 4,      // the target could not be written
+  kCancelled = 5,  // cancel() was called
+};
+
+class CopyError : public Error {
+ public:
+  CopyError(Failure failure, int errnum, const std::string& context, uint32_t file = 0,
+            uint64_t offset = 0)
+      : Error(errnum, context), failure_(failure), file_(file), offset_(offset) {}
+
+  Failure failure() const { return failure_; }
+  uint32_t file() const { return file_; }      // source files: index
+  uint64_t offset() const { return offset_; }  // in the file, bytes
+
+ private:
+  Failure failure_;
+  uint32_t file_;
+  uint64_t offset_;
+};
+
+}  // namespace qb

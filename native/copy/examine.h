@@ -1,0 +1,13 @@
+// Decides unit by unit what a chunk's bytes become: nothing, a stream, or themselves.
+#pragma once
+
+#include "codec/codec.h"
+#include "copy/reader.h"
+
+namespace qb {
+
+// Fills Chunk::units (and Chunk::streams with a `compressor`). `unit`: the target's, bytes; `limit`:
+// the largest stream worth storing, bytes. Any thread, one compressor per thread.
+void examine(Chunk& chunk, uint64_t unit, Compressor* compressor, size_t limit, BufferPool& pool);
+
+}  // namespace qb

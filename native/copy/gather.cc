@@ -1,0 +1,64 @@
+#include "copy/gather.h"
+
+#include <climits>
+#include <string>
+
+#include "base/error.h"
+
+namespace qb {
+
+namespace {
+
+// Measured with fio on ext4 with O_DIRECT: 1 MiB writes 1160–1420 MiB/s, 4 MiB 1410–1710, 64 KiB
+// 300. Larger ones only hold memory longer.
+constexpr uint64_t kWriteBytes = 2 << 20;
+
+}  // namespace
+
+Gather::Gather(File& file, Queue& queue) : file_(file), queue_(queue) {}
+
+bool Gather::continues(uint64_t offset) const {
+  return pending_ && offset == pending_->transfer.offset + pending_bytes_ &&
+         pending_bytes_ < kWriteBytes && pending_->transfer.iov.size() < IOV_MAX;
+}
+
+void Gather::put(uint64_t offset, const uint8_t* data, size_t size, const BufferRef& owner) {
+  if (!continues(offset)) {
+    flush();
+    pending_ = std::make_unique<Write>();
+    pending_->transfer.op = Op::kWrite;
+    pending_->transfer.fd = file_.fd();
+    pending_->transfer.offset = offset;
+    pending_->transfer.alignment = file_.alignment();
+  }
+  auto* base = const_cast<uint8_t*>(data);
+  auto& iov = pending_->transfer.iov;
+  if (!iov.empty() && static_cast<uint8_t*>(iov.back().iov_base) + iov.back().iov_len == base) {
+    iov.back().iov_len += size;
+  } else {
+    iov.push_back({base, size});
+  }
+  if (pending_->owners.empty() || pending_->owners.back() != owner) {
+    pending_->owners.push_back(owner);
+  }
+  pending_bytes_ += size;
+  if (pending_bytes_ >= kWriteBytes) flush();
+}
+
+void Gather::flush() {
+  if (!pending_) return;
+  file_.reserve(pending_->transfer.offset + pending_bytes_);
+  pending_->transfer.tag = pending_.get();
+  queue_.submit(&pending_.release()->transfer);
+  pending_bytes_ = 0;
+}
+
+void Gather::complete(Transfer* transfer) {
+  std::unique_ptr<Write> write(static_cast<Write*>(transfer->tag));
+  if (transfer->error != 0) {
+    throw Error(transfer->error, "write at " + std::to_string(transfer->offset + transfer->done));
+  }
+  file_.written_up_to(transfer->offset + transfer->length);
+}
+
+}  // namespace qb

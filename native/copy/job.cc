@@ -1,0 +1,129 @@
+#include "copy/job.h"
+
+#include <pthread.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "base/buffer.h"
+#include "copy/error.h"
+#include "copy/pipeline.h"
+
+namespace qb {
+
+namespace {
+
+// Pushes that may wait: one being consumed, one ready, so that the plan is never waited for.
+constexpr size_t kInbox = 2;
+
+std::vector<File> open_sources(const CopySpec& spec) {
+  std::vector<File> files;
+  for (size_t i = 0; i < spec.sources.size(); i++) {
+    try {
+      files.emplace_back(spec.sources[i].fd, false, spec.direct, kPage);
+    } catch (const Error& error) {
+      throw CopyError(Failure::kRead, error.errnum(), error.context(), static_cast<uint32_t>(i));
+    }
+  }
+  return files;
+}
+
+File open_target(const CopySpec& spec) {
+  uint64_t unit = spec.qcow2 ? 1ull << spec.image.cluster_bits : kPage;
+  try {
+    return File(spec.target_fd, true, spec.direct, unit);
+  } catch (const Error& error) {
+    throw CopyError(Failure::kWrite, error.errnum(), error.context());
+  }
+}
+
+}  // namespace
+
+CopyJob::CopyJob(const CopySpec& spec, std::unique_ptr<Engine> (*make)(EngineKind, unsigned))
+    : spec_(spec), make_engine_(make), sources_(open_sources(spec)), target_(open_target(spec)) {}
+
+CopyJob::~CopyJob() {
+  cancel();
+  join();
+}
+
+void CopyJob::join() {
+  if (thread_.joinable()) thread_.join();
+}
+
+void CopyJob::start(std::function<void()> changed) {
+  changed_ = std::move(changed);
+  thread_ = std::thread([this] { run(); });
+}
+
+void CopyJob::wake() {
+  std::lock_guard lock(mutex_);
+  if (engine_) engine_->wake();
+}
+
+void CopyJob::push(std::vector<Row> rows) {
+  {
+    std::lock_guard lock(mutex_);
+    inbox_.push_back(std::move(rows));
+  }
+  wake();
+}
+
+bool CopyJob::has_room() const {
+  std::lock_guard lock(mutex_);
+  return inbox_.size() < kInbox;
+}
+
+void CopyJob::close() {
+  {
+    std::lock_guard lock(mutex_);
+    closed_ = true;
+  }
+  wake();
+}
+
+void CopyJob::cancel() {
+  cancelled_ = true;
+  wake();
+}
+
+CopyCounters CopyJob::counters() const { return {data_, zero_, unchanged_, position_, read_}; }
+
+CopyJob::Inbox CopyJob::take(std::vector<Row>& rows) {
+  {
+    std::lock_guard lock(mutex_);
+    if (inbox_.empty()) return closed_ ? Inbox::kClosed : Inbox::kNothingYet;
+    rows = std::move(inbox_.front());
+    inbox_.pop_front();
+  }
+  changed_();
+  return Inbox::kRows;
+}
+
+void CopyJob::check_cancelled() const {
+  if (cancelled_) throw CopyError(Failure::kCancelled, ECANCELED, "copy");
+}
+
+void CopyJob::run() noexcept {
+  pthread_setname_np(pthread_self(), "qcow2-copy");
+  try {
+    auto engine = make_engine_(spec_.engine, spec_.requests + 16);
+    engine_name_ = engine->name();
+    {
+      std::lock_guard lock(mutex_);
+      engine_ = std::move(engine);
+    }
+    Pipeline(*this, *engine_).run();
+  } catch (...) {
+    failure_ = std::current_exception();
+  }
+  {
+    std::lock_guard lock(mutex_);
+    engine_.reset();
+    inbox_.clear();
+  }
+  ended_ = true;
+  changed_();
+}
+
+}  // namespace qb

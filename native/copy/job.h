@@ -1,0 +1,111 @@
+// One copy from source files to a target, on a thread of its own:
+//
+//   rows → Assembler → steps → Reader → chunks → examine (zero? compress) → in guest order →
+//   DiskWriter → Gather → Queue
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "base/file.h"
+#include "copy/row.h"
+#include "image/qcow2_writer.h"
+#include "io/engine.h"
+
+namespace qb {
+
+struct CopySource {
+  int fd;         // only used by the constructor
+  uint64_t size;  // bytes, when it was opened
+};
+
+struct CopySpec {
+  std::vector<CopySource> sources;
+  int target_fd = -1;  // only used by the constructor
+  bool qcow2 = true;   // else raw
+  ImageOptions image;  // raw: only `size` counts
+  bool compress = false;
+  int level = 0;
+  EngineKind engine = EngineKind::kAuto;
+  Direct direct = Direct::kAuto;
+  unsigned requests = 16;    // reads in flight
+  uint64_t memory = 0;       // bytes of buffers
+  uint64_t rate_limit = 0;   // bytes read per second; 0: none
+};
+
+struct CopyCounters {
+  uint64_t data = 0;       // guest bytes stored as data
+  uint64_t zero = 0;       // guest bytes that read as zero
+  uint64_t unchanged = 0;  // guest bytes left to the backing file
+  uint64_t position = 0;   // guest bytes settled, from 0 on
+  uint64_t read = 0;       // bytes read from the sources
+};
+
+// Thread-safety: any thread may call any method, one at a time for push() and close().
+class CopyJob {
+ public:
+  // Opens the files again and checks the image's options; starts nothing. Throws Error.
+  explicit CopyJob(const CopySpec& spec, std::unique_ptr<Engine> (*make)(EngineKind, unsigned) =
+                                             make_engine);
+  // Cancels and waits.
+  ~CopyJob();
+  CopyJob(const CopyJob&) = delete;
+  CopyJob& operator=(const CopyJob&) = delete;
+
+  // Starts the thread. `changed` is called on that thread whenever has_room() or ended() may have
+  // become true.
+  void start(std::function<void()> changed);
+  // More of the plan. Ignored once the job has ended.
+  void push(std::vector<Row> rows);
+  // True while the job is not more than a few pushes behind.
+  bool has_room() const;
+  // No more rows come: the job finishes the image and ends.
+  void close();
+  // The job ends as soon as what is with the kernel has come back.
+  void cancel();
+  bool ended() const { return ended_; }
+  // Waits for the thread.
+  void join();
+  // REQUIRES: ended(). Why it failed; null: the target is complete and only lacks its last sync.
+  std::exception_ptr failure() const { return failure_; }
+
+  CopyCounters counters() const;
+  // REQUIRES: ended().
+  const char* engine_name() const { return engine_name_; }
+  bool direct() const { return target_.direct(); }
+
+ private:
+  friend class Pipeline;
+  enum class Inbox { kRows, kNothingYet, kClosed };
+  Inbox take(std::vector<Row>& rows);
+  void check_cancelled() const;
+  void run() noexcept;
+  void wake();
+
+  CopySpec spec_;
+  std::unique_ptr<Engine> (*make_engine_)(EngineKind, unsigned);
+  std::vector<File> sources_;
+  File target_;
+  std::function<void()> changed_;
+  std::thread thread_;
+
+  mutable std::mutex mutex_;  // guards the four below
+  std::deque<std::vector<Row>> inbox_;
+  bool closed_ = false;
+  std::unique_ptr<Engine> engine_;
+
+  std::atomic<bool> cancelled_ = false;
+  std::atomic<bool> ended_ = false;
+  std::exception_ptr failure_;
+  const char* engine_name_ = "";
+  std::atomic<uint64_t> data_ = 0, zero_ = 0, unchanged_ = 0, position_ = 0, read_ = 0;
+};
+
+}  // namespace qb

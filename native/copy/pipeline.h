@@ -1,0 +1,75 @@
+// The inside of a running copy: everything that lives only on the job's thread.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/workers.h"
+#include "codec/codec.h"
+#include "copy/assembler.h"
+#include "copy/gather.h"
+#include "copy/job.h"
+#include "copy/reader.h"
+#include "image/disk_writer.h"
+#include "io/queue.h"
+
+namespace qb {
+
+// Not thread-safe; the engine must outlive it.
+class Pipeline {
+ public:
+  // Throws Error when the target cannot be such an image.
+  Pipeline(CopyJob& job, Engine& engine);
+
+  // Until the target is complete. Throws CopyError or Error after everything that is with the
+  // kernel has come back.
+  void run();
+
+ private:
+  void copy();
+  void start_steps();
+  std::optional<Step> next_step();
+  void start(Step step);
+  bool may_read();
+  void turn();
+  void handle(Transfer* transfer);
+  void prepare(Chunk& chunk);
+  void prepare_on_worker(Chunk& chunk);
+  void collect_prepared();
+  bool hand_on_ready();
+  void hand_on(Chunk& chunk);
+  void count(const Chunk& chunk);
+  void drain();
+  void let_go();
+  std::unique_ptr<Compressor> borrow_compressor();
+
+  CopyJob& job_;
+  Engine& engine_;
+  // The order of these matters: what the kernel or a worker may still use ends after these.
+  BufferPool pool_;
+  std::deque<std::unique_ptr<Chunk>> chunks_;  // in guest order
+  std::vector<SourceFile> files_;
+  Queue queue_;
+  Gather gather_;
+  std::unique_ptr<DiskWriter> writer_;
+  uint64_t step_bytes_;
+  Assembler assembler_;
+  Reader reader_;
+  bool rows_closed_ = false;
+  size_t reading_ = 0;  // chunks whose reads are not complete
+  std::vector<Transfer*> done_;
+  Engine::Clock::time_point next_read_;  // rate limit
+
+  std::mutex mutex_;  // guards the three below
+  std::vector<Chunk*> prepared_;
+  std::exception_ptr worker_failure_;
+  std::vector<std::unique_ptr<Compressor>> compressors_;
+  size_t preparing_ = 0;  // chunks with the workers; this thread's
+  Workers workers_;
+};
+
+}  // namespace qb

@@ -1,0 +1,71 @@
+// Brings the bytes of a step into memory: reads, aligned where the file asks for it, and expands
+// compressed clusters.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/file.h"
+#include "copy/assembler.h"
+#include "io/queue.h"
+
+namespace qb {
+
+struct Chunk;
+
+// A file of the source, and its size when it was opened: what lies behind must not be asked for.
+struct SourceFile {
+  File file;
+  uint64_t size;
+};
+
+// One row on its way into its chunk.
+struct Read {
+  Transfer transfer;
+  Chunk* chunk = nullptr;
+  Row row;
+  BufferRef bounce;       // where it goes through other memory than the chunk's
+  uint64_t lead = 0;      // bytes of `bounce` before the wanted ones
+  uint64_t needed = 0;    // bytes of the transfer without which the row is not complete
+  uint8_t* into = nullptr;
+};
+
+// A step in work. Chunks are handed on in guest order, whenever their reads end.
+struct Chunk {
+  Step step;
+  BufferRef buffer;        // data steps: the bytes, padded with zeroes to whole units
+  uint64_t padded = 0;     // bytes of `buffer` in use
+  std::vector<std::unique_ptr<Read>> reads;
+  size_t reads_left = 0;
+  bool ready = false;      // may be handed on
+
+  // Found out by examine(), one per unit: 0 = zero, and of those that are not the size of the
+  // stream in `streams` (at unit i times the unit's size), or `stored` if it is stored as it is.
+  static constexpr uint32_t kStored = ~0u;
+  std::vector<uint32_t> units;
+  BufferRef streams;
+};
+
+// Not thread-safe, but that expand() may run on any thread once a chunk's reads are complete.
+class Reader {
+ public:
+  Reader(std::vector<SourceFile>& files, Queue& queue, BufferPool& pool);
+
+  // Starts the reads of a data step; `unit` is the target's, bytes. Throws CopyError.
+  void start(Chunk& chunk, uint64_t unit);
+  // A read of ours that the queue gave back. Returns its chunk when that was the last one.
+  // Throws CopyError.
+  Chunk* complete(Transfer* transfer);
+  // Puts what went through other memory into its place. Throws CopyError.
+  static void expand(Chunk& chunk, BufferPool& pool);
+
+ private:
+  void start_row(Chunk& chunk, const Row& row);
+
+  std::vector<SourceFile>& files_;
+  Queue& queue_;
+  BufferPool& pool_;
+};
+
+}  // namespace qb

@@ -1,0 +1,34 @@
+// The border: what JavaScript can call. No policy, no defaults.
+#include <libdeflate.h>
+#include <napi.h>
+#include <zlib.h>
+#include <zstd.h>
+
+#include "napi/copy_handle.h"
+#include "napi/files.h"
+
+namespace qb {
+
+namespace {
+
+// The libraries in this file, not those of the same name that node itself exports.
+Napi::Value versions(const Napi::CallbackInfo& info) {
+  Napi::Object object = Napi::Object::New(info.Env());
+  object.Set("deflate", LIBDEFLATE_VERSION_STRING);
+  object.Set("zstd", ZSTD_versionString());
+  object.Set("zlib", zlibVersion());
+  return object;
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  exports.Set("versions", Napi::Function::New(env, versions, "versions"));
+  export_files(env, exports);
+  export_copy(env, exports);
+  return exports;
+}
+
+NODE_API_MODULE(qcow2_backup, init)
+
+}  // namespace
+
+}  // namespace qb

@@ -1,0 +1,241 @@
+#include "napi/copy_handle.h"
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "copy/job.h"
+#include "napi/errors.h"
+
+namespace qb {
+
+namespace {
+
+// Random per build of the addon would not do: two copies of the same file must not mix either, but
+// they cannot, since an External of one environment never reaches another. It only has to tell this
+// External from those of other addons.
+constexpr napi_type_tag kTag = {0x71636f7732626b70, 0x6a6f622d68616e64};
+
+class Handle;
+void on_change(Napi::Env env, Napi::Function, Handle* handle, void*);
+using Changed = Napi::TypedThreadSafeFunction<Handle, void, on_change>;
+
+// Lives on the JavaScript thread, but for the job's thread calling `changed_`. Kept alive by itself
+// from the start until the job has ended and said so, or the environment goes.
+class Handle : public std::enable_shared_from_this<Handle> {
+ public:
+  Handle(Napi::Env env, const CopySpec& spec) : env_(env), job_(std::make_unique<CopyJob>(spec)) {}
+
+  void start() {
+    changed_ = Changed::New(env_, "qcow2-backup copy", 0, 1, this);
+    // The event loop is held while a promise is open, not by the job: see hold().
+    changed_.Unref(env_);
+    self_ = shared_from_this();
+    // Registered after the function, so that it runs before that is taken down with the environment:
+    // the thread must have gone by then.
+    napi_add_env_cleanup_hook(env_, on_exit, this);
+    job_->start([this] { changed_.NonBlockingCall(); });
+  }
+
+  Napi::Promise push(std::vector<Row> rows) {
+    auto deferred = Napi::Promise::Deferred::New(env_);
+    job_->push(std::move(rows));
+    pushes_.push_back(deferred);
+    settle();
+    return deferred.Promise();
+  }
+
+  Napi::Promise finish() {
+    auto deferred = Napi::Promise::Deferred::New(env_);
+    finish_ = deferred;
+    job_->close();
+    settle();
+    return deferred.Promise();
+  }
+
+  void cancel() {
+    if (job_) job_->cancel();
+  }
+
+  // Settles what can be; on the JavaScript thread.
+  void settle() {
+    bool ended = job_->ended();
+    if (ended || job_->has_room()) {
+      auto goes_on = Napi::Boolean::New(env_, !ended);
+      for (auto& deferred : std::exchange(pushes_, {})) deferred.Resolve(goes_on);
+    }
+    if (ended && finish_) {
+      auto deferred = *std::exchange(finish_, std::nullopt);
+      if (job_->failure()) {
+        deferred.Reject(to_js(env_, job_->failure()).Value());
+      } else {
+        deferred.Resolve(result());
+      }
+    }
+    hold(!pushes_.empty() || finish_);
+    if (ended) release();
+  }
+
+  void progress(Napi::Float64Array into) {
+    CopyCounters now = job_->counters();
+    double numbers[] = {
+        static_cast<double>(now.position), static_cast<double>(now.data),
+        static_cast<double>(now.zero),     static_cast<double>(now.unchanged),
+        static_cast<double>(now.read),
+    };
+    for (size_t i = 0; i < std::size(numbers) && i < into.ElementLength(); i++) {
+      into[i] = numbers[i];
+    }
+  }
+
+ private:
+  // On exit of the environment: no JavaScript may run any more; the thread must not outlive it.
+  static void on_exit(void* data) {
+    auto* handle = static_cast<Handle*>(data);
+    auto self = std::move(handle->self_);
+    handle->job_.reset();
+    handle->changed_.Release();
+  }
+
+  Napi::Object result() {
+    CopyCounters counters = job_->counters();
+    Napi::Object object = Napi::Object::New(env_);
+    object.Set("dataBytes", static_cast<double>(counters.data));
+    object.Set("zeroBytes", static_cast<double>(counters.zero));
+    object.Set("unchangedBytes", static_cast<double>(counters.unchanged));
+    object.Set("engine", job_->engine_name());
+    object.Set("direct", job_->direct());
+    return object;
+  }
+
+  void hold(bool wanted) {
+    if (wanted == holding_ || released_) return;
+    holding_ = wanted;
+    if (wanted) {
+      changed_.Ref(env_);
+    } else {
+      changed_.Unref(env_);
+    }
+  }
+
+  // The thread has said its last word.
+  void release() {
+    if (released_) return;
+    released_ = true;
+    napi_remove_env_cleanup_hook(env_, on_exit, this);
+    // It may not have said it yet, if a push noticed the end first.
+    job_->join();
+    changed_.Release();
+    // The caller may be on_change, which holds on to us by our address until it returns.
+    std::shared_ptr<Handle> self = std::move(self_);
+  }
+
+  Napi::Env env_;
+  std::unique_ptr<CopyJob> job_;
+  Changed changed_;
+  std::shared_ptr<Handle> self_;
+  std::vector<Napi::Promise::Deferred> pushes_;
+  std::optional<Napi::Promise::Deferred> finish_;
+  bool holding_ = false;
+  bool released_ = false;
+};
+
+// A null environment means that the function is being taken down.
+void on_change(Napi::Env env, Napi::Function, Handle* handle, void*) {
+  if (static_cast<napi_env>(env) == nullptr) return;
+  Napi::HandleScope scope(env);
+  try {
+    auto alive = handle->shared_from_this();
+    alive->settle();
+  } catch (const Napi::Error&) {
+    // The environment can no longer run JavaScript (worker.terminate()): nobody is left to be told.
+  }
+}
+
+using External = Napi::External<std::shared_ptr<Handle>>;
+
+Handle& handle_of(const Napi::Value& value) {
+  if (!value.IsExternal() || !value.As<External>().CheckTypeTag(&kTag)) {
+    throw Napi::TypeError::New(value.Env(), "not a copy job");
+  }
+  return **value.As<External>().Data();
+}
+
+uint64_t number(const Napi::Object& object, const char* name) {
+  return static_cast<uint64_t>(object.Get(name).As<Napi::Number>().DoubleValue());
+}
+
+std::string text(const Napi::Object& object, const char* name) {
+  return object.Get(name).As<Napi::String>().Utf8Value();
+}
+
+CopySpec spec_of(const Napi::Object& options) {
+  CopySpec spec;
+  auto sources = options.Get("sources").As<Napi::Array>();
+  for (uint32_t i = 0; i < sources.Length(); i++) {
+    auto source = sources.Get(i).As<Napi::Object>();
+    spec.sources.push_back({static_cast<int>(number(source, "fd")), number(source, "size")});
+  }
+  spec.target_fd = static_cast<int>(number(options, "target"));
+  spec.qcow2 = text(options, "format") == "qcow2";
+  spec.image.size = number(options, "size");
+  spec.image.cluster_bits = static_cast<unsigned>(number(options, "clusterBits"));
+  spec.image.backing_file = text(options, "backing");
+  spec.image.backing_format = text(options, "backingFormat");
+  std::string compress = text(options, "compress");
+  spec.compress = !compress.empty();
+  if (compress == "zstd") spec.image.compression = CompressionType::kZstd;
+  spec.level = static_cast<int>(number(options, "level"));
+  std::string engine = text(options, "engine");
+  if (engine == "io_uring") spec.engine = EngineKind::kUring;
+  if (engine == "threads") spec.engine = EngineKind::kThreads;
+  std::string direct = text(options, "direct");
+  if (direct == "on") spec.direct = Direct::kOn;
+  if (direct == "off") spec.direct = Direct::kOff;
+  spec.requests = static_cast<unsigned>(number(options, "requests"));
+  spec.memory = number(options, "memory");
+  spec.rate_limit = number(options, "rateLimit");
+  return spec;
+}
+
+Napi::Value start(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    auto handle = std::make_shared<Handle>(info.Env(), spec_of(info[0].As<Napi::Object>()));
+    handle->start();
+    auto external =
+        External::New(info.Env(), new std::shared_ptr<Handle>(handle),
+                      [](Napi::BasicEnv, std::shared_ptr<Handle>* held) { delete held; });
+    external.TypeTag(&kTag);
+    return Napi::Value(external);
+  });
+}
+
+Napi::Value push(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    auto columns = info[1].As<Napi::Float64Array>();
+    auto files = info[2].As<Napi::Number>().Uint32Value();
+    auto rows = unpack_rows(columns.Data(), columns.ElementLength() / kRowColumns, files);
+    return Napi::Value(handle_of(info[0]).push(std::move(rows)));
+  });
+}
+
+Napi::Value finish(const Napi::CallbackInfo& info) { return handle_of(info[0]).finish(); }
+
+void cancel(const Napi::CallbackInfo& info) { handle_of(info[0]).cancel(); }
+
+void progress(const Napi::CallbackInfo& info) {
+  handle_of(info[0]).progress(info[1].As<Napi::Float64Array>());
+}
+
+}  // namespace
+
+void export_copy(Napi::Env env, Napi::Object exports) {
+  exports.Set("copyStart", Napi::Function::New(env, start, "copyStart"));
+  exports.Set("copyPush", Napi::Function::New(env, push, "copyPush"));
+  exports.Set("copyFinish", Napi::Function::New(env, finish, "copyFinish"));
+  exports.Set("copyCancel", Napi::Function::New(env, cancel, "copyCancel"));
+  exports.Set("copyProgress", Napi::Function::New(env, progress, "copyProgress"));
+}
+
+}  // namespace qb

@@ -1,0 +1,25 @@
+// qb::Error → a JavaScript Error with `code` as Node's own have it.
+#pragma once
+
+#include <napi.h>
+
+#include <exception>
+
+namespace qb {
+
+// For CopyError also `failure` (a number, see copy/error.h), `file` and `offset`.
+Napi::Error to_js(Napi::Env env, const std::exception_ptr& failure);
+
+// Runs `body`; what it throws of ours becomes a JavaScript exception.
+template <typename Body>
+auto guarded(Napi::Env env, Body body) {
+  try {
+    return body();
+  } catch (const Napi::Error&) {
+    throw;
+  } catch (...) {
+    throw to_js(env, std::current_exception());
+  }
+}
+
+}  // namespace qb

@@ -1,0 +1,11 @@
+// System calls on files that Node lacks.
+#pragma once
+
+#include <napi.h>
+
+namespace qb {
+
+// Adds fileExtents, deviceSize and linkFile.
+void export_files(Napi::Env env, Napi::Object exports);
+
+}  // namespace qb

@@ -1,0 +1,141 @@
+import { open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { CHUNK, type Content, mixedContent, noiseContent } from './content.ts'
+import {
+  type DataExtent,
+  type MixedDisk,
+  mixedLayout,
+  type ScatteredDisk,
+  scatteredLayout,
+} from './layout.ts'
+import { makeImage } from './verify.ts'
+
+const MIB = 2 ** 20
+const GIB = 2 ** 30
+const TIB = 2 ** 40
+
+/** Raised whenever layout or content change, so that disks made before are made anew. */
+const RECIPE = 1
+
+/** The disks of a full or a quick run. */
+export interface Disks {
+  mixed: MixedDisk
+  scattered: ScatteredDisk
+  /** Virtual size of the disk without any data, bytes. */
+  empty: number
+}
+
+// 15 TiB, because a file on ext4 ends at 16.
+const FULL: Disks = {
+  mixed: { size: 8 * GIB, dataBytes: 3_000_008_704, smallExtents: 1200, largest: 256 * MIB },
+  scattered: { size: 15 * TIB, blocks: 1000, blockSize: 65536 },
+  empty: 15 * TIB,
+}
+const QUICK: Disks = {
+  mixed: { size: GIB, dataBytes: 384 * MIB, smallExtents: 150, largest: 32 * MIB },
+  scattered: { size: 2 * TIB, blocks: 150, blockSize: 65536 },
+  empty: 15 * TIB,
+}
+
+/** The disks that the cases copy. Each is made once per directory, when first asked for. */
+export class DataStore {
+  readonly disks: Disks
+  readonly #dir: string
+  readonly #prefix: string
+  readonly #signal: AbortSignal
+
+  /** @param dir an existing directory, where the disks stay for the next time */
+  constructor(dir: string, quick: boolean, signal: AbortSignal) {
+    this.disks = quick ? QUICK : FULL
+    this.#dir = dir
+    this.#prefix = quick ? 'quick-' : ''
+    this.#signal = signal
+  }
+
+  /** The most bytes that the disks and one run's targets take up. */
+  get bytesNeeded(): number {
+    // Raw, qcow2, a backup to restore, a target; and the tables of the huge disks.
+    return 4 * this.disks.mixed.dataBytes + GIB
+  }
+
+  /** @returns path of the raw mixed disk */
+  mixedRaw(): Promise<string> {
+    const { mixed } = this.disks
+    return this.#made('mixed.raw', mixed, (path) =>
+      writeDisk(path, mixed.size, mixedLayout(mixed), mixedContent(), this.#signal),
+    )
+  }
+
+  /** @returns path of the mixed disk as an image that qemu-img made */
+  async mixedQcow2(): Promise<string> {
+    const raw = await this.mixedRaw()
+    return this.#made('mixed.qcow2', this.disks.mixed, (path) =>
+      makeImage({ path: raw, format: 'raw' }, { path, format: 'qcow2' }, this.#signal),
+    )
+  }
+
+  /** @returns path of the raw disk with scattered blocks */
+  scatteredRaw(): Promise<string> {
+    const { scattered } = this.disks
+    return this.#made('scattered.raw', scattered, (path) =>
+      writeDisk(path, scattered.size, scatteredLayout(scattered), noiseContent(), this.#signal),
+    )
+  }
+
+  /** @returns path of the raw disk that is one hole */
+  emptyRaw(): Promise<string> {
+    const size = this.disks.empty
+    return this.#made('empty.raw', { size }, (path) =>
+      writeDisk(path, size, [], noiseContent(), this.#signal),
+    )
+  }
+
+  /**
+   * A file made under another name and renamed when complete. The note beside it says by which
+   * recipe, and how long it came out, so that neither an old nor a damaged one is used again.
+   */
+  async #made(name: string, disk: object, make: (path: string) => Promise<void>): Promise<string> {
+    const path = join(this.#dir, this.#prefix + name)
+    const note = `${path}.json`
+    const noteNow = async () =>
+      JSON.stringify({ recipe: RECIPE, ...disk, fileSize: (await stat(path)).size })
+    if ((await readFile(note, 'utf8').catch(() => '')) === (await noteNow().catch(() => null))) {
+      return path
+    }
+    process.stderr.write(`perf: making ${path}\n`)
+    const partial = `${path}.partial`
+    try {
+      await rm(partial, { force: true })
+      await make(partial)
+      await rename(partial, path)
+    } catch (error) {
+      await rm(partial, { force: true })
+      throw error
+    }
+    await writeFile(note, await noteNow())
+    return path
+  }
+}
+
+async function writeDisk(
+  path: string,
+  size: number,
+  extents: DataExtent[],
+  content: Content,
+  signal: AbortSignal,
+): Promise<void> {
+  const file = await open(path, 'wx', 0o600)
+  try {
+    await file.truncate(size)
+    for (const { offset, length } of extents) {
+      for (let done = 0; done < length; done += CHUNK) {
+        signal.throwIfAborted()
+        const bytes = content(offset + done, Math.min(CHUNK, length - done))
+        await file.write(bytes, 0, bytes.length, offset + done)
+      }
+    }
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+}

@@ -1,0 +1,55 @@
+import { stat } from 'node:fs/promises'
+import { run, succeed } from './process.ts'
+
+const MIB = 2 ** 20
+
+/**
+ * The bound of a copy: fio reading a file and writing as many bytes to another at once, O_DIRECT,
+ * 1 MiB at a time, ordered by nothing and looking at nothing. Deeper queues than these did not make
+ * it faster. The target gets its length first, which suits ext4 better than to grow.
+ * @param source the file to read, O_DIRECT
+ * @returns the command for a target
+ */
+export async function fioCopy(
+  source: string,
+  signal: AbortSignal,
+): Promise<(target: string) => string[]> {
+  const bytes = Math.floor((await stat(source)).size / MIB) * MIB
+  const engine = await workingEngine(source, signal)
+  const job = (name: string, file: string, depth: number) => [
+    `--name=${name}`,
+    `--rw=${name}`,
+    `--filename=${file}`,
+    `--size=${bytes}`,
+    `--iodepth=${depth}`,
+  ]
+  return (target) => [
+    'fio',
+    '--output-format=json',
+    '--thread',
+    `--ioengine=${engine}`,
+    '--direct=1',
+    '--bs=1M',
+    ...job('read', source, 8),
+    ...job('write', target, 4),
+    '--fallocate=truncate',
+    '--end_fsync=1',
+  ]
+}
+
+/**
+ * Runs a command of `fioCopy`.
+ * @returns seconds of the slower of the two jobs, without the start of fio itself
+ */
+export async function measureLimit(command: string[], signal: AbortSignal): Promise<number> {
+  const { stdout } = await succeed(command, signal)
+  const { jobs } = JSON.parse(stdout) as { jobs: { job_runtime: number }[] }
+  return Math.max(...jobs.map((job) => job.job_runtime)) / 1000
+}
+
+/** io_uring, or libaio where containers or administrators refuse that. */
+async function workingEngine(source: string, signal: AbortSignal): Promise<string> {
+  const probe = ['--name=probe', '--rw=read', `--filename=${source}`, '--size=4k', '--direct=1']
+  const { status } = await run(['fio', '--ioengine=io_uring', ...probe], signal)
+  return status === 0 ? 'io_uring' : 'libaio'
+}

@@ -1,0 +1,54 @@
+import type { Summary, Unit, Verdict } from './results.ts'
+
+/** The most that a figure may be. */
+export interface Limit {
+  what: string
+  most: number
+  unit: Unit
+  /** The figure, in `unit`. */
+  of(summary: Summary): number
+}
+
+/** Wall time, median of the pairwise ratios. */
+export function wallRatio(most: number): Limit {
+  return { what: 'wall to peer', most, unit: 'ratio', of: (s) => s.wall.ratio.median }
+}
+
+/** CPU time, median of the pairwise ratios. */
+export function cpuRatio(most: number): Limit {
+  return { what: 'CPU to peer', most, unit: 'ratio', of: (s) => s.cpu.ratio.median }
+}
+
+/** Wall time, median, seconds. */
+export function wallSeconds(most: number): Limit {
+  return { what: 'wall', most, unit: 's', of: (s) => s.wall.ours.median }
+}
+
+/** Peak memory of the worst run, MB of 10^6 bytes. */
+export function peakMemory(most: number): Limit {
+  return { what: 'peak memory', most, unit: 'MB', of: (s) => s.peak.ours.max / 1e6 }
+}
+
+/** Length of the target, KiB. */
+export function fileKiB(most: number): Limit {
+  return { what: 'file size', most, unit: 'KiB', of: (s) => s.fileSize.ours / 1024 }
+}
+
+/** What every full image owes: in guest order, and no larger than the peer's but for 0.1 %. */
+export const IMAGE_LIMITS: Limit[] = [
+  { what: 'fragmentation', most: 0.1, unit: '%', of: (s) => s.fragmentation!.ours },
+  {
+    what: 'file larger than peer',
+    most: 0.1,
+    unit: '%',
+    of: (s) => (s.fileSize.ours / s.fileSize.peer - 1) * 100,
+  },
+]
+
+/** Holds the figures against the limits. A figure that is not a number meets none. */
+export function judge(limits: Limit[], summary: Summary): Verdict[] {
+  return limits.map(({ what, most, unit, of }) => {
+    const value = of(summary)
+    return { what, value, most, unit, met: value <= most }
+  })
+}

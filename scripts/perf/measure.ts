@@ -1,0 +1,58 @@
+import { readFile, rm, stat } from 'node:fs/promises'
+import { setTimeout as pause } from 'node:timers/promises'
+import { requireSuccess, run, succeed } from './process.ts'
+import type { Run } from './results.ts'
+
+/**
+ * Runs a command under GNU time and reads what it cost.
+ *
+ * GNU time stands between because Node reports no rusage of its children, and because the resident
+ * set of a forked process counts towards the peak of what it then executes: a small parent keeps
+ * that honest. Wall time is our own, its hundredths being too coarse for the short cases. Bytes
+ * written are `ru_oublock` × 512: what was sent to the block layer, or dirtied if buffered.
+ * @param usage scratch file for the figures
+ * @param target the file that the command makes
+ * @throws BackupError IO if the command fails
+ */
+export async function measure(
+  command: string[],
+  usage: string,
+  target: string,
+  signal: AbortSignal,
+): Promise<Run> {
+  const timed = ['time', '-q', '-o', usage, '-f', '%U %S %M %O', ...command]
+  const finished = await run(timed, signal)
+  requireSuccess(command, finished)
+  const [user, system, kib, blocks] = (await readFile(usage, 'utf8')).split(' ').map(Number)
+  const { size, blocks: allocated } = await stat(target)
+  return {
+    wall: finished.wall,
+    cpu: user + system,
+    peak: kib * 1024,
+    written: blocks * 512,
+    fileSize: size,
+    allocated: allocated * 512,
+  }
+}
+
+/**
+ * Drops a file from the page cache, dirty pages written first, without privileges: dd with no
+ * input to copy and `nocache` is posix_fadvise(DONTNEED) over the whole file.
+ */
+export async function evict(file: string, signal: AbortSignal): Promise<void> {
+  const flags = ['bs=1', 'count=0', 'oflag=nocache', 'conv=notrunc,fdatasync']
+  await succeed(['dd', 'if=/dev/null', `of=${file}`, ...flags], signal)
+}
+
+/** Milliseconds in which ext4 mounted with `discard` hands what was freed to the device. */
+const REST = 500
+
+/**
+ * Removes a target and waits until the file system has written that down, so that nothing of one
+ * run is left for the next to pay.
+ */
+export async function settle(target: string, dir: string, signal: AbortSignal): Promise<void> {
+  await rm(target, { force: true })
+  await succeed(['sync', '-f', dir], signal)
+  await pause(REST, undefined, { signal })
+}

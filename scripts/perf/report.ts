@@ -1,0 +1,128 @@
+import { formatSize } from '../../lib/units.ts'
+import { escapeHtml } from './html.ts'
+import { barPlot, type Row } from './plot.ts'
+import { STYLE } from './report-style.ts'
+import type { Failed, Measured, Results, Run } from './results.ts'
+import { COLUMNS, figures, verdictWords } from './table.ts'
+
+/** The whole run as one HTML page that needs nothing else, neither scripts nor files. */
+export function renderReport({ machine: m, quick, cases }: Results): string {
+  const measured = cases.filter((c) => 'summary' in c)
+  const failed = cases.filter((c) => 'failure' in c)
+  const verdicts = measured.flatMap((c) => c.verdicts)
+  const met = verdicts.filter((v) => v.met).length
+  const facts = [
+    `${m.cpu}, ${m.cores} cores, ${formatSize(m.memory)} memory`,
+    `Linux ${m.kernel}, ${m.fileSystem}, load ${m.load.toFixed(2)} at the start`,
+    `qemu-img ${m.qemuImg}, ${m.fio}, node ${m.node}`,
+  ].join(' · ')
+  return `<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>qcow2-backup: speed and size</title>
+<style>${STYLE}</style>
+<h1>qcow2-backup: speed and size</h1>
+<p class="soft">${m.date.slice(0, 16).replace('T', ' ')} UTC · ${escapeHtml(facts)}</p>
+<p>${met} of ${verdicts.length} limits met in ${measured.length} cases.${quick ? ' <b>Quick run</b>: smaller disks and few pairs; the limits are meant for a full one.' : ''}</p>
+${failed.map(renderFailure).join('\n')}
+<div class="scroll">${renderTable(measured)}</div>
+<p class="soft">Medians; ratios are ours to the peer's, pair by pair, so below 1 is better.
+MB are 10<sup>6</sup> bytes. Peak memory and file size are those of the worst run.</p>
+${measured.map(renderCase).join('\n')}
+${METHOD}
+</html>
+`
+}
+
+function renderTable(cases: Measured[]): string {
+  const head = COLUMNS.map((column) => `<th>${escapeHtml(column)}</th>`).join('')
+  const rows = cases.map((c) => {
+    const cells = figures(c).map((cell) => `<td>${escapeHtml(cell)}</td>`)
+    return `<tr>${cells.join('')}</tr>`
+  })
+  return `<table><thead><tr>${head}</tr></thead><tbody>\n${rows.join('\n')}\n</tbody></table>`
+}
+
+function renderCase(c: Measured): string {
+  const limitOf = (what: string) => c.verdicts.find((verdict) => verdict.what === what)?.most
+  const row = (kind: 'ours' | 'peer', of: (run: Run) => number): Row => ({
+    label: kind,
+    kind,
+    values: c.pairs.map((pair) => of(pair[kind])),
+  })
+  const both = (of: (run: Run) => number) => [row('ours', of), row('peer', of)]
+  const wall = both((run) => run.wall)
+  if (c.limitWalls.length > 0) wall.push({ label: 'limit', kind: 'limit', values: c.limitWalls })
+  const plots: [string, string][] = [
+    ['Wall time', barPlot(wall, 'seconds', limitOf('wall'))],
+    [
+      'CPU time',
+      barPlot(
+        both((run) => run.cpu),
+        'seconds',
+      ),
+    ],
+    [
+      'Peak memory',
+      barPlot(
+        both((run) => run.peak / 1e6),
+        'MB',
+        limitOf('peak memory'),
+      ),
+    ],
+    [
+      'Written',
+      barPlot(
+        both((run) => run.written / 1e6),
+        'MB',
+      ),
+    ],
+  ]
+  const { ours, peer, limit } = c.commands
+  const commands = [
+    `# ours\n${ours}`,
+    `# peer\n${peer}`,
+    ...(limit === undefined ? [] : [`# limit\n${limit}`]),
+  ]
+  return `<h2 id="${escapeHtml(c.name)}">${escapeHtml(c.name)}: ${escapeHtml(c.title.toLowerCase())}</h2>
+<p class="soft">${escapeHtml(c.disk)}. ${c.pairs.length} pairs. Result compared and checked by qemu-img.</p>
+${renderVerdicts(c)}
+<div class="plots">
+${plots.map(([title, svg]) => `<div><h3>${title}</h3>${svg}</div>`).join('\n')}
+</div>
+<pre>${escapeHtml(commands.join('\n'))}</pre>`
+}
+
+function renderVerdicts({ verdicts }: Measured): string {
+  const rows = verdicts.map((verdict) => {
+    const [what, held, mark] = verdictWords(verdict)
+    const kind = verdict.met ? 'pass' : 'miss'
+    return `<tr><td>${escapeHtml(what)}</td><td>${escapeHtml(held)}</td><td class="${kind}">${mark}</td></tr>`
+  })
+  return `<table><tbody>${rows.join('')}</tbody></table>`
+}
+
+function renderFailure({ name, failure }: Failed): string {
+  return `<p class="miss">${escapeHtml(name)} failed and has no figures: ${escapeHtml(failure)}</p>`
+}
+
+const METHOD = `<h2>How it was measured</h2>
+<ul>
+<li>Ours and the peer run in turn, one pair after the other, after one run of each that does not
+count. A line between two dots joins the runs of a pair; the bar ends at the median; the dashed
+line is a limit.</li>
+<li>Before each run the source is dropped from the page cache (posix_fadvise, through
+<code>dd of=FILE oflag=nocache conv=notrunc,fdatasync count=0</code>). After each run the target is
+removed and the file system synced, outside of the time taken.</li>
+<li>Wall time runs from start to exit of the process and includes the start of node. CPU seconds
+(user and system, with children) and peak resident memory (of the largest process) are what GNU time
+reads from wait4. Bytes written are its count of 512 byte blocks sent to the file system
+(ru_oublock), data and metadata of the target alike.</li>
+<li>The result of our warm-up run is compared with the disk by <code>qemu-img compare</code> and,
+where it is an image, checked by <code>qemu-img check</code>; a case with a wrong result has no
+figures. Fragmentation is what <code>qemu-img check</code> says.</li>
+<li>The limit is fio reading and writing the same number of bytes at once with O_DIRECT, looking at
+none of them; its time is that of the slower of the two jobs, without the start of fio.</li>
+<li><code>$DIR</code> is the directory given with <code>--dir</code>.</li>
+</ul>`

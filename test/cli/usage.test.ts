@@ -1,0 +1,134 @@
+import { writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { run } from '../../lib/cli/run.ts'
+import { runCli } from '../support/cli.ts'
+
+const { version } = createRequire(import.meta.url)('qcow2-backup/package.json')
+
+/** Runs the command line in this process, which is quicker. */
+async function runHere(test: Test, args: string[]): Promise<{ status: number; stderr: string }> {
+  const capture = test.capture(process.stderr, 'write', () => true)
+  const status = await run(args)
+  capture.restore()
+  return { status, stderr: capture.args().join('') }
+}
+
+t.test('wrong usage: one line and status 2', async (t) => {
+  const cases: [args: string, line: string][] = [
+    ['', 'COMMAND: missing; qcow2-backup --help lists them'],
+    ['--foo', '--foo: unknown option'],
+    ['--foo full a b', '--foo: unknown option'],
+    ['nosuch a b', 'nosuch: unknown command'],
+    ['full', 'SOURCE: missing'],
+    ['full a', 'TARGET: missing'],
+    ['full a b c', 'arguments: expected 2, got 3'],
+    ['full --foo a b', '--foo: unknown option'],
+    ['full a b --forc', '--forc: unknown option'],
+    ['full a b --cluster-size', '--cluster-size: needs a value'],
+    [
+      'full a b --cluster-size 64X',
+      "--cluster-size: '64X' is not a size; write bytes or 64K, 1M, 2G, 1T",
+    ],
+    [
+      'full a b --rate-limit=-1',
+      "--rate-limit: '-1' is not a size; write bytes or 64K, 1M, 2G, 1T",
+    ],
+    ['full a b --compress lz4', "--compress: 'lz4' is not one of zlib, zstd"],
+    ['full a b --compression-level high', "--compression-level: 'high' is not a whole number"],
+    ['full a b --requests 1.5', "--requests: '1.5' is not a whole number"],
+    ['full a b --requests -3', "--requests: '-3' is not a whole number"],
+    ['full a b --engine aio', "--engine: 'aio' is not one of auto, io_uring, threads"],
+    ['full a b --direct yes', "--direct: 'yes' is not one of auto, on, off"],
+    ['full a b --progress bar', "--progress: 'bar' is not one of json"],
+    ['full a b -f vmdk', "--format: 'vmdk' is not one of raw, qcow2"],
+    ['full a b --backing-format qed', "--backing-format: 'qed' is not one of raw, qcow2"],
+    ['full a b --connections 4', '--connections: only an NBD source has connections'],
+    ['full a b --connections four', "--connections: 'four' is not a whole number"],
+    ['restore a b -O vdi', "--output-format: 'vdi' is not one of raw, qcow2"],
+    ['restore a', 'TARGET: missing'],
+    ['extents', 'SOURCE: missing'],
+    ['extents a b', 'arguments: expected 1, got 2'],
+    ['extents a --force', '--force: unknown option'],
+  ]
+  for (const [text, line] of cases) {
+    const args = text.split(' ').filter(Boolean)
+    t.strictSame(
+      await runHere(t, args),
+      { status: 2, stderr: `qcow2-backup: ${line}\n` },
+      text || 'no arguments',
+    )
+  }
+  t.strictSame(
+    await runCli(['full', 'a']),
+    { status: 2, signal: null, stdout: '', stderr: 'qcow2-backup: TARGET: missing\n' },
+    'and so as a process',
+  )
+})
+
+t.test('a wrong value from the environment is named by its variable', async (t) => {
+  for (const [name, choices] of [
+    ['QCOW2_BACKUP_ENGINE', 'auto, io_uring, threads'],
+    ['QCOW2_BACKUP_DIRECT', 'auto, on, off'],
+  ]) {
+    const { status, stderr } = await runCli(['full', 'a', 'b'], { env: { [name]: 'fast' } })
+    t.equal(status, 2)
+    t.equal(stderr, `qcow2-backup: ${name}: 'fast' is not one of ${choices}\n`)
+  }
+})
+
+t.test('a line break in an argument stays inside the line', async (t) => {
+  const { status, stderr } = await runHere(t, ['full', 'a', 'b', '--engine', 'x\ny'])
+  t.equal(status, 2)
+  t.match(stderr, /^qcow2-backup: --engine: 'x\\x0ay' is not one of [^\n]*\n$/)
+})
+
+t.test('--debug adds the stack, wherever it stands', async (t) => {
+  for (const args of [
+    ['--debug', 'full'],
+    ['full', '--debug'],
+  ]) {
+    const { status, stderr } = await runHere(t, args)
+    t.equal(status, 2)
+    t.match(stderr, /^qcow2-backup: SOURCE: missing\n(.*\n)+ +at /)
+  }
+})
+
+t.test('help', async (t) => {
+  for (const args of [['--help'], ['-h'], ['help']]) {
+    const { status, stdout, stderr } = await runCli(args)
+    t.equal(status, 0)
+    t.equal(stderr, '')
+    t.match(stdout, /^Usage: qcow2-backup /)
+    t.match(stdout, /Examples:\n/)
+    for (const command of ['full', 'restore', 'extents']) t.match(stdout, `\n  ${command} `)
+  }
+  for (const command of ['full', 'restore', 'extents']) {
+    for (const args of [
+      [command, '--help'],
+      ['help', command],
+    ]) {
+      const { status, stdout, stderr } = await runCli(args)
+      t.equal(status, 0)
+      t.equal(stderr, '')
+      t.match(stdout, `Usage: qcow2-backup ${command} `)
+      t.match(stdout, `Examples:\n  qcow2-backup ${command} `)
+    }
+  }
+})
+
+t.test('what needs no addon does not load it', async (t) => {
+  const hook = join(t.testdir(), 'hook.cjs')
+  writeFileSync(hook, "process.dlopen = () => { throw new Error('the addon was loaded') }")
+  const env = { NODE_OPTIONS: `${process.env.NODE_OPTIONS ?? ''} --require ${hook}` }
+  t.strictSame(await runCli(['--version'], { env }), {
+    status: 0,
+    signal: null,
+    stdout: `${version}\n`,
+    stderr: '',
+  })
+  const { status, stderr } = await runCli(['extents', '/none/disk'], { env })
+  t.equal(status, 1)
+  t.match(stderr, /^qcow2-backup: \/none\/disk: no such file or directory\n$/)
+})

@@ -1,0 +1,55 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import t from 'tap'
+import { measure } from '../../../scripts/perf/measure.ts'
+import { run, succeed } from '../../../scripts/perf/process.ts'
+
+const never = new AbortController().signal
+
+t.test('a command that ends', async (t) => {
+  t.match(await run(['sh', '-c', 'echo out; echo err >&2; exit 3'], never), {
+    status: 3,
+    stdout: 'out\n',
+    stderr: 'err\n',
+  })
+  const { wall } = await succeed(['sleep', '0.2'], never)
+  t.ok(wall >= 0.2 && wall < 2, `took ${wall}`)
+})
+
+t.test('a command that fails', async (t) => {
+  await t.rejects(succeed(['sh', '-c', 'echo one >&2; echo two >&2; exit 1'], never), {
+    code: 'IO',
+    why: 'ended with 1: two',
+  })
+  await t.rejects(run(['no-such-program'], never), {
+    message: 'no-such-program: no such file or directory',
+  })
+})
+
+t.test('an abort reaches the children of the command', async (t) => {
+  const dir = t.testdir()
+  const note = join(dir, 'note')
+  const controller = new AbortController()
+  const script = `trap 'echo cleaned > ${note}; exit 1' INT; sleep 30 & wait`
+  const running = run(
+    ['time', '-q', '-o', join(dir, 'usage'), 'sh', '-c', script],
+    controller.signal,
+  )
+  setTimeout(() => controller.abort(), 300)
+  await t.rejects(running, { name: 'AbortError' })
+  t.equal(await readFile(note, 'utf8'), 'cleaned\n')
+  await t.rejects(run(['true'], controller.signal), { name: 'AbortError' })
+})
+
+t.test('what a run cost', async (t) => {
+  const dir = t.testdir()
+  const target = join(dir, 'target')
+  const dd = ['dd', 'if=/dev/zero', `of=${target}`, 'bs=1M', 'count=8']
+  const found = await measure(dd, join(dir, 'usage'), target, never)
+  t.match(found, { fileSize: 8 * 2 ** 20, allocated: Number, written: Number })
+  t.ok(found.wall > 0 && found.cpu >= 0)
+  t.ok(found.peak > 2 ** 20 && found.peak < 64 * 2 ** 20, 'peak is in bytes, and dd is small')
+  await t.rejects(measure(['false'], join(dir, 'usage'), target, never), {
+    message: 'false: ended with 1: no message',
+  })
+})
