@@ -15,11 +15,14 @@ export interface SourceFlags {
   backingFormat?: 'raw' | 'qcow2'
 }
 
-/** How the source is opened. */
-export function addSourceOptions(command: Command): Command {
+/**
+ * How the source is opened.
+ * @param format what the format is without `-f`, for the help text
+ */
+export function addSourceOptions(command: Command, format = 'by its magic'): Command {
   return command
     .addOption(
-      new Option('-f, --format <format>', "the source's format (default: by its magic)").choices([
+      new Option('-f, --format <format>', `the source's format (default: ${format})`).choices([
         'raw',
         'qcow2',
       ]),

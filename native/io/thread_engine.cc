@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <system_error>
 
 #include "base/error.h"
@@ -12,6 +13,8 @@
 namespace qb {
 namespace {
 
+// Direct random reads of 64 KiB on a virtual disk: 193 MiB/s with one thread, 390 with 4, 430 to
+// 600 with 8, 540 to 700 with 16, and no more with 32 or 64, which only cost memory.
 constexpr unsigned kMostThreads = 16;
 
 int64_t transfer(const Request& request) {

@@ -4,6 +4,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <limits>
 
 #include "base/error.h"
@@ -79,8 +81,9 @@ UringEngine::UringEngine(unsigned depth) : ring_(make_ring(depth + 1)) {
   arm_wake();
 }
 
-// An engine that fails here would leave the kernel writing into memory about to be freed, so an
-// exception may as well end the process.
+// A ring that fails here would leave the kernel writing into memory about to be freed: better that
+// the exception ends the process.
+// NOLINTNEXTLINE(bugprone-exception-escape)
 UringEngine::~UringEngine() {
   std::vector<Request*> done;
   while (in_flight_ > 0) {

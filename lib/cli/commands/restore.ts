@@ -32,7 +32,7 @@ export function declare(command: Command): void {
         'qcow2',
       ]),
     )
-  addSourceOptions(command)
+  addSourceOptions(command, 'qcow2')
   addImageOptions(command)
   addCopyOptions(command)
   command.addHelpText('after', HELP).action(run)

@@ -1,6 +1,6 @@
 import { type ImageFile, readAt } from '../read.ts'
 import { HostBounds } from './bounds.ts'
-import { MAX_CLUSTER_SIZE } from './constants.ts'
+import { MAX_CLUSTER_SIZE, SUBCLUSTERS } from './constants.ts'
 import { badImage } from './fields.ts'
 import { decodeHeader, type Qcow2Header } from './header.ts'
 import { decodeL2, l1Offset, l2EntrySize, type Run } from './tables.ts'
@@ -17,20 +17,19 @@ export interface TableWindow {
   runs(from: number, to: number): Run[]
 }
 
-/** Tables are read in parts of this many bytes, which bounds memory whatever an image claims. */
-const PART = 64 * 1024
 /**
- * The same for extended L2 tables, where an entry of 16 bytes may make 32 runs: 256 entries make
- * as many runs as the 8192 entries of a standard part.
+ * Tables are read in parts of this many bytes, and of smaller tables as many at a time as make it
+ * up. Bounds memory whatever an image claims, and keeps reads from being many and small.
  */
-const EXTENDED_PART = 4 * 1024
+const PART = 64 * 1024
+/** Most runs that a window can make: as many as a part of a standard L2 table has entries. */
+const WINDOW_RUNS = PART / 8
 
 /** A part of a table, read from `offset` of the image. */
 interface Part {
   offset: number
   view: DataView
 }
-const NO_PART: Part = { offset: -1, view: new DataView(new ArrayBuffer(0)) }
 
 /**
  * Reads and checks the header of a qcow2 image that is to be read.
@@ -47,18 +46,21 @@ export async function readHeader(file: ImageFile): Promise<Qcow2Header> {
 
 /**
  * One qcow2 image by itself: says where its own guest bytes are, never what its backing file
- * holds. Tables are read as they are asked for; nothing but the part of the L1 table and of the L2
- * table asked for last is kept. That suffices because guests are walked in order, and it serves
- * the one legal way in which a table comes again, L1 entries in a row that share an L2 table.
+ * holds. Tables are read as they are asked for, and only what was read last is kept. That suffices
+ * because guests are walked in order, and it serves the one legal way in which a table comes again,
+ * L1 entries in a row that share an L2 table.
  */
 export class Qcow2Image {
   readonly header: Qcow2Header
   readonly #file: ImageFile
   readonly #bounds: HostBounds
   readonly #l2Coverage: number
+  /** Bytes of a part of an L2 table. */
   readonly #partSize: number
-  #l1 = NO_PART
-  #l2 = NO_PART
+  /** The part of the L1 table that was read last. */
+  #l1: Part | undefined
+  /** The parts of L2 tables that were read last, by their offset. */
+  #l2 = new Map<number, Part>()
 
   /**
    * @param header as `readHeader` gave it
@@ -70,7 +72,7 @@ export class Qcow2Image {
     this.#file = file
     this.#bounds = new HostBounds(file.path, header, file.size, data.size)
     this.#l2Coverage = l2Coverage(header)
-    this.#partSize = Math.min(header.clusterSize, header.extendedL2 ? EXTENDED_PART : PART)
+    this.#partSize = Math.min(header.clusterSize, PART)
     // QEMU lets a fresh file end within the last cluster of the L1 table.
     const missing = header.l1TableOffset + header.l1Size * 8 - file.size
     if (header.l1Size > 0 && missing >= header.clusterSize) {
@@ -87,9 +89,8 @@ export class Qcow2Image {
     const l1 = await this.#l1Part(index)
     const table = l1Offset(l1.view, index * 8 - this.#inL1(l1))
     if (table === 0) return this.#unallocated(index, l1)
-    const guest = index * this.#l2Coverage
-    this.#bounds.requireTable(table, guest)
-    return this.#allocated(table, guest, at)
+    this.#bounds.requireTable(table, index * this.#l2Coverage)
+    return this.#allocated(table, index, at, l1)
   }
 
   /** The window of an L1 entry without a table, and of those after it that have none either. */
@@ -105,18 +106,21 @@ export class Qcow2Image {
     }
   }
 
-  /** The window of the part of an L2 table that maps `at`; `guest` is the first the table maps. */
-  async #allocated(table: number, guest: number, at: number): Promise<TableWindow> {
+  /** The window at `at`, which the L2 table `table` of L1 entry `index` maps. */
+  async #allocated(table: number, index: number, at: number, l1: Part): Promise<TableWindow> {
     const { header } = this
     const coverage = (this.#partSize / l2EntrySize(header)) * header.clusterSize
-    const part = Math.floor((at - guest) / coverage)
-    const { view } = await this.#l2Part(table + part * this.#partSize)
-    const start = guest + part * coverage
+    const first = index * this.#l2Coverage
+    const part = Math.floor((at - first) / coverage)
+    const { view } = await this.#l2Part(table + part * this.#partSize, index, l1)
+    const base = first + part * coverage
+    const span = (WINDOW_RUNS / (header.extendedL2 ? SUBCLUSTERS : 1)) * header.clusterSize
+    const start = base + Math.floor((at - base) / span) * span
     return {
       start,
-      end: Math.min(start + coverage, header.virtualSize),
+      end: Math.min(start + span, base + coverage, header.virtualSize),
       runs: (from, to) =>
-        this.#bounds.checked(decodeL2(view, header, start, from, to, this.#file.path)),
+        this.#bounds.checked(decodeL2(view, header, base, from, to, this.#file.path)),
     }
   }
 
@@ -129,17 +133,32 @@ export class Qcow2Image {
   async #l1Part(index: number): Promise<Part> {
     const at = Math.floor((index * 8) / PART) * PART
     const offset = this.header.l1TableOffset + at
-    if (this.#l1.offset === offset) return this.#l1
+    if (this.#l1?.offset === offset) return this.#l1
     const part = await this.#read(offset, Math.min(PART, this.header.l1Size * 8 - at))
     this.#l1 = part
     return part
   }
 
-  async #l2Part(offset: number): Promise<Part> {
-    if (this.#l2.offset === offset) return this.#l2
-    const part = await this.#read(offset, this.#partSize)
-    this.#l2 = part
-    return part
+  /** The part of an L2 table at `offset`; with it come the tables of the L1 entries after `index`. */
+  async #l2Part(offset: number, index: number, l1: Part): Promise<Part> {
+    const known = this.#l2.get(offset)
+    if (known) return known
+    const offsets = new Set([offset, ...this.#tablesAfter(index, l1)])
+    const parts = await Promise.all([...offsets].map((at) => this.#read(at, this.#partSize)))
+    this.#l2 = new Map(parts.map((part) => [part.offset, part]))
+    return parts[0]
+  }
+
+  /** Tables likely to be asked for next, as far as they are small enough to be read ahead. */
+  #tablesAfter(index: number, l1: Part): number[] {
+    const first = this.#inL1(l1)
+    const end = Math.min(index + PART / this.header.clusterSize, (first + l1.view.byteLength) / 8)
+    const tables: number[] = []
+    for (let next = index + 1; next < end; next++) {
+      const table = l1Offset(l1.view, next * 8 - first)
+      if (table !== 0 && table < this.#file.size) tables.push(table)
+    }
+    return tables
   }
 
   async #read(offset: number, length: number): Promise<Part> {

@@ -27,7 +27,7 @@ Bytes compress(Compressor& compressor, const Bytes& in, size_t capacity) {
 
 // Decodes from and to memory of just the size, so that the sanitizer sees one byte too far.
 bool decode(Compression type, const Bytes& in, Bytes& out) {
-  const Bytes exact(in);
+  const Bytes exact(in.begin(), in.end());
   return decompress(type, exact.data(), exact.size(), out.data(), out.size());
 }
 
@@ -100,7 +100,7 @@ TEST_CASE("codec: a stream that is cut anywhere") {
       CAPTURE(size);
       Bytes out(4096);
       // The end of a deflate stream may lie in a byte after all of the data, see deflate_test.
-      const bool decoded = decode(type, Bytes(stream.begin(), stream.begin() + size), out);
+      const bool decoded = decode(type, Bytes(stream.data(), stream.data() + size), out);
       const bool may = type == Compression::kDeflate && size + 2 >= stream.size();
       REQUIRE((!decoded || (may && out == in)));
     }
@@ -150,6 +150,7 @@ TEST_CASE("codec: damaged streams are refused or decoded, and nothing else happe
 TEST_CASE("codec: decompress() from many threads at once") {
   std::atomic<int> good = 0;
   std::vector<std::thread> threads;
+  threads.reserve(8);
   for (int i = 0; i < 8; ++i) {
     threads.emplace_back([&good, i] {
       const Compression type = kBoth[i % 2];

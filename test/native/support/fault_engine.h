@@ -65,7 +65,8 @@ class FaultEngine final : public WrappedEngine {
   };
 
   Request* shortened(Request& request, uint64_t bytes) {
-    Request& inner = shorts_.emplace_back(request, &request).inner;
+    shorts_.push_back({request, &request});
+    Request& inner = shorts_.back().inner;
     inner.iov.clear();
     for (iovec part : request.iov) {
       part.iov_len = std::min<uint64_t>(part.iov_len, bytes);

@@ -1,5 +1,7 @@
+import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import t from 'tap'
 import { measure } from '../../../scripts/perf/measure.ts'
 import { run, succeed } from '../../../scripts/perf/process.ts'
@@ -30,12 +32,12 @@ t.test('an abort reaches the children of the command', async (t) => {
   const dir = t.testdir()
   const note = join(dir, 'note')
   const controller = new AbortController()
-  const script = `trap 'echo cleaned > ${note}; exit 1' INT; sleep 30 & wait`
-  const running = run(
-    ['time', '-q', '-o', join(dir, 'usage'), 'sh', '-c', script],
-    controller.signal,
-  )
-  setTimeout(() => controller.abort(), 300)
+  const ready = join(dir, 'ready')
+  const script = `trap 'echo cleaned > ${note}; exit 1' INT; touch ${ready}; sleep 30`
+  const timed = ['time', '-q', '-o', join(dir, 'usage'), 'sh', '-c', script]
+  const running = run(timed, controller.signal)
+  while (!existsSync(ready)) await pause(10)
+  controller.abort()
   await t.rejects(running, { name: 'AbortError' })
   t.equal(await readFile(note, 'utf8'), 'cleaned\n')
   await t.rejects(run(['true'], controller.signal), { name: 'AbortError' })

@@ -1,0 +1,87 @@
+import { spawnSync } from 'node:child_process'
+import { statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import t from 'tap'
+import { openSource } from '../../lib/source/open.ts'
+import { qemuImg } from '../support/qemu.ts'
+
+t.test('what is not a disk', async (t) => {
+  const dir = t.testdir({ sub: {} })
+  const fifo = join(dir, 'fifo')
+  spawnSync('mkfifo', [fifo])
+  const socket = join(dir, 'socket')
+  const server = createServer().listen(socket)
+  await new Promise((resolve) => server.once('listening', resolve))
+  t.teardown(() => server.close())
+
+  const kind = 'is neither a regular file nor a block device'
+  await t.rejects(openSource(fifo), { code: 'UNSUPPORTED', what: fifo, why: kind })
+  await t.rejects(openSource(socket), { code: 'UNSUPPORTED', what: socket, why: kind })
+  await t.rejects(openSource('/dev/null'), { code: 'UNSUPPORTED', why: kind })
+  const sub = join(dir, 'sub')
+  await t.rejects(openSource(sub), {
+    code: 'IO',
+    errno: 'EISDIR',
+    message: `${sub}: is a directory`,
+  })
+  const missing = join(dir, 'missing')
+  await t.rejects(openSource(missing), {
+    code: 'IO',
+    errno: 'ENOENT',
+    message: `${missing}: no such file or directory`,
+  })
+})
+
+t.test('what cannot be reached yet', async (t) => {
+  for (const scheme of ['nbd', 'nbds', 'nbd+unix', 'nbds+unix', 'http', 'https']) {
+    const location = `${scheme}://host/disk`
+    await t.rejects(openSource(location), {
+      code: 'UNSUPPORTED',
+      what: location,
+      why: `${scheme} sources are not supported by this version`,
+    })
+  }
+})
+
+t.test('the format is recognised, or insisted on', async (t) => {
+  const dir = t.testdir()
+  const image = join(dir, 'disk')
+  qemuImg('create', '-q', '-f', 'qcow2', image, '1M')
+  const probed = await openSource(image)
+  t.equal(probed.format, 'qcow2')
+  t.equal(probed.size, 2 ** 20)
+  await probed.close()
+  const raw = join(dir, 'raw')
+  writeFileSync(raw, Buffer.alloc(4096))
+  await t.rejects(openSource(raw, { format: 'qcow2' }), {
+    code: 'BAD_IMAGE',
+    message: `${raw}: image is not in qcow2 format`,
+  })
+})
+
+t.test('a file is known by what it is, not by its name', async (t) => {
+  const dir = t.testdir({ disk: 'x' })
+  symlinkSync('disk', join(dir, 'link'))
+  const a = await openSource(join(dir, 'disk'))
+  const b = await openSource(join(dir, 'link'))
+  t.equal(a.files[0].identity, b.files[0].identity)
+  const { dev, ino } = statSync(join(dir, 'disk'))
+  t.equal(a.files[0].identity, `${dev}:${ino}`)
+  await a.close()
+  await b.close()
+})
+
+t.test('closing twice is fine, and a failed open leaves nothing open', async (t) => {
+  const dir = t.testdir()
+  const source = join(dir, 'top.qcow2')
+  qemuImg('create', '-q', '-f', 'qcow2', '-u', '-b', 'missing', '-F', 'raw', source, '1M')
+  const open = () => spawnSync('ls', ['-l', `/proc/${process.pid}/fd`], { encoding: 'utf8' }).stdout
+  await t.rejects(openSource(source), { code: 'IO', errno: 'ENOENT' })
+  t.notMatch(open(), 'top.qcow2')
+  const empty = await openSource(source, { format: 'raw' })
+  t.match(open(), 'top.qcow2')
+  await empty.close()
+  await empty.close()
+  t.notMatch(open(), 'top.qcow2')
+})
