@@ -165,15 +165,16 @@ void Qcow2Writer::finish() {
   write_shared_tables();
 
   // The L1 table comes last: its end is known, so the file can end with the last entry, as
-  // qemu-img's does. An empty disk has a table of one unused entry.
-  uint64_t l1_bytes = std::max<uint64_t>(l1_.size(), 1) * 8;
+  // qemu-img's does. An empty disk has none: a cluster kept for it would count as leaked.
+  uint64_t l1_bytes = l1_.size() * 8;
   uint64_t l1_clusters = div_up(l1_bytes, cluster_size_);
   end_ = refcounts_.finish(end_, l1_clusters);
+  file_length_ = (end_ << options_.cluster_bits) + l1_bytes;
+  if (l1_.empty()) return;
   l1_offset_ = end_ << options_.cluster_bits;
   BufferRef table = pool_.get_zeroed(l1_clusters << options_.cluster_bits);
   for (size_t i = 0; i < l1_.size(); i++) put_be64(table->data() + 8 * i, l1_[i]);
   output_.put(l1_offset_, table->data(), l1_clusters << options_.cluster_bits, table);
-  file_length_ = l1_offset_ + l1_bytes;
 }
 
 void Qcow2Writer::header() {

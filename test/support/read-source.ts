@@ -23,7 +23,7 @@ export async function piecesOf(source: Source): Promise<Piece[]> {
 export async function contentOf(source: Source): Promise<Buffer> {
   const content = Buffer.alloc(source.size)
   for (const piece of await piecesOf(source)) {
-    if (piece.kind === 'zero' || piece.kind === 'hole') continue
+    if (!('file' in piece)) continue
     const { handle } = source.files[piece.file]
     const length = piece.kind === 'data' ? piece.length : piece.size
     const stored = Buffer.alloc(length)

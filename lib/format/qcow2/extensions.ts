@@ -46,6 +46,8 @@ export interface Extensions {
   dataFile?: string
 }
 
+/** A bound on what a hostile image makes us keep; programs write five at most. */
+const MAX_EXTENSIONS = 1024
 /** Bytes of an entry of the feature name table: kind u8, bit u8, name. */
 const FEATURE_NAME_BYTES = 48
 
@@ -64,6 +66,9 @@ export function decodeExtensions(area: Buffer, path: string): Extensions {
     const length = area.readUInt32BE(at + 4)
     if (type === EXT_END) break
     at += 8
+    if (extensions.all.length === MAX_EXTENSIONS) {
+      throw badImage(path, `more than ${MAX_EXTENSIONS} header extensions`)
+    }
     if (length > area.length - at) throw badImage(path, 'a header extension is too large')
     const data = area.subarray(at, at + length)
     extensions.all.push({ type, data })

@@ -51,7 +51,8 @@ export async function readHeader(file: ImageFile): Promise<Qcow2Header> {
  * L1 entries in a row that share an L2 table.
  */
 export class Qcow2Image {
-  readonly header: Qcow2Header
+  /** Without the extensions, which may be large and which mapping does not need. */
+  readonly header: Omit<Qcow2Header, 'extensions'>
   readonly #file: ImageFile
   readonly #bounds: HostBounds
   readonly #l2Coverage: number
@@ -68,7 +69,8 @@ export class Qcow2Image {
    * @throws BackupError BAD_IMAGE if the L1 table lies beyond the end of the file
    */
   constructor(file: ImageFile, header: Qcow2Header, data: ImageFile) {
-    this.header = header
+    const { extensions: _, ...mapping } = header
+    this.header = mapping
     this.#file = file
     this.#bounds = new HostBounds(file.path, header, file.size, data.size)
     this.#l2Coverage = l2Coverage(header)

@@ -50,7 +50,7 @@ export function requireUnencrypted(header: Qcow2Header, path: string): void {
 }
 
 /** Guest bytes that one L2 table maps. */
-export function l2Coverage(header: Qcow2Header): number {
+export function l2Coverage(header: Pick<Qcow2Header, 'clusterSize' | 'extendedL2'>): number {
   return (header.clusterSize / (header.extendedL2 ? 16 : 8)) * header.clusterSize
 }
 

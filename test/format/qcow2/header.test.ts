@@ -183,6 +183,11 @@ t.test('malformed headers', async (t) => {
       (h) => words(0x12345678, 0xffffffff).copy(h, 112),
     ],
     [
+      'more than 1024 header extensions',
+      'BAD_IMAGE',
+      (h) => Buffer.alloc(1025 * 8, '0000000100000000', 'hex').copy(h, 112),
+    ],
+    [
       'the backing format is 16 bytes long, more than 15',
       'BAD_IMAGE',
       (h) => extension(0xe2792aca, 'x'.repeat(16)).copy(h, 112),
