@@ -35,6 +35,7 @@ export function jobOptions(
   options: CopyOptions & ImageOptions,
 ): JobOptions {
   const { requests = DEFAULT_REQUESTS, rateLimit, engine = 'auto', direct = 'auto' } = options
+  oneOf('--output-format', format, ['raw', 'qcow2'])
   wholeNumber('--requests', requests, 1, MAX_REQUESTS)
   if (rateLimit !== undefined) wholeNumber('--rate-limit', rateLimit, 1, Number.MAX_SAFE_INTEGER)
   oneOf('--engine', engine, ['auto', 'io_uring', 'threads'])
@@ -68,9 +69,7 @@ function imageOptions(size: number, options: ImageOptions) {
   if (smallest > clusterSize) {
     throw usageError(
       '--cluster-size',
-      smallest > MAX_CLUSTER_SIZE
-        ? `no cluster size is large enough for a disk of ${formatSize(size)}`
-        : `a disk of ${formatSize(size)} needs clusters of at least ${formatSize(smallest)}`,
+      `a disk of ${formatSize(size)} needs clusters of at least ${formatSize(smallest)}`,
     )
   }
   if (compress === undefined) {
@@ -86,11 +85,14 @@ function imageOptions(size: number, options: ImageOptions) {
   return { clusterBits, compress, level }
 }
 
-/** The smallest cluster size with which a disk's L1 table stays within what QEMU opens, bytes. */
+/**
+ * The smallest cluster size with which a disk's L1 table stays within what QEMU opens, bytes. For
+ * every size that is a safe integer there is one.
+ */
 function smallestClusterSize(size: number): number {
   let clusterSize = MIN_CLUSTER_SIZE
   // An L2 table of 8-byte entries maps clusterSize²/8 bytes and takes 8 bytes of L1.
-  while ((Math.ceil(size / (clusterSize ** 2 / 8)) * 8) > MAX_L1_SIZE) clusterSize *= 2
+  while (Math.ceil(size / (clusterSize ** 2 / 8)) * 8 > MAX_L1_SIZE) clusterSize *= 2
   return clusterSize
 }
 

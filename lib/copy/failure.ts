@@ -42,6 +42,8 @@ export function copyError(error: unknown, source: Source, target: string): Backu
     case 5:
       return new BackupError('ABORTED', target, 'interrupted', options)
     default:
+      // Not from a copy: out of memory, or a fault of ours.
+      if (failure.context === undefined) return ioError(target, error)
       return new BackupError('IO', target, `${failure.context}: ${reason()}`, options)
   }
 }

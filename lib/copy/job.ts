@@ -34,7 +34,7 @@ const PROGRESS_MS = 100
 /**
  * Copies a whole source into a fresh target. The target is complete but not synced when the promise
  * resolves; when it rejects, nothing is written any more.
- * @throws BackupError
+ * @throws BackupError; or what `onProgress` threw, which ends the copy
  */
 export async function copyDisk(
   source: Source,
@@ -62,8 +62,10 @@ export async function copyDisk(
     await feed(job, source)
     const counters = await native().copyFinish(job)
     report.now()
+    report.rethrow()
     return counters
   } catch (error) {
+    report.rethrow()
     throw abortedOr(error, source, target, signal)
   } finally {
     signal?.removeEventListener('abort', abort)
@@ -93,15 +95,25 @@ function abortedOr(error: unknown, source: Source, target: Target, signal?: Abor
 }
 
 function reporter(job: CopyJob, source: Source, onProgress?: (progress: Progress) => void) {
-  if (!onProgress) return { now() {}, stop() {} }
+  if (!onProgress) return { now() {}, rethrow() {}, stop() {} }
   const started = performance.now()
   const numbers = new Float64Array(5)
+  let thrown: { error: unknown } | undefined
   const now = () => {
     native().copyProgress(job, numbers)
     const [position, dataBytes] = numbers
     const elapsedSeconds = (performance.now() - started) / 1000
-    onProgress({ position, size: source.size, dataBytes, elapsedSeconds })
+    try {
+      onProgress({ position, size: source.size, dataBytes, elapsedSeconds })
+    } catch (error) {
+      // From a timer it would end the process, and the caller's promise would never know.
+      thrown ??= { error }
+      native().copyCancel(job)
+    }
+  }
+  const rethrow = () => {
+    if (thrown) throw thrown.error
   }
   const timer = setInterval(now, PROGRESS_MS)
-  return { now, stop: () => clearInterval(timer) }
+  return { now, rethrow, stop: () => clearInterval(timer) }
 }

@@ -6,8 +6,9 @@ import { probe } from '../format/probe.ts'
 import { readAt } from '../format/read.ts'
 import type { OpenedFile, OpenFile } from './file.ts'
 import { type Passed, passGate } from './gate.ts'
+import { looksPreallocated } from './holes.ts'
 import type { Layer } from './layer.ts'
-import { dataFileLayer, qcow2Layer } from './qcow2.ts'
+import { qcow2Layer } from './qcow2.ts'
 import { rawLayer } from './raw.ts'
 
 /** The formats that can be read. */
@@ -31,6 +32,8 @@ export interface Chain {
   layers: Layer[]
   /** Every file that was opened. */
   files: OpenedFile[]
+  /** Those whose data clusters may lie in holes, by their index in `files`. */
+  sparse: Map<number, OpenedFile>
 }
 
 /**
@@ -72,6 +75,7 @@ interface Backing extends Passed {
 class Opening {
   readonly files: OpenedFile[] = []
   readonly #layers: Layer[] = []
+  readonly #sparse = new Map<number, OpenedFile>()
   readonly #seen = new Set<string>()
   readonly #options: OpenOptions
   readonly #open: OpenFile
@@ -89,7 +93,7 @@ class Opening {
       const file = await this.#openFile(backing.real)
       backing = await this.#addLayer(file, backing.path, backing.format)
     }
-    return { format, layers: this.#layers, files: this.files }
+    return { format, layers: this.#layers, files: this.files, sparse: this.#sparse }
   }
 
   async #openFile(path: string): Promise<OpenedFile> {
@@ -115,14 +119,11 @@ class Opening {
       return undefined
     }
     const header = await readHeader(file)
-    if (header.externalDataFile) {
-      const data = await this.#openDataFile(file, header, path)
-      const image = new Qcow2Image(file, header, data)
-      this.#layers.push(dataFileLayer(image, data, this.files.indexOf(data)))
-    } else {
-      const image = new Qcow2Image(file, header, file)
-      this.#layers.push(qcow2Layer(image, this.files.indexOf(file)))
-    }
+    const external = header.externalDataFile
+    const data = external ? await this.#openDataFile(file, header, path) : file
+    const index = this.files.indexOf(data)
+    this.#layers.push(qcow2Layer(new Qcow2Image(file, header, data), index))
+    if (external || looksPreallocated(file, header.clusterSize)) this.#sparse.set(index, data)
     return header.backingFile ? this.#backing(header.backingFile, header, path) : undefined
   }
 

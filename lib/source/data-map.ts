@@ -17,14 +17,18 @@ export interface HostWindow {
   between(from: number, to: number): HostRun[]
 }
 
-/** Runs asked of the kernel at a time: some milliseconds of its work. */
+/** Runs asked of the kernel at a time: well below a millisecond of its work. */
 const RUNS = 1024
 
-/** The window of a file's host runs that starts at `at`, which is below the file's size. */
-export async function hostWindow(file: OpenedFile, at: number): Promise<HostWindow> {
-  if (file.blockDevice) return windowOf([{ start: at, length: file.size - at, data: true }])
+/**
+ * The window of a file's host runs that starts at `at` and ends at `end`, or before if there are
+ * many runs.
+ * @param end at most the file's size
+ */
+export async function hostWindow(file: OpenedFile, at: number, end: number): Promise<HostWindow> {
+  if (file.blockDevice) return windowOf([{ start: at, length: end - at, data: true }])
   const triples = await native()
-    .fileExtents(file.handle.fd, at, file.size, RUNS)
+    .fileExtents(file.handle.fd, at, end, RUNS)
     .catch((error) => {
       throw ioError(file.path, error)
     })
@@ -46,7 +50,7 @@ export function windowOf(runs: readonly HostRun[]): HostWindow {
       for (let i = indexAt(runs, from); i < runs.length && runs[i].start < to; i++) {
         const start = Math.max(from, runs[i].start)
         const end = Math.min(to, runs[i].start + runs[i].length)
-        out.push({ start, length: end - start, data: runs[i].data })
+        if (end > start) out.push({ start, length: end - start, data: runs[i].data })
       }
       return out
     },

@@ -8,6 +8,8 @@ import type { SourceFile } from './source.ts'
 export interface OpenedFile extends SourceFile {
   /** A block device: holds data everywhere. */
   readonly blockDevice: boolean
+  /** What the file system has given it, bytes; of a block device, 0. */
+  readonly allocatedBytes: number
 }
 
 /** How files are opened; tests put their own in place to see every name that is asked for. */
@@ -27,7 +29,9 @@ export async function openFile(path: string): Promise<OpenedFile> {
       requireReadable(path, now)
       const blockDevice = now.isBlockDevice()
       const identity = blockDevice ? `rdev:${now.rdev}` : `${now.dev}:${now.ino}`
-      return { path, handle, size: await sizeOf(handle), identity, blockDevice }
+      const size = await sizeOf(handle)
+      const allocatedBytes = Number(now.blocks) * 512
+      return { path, handle, size, identity, blockDevice, allocatedBytes }
     } catch (error) {
       await handle.close()
       throw error

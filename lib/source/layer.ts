@@ -27,7 +27,7 @@ export interface Layer {
  * Pieces per batch, about. Enough that the cost of a batch is not seen beside that of its pieces,
  * few enough that a batch stays below a megabyte.
  */
-const BATCH = 8192
+export const BATCH = 8192
 
 /**
  * Reads a chain, top first: every layer answers for what the ones above it leave open. Each is a

@@ -3,8 +3,10 @@ import type { Extent } from '../extents/extent.ts'
 import { unsupported } from '../format/qcow2/fields.ts'
 import { type Chain, closeAll, type OpenOptions, openChain } from './chain.ts'
 import { openFile, type OpenFile, requireUnchanged } from './file.ts'
+import { splitHoles } from './holes.ts'
 import { readLayers } from './layer.ts'
-import type { Piece, Source } from './source.ts'
+import { extentOf, type Piece, type Source } from './source.ts'
+import { detectZeroes } from './zeroes.ts'
 
 export type { Format, OpenOptions } from './chain.ts'
 
@@ -28,14 +30,18 @@ export async function openSource(
   return sourceOf(location, await openChain(location, options, open))
 }
 
-function sourceOf(name: string, { format, layers, files }: Chain): Source {
+function sourceOf(name: string, { format, layers, files, sparse }: Chain): Source {
+  const pieces = () => splitHoles(readLayers(layers), sparse)
   return {
     name,
     format,
     size: layers[0].size,
     files,
-    pieces: () => readLayers(layers),
-    extents: () => mergeExtents(alignExtents(extentBatches(readLayers(layers)), SECTOR)),
+    pieces,
+    extents({ detectZeroes: read = false } = {}) {
+      const batches = read ? detectZeroes(files, pieces()) : extentBatches(pieces())
+      return mergeExtents(alignExtents(batches, SECTOR))
+    },
     checkUnchanged: () => requireUnchanged(files),
     close: () => closeAll(files),
   }
@@ -43,8 +49,4 @@ function sourceOf(name: string, { format, layers, files }: Chain): Source {
 
 async function* extentBatches(batches: AsyncIterable<readonly Piece[]>): AsyncGenerator<Extent[]> {
   for await (const batch of batches) yield batch.map(extentOf)
-}
-
-function extentOf({ kind, start, length }: Piece): Extent {
-  return { start, length, zero: kind === 'zero' || kind === 'hole', hole: kind === 'hole' }
 }

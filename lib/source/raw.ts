@@ -20,7 +20,7 @@ export function rawLayer(file: OpenedFile, index: number): Layer {
           out.push({ kind: 'open', start: from, length: to - from })
         return { start: file.size, end: size, fill }
       }
-      const host = await hostWindow(file, at)
+      const host = await hostWindow(file, at, file.size)
       return {
         start: host.start,
         end: host.end,

@@ -36,6 +36,16 @@ export interface SourceFile {
   readonly identity: string
 }
 
+export interface ExtentsOptions {
+  /** Read what is stored, to find zeroes in it: takes as long as reading the disk. Default: no. */
+  detectZeroes?: boolean
+}
+
+/** What a piece is without where it is. */
+export function extentOf({ kind, start, length }: Piece): Extent {
+  return { start, length, zero: kind === 'zero' || kind === 'hole', hole: kind === 'hole' }
+}
+
 /** A disk that can be read. Closed by whoever opened it. */
 export interface Source {
   /** As messages name it. */
@@ -52,7 +62,7 @@ export interface Source {
    */
   pieces(): AsyncGenerator<readonly Piece[]>
   /** The same as extents, neighbours with equal flags merged over the whole disk. */
-  extents(): AsyncGenerator<Extent>
+  extents(options?: ExtentsOptions): AsyncGenerator<Extent>
   /** @throws BackupError SOURCE_CHANGED if a file's size is not what it was when opened */
   checkUnchanged(): Promise<void>
   close(): Promise<void>

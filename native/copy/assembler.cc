@@ -39,7 +39,7 @@ void Assembler::consume(uint64_t bytes) {
 std::optional<Step> Assembler::next() {
   while (!rows_.empty()) {
     bool at_unit = position_ % unit_ == 0;
-    if (data_ && at_unit && !continues_data()) return std::exchange(data_, std::nullopt);
+    if (data_ && at_unit && !continues_data()) return take_data();
 
     const Row& row = rows_.front();
     uint64_t whole = round_down(row.end(), unit_);
@@ -59,7 +59,7 @@ std::optional<Step> Assembler::next() {
     data_->length += take;
     consume(take);
   }
-  if (data_ && position_ == disk_size_) return std::exchange(data_, std::nullopt);
+  if (data_ && position_ == disk_size_) return take_data();
   return std::nullopt;
 }
 
@@ -68,6 +68,13 @@ bool Assembler::continues_data() const {
   const Row& row = rows_.front();
   if (data_->length >= most_) return false;
   return row.reads() || (row.length < unit_ && row.end() != disk_size_);
+}
+
+// The step put together. Where small runs of zero and skipped bytes met, it may read nothing.
+Step Assembler::take_data() {
+  Step step = *std::exchange(data_, std::nullopt);
+  if (step.rows.empty()) step.kind = Step::Kind::kZero;
+  return step;
 }
 
 // The whole units of a first row that is not read.

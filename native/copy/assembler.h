@@ -11,8 +11,8 @@
 
 namespace qb {
 
-// A range of whole units (the last may end with the disk). For data, `rows` say where the bytes are;
-// what they leave out reads as zero.
+// A range of whole units (the last may end with the disk). For data, `rows` say where the bytes are
+// (there is at least one); what they leave out reads as zero.
 struct Step {
   enum class Kind : uint8_t { kSkip, kZero, kData };
   Kind kind = Kind::kSkip;
@@ -38,6 +38,7 @@ class Assembler {
 
  private:
   bool continues_data() const;
+  Step take_data();
   Step take_run();
   void consume(uint64_t bytes);
 

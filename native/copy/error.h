@@ -34,4 +34,14 @@ class CopyError : public Error {
   uint64_t offset_;
 };
 
+// Runs what works on the target, and tells its failure as that of the target.
+template <typename Action>
+decltype(auto) at_target(const Action& action) {
+  try {
+    return action();
+  } catch (const Error& error) {
+    throw CopyError(Failure::kWrite, error.errnum(), error.context());
+  }
+}
+
 }  // namespace qb

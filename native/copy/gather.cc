@@ -3,7 +3,7 @@
 #include <climits>
 #include <string>
 
-#include "base/error.h"
+#include "copy/error.h"
 
 namespace qb {
 
@@ -47,7 +47,7 @@ void Gather::put(uint64_t offset, const uint8_t* data, size_t size, const Buffer
 
 void Gather::flush() {
   if (!pending_) return;
-  file_.reserve(pending_->transfer.offset + pending_bytes_);
+  at_target([&] { file_.reserve(pending_->transfer.offset + pending_bytes_); });
   pending_->transfer.tag = pending_.get();
   queue_.submit(&pending_.release()->transfer);
   pending_bytes_ = 0;
@@ -56,7 +56,8 @@ void Gather::flush() {
 void Gather::complete(Transfer* transfer) {
   std::unique_ptr<Write> write(static_cast<Write*>(transfer->tag));
   if (transfer->error != 0) {
-    throw Error(transfer->error, "write at " + std::to_string(transfer->offset + transfer->done));
+    uint64_t at = transfer->offset + transfer->done;
+    throw CopyError(Failure::kWrite, transfer->error, "write at " + std::to_string(at), 0, at);
   }
   file_.written_up_to(transfer->offset + transfer->length);
 }

@@ -24,9 +24,9 @@ class Gather : public Output {
   Gather(File& file, Queue& queue);
 
   void put(uint64_t offset, const uint8_t* data, size_t size, const BufferRef& owner) override;
-  // Hands over what is held back.
+  // Hands over what is held back. Throws CopyError if the file cannot become so long.
   void flush();
-  // A write of ours that the queue gave back: lets its memory go. Throws Error if it failed.
+  // A write of ours that the queue gave back: lets its memory go. Throws CopyError if it failed.
   void complete(Transfer* transfer);
 
  private:

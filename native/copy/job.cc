@@ -30,11 +30,7 @@ std::vector<File> open_sources(const CopySpec& spec) {
 
 File open_target(const CopySpec& spec) {
   uint64_t unit = spec.qcow2 ? 1ull << spec.image.cluster_bits : kPage;
-  try {
-    return File(spec.target_fd, true, spec.direct, unit);
-  } catch (const Error& error) {
-    throw CopyError(Failure::kWrite, error.errnum(), error.context());
-  }
+  return at_target([&] { return File(spec.target_fd, true, spec.direct, unit); });
 }
 
 }  // namespace
@@ -64,6 +60,7 @@ void CopyJob::wake() {
 void CopyJob::push(std::vector<Row> rows) {
   {
     std::lock_guard lock(mutex_);
+    if (ended_) return;
     inbox_.push_back(std::move(rows));
   }
   wake();
@@ -121,8 +118,8 @@ void CopyJob::run() noexcept {
     std::lock_guard lock(mutex_);
     engine_.reset();
     inbox_.clear();
+    ended_ = true;
   }
-  ended_ = true;
   changed_();
 }
 

@@ -70,7 +70,7 @@ void Pipeline::copy() {
     BufferRef zeroes = pool_.get_zeroed(size);
     gather_.put(0, zeroes->data(), size, zeroes);
     drain();
-    target.sync_data();
+    at_target([&] { target.sync_data(); });
   }
   while (true) {
     job_.check_cancelled();
@@ -84,12 +84,13 @@ void Pipeline::copy() {
   }
   writer_->finish();
   drain();
-  target.set_length(writer_->file_length());
-  target.sync_data();
+  at_target([&] {
+    target.set_length(writer_->file_length());
+    target.sync_data();
+  });
   job_.check_cancelled();
   writer_->header();
   drain();
-  target.set_length(writer_->file_length());
 }
 
 // Waits for whatever comes next and handles it.

@@ -1,6 +1,7 @@
 #include "copy/row.h"
 
 #include <cerrno>
+#include <cmath>
 
 #include "base/error.h"
 
@@ -11,13 +12,18 @@ namespace {
 // The largest cluster of the format: what one compressed row may make us allocate.
 constexpr uint64_t kMostClusterSize = 2 << 20;
 
-uint64_t whole(double number) {
-  if (!(number >= 0 && number <= 9007199254740991.0)) throw Error(EINVAL, "row of the plan");
+// As far as JavaScript counts whole numbers.
+constexpr uint64_t kMostNumber = (1ull << 53) - 1;
+
+uint64_t whole(double number, uint64_t most = kMostNumber) {
+  // Also false for what is no number at all.
+  bool sound = number >= 0 && number <= static_cast<double>(most) && std::trunc(number) == number;
+  if (!sound) throw Error(EINVAL, "row of the plan");
   return static_cast<uint64_t>(number);
 }
 
 void check(const Row& row, size_t files) {
-  bool sound = row.length > 0 && row.kind <= RowKind::kZstd;
+  bool sound = row.length > 0;
   if (row.reads()) sound = sound && row.file < files;
   if (row.compressed()) {
     sound = sound && row.size > 0 && row.size <= 2 * kMostClusterSize &&
@@ -46,10 +52,10 @@ std::vector<Row> unpack_rows(const double* columns, size_t rows, size_t files) {
   unpacked.reserve(rows);
   for (size_t i = 0; i < rows; i++, columns += kRowColumns) {
     Row row;
-    row.kind = static_cast<RowKind>(whole(columns[0]));
+    row.kind = static_cast<RowKind>(whole(columns[0], static_cast<uint64_t>(RowKind::kZstd)));
     row.start = whole(columns[1]);
     row.length = whole(columns[2]);
-    row.file = static_cast<uint32_t>(whole(columns[3]));
+    row.file = static_cast<uint32_t>(whole(columns[3], UINT32_MAX));
     row.offset = whole(columns[4]);
     row.size = whole(columns[5]);
     row.cluster_size = whole(columns[6]);

@@ -78,6 +78,8 @@ t.test('every cluster size and version, with and without extended L2 entries', a
     ['cluster_size=2M,extended_l2=on'],
     ['refcount_bits=1,cluster_size=64k'],
     ['preallocation=falloc,cluster_size=64k'],
+    ['preallocation=metadata,cluster_size=64k'],
+    ['preallocation=metadata,cluster_size=4k'],
   ]
   for (const [options] of cases) {
     await t.test(options, async (t) => {
@@ -123,13 +125,13 @@ t.test('compressed clusters', async (t) => {
     const source = await openSource(image)
     const pieces = await piecesOf(source)
     const clusterSize = qemuImgInfo(image)['cluster-size'] as number
-    const streams = pieces.filter((piece) => piece.kind === 'zstd')
+    const streams = pieces.flatMap((piece) => (piece.kind === 'zstd' ? [piece] : []))
     t.ok(streams.length > 0)
-    for (const piece of streams) {
-      t.match(piece, { clusterSize, within: 0 })
-      t.equal(peek(image, piece.offset, 4).readUInt32LE(), 0xfd2fb528, 'a zstd frame starts there')
-      t.ok(piece.offset + piece.size <= sizeOf(image))
-    }
+    const size = sizeOf(image)
+    t.ok(streams.every((s) => s.clusterSize === clusterSize && s.within === 0))
+    t.ok(streams.every((s) => s.offset + s.size <= size))
+    const first = streams.slice(0, 50).map((s) => peek(image, s.offset, 4).readUInt32LE())
+    t.same(new Set(first), new Set([0xfd2fb528]), 'a zstd frame starts there')
     await source.close()
   }
 })
@@ -213,7 +215,7 @@ t.test('external data files', async (t) => {
       )
       if (raw === 'on')
         t.ok(
-          ours.some((e) => e.zero && !e.hole && e.start > 5 * 2 ** 20),
+          ours.some((e) => e.zero && !e.hole && e.start > 4 * 2 ** 20),
           'a hole',
         )
 

@@ -68,7 +68,10 @@ function overlay(path: string, size: number, backing: MadeImage, options: string
 }
 
 export const IMAGE_KINDS = {
-  'raw, sparse': (directory, size) => ({ path: raw(join(directory, 'disk.raw'), size), format: 'raw' }),
+  'raw, sparse': (directory, size) => ({
+    path: raw(join(directory, 'disk.raw'), size),
+    format: 'raw',
+  }),
   'raw, written': (directory, size) => {
     const whole = size <= FULL ? [{ at: 0, bytes: Buffer.alloc(size) }] : []
     const path = makeRaw(join(directory, 'disk.raw'), size, [...whole, ...mixed(size)])
@@ -81,6 +84,17 @@ export const IMAGE_KINDS = {
   'zlib compressed': converted('cluster_size=64K', '-c'),
   'zstd compressed': converted('cluster_size=16K,compression_type=zstd', '-c'),
   'extended L2': converted('cluster_size=128K,extended_l2=on'),
+  'preallocated clusters': (directory, size) => {
+    const path = join(directory, 'disk.qcow2')
+    qemuImg('create', '-q', '-f', 'qcow2', '-o', 'preallocation=metadata', path, String(size))
+    change(path, size, [
+      ['write -P 11', 0, 70_000],
+      ['write -P 12', size * 0.4, 5000],
+      ['write -z', size * 0.5, 140_000],
+      ['write -P 13', size - 512, 512],
+    ])
+    return { path, format: 'qcow2' }
+  },
   'chain of three, raw base': (directory, size) => {
     const baseSize = sectors(size * 0.7)
     const base = raw(join(directory, 'base.raw'), baseSize)

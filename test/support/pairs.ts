@@ -14,7 +14,9 @@ export function allPairs<T extends object>(
   while (missing.size > 0) {
     let best = candidates[0]
     let gain = 0
-    for (const candidate of candidates) {
+    // Among equals another one each time, so that no value fills up the rest of all cases.
+    const first = (chosen.length * 7919) % candidates.length
+    for (const candidate of [...candidates.slice(first), ...candidates.slice(0, first)]) {
       const news = pairsOf(candidate).filter((pair) => missing.has(pair)).length
       if (news > gain) {
         best = candidate

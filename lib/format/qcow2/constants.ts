@@ -23,8 +23,6 @@ export const CORRUPT = 1n << 1n
 export const EXTERNAL_DATA_FILE = 1n << 2n
 export const COMPRESSION_TYPE = 1n << 3n
 export const EXTENDED_L2 = 1n << 4n
-/** Compatible features. */
-export const LAZY_REFCOUNTS = 1n << 0n
 /** Autoclear features. */
 export const BITMAPS = 1n << 0n
 export const DATA_FILE_RAW = 1n << 1n

@@ -75,9 +75,10 @@ export class Qcow2Image {
     this.#bounds = new HostBounds(file.path, header, file.size, data.size)
     this.#l2Coverage = l2Coverage(header)
     this.#partSize = Math.min(header.clusterSize, PART)
-    // QEMU lets a fresh file end within the last cluster of the L1 table.
-    const missing = header.l1TableOffset + header.l1Size * 8 - file.size
-    if (header.l1Size > 0 && missing >= header.clusterSize) {
+    // Unlike the tail of a cluster, the end of this table is always written: QEMU's fresh files end
+    // right after it. Reading what is missing as zero would turn a truncated image into an empty
+    // disk.
+    if (header.l1Size > 0 && header.l1TableOffset + header.l1Size * 8 > file.size) {
       throw badImage(file.path, 'active L1 table reaches past the end of the file')
     }
   }

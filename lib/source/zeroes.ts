@@ -1,0 +1,47 @@
+import type { Extent } from '../extents/extent.ts'
+import { type ImageFile, readAt } from '../format/read.ts'
+import { extentOf, type Piece } from './source.ts'
+
+/** Looked at as one, bytes of the guest: as `qemu-img convert -S 4k` does. */
+const GRANULE = 4096
+/** Bytes read at a time. */
+const STEP = 2 ** 20
+const ZEROES = Buffer.alloc(GRANULE)
+
+/**
+ * Reads what is stored and tells apart what of it is nothing but zeroes: those extents read as
+ * zero and are no holes. Compressed clusters count as data unread: no program compresses zeroes.
+ * @throws BackupError as `readAt`
+ */
+export async function* detectZeroes(
+  files: readonly ImageFile[],
+  batches: AsyncIterable<readonly Piece[]>,
+): AsyncGenerator<Extent[]> {
+  for await (const batch of batches) {
+    for (const piece of batch) {
+      if (piece.kind !== 'data') {
+        yield [extentOf(piece)]
+        continue
+      }
+      for (let done = 0; done < piece.length; done += STEP) {
+        const length = Math.min(STEP, piece.length - done)
+        const bytes = await readAt(files[piece.file], piece.offset + done, length)
+        yield granules(bytes, piece.start + done)
+      }
+    }
+  }
+}
+
+/** The extents of guest bytes from `start` on, cut at multiples of the granule. */
+function granules(bytes: Buffer, start: number): Extent[] {
+  const extents: Extent[] = []
+  for (let at = 0; at < bytes.length; ) {
+    const end = Math.min(at + GRANULE - ((start + at) % GRANULE), bytes.length)
+    const zero = bytes.compare(ZEROES, 0, end - at, at, end) === 0
+    const last = extents[extents.length - 1]
+    if (last?.zero === zero) last.length += end - at
+    else extents.push({ start: start + at, length: end - at, zero, hole: false })
+    at = end
+  }
+  return extents
+}

@@ -1,0 +1,171 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { jobOptions } from '../../lib/backup/options.ts'
+import { type FullOptions, fullBackup, type RestoreOptions, restore } from '../../lib/index.ts'
+import { makeRaw, noise } from '../support/disks.ts'
+import { qemuImgInfo } from '../support/qemu.ts'
+
+const GIB = 2 ** 30
+const TIB = 2 ** 40
+
+/** A directory with a disk of 1 MiB, and the options that make a copy go through any check. */
+function setUp(test: Test, size = 2 ** 20) {
+  const directory = test.testdir()
+  const disk = makeRaw(join(directory, 'disk.raw'), size, [{ at: 4096, bytes: noise(5000) }])
+  return { directory, disk, target: join(directory, 'target') }
+}
+
+/** Values as JavaScript may pass them, whatever the types say. */
+type Loose<T> = { [K in keyof T]?: unknown }
+
+t.test('bad values of every option are wrong usage, named as on the command line', async (t) => {
+  const cases: [what: string, options: Loose<RestoreOptions>][] = [
+    ...[0, 256, 511, 513, 1000, 3 * 4096, 4 * 2 ** 20, -65536, 65536.5, Number.NaN, null].map(
+      (clusterSize): [string, Loose<RestoreOptions>] => ['--cluster-size', { clusterSize }],
+    ),
+    ...[0, -1, 1025, 1.5, Number.NaN, Number.POSITIVE_INFINITY, '16', null].map(
+      (requests): [string, Loose<RestoreOptions>] => ['--requests', { requests }],
+    ),
+    ...[0, -1, 0.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 53, '1M', null].map(
+      (rateLimit): [string, Loose<RestoreOptions>] => ['--rate-limit', { rateLimit }],
+    ),
+    ...['', 'uring', 'IO_URING', null].map((engine): [string, Loose<RestoreOptions>] => [
+      '--engine',
+      { engine },
+    ]),
+    ...['', 'yes', true, null].map((direct): [string, Loose<RestoreOptions>] => [
+      '--direct',
+      { direct },
+    ]),
+    ...['', 'gzip', 'ZSTD', true, null].map((compress): [string, Loose<RestoreOptions>] => [
+      '--compress',
+      { compress },
+    ]),
+    ...[0, 13, 2.5, Number.NaN, '3', null].map(
+      (compressionLevel): [string, Loose<RestoreOptions>] => [
+        '--compression-level',
+        { compress: 'zlib', compressionLevel },
+      ],
+    ),
+    ...[0, 23, -5].map((compressionLevel): [string, Loose<RestoreOptions>] => [
+      '--compression-level',
+      { compress: 'zstd', compressionLevel },
+    ]),
+    ['--compression-level', { compressionLevel: 3 }],
+  ]
+  const { directory, disk, target } = setUp(t)
+  const backup = join(directory, 'backup.qcow2')
+  await fullBackup(disk, backup)
+  for (const [what, options] of cases) {
+    const told = JSON.stringify(options)
+    await t.rejects(
+      fullBackup(disk, target, options as FullOptions),
+      { name: 'BackupError', code: 'USAGE', what, message: /^--[a-z-]+: [^\n]+$/ },
+      `full ${told}`,
+    )
+    await t.rejects(
+      restore(backup, target, { ...options, to: 'qcow2' } as RestoreOptions),
+      { code: 'USAGE', what },
+      `restore ${told}`,
+    )
+  }
+  for (const to of ['', 'vmdk', 'QCOW2', null]) {
+    await t.rejects(
+      restore(backup, target, { to } as Loose<RestoreOptions> as RestoreOptions),
+      { code: 'USAGE', what: '--output-format' },
+      `an output format ${to} was once taken for raw`,
+    )
+  }
+  t.strictSame(readdirSync(directory).sort(), ['backup.qcow2', 'disk.raw'], 'nothing was made')
+})
+
+t.test('the options of an image are refused for a raw target', async (t) => {
+  const { directory, disk, target } = setUp(t)
+  for (const [what, options] of [
+    ['--cluster-size', { clusterSize: 65536 }],
+    ['--compress', { compress: 'zstd' }],
+    ['--compression-level', { compressionLevel: 1 }],
+  ] as const) {
+    for (const to of [undefined, 'raw'] as const) {
+      const how = { ...options, to, format: 'raw' as const }
+      await t.rejects(restore(disk, target, how), {
+        code: 'USAGE',
+        message: `${what}: only goes with qcow2`,
+      })
+    }
+  }
+  t.strictSame(readdirSync(directory), ['disk.raw'])
+})
+
+t.test('the largest and the smallest values', async (t) => {
+  const { disk, target } = setUp(t)
+  for (const options of [
+    { clusterSize: 512, requests: 1 },
+    { clusterSize: 2 ** 21, requests: 1024 },
+    { rateLimit: Number.MAX_SAFE_INTEGER },
+    { compress: 'zlib', compressionLevel: 1 },
+    { compress: 'zlib', compressionLevel: 12 },
+    { compress: 'zstd', compressionLevel: 1 },
+    { compress: 'zstd', compressionLevel: 22 },
+  ] satisfies FullOptions[]) {
+    await fullBackup(disk, target, { ...options, force: true })
+    await restore(target, `${target}.raw`, { force: true })
+    t.ok(readFileSync(`${target}.raw`).equals(readFileSync(disk)), JSON.stringify(options))
+  }
+})
+
+t.test('undefined is the default', async (t) => {
+  const { disk, target } = setUp(t)
+  const nothing = {
+    clusterSize: undefined,
+    compress: undefined,
+    compressionLevel: undefined,
+    requests: undefined,
+    rateLimit: undefined,
+    engine: undefined,
+    direct: undefined,
+    signal: undefined,
+    onProgress: undefined,
+    force: undefined,
+    format: undefined,
+  }
+  await fullBackup(disk, target, nothing)
+  t.equal(qemuImgInfo(target)['cluster-size'], 65536)
+  await restore(target, `${target}.raw`, { ...nothing, to: undefined })
+  t.ok(readFileSync(`${target}.raw`).equals(readFileSync(disk)))
+})
+
+t.test('a disk needs clusters with which QEMU opens its L1 table', async (t) => {
+  const usage = (why: string) => ({ code: 'USAGE', message: `--cluster-size: ${why}` })
+  for (const [clusterSize, most] of [
+    [512, 128 * GIB],
+    [1024, 512 * GIB],
+    [4096, 8 * TIB],
+    [65536, 2048 * TIB],
+  ]) {
+    t.equal(2 ** jobOptions('qcow2', most, { clusterSize }).clusterBits, clusterSize)
+    t.throws(() => jobOptions('qcow2', most + 512, { clusterSize }), { code: 'USAGE' })
+  }
+  t.throws(
+    () => jobOptions('qcow2', 2 ** 53 - 512, { clusterSize: 65536 }),
+    usage('a disk of 8 PiB needs clusters of at least 128 KiB'),
+  )
+  t.equal(jobOptions('qcow2', 2 ** 53 - 512, { clusterSize: 2 ** 21 }).clusterBits, 21)
+
+  const { directory, disk, target } = setUp(t, 200 * GIB)
+  await t.rejects(
+    fullBackup(disk, target, { clusterSize: 512 }),
+    usage('a disk of 200 GiB needs clusters of at least 1 KiB'),
+  )
+  t.strictSame(readdirSync(directory), ['disk.raw'])
+})
+
+t.test('how it was run is told in the result', async (t) => {
+  const { disk, target } = setUp(t)
+  const how = { engine: 'threads', direct: 'off', force: true } as const
+  t.match(await fullBackup(disk, target, how), { engine: 'threads', direct: false })
+  t.match(await restore(target, `${target}.raw`, how), { engine: 'threads', direct: false })
+  const direct = await fullBackup(disk, target, { direct: 'on', force: true })
+  t.equal(direct.direct, true, 'the directory of the tests is on a file system with O_DIRECT')
+})

@@ -1,0 +1,112 @@
+// Runs copies between temporary files, and makes plans whose outcome is known byte by byte.
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "copy/error.h"
+#include "copy/job.h"
+#include "image/decoder.h"
+#include "support/bytes.h"
+#include "support/temp_file.h"
+
+namespace qb::test {
+
+// What the next jobs' engines are put into; empty: nothing.
+inline std::function<std::unique_ptr<Engine>(std::unique_ptr<Engine>)> engine_wrapper;
+
+inline std::unique_ptr<Engine> make_wrapped_engine(EngineKind kind, unsigned depth) {
+  std::unique_ptr<Engine> engine = make_engine(kind, depth);
+  return engine_wrapper ? engine_wrapper(std::move(engine)) : std::move(engine);
+}
+
+// How a copy ended.
+struct Outcome {
+  bool complete = false;
+  std::optional<Failure> failure;  // of a CopyError
+  int errnum = 0;
+  uint32_t file = 0;
+  uint64_t offset = 0;
+  std::string message;
+};
+
+// A job and the one who waits for it. A wait of a minute is a hang and ends the test.
+class Copy {
+ public:
+  explicit Copy(const CopySpec& spec) : job_(spec, make_wrapped_engine) {}
+
+  CopyJob& job() { return job_; }
+  void start();
+  // Pushes `rows`, `batch` at a time, as soon as there is room.
+  void push(const std::vector<Row>& rows, size_t batch);
+  // Closes the plan, waits for the end.
+  Outcome finish();
+  // Waits for the end only.
+  Outcome wait();
+
+  // All at once.
+  Outcome run(const std::vector<Row>& rows, size_t batch = 1000) {
+    start();
+    push(rows, batch);
+    return finish();
+  }
+
+ private:
+  void wait_until(const std::function<bool()>& condition);
+
+  // Declared before the job, whose thread uses them to its end.
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  CopyJob job_;
+};
+
+// A source of three files (two plain ones, the third of compressed clusters), a plan that reads
+// them, and what the target must then read as.
+class Plan {
+ public:
+  struct Options {
+    uint64_t size = 1 << 20;     // bytes
+    uint64_t unit = 65536;       // what is skipped over a backing file is a multiple of it
+    bool backing = false;
+    bool compressed = true;      // whether rows of compressed clusters are among them
+    unsigned runs = 30;          // about so many rows
+    uint32_t seed = 1;
+  };
+
+  explicit Plan(const Options& options);
+
+  const std::vector<Row>& rows() const { return rows_; }
+  const Bytes& expected() const { return expected_; }
+  const Bytes& backing() const { return backing_; }
+  const TempFile& source(size_t index) const { return files_[index]; }
+  // The counters of a complete copy in units of `unit` bytes, but for `read`.
+  CopyCounters counters(uint64_t unit) const;
+  // Sources, size and backing file; the target is `target`, an image.
+  CopySpec spec(const TempFile& target) const;
+
+ private:
+  void add_row(std::mt19937& random);
+
+  Options options_;
+  TempFile files_[3];
+  std::vector<Row> rows_;
+  std::vector<bool> skipped_;  // guest bytes
+  Bytes expected_;
+  Bytes backing_;
+};
+
+// Whether the file begins as an image does.
+bool looks_like_image(const TempFile& file);
+
+// CHECKs that the target is sound and holds what the plan says.
+void check_target(const TempFile& target, const Plan& plan, const CopySpec& spec);
+
+}  // namespace qb::test

@@ -1,0 +1,376 @@
+// What a copy does when something else does not do its part.
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <thread>
+
+#include "copy/copying.h"
+#include "support/engine_kinds.h"
+#include "support/fault_engine.h"
+#include "support/stop_engine.h"
+
+using namespace qb;
+using namespace qb::test;
+
+namespace {
+
+// Puts the engines of the copies made while it lives into others.
+class Wrapped {
+ public:
+  template <typename Wrap>
+  explicit Wrapped(Wrap wrap) {
+    engine_wrapper = wrap;
+  }
+  ~Wrapped() { engine_wrapper = nullptr; }
+  Wrapped(const Wrapped&) = delete;
+  Wrapped& operator=(const Wrapped&) = delete;
+};
+
+// As FaultEngine, with the requests counted where they can be seen when the engine is gone.
+auto faults(FaultEngine::Plan plan, size_t& count) {
+  count = 0;
+  return [plan, &count](std::unique_ptr<Engine> inner) -> std::unique_ptr<Engine> {
+    return std::make_unique<FaultEngine>(std::move(inner), [plan, &count](size_t n, const Request& r) {
+      count = n + 1;
+      return plan(n, r);
+    });
+  };
+}
+
+// The ways a small copy may go.
+struct Way {
+  EngineKind engine;
+  Direct direct;
+  unsigned bits;
+};
+
+std::vector<Way> ways() {
+  std::vector<Way> all;
+  for (EngineKind kind : engine_kinds()) {
+    for (Direct direct : {Direct::kAuto, Direct::kOff}) {
+      for (unsigned bits : {12u, 16u}) all.push_back({kind, direct, bits});
+    }
+  }
+  return all;
+}
+
+// Every request of it matters: nothing is read twice, and memory for one step makes many writes.
+CopySpec spec_of(const Way& way, const Plan& plan, const TempFile& target) {
+  CopySpec spec = plan.spec(target);
+  spec.engine = way.engine;
+  spec.direct = way.direct;
+  spec.image.cluster_bits = way.bits;
+  spec.requests = 4;
+  spec.memory = 0;
+  return spec;
+}
+
+Plan small_plan(const Way& way) {
+  return Plan({.unit = 1ull << way.bits, .backing = true, .runs = 24, .seed = 21});
+}
+
+// The smallest piece of a transfer that the target takes.
+uint64_t smallest_piece(const Way& way, const TempFile& target) {
+  return std::max(File(target.fd(), true, way.direct, 1ull << way.bits).alignment(), 512u);
+}
+
+}  // namespace
+
+TEST_CASE("CopyJob: any request that fails ends it, with the right failure and no image") {
+  for (const Way& way : ways()) {
+    Plan plan = small_plan(way);
+    bool complete = false;
+    size_t reads = 0, writes = 0;
+    for (size_t n = 0; !complete; n++) {
+      CAPTURE(n);
+      const TempFile target;
+      size_t count = 0;
+      Op op = Op::kSync;
+      Wrapped wrapped(faults(
+          [n, &op](size_t i, const Request& request) -> std::optional<Fault> {
+            if (i != n) return std::nullopt;
+            op = request.op;
+            return Fault{.errnum = op == Op::kRead ? EIO : ENOSPC};
+          },
+          count));
+      Outcome outcome = Copy(spec_of(way, plan, target)).run(plan.rows());
+      complete = count <= n;
+      CHECK(outcome.complete == complete);
+      if (complete) break;
+      CHECK(outcome.failure == (op == Op::kRead ? Failure::kRead : Failure::kWrite));
+      CHECK(outcome.errnum == (op == Op::kRead ? EIO : ENOSPC));
+      CHECK(!looks_like_image(target));
+      (op == Op::kRead ? reads : writes)++;
+    }
+    CHECK(reads > 10);
+    CHECK(writes > 3);
+  }
+}
+
+TEST_CASE("CopyJob: when all requests fail from one on, the first failure is told, nothing leaks") {
+  for (const Way& way : ways()) {
+    Plan plan({.size = 8 << 20, .unit = 1ull << way.bits, .runs = 300, .seed = 22});
+    for (Op broken : {Op::kRead, Op::kWrite}) {
+      for (size_t n : {0, 1, 3, 5, 8}) {
+        const TempFile target;
+        size_t count = 0, seen = 0;
+        Wrapped wrapped(faults(
+            [&](size_t, const Request& request) -> std::optional<Fault> {
+              if (request.op != broken || seen++ < n) return std::nullopt;
+              return Fault{.errnum = EIO};
+            },
+            count));
+        CopySpec spec = spec_of(way, plan, target);
+        spec.requests = 16;
+        spec.memory = 64 << 20;
+        Outcome outcome = Copy(spec).run(plan.rows());
+        if (seen <= n) continue;
+        CHECK(outcome.failure == (broken == Op::kRead ? Failure::kRead : Failure::kWrite));
+        CHECK(outcome.errnum == EIO);
+        CHECK(!looks_like_image(target));
+      }
+    }
+  }
+}
+
+TEST_CASE("CopyJob: any request may be cut short by the kernel") {
+  for (const Way& way : ways()) {
+    Plan plan = small_plan(way);
+    size_t cut = 0, count = 0;
+    for (size_t n = 0; n == 0 || n < count; n++) {
+      CAPTURE(n);
+      const TempFile target;
+      uint64_t piece = smallest_piece(way, target);
+      Wrapped wrapped(faults(
+          [&](size_t i, const Request& request) -> std::optional<Fault> {
+            uint64_t half = length_of(request) / 2 / piece * piece;
+            if (i != n || half == 0) return std::nullopt;
+            cut++;
+            return Fault{.bytes = half};
+          },
+          count));
+      CopySpec spec = spec_of(way, plan, target);
+      CHECK(Copy(spec).run(plan.rows()).message == "");
+      check_target(target, plan, spec);
+    }
+    CHECK(cut > 10);
+  }
+}
+
+TEST_CASE("CopyJob: a read that gives nothing is the end of a file that shrank, a write an error") {
+  const Way way = ways().front();
+  Plan plan = small_plan(way);
+  bool complete = false;
+  for (size_t n = 0; !complete; n++) {
+    CAPTURE(n);
+    const TempFile target;
+    size_t count = 0;
+    Op op = Op::kSync;
+    Wrapped wrapped(faults(
+        [n, &op](size_t i, const Request& request) -> std::optional<Fault> {
+          if (i != n) return std::nullopt;
+          op = request.op;
+          return Fault{};
+        },
+        count));
+    Outcome outcome = Copy(spec_of(way, plan, target)).run(plan.rows());
+    complete = count <= n;
+    CHECK(outcome.complete == complete);
+    if (complete) break;
+    // Reads are asked again from where they ended, so a request may come after.
+    CHECK(outcome.failure == (op == Op::kRead ? Failure::kShort : Failure::kWrite));
+    CHECK(outcome.errnum == EIO);
+    CHECK(!looks_like_image(target));
+  }
+}
+
+TEST_CASE("CopyJob: wherever the writes stop, an image that is not complete does not look like one") {
+  for (const Way& way : ways()) {
+    Plan plan = small_plan(way);
+    bool stopped = true;
+    for (size_t n = 0; stopped; n++) {
+      CAPTURE(n);
+      const TempFile target;
+      size_t writes = 0;
+      Wrapped wrapped([&writes, n](std::unique_ptr<Engine> inner) -> std::unique_ptr<Engine> {
+        return std::make_unique<FaultEngine>(
+            std::make_unique<StopEngine>(std::move(inner), n),
+            [&writes](size_t, const Request& request) -> std::optional<Fault> {
+              if (request.op == Op::kWrite) writes++;
+              return std::nullopt;
+            });
+      });
+      CopySpec spec = spec_of(way, plan, target);
+      // It knows nothing of the power cut.
+      CHECK(Copy(spec).run(plan.rows()).complete);
+      stopped = writes > n;
+      CHECK(looks_like_image(target) == !stopped);
+      if (!stopped) check_target(target, plan, spec);
+    }
+  }
+}
+
+TEST_CASE("CopyJob: cancelled at any request it ends, without an image or with a whole one") {
+  for (const Way& way : ways()) {
+    Plan plan = small_plan(way);
+    size_t cancelled = 0, count = 0;
+    for (size_t n = 0; n <= count; n++) {
+      CAPTURE(n);
+      const TempFile target;
+      CopyJob* job = nullptr;
+      Wrapped wrapped(faults(
+          [&](size_t i, const Request&) -> std::optional<Fault> {
+            if (i == n) job->cancel();
+            return std::nullopt;
+          },
+          count));
+      CopySpec spec = spec_of(way, plan, target);
+      Copy copy(spec);
+      job = &copy.job();
+      Outcome outcome = copy.run(plan.rows());
+      if (looks_like_image(target)) {
+        check_target(target, plan, spec);
+      } else {
+        CHECK(outcome.failure == Failure::kCancelled);
+        CHECK(outcome.errnum == ECANCELED);
+        cancelled++;
+      }
+    }
+    CHECK(cancelled > 10);
+  }
+}
+
+TEST_CASE("CopyJob: cancelled from outside at any time, also while it waits for rows") {
+  std::mt19937 random(23);
+  Plan plan({.size = 4 << 20, .runs = 200, .seed = 24});
+  for (int round = 0; round < 60; round++) {
+    const TempFile target;
+    CopySpec spec = plan.spec(target);
+    spec.compress = round % 2 == 0;
+    spec.level = 1;
+    spec.engine = engine_kinds()[static_cast<size_t>(round) % engine_kinds().size()];
+    if (round % 5 == 0) spec.rate_limit = 1 << 20;
+    Copy copy(spec);
+    copy.start();
+    std::thread other([&, delay = random() % 30000] {
+      std::this_thread::sleep_for(std::chrono::microseconds(delay));
+      copy.job().cancel();
+    });
+    copy.push(plan.rows(), 20);
+    // Every third plan never ends.
+    Outcome outcome = round % 3 == 0 ? copy.wait() : copy.finish();
+    other.join();
+    if (outcome.complete) {
+      check_target(target, plan, spec);
+    } else {
+      CHECK(outcome.failure == Failure::kCancelled);
+    }
+  }
+}
+
+TEST_CASE("CopyJob: destroyed at any time") {
+  std::mt19937 random(25);
+  Plan plan({.size = 4 << 20, .runs = 200, .seed = 26});
+  for (int round = 0; round < 60; round++) {
+    const TempFile target;
+    CopySpec spec = plan.spec(target);
+    spec.compress = round % 2 == 0;
+    spec.level = 1;
+    spec.engine = engine_kinds()[static_cast<size_t>(round) % engine_kinds().size()];
+    std::atomic<int> changes = 0;
+    {
+      CopyJob job(spec);
+      job.start([&] { changes++; });
+      size_t half = plan.rows().size() / 2;
+      auto middle = plan.rows().begin() + static_cast<ptrdiff_t>(half);
+      job.push({plan.rows().begin(), middle});
+      if (round % 3 != 0) job.push({middle, plan.rows().end()});
+      std::this_thread::sleep_for(std::chrono::microseconds(random() % 20000));
+    }
+    CHECK(changes > 0);
+    CHECK(!looks_like_image(target));
+  }
+}
+
+TEST_CASE("CopyJob: no engine, no copy") {
+  Wrapped wrapped([](std::unique_ptr<Engine>) -> std::unique_ptr<Engine> {
+    throw Error(EPERM, "io_uring_setup");
+  });
+  Plan plan({});
+  const TempFile target;
+  Outcome outcome = Copy(plan.spec(target)).run(plan.rows());
+  CHECK(outcome.errnum == EPERM);
+  CHECK(outcome.message.find("io_uring_setup") == 0);
+}
+
+TEST_CASE("CopyJob: a source that shrank, or never was so long") {
+  for (Direct direct : {Direct::kAuto, Direct::kOff}) {
+    for (bool told : {false, true}) {
+      const TempFile other, source, target;
+      other.write(0, Bytes(4096, 1));
+      source.write(0, Bytes(700000, 2));
+      CopySpec spec;
+      // The first is as long as it says; the second ends in the middle of the plan.
+      spec.sources = {{other.fd(), 4096}, {source.fd(), told ? 700000u : 1u << 20}};
+      spec.target_fd = target.fd();
+      spec.direct = direct;
+      spec.image.size = (1 << 20) + 4096;
+      Row first{.kind = RowKind::kData, .length = 4096};
+      Row second{.kind = RowKind::kData, .start = 4096, .length = 1 << 20, .file = 1};
+      Outcome outcome = Copy(spec).run({first, second});
+      CHECK(outcome.failure == Failure::kShort);
+      CHECK(outcome.file == 1);
+      CHECK(outcome.offset <= 700000);
+      CHECK(!looks_like_image(target));
+    }
+  }
+}
+
+TEST_CASE("CopyJob: a compressed cluster behind the end of its file") {
+  const TempFile source, target;
+  source.write(0, Bytes(4096, 1));
+  CopySpec spec;
+  spec.sources = {{source.fd(), 4096}};
+  spec.target_fd = target.fd();
+  spec.image.size = 65536;
+  Row row{.kind = RowKind::kDeflate, .length = 65536, .offset = 4096, .size = 512,
+          .cluster_size = 65536};
+  CHECK(Copy(spec).run({row}).failure == Failure::kShort);
+}
+
+TEST_CASE("CopyJob: damaged compressed clusters, of which it names one") {
+  for (RowKind kind : {RowKind::kDeflate, RowKind::kZstd}) {
+    for (bool compress : {false, true}) {
+      const TempFile source, target;
+      source.write(0, random_bytes(1 << 20, 27));
+      CopySpec spec;
+      spec.sources = {{source.fd(), 1 << 20}};
+      spec.target_fd = target.fd();
+      spec.image.size = 1 << 20;
+      spec.compress = compress;
+      spec.level = 1;
+      spec.memory = 64 << 20;
+      std::vector<Row> rows;
+      for (uint64_t at = 0; at < 1 << 20; at += 65536) {
+        rows.push_back({.kind = kind, .start = at, .length = 65536, .offset = at + 3,
+                        .size = 5000, .cluster_size = 65536});
+      }
+      Outcome outcome = Copy(spec).run(rows);
+      CHECK(outcome.failure == Failure::kDecode);
+      CHECK(outcome.errnum == EIO);
+      CHECK(outcome.offset % 65536 == 3);
+      CHECK(!looks_like_image(target));
+    }
+  }
+}
+
+TEST_CASE("CopyJob: a level that no compressor has") {
+  Plan plan({});
+  const TempFile target;
+  CopySpec spec = plan.spec(target);
+  spec.compress = true;
+  spec.level = 99;
+  CHECK(Copy(spec).run(plan.rows()).errnum == EINVAL);
+  CHECK(!looks_like_image(target));
+}

@@ -1,0 +1,275 @@
+#include "copy/job.h"
+
+#include <doctest/doctest.h>
+#include <sys/stat.h>
+
+#include <array>
+
+#include "copy/copying.h"
+#include "image/qemu_img.h"
+#include "support/engine_kinds.h"
+
+using namespace qb;
+using namespace qb::test;
+
+namespace {
+
+void check_counters(const CopyCounters& got, const CopyCounters& wanted) {
+  CHECK(got.data == wanted.data);
+  CHECK(got.zero == wanted.zero);
+  CHECK(got.unchanged == wanted.unchanged);
+  CHECK(got.position == wanted.position);
+  CHECK(got.read >= got.data);
+}
+
+Row row(RowKind kind, uint64_t start, uint64_t length) {
+  return {.kind = kind, .start = start, .length = length, .offset = start};
+}
+
+}  // namespace
+
+TEST_CASE("CopyJob: random plans arrive byte by byte, whatever the engine, cache and cluster") {
+  for (uint32_t seed = 0; seed < 48; seed++) {
+    CAPTURE(seed);
+    const std::vector<EngineKind> kinds = engine_kinds();
+    EngineKind kind = kinds[seed % kinds.size()];
+    unsigned bits = std::array{9u, 12u, 16u, 18u}[seed / 4 % 4];
+    unsigned compress = seed % 3;
+    Plan plan({.size = (900000 + seed * 7919) / 512 * 512,
+               .unit = 1ull << bits,
+               .backing = seed / 16 % 2 == 0,
+               .runs = seed % 5 == 0 ? 500u : 40u,
+               .seed = seed});
+    const TempFile target;
+    CopySpec spec = plan.spec(target);
+    spec.image.cluster_bits = bits;
+    spec.engine = kind;
+    spec.direct = seed / 2 % 2 == 0 ? Direct::kAuto : Direct::kOff;
+    spec.compress = compress > 0;
+    spec.level = 1;
+    if (compress == 2) spec.image.compression = CompressionType::kZstd;
+    spec.requests = 1 + seed % 16;
+    if (seed % 7 == 0) spec.memory = 0;
+    Copy copy(spec);
+    CHECK(copy.run(plan.rows(), 1 + seed % 13).message == "");
+    check_target(target, plan, spec);
+    check_counters(copy.job().counters(), plan.counters(1ull << bits));
+    CHECK(copy.job().engine_name() ==
+          std::string(kind == EngineKind::kUring ? "io_uring" : "threads"));
+    if (spec.direct == Direct::kOff) CHECK(!copy.job().direct());
+  }
+}
+
+TEST_CASE("CopyJob: random plans onto a raw file of any length") {
+  for (uint32_t seed = 0; seed < 12; seed++) {
+    CAPTURE(seed);
+    Plan plan({.size = 900000 + seed * 12345, .unit = 4096, .runs = 50, .seed = seed});
+    const TempFile target;
+    CopySpec spec = plan.spec(target);
+    spec.qcow2 = false;
+    spec.direct = seed % 2 == 0 ? Direct::kAuto : Direct::kOff;
+    Copy copy(spec);
+    CHECK(copy.run(plan.rows(), 7).message == "");
+    check_target(target, plan, spec);
+    check_counters(copy.job().counters(), plan.counters(4096));
+  }
+}
+
+TEST_CASE("CopyJob: holes of a raw target stay holes, and zeroes among the data become some") {
+  constexpr uint64_t kSize = 64 << 20;
+  const TempFile source, target;
+  source.truncate(kSize);
+  source.write(1 << 20, Bytes(4096, 1));
+  CopySpec spec;
+  spec.sources = {{source.fd(), kSize}};
+  spec.target_fd = target.fd();
+  spec.qcow2 = false;
+  spec.image.size = kSize;
+  Copy copy(spec);
+  CHECK(copy.run({row(RowKind::kData, 0, 4 << 20), row(RowKind::kSkip, 4 << 20, 8 << 20),
+                  row(RowKind::kZero, 12 << 20, kSize - (12 << 20))})
+            .complete);
+  struct stat info;
+  REQUIRE(fstat(target.fd(), &info) == 0);
+  CHECK(info.st_size == kSize);
+  CHECK(info.st_blocks * 512 <= 64 << 10);
+  CHECK(copy.job().counters().data == 4096);
+}
+
+TEST_CASE("CopyJob: qemu-img finds nothing wrong and no byte different") {
+  for (int compress = 0; compress < 3; compress++) {
+    CAPTURE(compress);
+    Plan plan({.size = 1000 * 1024, .seed = 7});
+    const TempFile target, raw;
+    raw.write(0, plan.expected());
+    CopySpec spec = plan.spec(target);
+    spec.compress = compress > 0;
+    spec.level = 2;
+    if (compress == 2) spec.image.compression = CompressionType::kZstd;
+    CHECK(Copy(spec).run(plan.rows()).complete);
+    Ran check = qemu_img("check -f qcow2 " + target.path());
+    CHECK_MESSAGE(check.status == 0, check.output);
+    Ran compare = qemu_img("compare -f qcow2 -F raw " + target.path() + " " + raw.path());
+    CHECK_MESSAGE(compare.status == 0, compare.output);
+    CHECK(compare.output.find("identical") != std::string::npos);
+  }
+}
+
+TEST_CASE("CopyJob: a disk of no bytes") {
+  for (bool qcow2 : {true, false}) {
+    Plan plan({.size = 0});
+    const TempFile target;
+    CopySpec spec = plan.spec(target);
+    spec.qcow2 = qcow2;
+    CHECK(Copy(spec).run({}).complete);
+    check_target(target, plan, spec);
+  }
+}
+
+TEST_CASE("CopyJob: 64 Ki rows of 512 bytes each") {
+  constexpr uint64_t kRows = 65536, kSize = kRows * 512;
+  const TempFile source, target;
+  Bytes content = random_bytes(1 << 20, 8);
+  source.write(0, content);
+  std::vector<Row> rows(kRows);
+  for (uint64_t i = 0; i < kRows; i++) {
+    rows[i] = row(i % 3 == 2 ? RowKind::kZero : RowKind::kData, i * 512, 512);
+    rows[i].offset = i * 37 % 2048 * 512;
+  }
+  for (EngineKind kind : engine_kinds()) {
+    CopySpec spec;
+    spec.sources = {{source.fd(), content.size()}};
+    spec.target_fd = target.fd();
+    spec.image.size = kSize;
+    spec.engine = kind;
+    spec.memory = 64 << 20;
+    Copy copy(spec);
+    CHECK(copy.run(rows, 4096).message == "");
+    CHECK(copy.job().counters().position == kSize);
+    CHECK(copy.job().counters().data == kSize);
+  }
+  uint64_t wrong = 0;
+  Bytes file = target.read(65536, kSize);  // the data are the first behind the header
+  for (uint64_t i = 0; i < kRows; i++) {
+    auto got = file.begin() + static_cast<ptrdiff_t>(i * 512);
+    auto want = content.begin() + static_cast<ptrdiff_t>(rows[i].offset);
+    bool same = i % 3 == 2 ? std::count(got, got + 512, 0) == 512 : std::equal(got, got + 512, want);
+    wrong += same ? 0 : 1;
+  }
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("CopyJob: reads no faster than its limit") {
+  using Clock = std::chrono::steady_clock;
+  constexpr uint64_t kSize = 6 << 20;
+  constexpr double kRate = 16 << 20, kBurst = 0.1, kStep = 1 << 20;
+  const TempFile source, target;
+  source.write(0, random_bytes(kSize, 9));
+  CopySpec spec;
+  spec.sources = {{source.fd(), kSize}};
+  spec.target_fd = target.fd();
+  spec.image.size = kSize;
+  spec.memory = 64 << 20;
+  spec.rate_limit = static_cast<uint64_t>(kRate);
+  Copy copy(spec);
+  Clock::time_point begin = Clock::now();
+  copy.start();
+  copy.push({row(RowKind::kData, 0, kSize)}, 1);
+  copy.job().close();
+  // A slow machine only makes the bound wider: the clock is looked at after the counter.
+  for (bool ended = false; !ended;) {
+    ended = copy.job().ended();
+    auto read = static_cast<double>(copy.job().counters().read);
+    std::chrono::duration<double> elapsed = Clock::now() - begin;
+    if (read > kRate * (elapsed.count() + kBurst) + kStep) FAIL("read ", read, " bytes too soon");
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  CHECK(copy.wait().complete);
+  CHECK(copy.job().counters().read == kSize);
+}
+
+TEST_CASE("CopyJob: a plan that does not fit the disk") {
+  auto outcome = [](std::vector<Row> rows) {
+    const TempFile source, target;
+    source.write(0, Bytes(65536, 1));
+    CopySpec spec;
+    spec.sources = {{source.fd(), 65536}};
+    spec.target_fd = target.fd();
+    spec.image.size = 65536;
+    Outcome result = Copy(spec).run(rows, 1);
+    CHECK(!looks_like_image(target));
+    return result;
+  };
+  CHECK(outcome({row(RowKind::kData, 0, 4096)}).errnum == EINVAL);
+  CHECK(outcome({}).errnum == EINVAL);
+  CHECK(outcome({row(RowKind::kData, 0, 65537)}).errnum == EINVAL);
+  CHECK(outcome({row(RowKind::kData, 0, 4096), row(RowKind::kZero, 0, 4096)}).errnum == EINVAL);
+  CHECK(outcome({row(RowKind::kData, 4096, 4096)}).errnum == EINVAL);
+}
+
+TEST_CASE("CopyJob: what cannot be copied to is refused before or by the job") {
+  const TempFile source, target;
+  CopySpec spec;
+  spec.target_fd = target.fd();
+  spec.image.size = 1ull << 62;
+  CHECK(Copy(spec).run({}).errnum == EFBIG);
+  spec.image.size = 512;
+  spec.image.backing_file = std::string(2000, 'x');
+  spec.image.backing_format = "raw";
+  CHECK(Copy(spec).run({}).errnum == ENAMETOOLONG);
+  spec.target_fd = -1;
+  try {
+    CopyJob job(spec);
+    FAIL("a target that is none");
+  } catch (const CopyError& error) {
+    CHECK(error.failure() == Failure::kWrite);
+    CHECK(error.errnum() == EBADF);
+  }
+  spec.target_fd = target.fd();
+  spec.sources = {{source.fd(), 0}, {-1, 0}};
+  try {
+    CopyJob job(spec);
+    FAIL("a source that is none");
+  } catch (const CopyError& error) {
+    CHECK(error.failure() == Failure::kRead);
+    CHECK(error.file() == 1);
+  }
+}
+
+TEST_CASE("CopyJob: a job that was never started ends") {
+  Plan plan({});
+  const TempFile target;
+  CopyJob job(plan.spec(target));
+  CHECK(!job.ended());
+  job.push(plan.rows());
+  job.close();
+}
+
+TEST_CASE("CopyJob: rows that come after the end change nothing") {
+  Plan plan({});
+  const TempFile target;
+  CopySpec spec = plan.spec(target);
+  Copy copy(spec);
+  CHECK(copy.run(plan.rows()).complete);
+  for (int i = 0; i < 10; i++) copy.job().push(plan.rows());
+  CHECK(copy.job().has_room());
+  copy.job().close();
+  copy.job().cancel();
+  CHECK(copy.job().ended());
+  CHECK(!copy.job().failure());
+  check_target(target, plan, spec);
+}
+
+TEST_CASE("CopyJob: the plan may come slower than it is copied") {
+  Plan plan({.runs = 200});
+  const TempFile target;
+  CopySpec spec = plan.spec(target);
+  Copy copy(spec);
+  copy.start();
+  for (const Row& next : plan.rows()) {
+    copy.push({next}, 1);
+    std::this_thread::sleep_for(std::chrono::microseconds(300));
+  }
+  CHECK(copy.finish().complete);
+  check_target(target, plan, spec);
+}

@@ -1,0 +1,117 @@
+import fc from 'fast-check'
+import t from 'tap'
+import { type Action, FRESH } from '../../lib/plan/policy.ts'
+import { COLUMNS, packRows, ROW } from '../../lib/plan/rows.ts'
+import type { Piece } from '../../lib/source/source.ts'
+
+/** The rows of an array, each as the numbers of its columns. */
+function rowsOf(packed: Float64Array): number[][] {
+  const rows: number[][] = []
+  for (let at = 0; at < packed.length; at += COLUMNS) {
+    rows.push([...packed.subarray(at, at + COLUMNS)])
+  }
+  return rows
+}
+
+/** Every run is recorded, as over a backing file it has to be. */
+const RECORD = { ...FRESH, zero: 'copy', hole: 'copy' } satisfies Record<Piece['kind'], Action>
+
+t.test('each kind of piece', async (t) => {
+  const compressed = { file: 3, offset: 700, size: 1024, clusterSize: 4096, within: 512 }
+  const pieces: Piece[] = [
+    { kind: 'data', start: 0, length: 10, file: 2, offset: 99 },
+    { kind: 'deflate', start: 10, length: 20, ...compressed },
+    { kind: 'zero', start: 30, length: 40 },
+    { kind: 'zstd', start: 70, length: 50, ...compressed },
+    { kind: 'hole', start: 120, length: 60 },
+  ]
+  t.strictSame(rowsOf(packRows(pieces, FRESH)), [
+    [ROW.data, 0, 10, 2, 99, 0, 0, 0],
+    [ROW.deflate, 10, 20, 3, 700, 1024, 4096, 512],
+    [ROW.skip, 30, 40, 0, 0, 0, 0, 0],
+    [ROW.zstd, 70, 50, 3, 700, 1024, 4096, 512],
+    [ROW.skip, 120, 60, 0, 0, 0, 0, 0],
+  ])
+  t.strictSame(rowsOf(packRows(pieces, RECORD))[2], [ROW.zero, 30, 40, 0, 0, 0, 0, 0])
+  t.strictSame(rowsOf(packRows(pieces, RECORD))[4], [ROW.zero, 120, 60, 0, 0, 0, 0, 0])
+})
+
+t.test('no pieces, no rows', async (t) => {
+  t.equal(packRows([], FRESH).length, 0)
+})
+
+t.test('skipped neighbours become one row, whatever they were', async (t) => {
+  const pieces: Piece[] = [
+    { kind: 'hole', start: 0, length: 1 },
+    { kind: 'zero', start: 1, length: 2 },
+    { kind: 'hole', start: 3, length: 2 ** 45 },
+  ]
+  t.strictSame(rowsOf(packRows(pieces, FRESH)), [[ROW.skip, 0, 2 ** 45 + 3, 0, 0, 0, 0, 0]])
+})
+
+t.test('data that are neighbours in the guest stay apart: they may lie anywhere', async (t) => {
+  const pieces: Piece[] = [
+    { kind: 'data', start: 0, length: 1, file: 0, offset: 0 },
+    { kind: 'data', start: 1, length: 1, file: 0, offset: 500 },
+  ]
+  t.equal(rowsOf(packRows(pieces, FRESH)).length, 2)
+})
+
+/** Offsets as large as they come: the largest image QEMU opens is 2^63 bytes, numbers end at 2^53. */
+const offset = fc.integer({ min: 0, max: 2 ** 53 - 1 })
+const place = { file: fc.nat(200), offset }
+const anyPiece = fc.oneof(
+  fc.record({ kind: fc.constantFrom('zero', 'hole') }),
+  fc.record({ kind: fc.constant('data'), ...place }),
+  fc.record({
+    kind: fc.constantFrom('deflate', 'zstd'),
+    ...place,
+    size: fc.integer({ min: 1, max: 2 ** 22 }),
+    clusterSize: fc.constantFrom(512, 65536, 2 ** 21),
+    within: fc.nat(2 ** 21),
+  }),
+)
+/** Contiguous pieces, as a source yields them, from anywhere. */
+const anyPieces = fc
+  .tuple(
+    fc.integer({ min: 0, max: 2 ** 50 }),
+    fc.array(fc.tuple(anyPiece, fc.integer({ min: 1, max: 2 ** 40 })), { maxLength: 60 }),
+  )
+  .map(([first, items]) => {
+    let start = first
+    return items.map(([piece, length]) => {
+      const placed = { ...piece, start, length } as Piece
+      start += length
+      return placed
+    })
+  })
+
+t.test('rows cover the same bytes in order, and lose nothing of a copied piece', async (t) => {
+  const property = fc.property(anyPieces, fc.constantFrom(FRESH, RECORD), (pieces, policy) => {
+    const rows = rowsOf(packRows(pieces, policy))
+    let at = pieces[0]?.start
+    for (const [, start, length] of rows) {
+      if (start !== at) return false
+      at += length
+    }
+    const last = pieces.at(-1)
+    if (last && at !== last.start + last.length) return false
+    if (rows.some(([kind], i) => kind === ROW.skip && rows[i + 1]?.[0] === ROW.skip)) return false
+
+    const copied = pieces.filter((piece) => policy[piece.kind] === 'copy')
+    const recorded = rows.filter(([kind]) => kind !== ROW.skip)
+    return (
+      recorded.length === copied.length && copied.every((piece, i) => isRow(piece, recorded[i]))
+    )
+  })
+  t.doesNotThrow(() => fc.assert(property, { numRuns: 500 }))
+})
+
+/** Whether a row says all that the piece says. */
+function isRow(piece: Piece, row: readonly number[]): boolean {
+  const whole = { file: 0, offset: 0, size: 0, clusterSize: 0, within: 0, ...piece }
+  const { start, length, file, offset, size, clusterSize, within } = whole
+  const kind = 'file' in piece ? ROW[piece.kind] : ROW.zero
+  const columns = [kind, start, length, file, offset, size, clusterSize, within]
+  return columns.every((number, i) => number === row[i])
+}
