@@ -6,10 +6,42 @@ export interface CopyJob {
   readonly __copyJob: unique symbol
 }
 
+/** An export of an NBD server, as SourceExport of lib/source/source.ts has it. */
+export interface CopyExport {
+  uri: string
+  size: number
+  connections: number
+  requests: number
+  blockMin: number
+  blockMax: number
+  timeoutMs: number
+}
+
+/** Connection to an NBD server for planning; only ever handed back to the addon. */
+export interface NbdHandle {
+  readonly __nbdHandle: unique symbol
+}
+
+/** What a server says of an export. Sizes in bytes. */
+export interface NbdInfo {
+  size: number
+  readOnly: boolean
+  multiConn: boolean
+  canTrim: boolean
+  canZero: boolean
+  canFlush: boolean
+  /** What offsets and lengths of requests must be multiples of. */
+  blockMin: number
+  /** Most bytes of one request. */
+  blockMax: number
+  /** Which of the contexts that were asked for the server has, in that order. */
+  contexts: boolean[]
+}
+
 /** What a copy is started with; every field is needed and already checked. */
 export interface CopySpec {
-  /** Files that rows name by index, and their sizes in bytes. The descriptors are reopened. */
-  sources: { fd: number; size: number }[]
+  /** What rows name by index: files, whose descriptors are reopened, and exports. Sizes in bytes. */
+  sources: ({ fd: number; size: number } | CopyExport)[]
   /** Descriptor of the target. */
   target: number
   format: 'qcow2' | 'raw'
@@ -55,6 +87,20 @@ export interface Addon {
   deviceSize(fd: number): number
   /** Gives an unnamed file (O_TMPFILE) a name; fails with EEXIST if the name is taken. */
   linkFile(fd: number, path: string): void
+  /**
+   * Connects to an NBD server; rejects with code ELIBACC where libnbd is missing.
+   * @param contexts metadata contexts to negotiate
+   */
+  nbdOpen(spec: { uri: string; timeoutMs: number; contexts: string[] }): Promise<NbdHandle>
+  nbdInfo(handle: NbdHandle): NbdInfo
+  /**
+   * One block status reply. One call at a time per handle.
+   * @returns for each context, in the order asked for, pairs of length and flags from `start` on:
+   * they may end before or behind the range, each elsewhere; empty if the server left it out
+   */
+  nbdStatus(handle: NbdHandle, start: number, length: number): Promise<Float64Array[]>
+  nbdTrim(handle: NbdHandle, start: number, length: number): Promise<void>
+  nbdClose(handle: NbdHandle): void
   /** Starts a copy on a thread of its own. lib/copy/job.ts is the only caller of these five. */
   copyStart(spec: CopySpec): CopyJob
   /** Hands over rows of the plan; resolves when there is room for more: false if the job ended. */

@@ -8,7 +8,7 @@ interface NativeFailure extends Error {
   /** What was being done. */
   context?: string
   /** native/copy/error.h: do not change one without the other. */
-  failure?: 0 | 1 | 2 | 3 | 4 | 5
+  failure?: 0 | 1 | 2 | 3 | 4 | 5 | 6
   /** Index of the source's file. */
   file?: number
   /** In that file, bytes. */
@@ -39,6 +39,8 @@ export function copyError(error: unknown, source: Source, target: string): Backu
         `the compressed cluster at offset ${failure.offset} is damaged`,
         options,
       )
+    case 6:
+      return new BackupError('IO', path, `${failure.context}: ${reason()}`, options)
     case 5:
       return new BackupError('ABORTED', target, 'interrupted', options)
     default:

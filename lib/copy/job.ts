@@ -1,7 +1,7 @@
 import { type CopyCounters, type CopyJob, type CopySpec, native } from '../native.ts'
 import { FRESH } from '../plan/policy.ts'
 import { packRows } from '../plan/rows.ts'
-import type { Source } from '../source/source.ts'
+import type { Source, SourceExport, SourceFile } from '../source/source.ts'
 import { copyError } from './failure.ts'
 import type { Target } from './target.ts'
 
@@ -47,7 +47,7 @@ export async function copyDisk(
     signal?.throwIfAborted()
     job = native().copyStart({
       ...spec,
-      sources: source.files.map(({ handle, size }) => ({ fd: handle.fd, size })),
+      sources: source.files.map(storeOf),
       target: target.handle.fd,
       size: source.size,
       memory: MEMORY,
@@ -71,6 +71,10 @@ export async function copyDisk(
     signal?.removeEventListener('abort', abort)
     report.stop()
   }
+}
+
+function storeOf(file: SourceFile | SourceExport): CopySpec['sources'][number] {
+  return 'handle' in file ? { fd: file.handle.fd, size: file.size } : file
 }
 
 /** Hands the plan over as it is made; ends early when the job has ended, whose reason comes then. */

@@ -4,6 +4,9 @@ import { basename, dirname } from 'node:path'
 import { BackupError, ioError, usageError } from '../errors.ts'
 import type { SourceFile } from '../source/source.ts'
 
+/** What tells whether a target is one of the sources. */
+export type SourceIdentity = Pick<SourceFile, 'path' | 'identity'>
+
 /** As many as the kernel follows. */
 const MAX_LINKS = 40
 
@@ -58,7 +61,7 @@ export async function checkTarget(
   path: string,
   location: string,
   force: boolean,
-  sources: readonly SourceFile[],
+  sources: readonly SourceIdentity[],
 ): Promise<boolean> {
   const stats = await statIfAny(path, location)
   if (!stats) return false

@@ -2,7 +2,7 @@ import type { FileHandle } from 'node:fs/promises'
 import { constants, open } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { BackupError, ioError } from '../errors.ts'
-import type { SourceFile } from '../source/source.ts'
+import type { SourceIdentity } from './target-check.ts'
 import { checkTarget, locate } from './target-check.ts'
 import { TemporaryFile } from './temporary-file.ts'
 
@@ -29,7 +29,7 @@ export interface TargetOptions {
   /** Replace what stands under the name; it stays as it is until `publish`. */
   force?: boolean
   /** The files that are read, none of which may be the target. */
-  sources: readonly SourceFile[]
+  sources: readonly SourceIdentity[]
 }
 
 /**

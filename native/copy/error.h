@@ -16,6 +16,7 @@ enum class Failure : uint8_t {
   kDecode = 3,     // a compressed cluster does not expand to a cluster
   kWrite = 4,      // the target could not be written
   kCancelled = 5,  // cancel() was called
+  kServer = 6,     // an NBD server can't be reached any more; context says how
 };
 
 class CopyError : public Error {

@@ -16,11 +16,15 @@ namespace {
 // Pushes that may wait: one being consumed, one ready, so that the plan is never waited for.
 constexpr size_t kInbox = 2;
 
-std::vector<File> open_sources(const CopySpec& spec) {
-  std::vector<File> files;
+std::vector<std::optional<File>> open_sources(const CopySpec& spec) {
+  std::vector<std::optional<File>> files;
   for (size_t i = 0; i < spec.sources.size(); i++) {
+    if (spec.sources[i].nbd) {
+      files.emplace_back();
+      continue;
+    }
     try {
-      files.emplace_back(spec.sources[i].fd, false, spec.direct, kPage);
+      files.emplace_back(File(spec.sources[i].fd, false, spec.direct, kPage));
     } catch (const Error& error) {
       throw CopyError(Failure::kRead, error.errnum(), error.context(), static_cast<uint32_t>(i));
     }

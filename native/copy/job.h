@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -18,12 +19,14 @@
 #include "copy/row.h"
 #include "image/qcow2_writer.h"
 #include "io/engine.h"
+#include "source/nbd_reads.h"
 
 namespace qb {
 
 struct CopySource {
-  int fd;         // only used by the constructor
-  uint64_t size;  // bytes, when it was opened
+  int fd = -1;        // only used by the constructor
+  uint64_t size = 0;  // bytes, when it was opened
+  std::optional<NbdReadSpec> nbd = std::nullopt;  // instead of a file
 };
 
 struct CopySpec {
@@ -91,7 +94,7 @@ class CopyJob {
 
   CopySpec spec_;
   std::unique_ptr<Engine> (*make_engine_)(EngineKind, unsigned);
-  std::vector<File> sources_;
+  std::vector<std::optional<File>> sources_;  // none for an export
   File target_;
   std::function<void()> changed_;
   std::thread thread_;

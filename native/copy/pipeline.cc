@@ -24,12 +24,17 @@ constexpr unsigned kWriteSlots = 16;
 // How far ahead of its rate a limited copy may read.
 constexpr auto kBurst = std::chrono::milliseconds(100);
 
-std::vector<SourceFile> join(std::vector<File>& files, const std::vector<CopySource>& sources) {
-  std::vector<SourceFile> joined;
-  for (size_t i = 0; i < files.size(); i++) {
-    joined.push_back({std::move(files[i]), sources[i].size});
+std::vector<Store> open_stores(std::vector<std::optional<File>>& files,
+                               const std::vector<CopySource>& sources, Engine& engine) {
+  std::vector<Store> stores;
+  for (size_t i = 0; i < sources.size(); i++) {
+    Store store{sources[i].size, std::move(files[i]), nullptr};
+    if (sources[i].nbd) {
+      store.nbd = std::make_unique<NbdReads>(*sources[i].nbd, [&engine] { engine.wake(); });
+    }
+    stores.push_back(std::move(store));
   }
-  return joined;
+  return stores;
 }
 
 std::unique_ptr<DiskWriter> make_writer(const CopySpec& spec, File& target, BufferPool& pool,
@@ -43,13 +48,13 @@ std::unique_ptr<DiskWriter> make_writer(const CopySpec& spec, File& target, Buff
 Pipeline::Pipeline(CopyJob& job, Engine& engine)
     : job_(job),
       engine_(engine),
-      files_(join(job.sources_, job.spec_.sources)),
+      stores_(open_stores(job.sources_, job.spec_.sources, engine)),
       queue_(engine, job.spec_.requests + kWriteSlots),
       gather_(job.target_, queue_),
       writer_(make_writer(job.spec_, job.target_, pool_, gather_)),
       step_bytes_(std::max(kStepBytes, writer_->unit())),
       assembler_(writer_->unit(), step_bytes_, job.spec_.image.size, writer_->has_backing()),
-      reader_(files_, queue_, pool_),
+      reader_(stores_, queue_, pool_),
       next_read_(Engine::Clock::now()),
       workers_(std::max(1u, std::thread::hardware_concurrency())) {}
 
@@ -79,7 +84,7 @@ void Pipeline::copy() {
     } while (hand_on_ready());
     if (assembler_.complete() && rows_closed_ && chunks_.empty()) break;
     // What is held back would wait for ever for its neighbours if nothing else is under way.
-    if (queue_.in_flight() == 0 && preparing_ == 0) gather_.flush();
+    if (reading_ == 0 && queue_.in_flight() == 0 && preparing_ == 0) gather_.flush();
     turn();
   }
   writer_->finish();
@@ -99,6 +104,9 @@ void Pipeline::turn() {
   auto deadline = limited ? std::optional(next_read_ - kBurst) : std::nullopt;
   done_.clear();
   queue_.reap(done_, true, deadline);
+  for (Store& store : stores_) {
+    if (store.nbd) store.nbd->collect(done_);
+  }
   for (Transfer* transfer : std::exchange(done_, {})) handle(transfer);
   collect_prepared();
 }
@@ -296,8 +304,9 @@ void Pipeline::drain() {
   }
 }
 
-// After a failure: no buffer may be freed before the kernel is done with it.
+// After a failure: no buffer may be freed before the kernel and the servers are done with it.
 void Pipeline::let_go() {
+  stores_.clear();
   while (queue_.in_flight() > 0) {
     done_.clear();
     queue_.reap(done_, true);

@@ -52,7 +52,7 @@ class Pipeline {
   // The order of these matters: what the kernel or a worker may still use ends after these.
   BufferPool pool_;
   std::deque<std::unique_ptr<Chunk>> chunks_;  // in guest order
-  std::vector<SourceFile> files_;
+  std::vector<Store> stores_;
   Queue queue_;
   Gather gather_;
   std::unique_ptr<DiskWriter> writer_;

@@ -27,8 +27,8 @@ void expand_stream(const Read& read, BufferPool& pool) {
 
 }  // namespace
 
-Reader::Reader(std::vector<SourceFile>& files, Queue& queue, BufferPool& pool)
-    : files_(files), queue_(queue), pool_(pool) {}
+Reader::Reader(std::vector<Store>& stores, Queue& queue, BufferPool& pool)
+    : stores_(stores), queue_(queue), pool_(pool) {}
 
 void Reader::start(Chunk& chunk, uint64_t unit) {
   chunk.padded = round_up(chunk.step.length, unit);
@@ -46,7 +46,7 @@ void Reader::start(Chunk& chunk, uint64_t unit) {
 }
 
 void Reader::start_row(Chunk& chunk, const Row& row) {
-  SourceFile& source = files_[row.file];
+  Store& source = stores_[row.file];
   uint64_t size = row.compressed() ? row.size : row.length;
   // The sector-rounded range of a stream may end behind the file; a plain run may not.
   uint64_t needed = row.compressed() ? 1 : size;
@@ -59,10 +59,11 @@ void Reader::start_row(Chunk& chunk, const Row& row) {
   read->row = row;
   read->into = chunk.buffer->data() + (row.start - chunk.step.start);
   Transfer& transfer = read->transfer;
-  transfer.fd = source.file.fd();
-  transfer.alignment = source.file.alignment();
+  transfer.fd = source.file ? source.file->fd() : -1;
+  transfer.alignment = source.alignment();
   transfer.tag = read.get();
-  if (!row.compressed() && source.file.is_aligned(row.offset, row.length, read->into)) {
+  uint64_t bits = row.offset | row.length | reinterpret_cast<uintptr_t>(read->into);
+  if (!row.compressed() && bits % transfer.alignment == 0) {
     transfer.offset = row.offset;
     transfer.iov = {{read->into, row.length}};
   } else {
@@ -74,14 +75,24 @@ void Reader::start_row(Chunk& chunk, const Row& row) {
   }
   read->needed = read->lead + needed;
   chunk.reads.push_back(std::move(read));
-  queue_.submit(&transfer);
+  if (source.nbd) {
+    // The last block of an export may be cut short, as that of a file.
+    uint64_t end = transfer.offset + transfer.iov[0].iov_len;
+    if (end > source.size) transfer.iov[0].iov_len -= end - source.size;
+    source.nbd->submit(&transfer);
+  } else {
+    queue_.submit(&transfer);
+  }
 }
 
 Chunk* Reader::complete(Transfer* transfer) {
   Read* read = static_cast<Read*>(transfer->tag);
   uint64_t at = transfer->offset + transfer->done;
   if (transfer->error != 0) {
-    throw CopyError(Failure::kRead, transfer->error, "read", read->row.file, at);
+    const Store& store = stores_[read->row.file];
+    std::string lost = store.nbd ? store.nbd->failure() : "";
+    throw CopyError(lost.empty() ? Failure::kRead : Failure::kServer, transfer->error,
+                    lost.empty() ? "read" : lost, read->row.file, at);
   }
   if (transfer->done < read->needed) {
     throw CopyError(Failure::kShort, EIO, "read", read->row.file, at);

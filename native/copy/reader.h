@@ -3,21 +3,27 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/buffer.h"
 #include "base/file.h"
 #include "copy/assembler.h"
 #include "io/queue.h"
+#include "source/nbd_reads.h"
 
 namespace qb {
 
 struct Chunk;
 
-// A file of the source, and its size when it was opened: what lies behind must not be asked for.
-struct SourceFile {
-  File file;
-  uint64_t size;
+// What the bytes of a source come from: a file, or an NBD export.
+struct Store {
+  uint64_t size;  // when it was opened: what lies behind must not be asked for
+  std::optional<File> file;
+  std::unique_ptr<NbdReads> nbd;
+
+  // What offset, length and memory of a read must be multiples of.
+  unsigned alignment() const { return file ? file->alignment() : nbd->alignment(); }
 };
 
 // One row on its way into its chunk.
@@ -50,7 +56,7 @@ struct Chunk {
 // Not thread-safe, but that expand() may run on any thread once a chunk's reads are complete.
 class Reader {
  public:
-  Reader(std::vector<SourceFile>& files, Queue& queue, BufferPool& pool);
+  Reader(std::vector<Store>& stores, Queue& queue, BufferPool& pool);
 
   // Starts the reads of a data step; `unit` is the target's, bytes. Throws CopyError.
   void start(Chunk& chunk, uint64_t unit);
@@ -63,7 +69,7 @@ class Reader {
  private:
   void start_row(Chunk& chunk, const Row& row);
 
-  std::vector<SourceFile>& files_;
+  std::vector<Store>& stores_;
   Queue& queue_;
   BufferPool& pool_;
 };

@@ -6,6 +6,7 @@
 
 #include "napi/copy_handle.h"
 #include "napi/files.h"
+#include "napi/nbd.h"
 
 namespace qb {
 
@@ -24,6 +25,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("versions", Napi::Function::New(env, versions, "versions"));
   export_files(env, exports);
   export_copy(env, exports);
+  export_nbd(env, exports);
   return exports;
 }
 

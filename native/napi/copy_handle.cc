@@ -170,12 +170,26 @@ std::string text(const Napi::Object& object, const char* name) {
   return object.Get(name).As<Napi::String>().Utf8Value();
 }
 
+CopySource source_of(const Napi::Object& source) {
+  if (!source.Has("uri")) {
+    return {.fd = static_cast<int>(number(source, "fd")), .size = number(source, "size")};
+  }
+  NbdReadSpec nbd{
+      .address = {text(source, "uri"), std::chrono::milliseconds(number(source, "timeoutMs"))},
+      .connections = static_cast<unsigned>(number(source, "connections")),
+      .requests = static_cast<unsigned>(number(source, "requests")),
+      .block_min = static_cast<unsigned>(number(source, "blockMin")),
+      .block_max = number(source, "blockMax"),
+  };
+  return {.size = number(source, "size"), .nbd = nbd};
+}
+
 CopySpec spec_of(const Napi::Object& options) {
   CopySpec spec;
   auto sources = options.Get("sources").As<Napi::Array>();
   for (uint32_t i = 0; i < sources.Length(); i++) {
     auto source = sources.Get(i).As<Napi::Object>();
-    spec.sources.push_back({static_cast<int>(number(source, "fd")), number(source, "size")});
+    spec.sources.push_back(source_of(source));
   }
   spec.target_fd = static_cast<int>(number(options, "target"));
   spec.qcow2 = text(options, "format") == "qcow2";

@@ -3,73 +3,38 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <exception>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
 #include "io/file_extents.h"
 #include "napi/errors.h"
+#include "napi/promise_worker.h"
 
 namespace qb {
 
 namespace {
 
 // On the thread pool: a network file system may take its time.
-class ExtentsWorker : public Napi::AsyncWorker {
- public:
-  ExtentsWorker(Napi::Env env, int fd, uint64_t start, uint64_t end, size_t max)
-      : AsyncWorker(env),
-        deferred_(Napi::Promise::Deferred::New(env)),
-        fd_(fd),
-        start_(start),
-        end_(end),
-        max_(max) {}
-
-  Napi::Promise promise() const { return deferred_.Promise(); }
-
- protected:
-  void Execute() override {
-    try {
-      runs_ = file_extents(fd_, start_, end_, max_);
-    } catch (...) {
-      failure_ = std::current_exception();
-    }
-  }
-
-  void OnOK() override {
-    if (failure_) {
-      deferred_.Reject(to_js(Env(), failure_).Value());
-      return;
-    }
-    auto triples = Napi::Float64Array::New(Env(), runs_.size() * 3);
-    double* at = triples.Data();
-    for (const FileRun& run : runs_) {
-      *at++ = static_cast<double>(run.start);
-      *at++ = static_cast<double>(run.length);
-      *at++ = run.data ? 1 : 0;
-    }
-    deferred_.Resolve(triples);
-  }
-
- private:
-  Napi::Promise::Deferred deferred_;
-  int fd_;
-  uint64_t start_, end_;
-  size_t max_;
-  std::vector<FileRun> runs_;
-  std::exception_ptr failure_;
-};
-
 Napi::Value extents(const Napi::CallbackInfo& info) {
-  auto* worker = new ExtentsWorker(
-      info.Env(), info[0].As<Napi::Number>().Int32Value(),
-      static_cast<uint64_t>(info[1].As<Napi::Number>().DoubleValue()),
-      static_cast<uint64_t>(info[2].As<Napi::Number>().DoubleValue()),
-      static_cast<size_t>(info[3].As<Napi::Number>().DoubleValue()));
-  Napi::Promise promise = worker->promise();
-  worker->Queue();
-  return promise;
+  int fd = info[0].As<Napi::Number>().Int32Value();
+  auto start = static_cast<uint64_t>(info[1].As<Napi::Number>().DoubleValue());
+  auto end = static_cast<uint64_t>(info[2].As<Napi::Number>().DoubleValue());
+  auto max = static_cast<size_t>(info[3].As<Napi::Number>().DoubleValue());
+  auto runs = std::make_shared<std::vector<FileRun>>();
+  return PromiseWorker::run(
+      info.Env(), [=] { *runs = file_extents(fd, start, end, max); },
+      [=](Napi::Env env) -> Napi::Value {
+        auto triples = Napi::Float64Array::New(env, runs->size() * 3);
+        double* at = triples.Data();
+        for (const FileRun& run : *runs) {
+          *at++ = static_cast<double>(run.start);
+          *at++ = static_cast<double>(run.length);
+          *at++ = run.data ? 1 : 0;
+        }
+        return triples;
+      });
 }
 
 // Seeking to the end tells the size of files and of block devices alike.

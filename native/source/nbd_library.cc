@@ -1,0 +1,72 @@
+#include "source/nbd_library.h"
+
+#include <dlfcn.h>
+
+#include <cerrno>
+
+#include "base/error.h"
+
+namespace qb {
+
+namespace {
+
+void* open_library() {
+  void* library = dlopen("libnbd.so.0", RTLD_NOW | RTLD_LOCAL);
+  if (!library) throw Error(ELIBACC, "load libnbd.so.0");
+  return library;
+}
+
+template <typename Function>
+void find(void* library, const char* name, Function& function) {
+  function = reinterpret_cast<Function>(dlsym(library, name));
+  if (!function) throw Error(ELIBBAD, std::string("find ") + name + " in libnbd.so.0");
+}
+
+NbdLibrary load() {
+  void* library = open_library();
+  NbdLibrary nbd;
+#define QB_FIND(name) find(library, "nbd_" #name, nbd.name)
+  QB_FIND(create);
+  QB_FIND(close);
+  QB_FIND(get_error);
+  QB_FIND(get_errno);
+  QB_FIND(set_uri_allow_local_file);
+  QB_FIND(set_strict_mode);
+  QB_FIND(add_meta_context);
+  QB_FIND(aio_connect_uri);
+  QB_FIND(aio_is_connecting);
+  QB_FIND(aio_is_ready);
+  QB_FIND(aio_is_dead);
+  QB_FIND(aio_is_closed);
+  QB_FIND(aio_get_fd);
+  QB_FIND(aio_get_direction);
+  QB_FIND(aio_notify_read);
+  QB_FIND(aio_notify_write);
+  QB_FIND(aio_disconnect);
+  QB_FIND(aio_command_completed);
+  QB_FIND(aio_pread);
+  QB_FIND(aio_pwrite);
+  QB_FIND(aio_zero);
+  QB_FIND(aio_trim);
+  QB_FIND(aio_flush);
+  QB_FIND(aio_block_status);
+  QB_FIND(get_size);
+  QB_FIND(get_block_size);
+  QB_FIND(is_read_only);
+  QB_FIND(can_multi_conn);
+  QB_FIND(can_meta_context);
+  QB_FIND(can_trim);
+  QB_FIND(can_zero);
+  QB_FIND(can_flush);
+#undef QB_FIND
+  return nbd;
+}
+
+}  // namespace
+
+const NbdLibrary& nbd_library() {
+  static const NbdLibrary nbd = load();
+  return nbd;
+}
+
+}  // namespace qb

@@ -1,0 +1,51 @@
+// Asks an export what it holds: the connection of the planning side.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "source/nbd_connection.h"
+
+namespace qb {
+
+// What a server says of an export. Sizes in bytes.
+struct NbdExport {
+  uint64_t size = 0;
+  bool read_only = false;
+  bool multi_conn = false;
+  bool can_trim = false;
+  bool can_zero = false;
+  bool can_flush = false;
+  uint64_t block_min = 1;          // of offsets and lengths
+  uint64_t block_max = 32 << 20;   // of one request's payload
+  std::vector<bool> contexts;      // which of those asked for it has
+};
+
+// A run of bytes with equal flags of one context.
+struct StatusRun {
+  uint64_t length;
+  uint32_t flags;
+};
+
+// Not thread-safe.
+class NbdStatus {
+ public:
+  // Throws as NbdConnection.
+  NbdStatus(const NbdAddress& address, const std::vector<std::string>& contexts);
+
+  const NbdExport& info() const { return info_; }
+  // One reply for a range: for each context its runs from `start` on. They may end before or behind
+  // the range, each context elsewhere (NBD protocol, NBD_CMD_BLOCK_STATUS). Empty for a context
+  // that the server left out. Throws NbdError, Error(ETIMEDOUT).
+  std::vector<std::vector<StatusRun>> status(uint64_t start, uint64_t length);
+  // Gives a range up. Throws as status().
+  void trim(uint64_t start, uint64_t length);
+
+ private:
+  NbdConnection connection_;
+  std::vector<std::string> contexts_;
+  NbdExport info_;
+};
+
+}  // namespace qb
