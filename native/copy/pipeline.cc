@@ -15,7 +15,8 @@ namespace qb {
 
 namespace {
 
-// One read. Reading a disk with O_DIRECT gains nothing beyond this, and memory is requests times it.
+// One read. Reading a disk with O_DIRECT gains nothing beyond this, and memory is requests times
+// it.
 constexpr uint64_t kStepBytes = 1 << 20;
 
 // Writes that may be with the kernel besides the reads. Memory bounds them long before.
@@ -119,9 +120,8 @@ void Pipeline::handle(Transfer* transfer) {
   Chunk* chunk = reader_.complete(transfer);
   if (!chunk) return;
   reading_--;
-  bool heavy = job_.spec_.compress ||
-               std::any_of(chunk->step.rows.begin(), chunk->step.rows.end(),
-                           [](const Row& row) { return row.compressed(); });
+  bool heavy = job_.spec_.compress || std::any_of(chunk->step.rows.begin(), chunk->step.rows.end(),
+                                                  [](const Row& row) { return row.compressed(); });
   if (heavy) {
     prepare_on_worker(*chunk);
   } else {

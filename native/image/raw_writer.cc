@@ -39,6 +39,8 @@ void RawWriter::zero(uint64_t length) {
   next_ += length;
 }
 
-void RawWriter::skip(uint64_t length) { zero(length); }
+void RawWriter::skip(uint64_t length) {
+  zero(length);
+}
 
 }  // namespace qb

@@ -48,8 +48,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   }
   auto handle = std::make_shared<Handle>();
   return PromiseWorker::run(
-      info.Env(),
-      [=] { handle->status = std::make_unique<NbdStatus>(address, contexts); },
+      info.Env(), [=] { handle->status = std::make_unique<NbdStatus>(address, contexts); },
       [=](Napi::Env env) -> Napi::Value {
         auto external = External::New(env, new HandleRef(handle),
                                       [](Napi::BasicEnv, HandleRef* held) { delete held; });

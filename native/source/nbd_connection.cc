@@ -35,7 +35,9 @@ NbdConnection::~NbdConnection() {
   nbd_.close(handle_);
 }
 
-int NbdConnection::fd() const { return nbd_.aio_get_fd(handle_); }
+int NbdConnection::fd() const {
+  return nbd_.aio_get_fd(handle_);
+}
 
 short NbdConnection::events() const {
   unsigned direction = nbd_.aio_get_direction(handle_);

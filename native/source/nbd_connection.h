@@ -29,8 +29,8 @@ class NbdConnection {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // Connects and negotiates. Throws Error(ELIBACC) without libnbd, NbdError (the words are libnbd's)
-  // when it can't, Error(ETIMEDOUT).
+  // Connects and negotiates. Throws Error(ELIBACC) without libnbd, NbdError (the words are
+  // libnbd's) when it can't, Error(ETIMEDOUT).
   NbdConnection(const NbdAddress& address, const std::vector<std::string>& contexts);
   ~NbdConnection();
   NbdConnection(const NbdConnection&) = delete;

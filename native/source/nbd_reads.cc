@@ -139,7 +139,8 @@ void NbdReads::mend_lines() {
     auto wait = kFirstWait;
     while (!line->connection) {
       try {
-        line->connection = std::make_unique<NbdConnection>(spec_.address, std::vector<std::string>());
+        line->connection =
+            std::make_unique<NbdConnection>(spec_.address, std::vector<std::string>());
       } catch (const Error&) {
         if (++failures_ > spec_.retries) throw;
         if (!pause(wait)) return;

@@ -19,7 +19,7 @@ namespace qb {
 struct NbdReadSpec {
   NbdAddress address;
   unsigned connections = 1;
-  unsigned requests = 16;        // in flight on each connection
+  unsigned requests = 16;         // in flight on each connection
   unsigned block_min = 1;         // of offsets and lengths, bytes
   uint64_t block_max = 32 << 20;  // of one request, bytes
   unsigned retries = 5;           // times in a row that a lost connection is made again

@@ -66,7 +66,9 @@ int on_completion(void* data, int* error) noexcept {
   return 1;
 }
 
-void let_go(void* data) noexcept { delete static_cast<ReplyRef*>(data); }
+void let_go(void* data) noexcept {
+  delete static_cast<ReplyRef*>(data);
+}
 
 template <typename Callback, typename Function>
 Callback callback(Function function, const ReplyRef& reply) {
@@ -90,10 +92,9 @@ std::vector<std::vector<StatusRun>> NbdStatus::status(uint64_t start, uint64_t l
   auto reply = std::make_shared<Reply>(Reply{contexts_, start, {}});
   reply->runs.resize(contexts_.size());
   wait(connection_, reply,
-       nbd_library().aio_block_status(
-           connection_.handle(), std::min(length, kMostAsked), start,
-           callback<nbd_extent_callback>(on_extents, reply),
-           callback<nbd_completion_callback>(on_completion, reply), 0),
+       nbd_library().aio_block_status(connection_.handle(), std::min(length, kMostAsked), start,
+                                      callback<nbd_extent_callback>(on_extents, reply),
+                                      callback<nbd_completion_callback>(on_completion, reply), 0),
        "block status");
   return std::move(reply->runs);
 }

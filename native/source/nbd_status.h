@@ -17,9 +17,9 @@ struct NbdExport {
   bool can_trim = false;
   bool can_zero = false;
   bool can_flush = false;
-  uint64_t block_min = 1;          // of offsets and lengths
-  uint64_t block_max = 32 << 20;   // of one request's payload
-  std::vector<bool> contexts;      // which of those asked for it has
+  uint64_t block_min = 1;         // of offsets and lengths
+  uint64_t block_max = 32 << 20;  // of one request's payload
+  std::vector<bool> contexts;     // which of those asked for it has
 };
 
 // A run of bytes with equal flags of one context.
