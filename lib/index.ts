@@ -1,12 +1,14 @@
 /** qcow2-backup: reads VM disks and writes standard qcow2 images. */
 
 export { fullBackup } from './backup/full.ts'
+export { incrementalBackup } from './backup/incremental.ts'
 export { restore } from './backup/restore.ts'
 export type {
   CopyOptions,
   CopyResult,
   FullOptions,
   ImageOptions,
+  IncrementalOptions,
   OpenOptions,
   Progress,
   RestoreOptions,

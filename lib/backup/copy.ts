@@ -6,24 +6,29 @@ import { native } from '../native.ts'
 import { openSource } from '../source/open.ts'
 import type { Source } from '../source/source.ts'
 import { formatSize } from '../units.ts'
+import { type Backing, requireApart } from './backing.ts'
 import { jobOptions } from './options.ts'
 import type { CopyOptions, CopyResult, ImageOptions, OpenOptions } from './types.ts'
 
 /**
- * The whole way of a disk into a new file: open, check, copy, publish. `fullBackup` and `restore`
- * are this with different defaults.
+ * The whole way of a disk into a new file: open, check, copy, publish. `fullBackup`, `restore` and
+ * `incrementalBackup` are this with different defaults.
+ * @param backing what the target builds on; only what changed is copied then
  */
 export async function copyToNew(
   from: string,
   to: string,
   format: 'qcow2' | 'raw',
   options: CopyOptions & OpenOptions & ImageOptions,
+  backing?: Backing,
 ): Promise<CopyResult> {
   const started = performance.now()
   const source = await openSource(from, options)
   try {
-    const job = jobOptions(format, source.size, options)
-    const target = await openTarget(to, { force: options.force, sources: source.files })
+    if (backing) requireApart(source, backing)
+    const job = jobOptions(format, source.size, options, backing)
+    const sources = [...source.files, ...(backing?.files ?? [])]
+    const target = await openTarget(to, { force: options.force, sources })
     try {
       if (target.isDevice && format === 'raw') checkRoom(source, target)
       const counters = await copyDisk(source, target, job)
@@ -35,6 +40,7 @@ export async function copyToNew(
         ...counters,
         ...(await sizes(to)),
         elapsedSeconds: (performance.now() - started) / 1000,
+        ...notesOf(source),
       }
     } finally {
       await target.discard()
@@ -42,6 +48,12 @@ export async function copyToNew(
   } finally {
     await source.close()
   }
+}
+
+/** What the user must know of the source's bitmap. */
+function notesOf(source: Source): Pick<CopyResult, 'notes'> {
+  const notes = source.bitmap?.notes ?? []
+  return notes.length > 0 ? { notes } : {}
 }
 
 /** A device cannot grow: better said before hours of copying than after. */

@@ -1,6 +1,7 @@
-import { usageError } from '../errors.ts'
 import type { JobOptions } from '../copy/job.ts'
+import { usageError } from '../errors.ts'
 import { formatSize } from '../units.ts'
+import type { Backing } from './backing.ts'
 import type { CopyOptions, ImageOptions } from './types.ts'
 
 const DEFAULT_CLUSTER_SIZE = 65536
@@ -27,12 +28,14 @@ const LEVELS = {
  * Checks the options of a copy and fills in the defaults.
  * @param format the target's
  * @param size virtual size, bytes
+ * @param backing what the target builds on
  * @throws BackupError USAGE naming the option
  */
 export function jobOptions(
   format: 'qcow2' | 'raw',
   size: number,
   options: CopyOptions & ImageOptions,
+  backing?: Pick<Backing, 'name' | 'format' | 'size'>,
 ): JobOptions {
   const { requests = DEFAULT_REQUESTS, rateLimit, engine = 'auto', direct = 'auto' } = options
   oneOf('--output-format', format, ['raw', 'qcow2'])
@@ -44,8 +47,9 @@ export function jobOptions(
   return {
     format,
     ...imageOptions(size, options),
-    backing: '',
-    backingFormat: '',
+    backing: backing?.name ?? '',
+    backingFormat: backing?.format ?? '',
+    backingSize: backing?.size,
     engine,
     direct,
     requests,

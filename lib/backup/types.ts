@@ -34,6 +34,16 @@ export interface ImageOptions {
 
 export interface FullOptions extends CopyOptions, OpenOptions, ImageOptions {}
 
+export interface IncrementalOptions extends CopyOptions, OpenOptions, ImageOptions {
+  /** The bitmap that tells what changed since the previous backup. */
+  bitmap: string
+  /**
+   * Path of the previous backup, which the new one builds on: qcow2, or raw if `backingFormat` says
+   * so. It must hold the disk as it was when the bitmap began.
+   */
+  backing: string
+}
+
 export interface RestoreOptions extends CopyOptions, OpenOptions, ImageOptions {
   /** The target's format. Default raw; the image options are for qcow2. */
   to?: 'raw' | 'qcow2'
@@ -58,4 +68,6 @@ export interface CopyResult {
   /** How the kernel was asked, and whether the target was written past the page cache. */
   engine: 'io_uring' | 'threads'
   direct: boolean
+  /** What must be known about the result, such as that a bitmap was disabled. */
+  notes?: readonly string[]
 }

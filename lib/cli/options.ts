@@ -13,6 +13,9 @@ export interface SourceFlags {
   format?: 'raw' | 'qcow2'
   allowPath?: string[]
   backingFormat?: 'raw' | 'qcow2'
+  connections?: number
+  /** Seconds. */
+  timeout?: number
 }
 
 /**
@@ -38,6 +41,16 @@ export function addSourceOptions(command: Command, format = 'by its magic'): Com
         'the format of a backing file whose image does not record it',
       ).choices(['raw', 'qcow2']),
     )
+    .option(
+      '--connections <n>',
+      'connections to an NBD server, 1 to 16 (default: 4 if it allows several)',
+      wholeNumber('--connections'),
+    )
+    .option(
+      '--timeout <seconds>',
+      'how long an NBD server may be silent (default: 30)',
+      wholeNumber('--timeout'),
+    )
 }
 
 export function openOptions(flags: SourceFlags): OpenOptions {
@@ -45,6 +58,8 @@ export function openOptions(flags: SourceFlags): OpenOptions {
     format: flags.format,
     allowPaths: flags.allowPath,
     backingFormat: flags.backingFormat,
+    connections: flags.connections,
+    timeoutMs: flags.timeout === undefined ? undefined : flags.timeout * 1000,
   }
 }
 

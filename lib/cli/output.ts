@@ -1,6 +1,7 @@
 import type { CopyResult } from '../backup/types.ts'
 import { ioError } from '../errors.ts'
 import type { Extent } from '../extents/extent.ts'
+import type { MarkedExtent } from '../extents/marked.ts'
 import { formatSize } from '../units.ts'
 import { oneLine } from './errors.ts'
 
@@ -25,11 +26,19 @@ export function print(text: string): Promise<void> {
 }
 
 /** Extents as a JSON array, one to a line, in pieces of text of bounded size. */
-export async function* formatExtents(extents: AsyncIterable<Extent>): AsyncGenerator<string> {
+export async function* formatExtents(
+  extents: AsyncIterable<Extent | MarkedExtent>,
+): AsyncGenerator<string> {
   let text = '['
   let separator = ''
-  for await (const { start, length, zero, hole } of extents) {
-    text += separator + JSON.stringify({ start, length, zero, hole })
+  for await (const extent of extents) {
+    // Whatever their order in memory, the names stand in this one.
+    const { start, length, zero } = extent
+    const fields =
+      'dirty' in extent
+        ? { start, length, dirty: extent.dirty, zero }
+        : { start, length, zero, hole: extent.hole }
+    text += separator + JSON.stringify(fields)
     separator = ',\n '
     if (text.length >= BATCH) {
       yield text
@@ -41,13 +50,17 @@ export async function* formatExtents(extents: AsyncIterable<Extent>): AsyncGener
 
 /** What a copy did, in lines for people. */
 export function formatResult(result: CopyResult): string {
-  const { virtualSize, dataBytes, zeroBytes, fileSize, allocatedBytes, elapsedSeconds } = result
+  const { virtualSize, dataBytes, zeroBytes, unchangedBytes, notes = [] } = result
+  const { fileSize, allocatedBytes, elapsedSeconds } = result
   const rate = elapsedSeconds > 0 ? formatSize(Math.round(dataBytes / elapsedSeconds)) : '0 B'
+  const unchanged = unchangedBytes > 0 ? `, ${formatSize(unchangedBytes)} unchanged` : ''
   return [
     `${oneLine(result.target)}: complete`,
-    `  disk ${formatSize(virtualSize)}: ${formatSize(dataBytes)} data, ${formatSize(zeroBytes)} zero`,
+    `  disk ${formatSize(virtualSize)}: ${formatSize(dataBytes)} data, ${formatSize(zeroBytes)} zero` +
+      unchanged,
     `  file ${formatSize(fileSize)} (${formatSize(allocatedBytes)} on disk), ` +
       `${elapsedSeconds.toFixed(2)} s, ${rate}/s`,
+    ...notes.map((note) => `  note: ${oneLine(note)}`),
     '',
   ].join('\n')
 }

@@ -14,6 +14,11 @@ const COMMANDS: readonly { name: string; summary: string; load(): Promise<Comman
     load: () => import('./commands/full.ts'),
   },
   {
+    name: 'incremental',
+    summary: 'back up what changed since the previous backup',
+    load: () => import('./commands/incremental.ts'),
+  },
+  {
     name: 'restore',
     summary: 'write the content of a backup, with its whole chain, to a new disk',
     load: () => import('./commands/restore.ts'),
@@ -26,11 +31,13 @@ const COMMANDS: readonly { name: string; summary: string; load(): Promise<Comman
 ]
 
 const HELP = `
-SOURCE is a raw or qcow2 file or a block device. Sizes are bytes, or 64K, 1M, 2G, 1T.
+SOURCE is a raw or qcow2 file, a block device, or an NBD URI: nbd://HOST[:PORT]/EXPORT,
+nbd+unix:///EXPORT?socket=PATH, and nbds for TLS. Sizes are bytes, or 64K, 1M, 2G, 1T.
 Exit status: 0 done, 1 failed, 2 wrong usage, 130 or 143 interrupted.
 
 Examples:
   qcow2-backup full /dev/vg0/disk backup.qcow2
+  qcow2-backup incremental disk.qcow2 monday.qcow2 --bitmap sunday --backing backup.qcow2
   qcow2-backup restore backup.qcow2 disk.raw
   qcow2-backup extents disk.qcow2
   qcow2-backup full --help`

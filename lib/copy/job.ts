@@ -1,6 +1,5 @@
 import { type CopyCounters, type CopyJob, type CopySpec, native } from '../native.ts'
-import { FRESH } from '../plan/policy.ts'
-import { packRows } from '../plan/rows.ts'
+import { planFresh, planOverlay } from '../plan/plan.ts'
 import type { Source, SourceExport, SourceFile } from '../source/source.ts'
 import { copyError } from './failure.ts'
 import type { Target } from './target.ts'
@@ -18,6 +17,11 @@ export interface Progress {
 
 /** What the image is to be, and how the copy is run: checked and complete. */
 export type JobOptions = Omit<CopySpec, 'sources' | 'target' | 'size' | 'memory'> & {
+  /**
+   * Virtual size of the backing file, bytes. With it only what is dirty in the source's bitmap is
+   * copied; without, the whole disk, and there is no backing file.
+   */
+  backingSize?: number
   signal?: AbortSignal
   onProgress?: (progress: Progress) => void
 }
@@ -32,8 +36,8 @@ const MEMORY = 48 * 2 ** 20
 const PROGRESS_MS = 100
 
 /**
- * Copies a whole source into a fresh target. The target is complete but not synced when the promise
- * resolves; when it rejects, nothing is written any more.
+ * Copies a source, whole or what changed, into a fresh target. The target is complete but not
+ * synced when the promise resolves; when it rejects, nothing is written any more.
  * @throws BackupError; or what `onProgress` threw, which ends the copy
  */
 export async function copyDisk(
@@ -41,7 +45,7 @@ export async function copyDisk(
   target: Target,
   options: JobOptions,
 ): Promise<CopyCounters> {
-  const { signal, onProgress, ...spec } = options
+  const { signal, onProgress, backingSize, ...spec } = options
   let job: CopyJob
   try {
     signal?.throwIfAborted()
@@ -59,7 +63,10 @@ export async function copyDisk(
   signal?.addEventListener('abort', abort)
   const report = reporter(job, source, onProgress)
   try {
-    await feed(job, source)
+    const clusterSize = 2 ** spec.clusterBits
+    const plan =
+      backingSize === undefined ? planFresh(source) : planOverlay(source, clusterSize, backingSize)
+    await feed(job, plan, source.files.length)
     const counters = await native().copyFinish(job)
     report.now()
     report.rethrow()
@@ -78,11 +85,10 @@ function storeOf(file: SourceFile | SourceExport): CopySpec['sources'][number] {
 }
 
 /** Hands the plan over as it is made; ends early when the job has ended, whose reason comes then. */
-async function feed(job: CopyJob, source: Source): Promise<void> {
+async function feed(job: CopyJob, plan: AsyncIterable<Float64Array>, files: number): Promise<void> {
   try {
-    for await (const pieces of source.pieces()) {
-      const rows = packRows(pieces, FRESH)
-      if (!(await native().copyPush(job, rows, source.files.length))) return
+    for await (const rows of plan) {
+      if (!(await native().copyPush(job, rows, files))) return
     }
   } catch (error) {
     native().copyCancel(job)

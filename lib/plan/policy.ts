@@ -2,10 +2,11 @@ import type { Piece } from '../source/source.ts'
 
 /**
  * What becomes of a run of guest bytes.
- * - `copy`: read and stored (bytes that turn out to be zero are still left out).
+ * - `copy`: read and stored (bytes that turn out to be zero are still not stored as data).
+ * - `zero`: recorded as zero without being read.
  * - `skip`: nothing is recorded.
  */
-export type Action = 'copy' | 'skip'
+export type Action = 'copy' | 'zero' | 'skip'
 
 /**
  * The target is fresh and has no backing file, so whatever is not recorded in it reads as zero.
@@ -21,4 +22,22 @@ export const FRESH: Readonly<Record<Piece['kind'], Action>> = {
   zero: 'skip',
   // No layer of the chain has it, so it reads as zero.
   hole: 'skip',
+}
+
+/**
+ * The target lies over the previous backup, so whatever is not recorded in it reads as it was then.
+ * The kinds are those of what is dirty; the rest is `clean`.
+ */
+export const OVERLAY: Readonly<Record<Piece['kind'] | 'clean', Action>> = {
+  // Written since, and there is content.
+  data: 'copy',
+  deflate: 'copy',
+  zstd: 'copy',
+  // Zeroed since: without a flag the previous backup's bytes would show.
+  zero: 'zero',
+  // Nothing is stored any more (trimmed, or never was): the same, for what was there may be stored
+  // in the previous backup.
+  hole: 'zero',
+  // Not written since: the previous backup has it.
+  clean: 'skip',
 }

@@ -1,4 +1,5 @@
 import type { Piece } from '../source/source.ts'
+import type { Clean } from './align.ts'
 import type { Action } from './policy.ts'
 
 /** Kinds of rows as native/copy/row.h has them: do not change one without the other. */
@@ -7,44 +8,45 @@ export const ROW = { skip: 0, zero: 1, data: 2, deflate: 3, zstd: 4 } as const
 /** Numbers per row: kind, start, length, file, offset, size, clusterSize, within. */
 export const COLUMNS = 8
 
+/** What has a place in the plan. */
+type Planned = Piece | Clean
+
 /**
  * Packs pieces as the addon takes them: one array for many rows, so that the border is crossed
- * seldom. Neighbouring skipped rows become one.
+ * seldom. Neighbours that are skipped, or zero, become one row.
  * @param policy what becomes of each kind of piece
  */
-export function packRows(
-  pieces: readonly Piece[],
-  policy: Readonly<Record<Piece['kind'], Action>>,
+export function packRows<P extends Planned>(
+  pieces: readonly P[],
+  policy: Readonly<Record<P['kind'], Action>>,
 ): Float64Array {
   const rows = new Float64Array(pieces.length * COLUMNS)
   let at = -COLUMNS
-  let skipping = false
+  let last: Action = 'copy'
   for (const piece of pieces) {
-    const skip = policy[piece.kind] === 'skip'
-    if (skip && skipping) {
+    const action: Action = policy[piece.kind as P['kind']]
+    if (action !== 'copy' && action === last) {
       rows[at + 2] += piece.length
       continue
     }
-    skipping = skip
+    last = action
     at += COLUMNS
+    rows[at] = action === 'copy' ? fillSource(rows, at, piece) : ROW[action]
     rows[at + 1] = piece.start
     rows[at + 2] = piece.length
-    if (skip) rows[at] = ROW.skip
-    else fillSource(rows, at, piece)
   }
   return rows.subarray(0, at + COLUMNS)
 }
 
-function fillSource(rows: Float64Array, at: number, piece: Piece): void {
-  if (!('file' in piece)) {
-    rows[at] = ROW.zero
-    return
-  }
-  rows[at] = ROW[piece.kind]
+/** Says where the bytes are; returns the kind of the row. */
+function fillSource(rows: Float64Array, at: number, piece: Planned): number {
+  if (!('file' in piece)) throw new Error(`a ${piece.kind} run cannot be copied`)
   rows[at + 3] = piece.file
   rows[at + 4] = piece.offset
-  if (!('size' in piece)) return
-  rows[at + 5] = piece.size
-  rows[at + 6] = piece.clusterSize
-  rows[at + 7] = piece.within
+  if ('size' in piece) {
+    rows[at + 5] = piece.size
+    rows[at + 6] = piece.clusterSize
+    rows[at + 7] = piece.within
+  }
+  return ROW[piece.kind]
 }

@@ -1,9 +1,10 @@
 import { BackupError } from '../errors.ts'
+import { probe } from '../format/probe.ts'
 import { badImage, quoted, unsupported } from '../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
 import { Qcow2Image, readHeader } from '../format/qcow2/image.ts'
-import { probe } from '../format/probe.ts'
 import { readAt } from '../format/read.ts'
+import { type ImageBitmap, noBitmaps, openBitmap } from './bitmap.ts'
 import type { OpenedFile, OpenFile } from './file.ts'
 import { type Passed, passGate } from './gate.ts'
 import { looksPreallocated } from './holes.ts'
@@ -22,6 +23,17 @@ export interface OpenOptions {
   allowPaths?: readonly string[]
   /** The format of a backing file whose image does not record one. */
   backingFormat?: Format
+  /**
+   * The dirty bitmap that tells what changed: of an image, a persistent one of its own; of an NBD
+   * server, one that it exports as `qemu:dirty-bitmap:NAME`.
+   */
+  bitmap?: string
+  /** Connections to an NBD server, 1 to 16. Default: 4, or 1 if the server is for one only. */
+  connections?: number
+  /** Most requests in flight on each connection to an NBD server, 1 to 1024. Default 16. */
+  requests?: number
+  /** How long an NBD server may be silent. Default 30,000. */
+  timeoutMs?: number
 }
 
 /** An image with all that it builds on, open. */
@@ -34,6 +46,8 @@ export interface Chain {
   files: OpenedFile[]
   /** Those whose data clusters may lie in holes, by their index in `files`. */
   sparse: Map<number, OpenedFile>
+  /** The one that was asked for, of the topmost image. */
+  bitmap?: ImageBitmap
 }
 
 /**
@@ -88,12 +102,20 @@ class Opening {
   async run(path: string): Promise<Chain> {
     const top = await this.#openFile(path)
     const format = this.#options.format ?? probe(await readAt(top, 0, Math.min(4, top.size)))
+    const bitmap = await this.#openBitmap(top, format)
     let backing = await this.#addLayer(top, path, format)
     while (backing) {
       const file = await this.#openFile(backing.real)
       backing = await this.#addLayer(file, backing.path, backing.format)
     }
-    return { format, layers: this.#layers, files: this.files, sparse: this.#sparse }
+    return { format, layers: this.#layers, files: this.files, sparse: this.#sparse, bitmap }
+  }
+
+  async #openBitmap(top: OpenedFile, format: Format): Promise<ImageBitmap | undefined> {
+    const { bitmap } = this.#options
+    if (bitmap === undefined) return undefined
+    if (format === 'raw') throw noBitmaps(top.path)
+    return await openBitmap(top, await readHeader(top), bitmap)
   }
 
   async #openFile(path: string): Promise<OpenedFile> {

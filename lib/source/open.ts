@@ -1,10 +1,14 @@
-import { alignExtents, mergeExtents } from '../extents/merge.ts'
+import { type BackupError, usageError } from '../errors.ts'
 import type { Extent } from '../extents/extent.ts'
+import { alignExtents, mergeExtents } from '../extents/merge.ts'
 import { unsupported } from '../format/qcow2/fields.ts'
 import { type Chain, closeAll, type OpenOptions, openChain } from './chain.ts'
-import { openFile, type OpenFile, requireUnchanged } from './file.ts'
+import { type OpenFile, openFile, requireUnchanged } from './file.ts'
 import { splitHoles } from './holes.ts'
 import { readLayers } from './layer.ts'
+import { mark } from './marked.ts'
+import { openNbd } from './nbd.ts'
+import { isNbdUri } from './nbd-uri.ts'
 import { extentOf, type Piece, type Source } from './source.ts'
 import { detectZeroes } from './zeroes.ts'
 
@@ -15,29 +19,42 @@ const SECTOR = 512
 
 /**
  * Opens a disk for reading: a raw or qcow2 image, in a file or on a block device, with all that it
- * builds on.
- * @param location a path
+ * builds on, or an export of an NBD server.
+ * @param location a path, or an NBD URI
  * @param open how files are opened; for tests
- * @throws BackupError BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED (by the gate) or IO
+ * @throws BackupError USAGE, BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED (by the gate) or IO
  */
 export async function openSource(
   location: string,
   options: OpenOptions = {},
   open: OpenFile = openFile,
 ): Promise<Source> {
-  const scheme = /^(nbds?(?:\+unix)?|https?):\/\//.exec(location)
+  if (isNbdUri(location)) return await openNbd(location, options)
+  const scheme = /^(https?):\/\//.exec(location)
   if (scheme) throw unsupported(location, `${scheme[1]} sources are not supported by this version`)
+  const { connections, timeoutMs } = options
+  if (connections !== undefined) throw only('--connections', 'connections')
+  if (timeoutMs !== undefined) throw only('--timeout', 'a timeout')
   return sourceOf(location, await openChain(location, options, open))
 }
 
-function sourceOf(name: string, { format, layers, files, sparse }: Chain): Source {
+function only(option: string, what: string): BackupError {
+  return usageError(option, `only an NBD source has ${what}`)
+}
+
+function sourceOf(name: string, { format, layers, files, sparse, bitmap }: Chain): Source {
   const pieces = () => splitHoles(readLayers(layers), sparse)
   return {
     name,
     format,
     size: layers[0].size,
     files,
+    bitmap,
     pieces,
+    markedPieces() {
+      if (!bitmap) throw usageError('bitmap', `${name} was opened without one`)
+      return mark(pieces(), bitmap.runs())
+    },
     extents({ detectZeroes: read = false } = {}) {
       const batches = read ? detectZeroes(files, pieces()) : extentBatches(pieces())
       return mergeExtents(alignExtents(batches, SECTOR))

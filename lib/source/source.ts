@@ -24,6 +24,26 @@ export type Piece =
       within: number
     }
 
+/** An export of an NBD server that holds guest bytes of a source, at their guest offsets. */
+export interface SourceExport {
+  /** The URI as messages show it. */
+  readonly path: string
+  /** The URI as libnbd takes it. */
+  readonly uri: string
+  /** Bytes when it was opened. */
+  readonly size: number
+  readonly identity: string
+  /** Connections and requests in flight on each. */
+  readonly connections: number
+  readonly requests: number
+  /** What offsets and lengths of requests must be multiples of, bytes. */
+  readonly blockMin: number
+  /** Most bytes of one request. */
+  readonly blockMax: number
+  /** How long the server may be silent. */
+  readonly timeoutMs: number
+}
+
 /** A file that holds guest bytes of a source. */
 export interface SourceFile {
   /** As messages name it. */
@@ -46,6 +66,18 @@ export function extentOf({ kind, start, length }: Piece): Extent {
   return { start, length, zero: kind === 'zero' || kind === 'hole', hole: kind === 'hole' }
 }
 
+/** A piece and whether the bitmap that a source was opened with has it as written since. */
+export type MarkedPiece = Piece & { dirty: boolean }
+
+/** The dirty bitmap that a source was opened with. */
+export interface SourceBitmap {
+  readonly name: string
+  /** Bytes that one bit stands for; unknown to NBD clients. */
+  readonly granularity?: number
+  /** What a user of the result must know, such as that the bitmap is disabled. */
+  readonly notes: readonly string[]
+}
+
 /** A disk that can be read. Closed by whoever opened it. */
 export interface Source {
   /** As messages name it. */
@@ -53,14 +85,21 @@ export interface Source {
   readonly format: 'raw' | 'qcow2'
   /** Virtual size in bytes, a multiple of 512. */
   readonly size: number
-  /** The files that pieces point into: `Piece.file` is an index here. */
-  readonly files: readonly SourceFile[]
+  /** The files or exports that pieces point into: `Piece.file` is an index here. */
+  readonly files: readonly (SourceFile | SourceExport)[]
+  /** The bitmap that it was opened with. */
+  readonly bitmap?: SourceBitmap
   /**
    * Where every byte from 0 to `size` is: batches of ordered, contiguous pieces, made as they are
    * asked for, each of bounded size.
    * @throws BackupError BAD_IMAGE on the first table entry that cannot be true
    */
   pieces(): AsyncGenerator<readonly Piece[]>
+  /**
+   * The same, each piece being wholly dirty or wholly clean.
+   * REQUIRES: opened with a bitmap.
+   */
+  markedPieces(): AsyncGenerator<readonly MarkedPiece[]>
   /** The same as extents, neighbours with equal flags merged over the whole disk. */
   extents(options?: ExtentsOptions): AsyncGenerator<Extent>
   /** @throws BackupError SOURCE_CHANGED if a file's size is not what it was when opened */

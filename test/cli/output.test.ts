@@ -32,6 +32,28 @@ t.test('a result for people', async (t) => {
   )
 })
 
+t.test('what only an incremental backup has', async (t) => {
+  const text = formatResult({
+    target: 'monday.qcow2',
+    virtualSize: 8 * 2 ** 30,
+    dataBytes: 2 ** 30,
+    zeroBytes: 2 ** 30,
+    unchangedBytes: 6 * 2 ** 30,
+    fileSize: 2 ** 30,
+    allocatedBytes: 2 ** 30,
+    elapsedSeconds: 1,
+    engine: 'io_uring',
+    direct: true,
+    notes: ["bitmap 'a\nb' is disabled"],
+  })
+  t.strictSame(text.split('\n').slice(1), [
+    '  disk 8 GiB: 1 GiB data, 1 GiB zero, 6 GiB unchanged',
+    '  file 1 GiB (1 GiB on disk), 1.00 s, 1 GiB/s',
+    "  note: bitmap 'a\\x0ab' is disabled",
+    '',
+  ])
+})
+
 t.test('extents leave in pieces of bounded size', async (t) => {
   const count = 10_000
   async function* extents(): AsyncGenerator<Extent> {

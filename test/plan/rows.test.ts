@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { type Action, FRESH } from '../../lib/plan/policy.ts'
+import type { Clean } from '../../lib/plan/align.ts'
+import { type Action, FRESH, OVERLAY } from '../../lib/plan/policy.ts'
 import { COLUMNS, packRows, ROW } from '../../lib/plan/rows.ts'
 import type { Piece } from '../../lib/source/source.ts'
 
@@ -12,9 +13,6 @@ function rowsOf(packed: Float64Array): number[][] {
   }
   return rows
 }
-
-/** Every run is recorded, as over a backing file it has to be. */
-const RECORD = { ...FRESH, zero: 'copy', hole: 'copy' } satisfies Record<Piece['kind'], Action>
 
 t.test('each kind of piece', async (t) => {
   const compressed = { file: 3, offset: 700, size: 1024, clusterSize: 4096, within: 512 }
@@ -32,8 +30,27 @@ t.test('each kind of piece', async (t) => {
     [ROW.zstd, 70, 50, 3, 700, 1024, 4096, 512],
     [ROW.skip, 120, 60, 0, 0, 0, 0, 0],
   ])
-  t.strictSame(rowsOf(packRows(pieces, RECORD))[2], [ROW.zero, 30, 40, 0, 0, 0, 0, 0])
-  t.strictSame(rowsOf(packRows(pieces, RECORD))[4], [ROW.zero, 120, 60, 0, 0, 0, 0, 0])
+})
+
+t.test('over a backing file zeroes are recorded, and what is clean is not', async (t) => {
+  const pieces: (Piece | Clean)[] = [
+    { kind: 'clean', start: 0, length: 5 },
+    { kind: 'data', start: 5, length: 10, file: 2, offset: 99 },
+    { kind: 'zero', start: 15, length: 20 },
+    { kind: 'hole', start: 35, length: 1 },
+    { kind: 'clean', start: 36, length: 4 },
+  ]
+  t.strictSame(rowsOf(packRows(pieces, OVERLAY)), [
+    [ROW.skip, 0, 5, 0, 0, 0, 0, 0],
+    [ROW.data, 5, 10, 2, 99, 0, 0, 0],
+    [ROW.zero, 15, 21, 0, 0, 0, 0, 0],
+    [ROW.skip, 36, 4, 0, 0, 0, 0, 0],
+  ])
+})
+
+t.test('what is stored nowhere cannot be copied', async (t) => {
+  const pieces: Piece[] = [{ kind: 'hole', start: 0, length: 1 }]
+  t.throws(() => packRows(pieces, { ...FRESH, hole: 'copy' }), /a hole run cannot be copied/)
 })
 
 t.test('no pieces, no rows', async (t) => {
@@ -87,7 +104,7 @@ const anyPieces = fc
   })
 
 t.test('rows cover the same bytes in order, and lose nothing of a copied piece', async (t) => {
-  const property = fc.property(anyPieces, fc.constantFrom(FRESH, RECORD), (pieces, policy) => {
+  const property = fc.property(anyPieces, fc.constantFrom(FRESH, OVERLAY), (pieces, policy) => {
     const rows = rowsOf(packRows(pieces, policy))
     let at = pieces[0]?.start
     for (const [, start, length] of rows) {
@@ -96,13 +113,18 @@ t.test('rows cover the same bytes in order, and lose nothing of a copied piece',
     }
     const last = pieces.at(-1)
     if (last && at !== last.start + last.length) return false
-    if (rows.some(([kind], i) => kind === ROW.skip && rows[i + 1]?.[0] === ROW.skip)) return false
+    const merged: number[] = [ROW.skip, ROW.zero]
+    if (rows.some(([kind], i) => merged.includes(kind) && rows[i + 1]?.[0] === kind)) return false
 
     const copied = pieces.filter((piece) => policy[piece.kind] === 'copy')
-    const recorded = rows.filter(([kind]) => kind !== ROW.skip)
-    return (
-      recorded.length === copied.length && copied.every((piece, i) => isRow(piece, recorded[i]))
-    )
+    const reads = rows.filter(([kind]) => !merged.includes(kind))
+    if (reads.length !== copied.length) return false
+    if (!copied.every((piece, i) => isRow(piece, reads[i]))) return false
+    const bytes = (kind: number) =>
+      rows.reduce((sum, [one, , length]) => sum + (one === kind ? length : 0), 0)
+    const planned = (action: Action) =>
+      pieces.reduce((sum, { kind, length }) => sum + (policy[kind] === action ? length : 0), 0)
+    return bytes(ROW.zero) === planned('zero') && bytes(ROW.skip) === planned('skip')
   })
   t.doesNotThrow(() => fc.assert(property, { numRuns: 500 }))
 })
@@ -111,7 +133,7 @@ t.test('rows cover the same bytes in order, and lose nothing of a copied piece',
 function isRow(piece: Piece, row: readonly number[]): boolean {
   const whole = { file: 0, offset: 0, size: 0, clusterSize: 0, within: 0, ...piece }
   const { start, length, file, offset, size, clusterSize, within } = whole
-  const kind = 'file' in piece ? ROW[piece.kind] : ROW.zero
-  const columns = [kind, start, length, file, offset, size, clusterSize, within]
+  if (!('file' in piece)) return false
+  const columns = [ROW[piece.kind], start, length, file, offset, size, clusterSize, within]
   return columns.every((number, i) => number === row[i])
 }

@@ -34,7 +34,7 @@ t.test('what is not a disk', async (t) => {
 })
 
 t.test('what cannot be reached yet', async (t) => {
-  for (const scheme of ['nbd', 'nbds', 'nbd+unix', 'nbds+unix', 'http', 'https']) {
+  for (const scheme of ['http', 'https']) {
     const location = `${scheme}://host/disk`
     await t.rejects(openSource(location), {
       code: 'UNSUPPORTED',
@@ -84,4 +84,13 @@ t.test('closing twice is fine, and a failed open leaves nothing open', async (t)
   await empty.close()
   await empty.close()
   t.notMatch(open(), 'top.qcow2')
+})
+
+t.test('what only an NBD source has', async (t) => {
+  const disk = join(t.testdir({ disk: 'x' }), 'disk')
+  const what = (code: string, why: string) => ({ code: 'USAGE', message: `${code}: ${why}` })
+  const connections = what('--connections', 'only an NBD source has connections')
+  await t.rejects(openSource(disk, { connections: 1 }), connections)
+  const timeout = what('--timeout', 'only an NBD source has a timeout')
+  await t.rejects(openSource(disk, { timeoutMs: 1 }), timeout)
 })

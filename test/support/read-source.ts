@@ -24,10 +24,11 @@ export async function contentOf(source: Source): Promise<Buffer> {
   const content = Buffer.alloc(source.size)
   for (const piece of await piecesOf(source)) {
     if (!('file' in piece)) continue
-    const { handle } = source.files[piece.file]
+    const file = source.files[piece.file]
+    if (!('handle' in file)) throw new Error('cannot read exports')
     const length = piece.kind === 'data' ? piece.length : piece.size
     const stored = Buffer.alloc(length)
-    const { bytesRead } = await handle.read(stored, 0, length, piece.offset)
+    const { bytesRead } = await file.handle.read(stored, 0, length, piece.offset)
     if (bytesRead !== length) throw new Error(`a piece reaches past the end of its file`)
     if (piece.kind === 'data') {
       stored.copy(content, piece.start)

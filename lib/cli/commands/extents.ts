@@ -1,6 +1,8 @@
 import type { Command } from 'commander'
-import { BackupError } from '../../errors.ts'
+import { BackupError, usageError } from '../../errors.ts'
 import type { Extent } from '../../extents/extent.ts'
+import { alignMarked, type MarkedExtent, mergeMarked } from '../../extents/marked.ts'
+import { SECTOR_SIZE } from '../../format/qcow2/constants.ts'
 import type { ExtentsOptions, Source } from '../../source/source.ts'
 import { addSourceOptions, openOptions, type SourceFlags } from '../options.ts'
 import { formatExtents, print } from '../output.ts'
@@ -9,22 +11,25 @@ import { interruptible } from '../signals.ts'
 const HELP = `
 Prints [{"start","length","zero","hole"}, …] in bytes: ordered, contiguous, from 0 to the virtual
 size, neighbours with equal flags merged. zero: reads as zero through the whole chain. hole: nothing
-is stored for it.
+is stored for it. With --bitmap [{"start","length","dirty","zero"}, …]. dirty: written since the
+bitmap began.
 
 Examples:
   qcow2-backup extents disk.raw
   qcow2-backup extents /dev/vg/lv --detect-zeroes
-  qcow2-backup extents overlay.qcow2 --allow-path /srv/base`
+  qcow2-backup extents overlay.qcow2 --allow-path /srv/base
+  qcow2-backup extents 'nbd+unix:///disk?socket=/run/nbd' --bitmap sunday`
 
-type ExtentsFlags = SourceFlags & ExtentsOptions
+type ExtentsFlags = SourceFlags & ExtentsOptions & { bitmap?: string }
 
 /** `extents SOURCE`: where a disk holds data, as JSON. */
 export function declare(command: Command): void {
   command
     .description('Prints which parts of a disk hold data, as a JSON array.')
-    .argument('<source>', 'raw or qcow2 file, or block device')
+    .argument('<source>', 'raw or qcow2 file, block device, or NBD export')
   addSourceOptions(command)
   command
+    .option('--bitmap <name>', 'print what a dirty bitmap says, too')
     .option('--detect-zeroes', 'read what is stored, to find zeroes in it')
     .option('--json', 'what is printed in any case')
     .addHelpText('after', HELP)
@@ -34,9 +39,14 @@ export function declare(command: Command): void {
 async function extents(location: string, flags: ExtentsFlags): Promise<void> {
   const { openSource } = await import('../../source/open.ts')
   await interruptible(async (signal) => {
-    const source = await openSource(location, openOptions(flags))
+    const { bitmap } = flags
+    if (bitmap !== undefined && flags.detectZeroes) {
+      throw usageError('--detect-zeroes', 'does not go with --bitmap')
+    }
+    const source = await openSource(location, { ...openOptions(flags), bitmap })
     try {
-      for await (const text of formatExtents(untilAborted(source, flags, signal))) await print(text)
+      const list = bitmap === undefined ? source.extents(flags) : markedExtents(source)
+      for await (const text of formatExtents(untilAborted(list, source, signal))) await print(text)
     } finally {
       await source.close()
     }
@@ -44,12 +54,25 @@ async function extents(location: string, flags: ExtentsFlags): Promise<void> {
 }
 
 async function* untilAborted(
+  extents: AsyncIterable<Extent | MarkedExtent>,
   source: Source,
-  options: ExtentsOptions,
   signal: AbortSignal,
-): AsyncGenerator<Extent> {
-  for await (const extent of source.extents(options)) {
+): AsyncGenerator<Extent | MarkedExtent> {
+  for await (const extent of extents) {
     if (signal.aborted) throw new BackupError('ABORTED', source.name, 'interrupted')
     yield extent
+  }
+}
+
+/** The pieces of a source as extents, in whole sectors. */
+function markedExtents(source: Source): AsyncGenerator<MarkedExtent> {
+  return mergeMarked(alignMarked(markedBatches(source), SECTOR_SIZE))
+}
+
+async function* markedBatches(source: Source): AsyncGenerator<MarkedExtent[]> {
+  for await (const batch of source.markedPieces()) {
+    yield batch.map(({ kind, start, length, dirty }) => {
+      return { start, length, dirty, zero: kind === 'zero' || kind === 'hole' }
+    })
   }
 }

@@ -1,5 +1,4 @@
-import { type Command, Option } from 'commander'
-import { usageError } from '../../errors.ts'
+import type { Command } from 'commander'
 import { runCopy } from '../copy.ts'
 import {
   addCopyOptions,
@@ -10,7 +9,6 @@ import {
   imageOptions,
   openOptions,
   type SourceFlags,
-  wholeNumber,
 } from '../options.ts'
 
 const HELP = `
@@ -19,6 +17,7 @@ What reads as zero takes no room in TARGET. TARGET appears under its name only w
 Examples:
   qcow2-backup full disk.raw backup.qcow2
   qcow2-backup full --compress zstd /dev/vg0/disk backup.qcow2
+  qcow2-backup full 'nbd+unix:///disk?socket=/run/nbd' backup.qcow2
   qcow2-backup full --json --progress json overlay.qcow2 --allow-path /srv/base backup.qcow2`
 
 /** `full SOURCE TARGET`: the whole of a disk into a new qcow2 image. */
@@ -27,27 +26,17 @@ export function declare(command: Command): void {
     .description(
       'Backs up the whole of a disk, with all its backing files, into a new qcow2 image.',
     )
-    .argument('<source>', 'raw or qcow2 file, or block device')
+    .argument('<source>', 'raw or qcow2 file, block device, or NBD export')
     .argument('<target>', 'the qcow2 image to make')
   addSourceOptions(command)
   addImageOptions(command)
   addCopyOptions(command)
-  command
-    .addOption(
-      new Option('--connections <n>', 'connections to an NBD server')
-        .argParser(wholeNumber('--connections'))
-        .hideHelp(),
-    )
-    .addHelpText('after', HELP)
-    .action(full)
+  command.addHelpText('after', HELP).action(full)
 }
 
-type Flags = SourceFlags & ImageFlags & CopyFlags & { connections?: number }
+type Flags = SourceFlags & ImageFlags & CopyFlags
 
 async function full(source: string, target: string, flags: Flags): Promise<void> {
-  if (flags.connections !== undefined && !/^nbds?(\+unix)?:/.test(source)) {
-    throw usageError('--connections', 'only an NBD source has connections')
-  }
   const { fullBackup } = await import('../../backup/full.ts')
   await runCopy(flags, (options) =>
     fullBackup(source, target, { ...openOptions(flags), ...imageOptions(flags), ...options }),

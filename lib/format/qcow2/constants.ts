@@ -47,3 +47,8 @@ export const MAX_REFCOUNT_TABLE_BYTES = 8 * 2 ** 20
 export const MAX_SNAPSHOTS = 65536
 export const MAX_BITMAPS = 65535
 export const MAX_BITMAP_DIRECTORY_BYTES = 1024 * MAX_BITMAPS
+export const MAX_BITMAP_NAME = 1023
+export const MIN_GRANULARITY_BITS = 9
+export const MAX_GRANULARITY_BITS = 31
+/** Bytes of the bits of one bitmap, in whole clusters. */
+export const MAX_BITMAP_BYTES = 512 * 2 ** 20

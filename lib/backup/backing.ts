@@ -1,0 +1,115 @@
+import { realpath, stat } from 'node:fs/promises'
+import { dirname, relative } from 'node:path'
+import { locate } from '../copy/target-check.ts'
+import { BackupError, ioError, usageError } from '../errors.ts'
+import { MAX_BACKING_NAME } from '../format/qcow2/constants.ts'
+import { closeAll, type Format, openChain } from '../source/chain.ts'
+import { type OpenedFile, openFile } from '../source/file.ts'
+import type { Source } from '../source/source.ts'
+import type { OpenOptions } from './types.ts'
+
+/** The previous backup, open with its whole chain, and what an image over it records of it. */
+export interface Backing {
+  /** As given, for messages. */
+  path: string
+  /** The name to record. */
+  name: string
+  format: Format
+  /** Virtual size, bytes. */
+  size: number
+  /** Of the whole chain. */
+  files: readonly OpenedFile[]
+  close(): Promise<void>
+}
+
+/**
+ * Opens a previous backup as the backing file of a target.
+ * @param options its format is qcow2, or what `backingFormat` says: never what its content looks like
+ * @throws BackupError BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED or IO if it or its chain cannot be read;
+ * BAD_TARGET if the target is one of its files or its name cannot be recorded
+ */
+export async function openBacking(
+  path: string,
+  target: string,
+  { allowPaths, backingFormat }: OpenOptions,
+): Promise<Backing> {
+  if (!path) throw usageError('--backing', 'missing; it names the previous backup')
+  const chain = await openChain(path, { allowPaths, backingFormat }, openFile)
+  const { format, files, layers } = chain
+  try {
+    requireFormat(path, format, backingFormat)
+    const location = await locate(target)
+    await requireOther(target, location, path, files)
+    const name = await recordedName(path, target, location)
+    return { path, name, format, size: layers[0].size, files, close: () => closeAll(files) }
+  } catch (error) {
+    await closeAll(files)
+    throw error
+  }
+}
+
+/**
+ * @throws BackupError USAGE if the backup changes with the disk: what it holds would not be what
+ * the disk held when the bitmap began
+ */
+export function requireApart(source: Source, backing: Backing): void {
+  const shared = backing.files.find((file) =>
+    source.files.some(({ identity }) => identity === file.identity),
+  )
+  if (!shared) return
+  const file = shared.path === backing.path ? 'is' : `builds on ${shared.path}, which is`
+  throw usageError('--backing', `${backing.path} ${file} part of the source, and no backup of it`)
+}
+
+function requireFormat(path: string, found: Format, said: Format = 'qcow2'): void {
+  if (found === said) return
+  const why =
+    said === 'raw'
+      ? 'begins like a qcow2 image, but --backing-format says raw'
+      : 'is not in qcow2 format; if it is a raw image, say so with --backing-format raw'
+  throw new BackupError('BAD_IMAGE', path, why)
+}
+
+async function requireOther(
+  target: string,
+  location: string,
+  path: string,
+  files: readonly OpenedFile[],
+): Promise<void> {
+  for (const file of files) {
+    if ((await real(file.path)) !== location) continue
+    const why = file.path === path ? 'is its own backing file' : `is what ${path} builds on`
+    throw new BackupError('BAD_TARGET', target, why)
+  }
+}
+
+/**
+ * The name by which the target finds the backup: relative to its own directory, so that both can be
+ * moved together. Links are followed now: one named `latest` will lead elsewhere tomorrow.
+ */
+async function recordedName(path: string, target: string, location: string): Promise<string> {
+  const absolute = await real(path)
+  const near = plain(relative(dirname(location), absolute))
+  // A device is opened by many names, in whose directories there is nothing.
+  const names = (await isDevice(location)) ? [absolute] : [near, absolute]
+  const name = names.find((one) => Buffer.byteLength(one) <= MAX_BACKING_NAME)
+  if (name !== undefined) return name
+  const why = `the name of ${path} is too long to be recorded, more than ${MAX_BACKING_NAME} bytes`
+  throw new BackupError('BAD_TARGET', target, why)
+}
+
+/** The same path so that QEMU takes no part of it for a protocol. */
+function plain(path: string): string {
+  return /^[^/]*:/.test(path) ? `./${path}` : path
+}
+
+async function isDevice(path: string): Promise<boolean> {
+  const stats = await stat(path).catch(() => undefined)
+  return stats?.isBlockDevice() ?? false
+}
+
+async function real(path: string): Promise<string> {
+  return await realpath(path).catch((error) => {
+    throw ioError(path, error)
+  })
+}

@@ -1,0 +1,26 @@
+import { usageError } from '../errors.ts'
+import { openBacking } from './backing.ts'
+import { copyToNew } from './copy.ts'
+import type { CopyResult, IncrementalOptions } from './types.ts'
+
+/**
+ * Backs up what changed since the previous backup, as a dirty bitmap tells, into a new qcow2 image
+ * over that backup. What was written since and reads as zero now is recorded as zero, unread.
+ * @param source a qcow2 image that holds the bitmap, or an NBD export that offers it
+ * @param target path of the image, mode 0600; it appears there only when complete and synced
+ * @throws BackupError; what stood under the target's name is then as it was
+ */
+export async function incrementalBackup(
+  source: string,
+  target: string,
+  options: IncrementalOptions,
+): Promise<CopyResult> {
+  const { bitmap, backing: previous, ...rest } = options
+  if (!bitmap) throw usageError('--bitmap', 'missing; it names the bitmap that tells what changed')
+  const backing = await openBacking(previous, target, options)
+  try {
+    return await copyToNew(source, target, 'qcow2', { ...rest, bitmap }, backing)
+  } finally {
+    await backing.close()
+  }
+}

@@ -1,0 +1,55 @@
+import type { Command } from 'commander'
+import { runCopy } from '../copy.ts'
+import {
+  addCopyOptions,
+  addImageOptions,
+  addSourceOptions,
+  type CopyFlags,
+  type ImageFlags,
+  imageOptions,
+  openOptions,
+  type SourceFlags,
+} from '../options.ts'
+
+const HELP = `
+SOURCE holds the bitmap: one of its own that is stored in it, or one that the NBD server offers.
+PREVIOUS must hold the disk as it was when the bitmap began. TARGET records where PREVIOUS is,
+relative to its own directory: move them together. TARGET appears only when it is complete.
+
+Examples:
+  qcow2-backup incremental disk.qcow2 monday.qcow2 --bitmap sunday --backing sunday.qcow2
+  qcow2-backup incremental 'nbd+unix:///disk?socket=/run/nbd' monday.qcow2 --bitmap sunday \\
+    --backing sunday.qcow2
+  qcow2-backup restore monday.qcow2 disk.raw`
+
+/** `incremental SOURCE TARGET --bitmap NAME --backing PREVIOUS`: what changed since PREVIOUS. */
+export function declare(command: Command): void {
+  command
+    .description(
+      'Backs up what changed since the previous backup into a new qcow2 image over that backup.',
+    )
+    .argument('<source>', 'qcow2 file, or NBD export')
+    .argument('<target>', 'the qcow2 image to make')
+    .option('--bitmap <name>', 'the dirty bitmap that tells what changed')
+    .option('--backing <previous>', 'the previous backup: qcow2, or what --backing-format says')
+  addSourceOptions(command)
+  addImageOptions(command)
+  addCopyOptions(command)
+  command.addHelpText('after', HELP).action(incremental)
+}
+
+type Flags = SourceFlags & ImageFlags & CopyFlags & { bitmap?: string; backing?: string }
+
+async function incremental(source: string, target: string, flags: Flags): Promise<void> {
+  const { incrementalBackup } = await import('../../backup/incremental.ts')
+  const { bitmap = '', backing = '' } = flags
+  await runCopy(flags, (options) =>
+    incrementalBackup(source, target, {
+      ...openOptions(flags),
+      ...imageOptions(flags),
+      ...options,
+      bitmap,
+      backing,
+    }),
+  )
+}

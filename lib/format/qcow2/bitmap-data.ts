@@ -1,0 +1,112 @@
+import { type ImageFile, readAt } from '../read.ts'
+import type { Bitmap } from './bitmaps.ts'
+import { BitRuns, type DirtyRun } from './bits.ts'
+import { badImage, hex, quoted } from './fields.ts'
+import type { Qcow2Header } from './header.ts'
+
+/** Neighbouring clusters of bits: at `offset` of the image, or all alike and not stored. */
+interface Stretch {
+  /** Bytes of bits. */
+  length: number
+  /** Bytes; undefined if every bit is `ones`. */
+  offset?: number
+  ones: boolean
+}
+
+/** Bytes of a table, and of bits, that are read at a time. */
+const PART = 64 * 1024
+/** Bytes of bits that are decoded at a time: at most 16384 runs. */
+const STEP = 2048
+/** Runs per batch, about. */
+const BATCH = 8192
+
+/** Bits 9 to 55 of an entry, in its halves: the offset of a cluster. Bit 0: all ones, if that is 0. */
+const OFFSET_HIGH = 0x00ffffff
+const OFFSET_LOW = 0xfffffe00
+const ALL_ONES = 1
+
+/** Entries that the table of a bitmap has for a disk of this size. */
+export function bitmapTableSize(
+  { virtualSize, clusterSize }: Pick<Qcow2Header, 'virtualSize' | 'clusterSize'>,
+  { granularityBits }: Pick<Bitmap, 'granularityBits'>,
+): number {
+  const bits = Math.ceil(virtualSize / 2 ** granularityBits)
+  return Math.ceil(Math.ceil(bits / 8) / clusterSize)
+}
+
+/**
+ * What a bitmap says of the disk: batches of ordered, contiguous runs from 0 to the virtual size,
+ * neighbours differ. Table and bits are read as they are asked for, a part at a time.
+ * REQUIRES: `tableSize` is `bitmapTableSize`.
+ * @throws BackupError BAD_IMAGE for a table entry that cannot be true, IO
+ */
+export async function* bitmapRuns(
+  file: ImageFile,
+  header: Pick<Qcow2Header, 'virtualSize' | 'clusterSize'>,
+  bitmap: Bitmap,
+): AsyncGenerator<readonly DirtyRun[]> {
+  const runs = new BitRuns(2 ** bitmap.granularityBits, header.virtualSize)
+  for await (const { offset, length, ones } of stretches(file, header.clusterSize, bitmap)) {
+    if (offset === undefined) {
+      runs.addSame(ones, length * 8)
+      continue
+    }
+    for (let done = 0; done < length; done += PART) {
+      const bytes = await readAt(file, offset + done, Math.min(PART, length - done))
+      for (let at = 0; at < bytes.length; at += STEP) {
+        runs.addBits(bytes.subarray(at, at + STEP))
+        if (runs.ready >= BATCH) yield runs.take()
+      }
+    }
+  }
+  const last = runs.end()
+  if (last.length > 0) yield last
+}
+
+/** The bits of a bitmap in order. */
+async function* stretches(
+  file: ImageFile,
+  clusterSize: number,
+  bitmap: Bitmap,
+): AsyncGenerator<Stretch> {
+  const bytes = bitmap.tableSize * 8
+  // Nothing that is missing may count as clean.
+  if (bitmap.tableOffset + bytes > file.size) {
+    throw badImage(
+      file.path,
+      `the table of bitmap ${quoted(bitmap.name)} is past the end of the file`,
+    )
+  }
+  for (let done = 0; done < bytes; done += PART) {
+    const part = await readAt(file, bitmap.tableOffset + done, Math.min(PART, bytes - done))
+    yield* decodePart(part, file, clusterSize, bitmap)
+  }
+}
+
+function decodePart(
+  part: Buffer,
+  file: ImageFile,
+  clusterSize: number,
+  { name }: Bitmap,
+): Stretch[] {
+  const stretches: Stretch[] = []
+  for (let at = 0; at < part.length; at += 8) {
+    const high = part.readUInt32BE(at)
+    const low = part.readUInt32BE(at + 4)
+    const start = (high & OFFSET_HIGH) * 2 ** 32 + ((low & OFFSET_LOW) >>> 0)
+    const ones = (low & ALL_ONES) !== 0
+    const bad = (why: string) =>
+      badImage(file.path, `bitmap ${quoted(name)}: data cluster at ${hex(start)} ${why}`)
+    const unknown = (high & ~OFFSET_HIGH) !== 0 || (low & ~OFFSET_LOW & ~ALL_ONES) !== 0
+    if (unknown || (ones && start !== 0)) throw bad('has unknown flags')
+    if (start % clusterSize !== 0) throw bad('is unaligned')
+    if (start !== 0 && start + clusterSize > file.size) throw bad('is past the end of the file')
+
+    const offset = start === 0 ? undefined : start
+    const last = stretches[stretches.length - 1]
+    const next = last?.offset === undefined ? undefined : last.offset + last.length
+    if (last && last.ones === ones && next === offset) last.length += clusterSize
+    else stretches.push({ length: clusterSize, offset, ones })
+  }
+  return stretches
+}

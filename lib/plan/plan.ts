@@ -1,0 +1,24 @@
+import type { Source } from '../source/source.ts'
+import { alignDirty } from './align.ts'
+import { FRESH, OVERLAY } from './policy.ts'
+import { packRows } from './rows.ts'
+
+/** The plan of a copy into a target without a backing file: rows for the whole disk, in batches. */
+export async function* planFresh(source: Source): AsyncGenerator<Float64Array> {
+  for await (const pieces of source.pieces()) yield packRows(pieces, FRESH)
+}
+
+/**
+ * The plan of a copy of what changed into a target over the previous backup.
+ * REQUIRES: the source was opened with a bitmap.
+ * @param clusterSize of the target, bytes
+ * @param backingSize virtual size of the previous backup, bytes
+ */
+export async function* planOverlay(
+  source: Source,
+  clusterSize: number,
+  backingSize: number,
+): AsyncGenerator<Float64Array> {
+  const pieces = alignDirty(source.markedPieces(), clusterSize, backingSize)
+  for await (const batch of pieces) yield packRows(batch, OVERLAY)
+}

@@ -1,0 +1,143 @@
+import { BackupError } from '../errors.ts'
+import { coveredBytes, intersect, type StatusRuns } from '../extents/intersect.ts'
+import { BATCH } from './layer.ts'
+import type { MarkedPiece, SourceExport } from './source.ts'
+
+/** Flags of the contexts (NBD protocol, "Metadata querying"; QEMU's docs/interop/nbd.txt). */
+const ZERO_FLAG = 2
+const HOLE_FLAG = 1
+const DIRTY_FLAG = 1
+
+/**
+ * Bytes asked about at a time, the most that a request of 32 bits can hold with any alignment. An
+ * answer takes the server's time mostly by the number of its runs, and it stops when there are many.
+ */
+const STEP = 2 ** 31
+
+/** The export that is asked, and what offsets of requests must be multiples of. */
+export type AskedExport = Pick<SourceExport, 'path' | 'blockMin'>
+
+/** Asks for the status of a range: the runs of some contexts from `start` on. */
+export type AskStatus = (start: number, length: number) => Promise<StatusRuns[]>
+
+/** What is known of a stretch of an export; the runs may end behind it. */
+export interface StatusWindow {
+  start: number
+  end: number
+  /** Of base:allocation. */
+  allocation: StatusRuns
+  /** Of the dirty bitmap. */
+  dirty: StatusRuns
+}
+
+/** A stretch in which every context that was asked for is known. */
+export interface Answer {
+  start: number
+  end: number
+  contexts: StatusRuns[]
+}
+
+/** Runs of a context that says the same everywhere. */
+export function sameRuns(length: number, flags: number): StatusRuns {
+  return Float64Array.of(length, flags)
+}
+
+/**
+ * Asks about a range piece by piece, the next one while the last is being used. Each answer counts
+ * as far as all its contexts go; the rest is asked again.
+ * @throws BackupError IO if an answer says nothing; whatever `ask` throws
+ */
+export async function* statusAnswers(
+  { path, blockMin }: AskedExport,
+  ask: AskStatus,
+  from: number,
+  to: number,
+): AsyncGenerator<Answer> {
+  const askFrom = (start: number) => {
+    const answer = ask(start, Math.min(STEP, to - start))
+    // Nobody may ever wait for it.
+    answer.catch(() => undefined)
+    return answer
+  }
+  if (from >= to) return
+  let asked = askFrom(from)
+  for (let start = from; start < to; ) {
+    const contexts = await asked
+    const known = start + Math.min(...contexts.map(coveredBytes))
+    // Servers are not all as strict with their answers as with what they are asked.
+    const end = known >= to ? to : known - (known % blockMin)
+    if (!(end > start)) {
+      const why = `the server's answer about the bytes at ${start} is empty`
+      throw new BackupError('IO', path, why)
+    }
+    if (end < to) asked = askFrom(end)
+    yield { start, end, contexts }
+    start = end
+  }
+}
+
+/**
+ * Asks about a bitmap first, and about allocation only inside what is dirty; what is clean counts
+ * as data. For exports that can say nothing of clean ranges, and cannot be read there either.
+ * @param allocation undefined if the server does not have base:allocation: all is data then
+ */
+export async function* statusOfDirty(
+  asked: AskedExport,
+  bitmap: AskStatus,
+  allocation: AskStatus | undefined,
+  from: number,
+  to: number,
+): AsyncGenerator<StatusWindow> {
+  for await (const answer of statusAnswers(asked, bitmap, from, to)) {
+    const { start, end } = answer
+    const [dirty] = answer.contexts
+    const found: number[] = []
+    let at = start
+    for (const run of intersect(dirty, sameRuns(end - start, 0))) {
+      if ((run.first & DIRTY_FLAG) === 0 || !allocation) {
+        found.push(run.length, 0)
+      } else {
+        for await (const inner of statusAnswers(asked, allocation, at, at + run.length)) {
+          const known = sameRuns(inner.end - inner.start, 0)
+          for (const { length, first } of intersect(inner.contexts[0], known)) {
+            found.push(length, first)
+          }
+        }
+      }
+      at += run.length
+    }
+    yield { start, end, allocation: Float64Array.from(found), dirty }
+  }
+}
+
+/**
+ * The pieces of a window, in batches, neighbours of equal kind joined. Only ZERO says that bytes
+ * read as zero: QEMU flags data of a backing file as HOLE where it exports a snapshot.
+ * @param file index in `Source.files` of the export
+ */
+export function* piecesOf(window: StatusWindow, file: number): Generator<readonly MarkedPiece[]> {
+  let out: MarkedPiece[] = []
+  let last: MarkedPiece | undefined
+  let start = window.start
+  for (const { length: overlap, first, second } of intersect(window.allocation, window.dirty)) {
+    const length = Math.min(overlap, window.end - start)
+    if (length <= 0) break
+    const dirty = (second & DIRTY_FLAG) !== 0
+    const kind = (first & ZERO_FLAG) === 0 ? 'data' : (first & HOLE_FLAG) === 0 ? 'zero' : 'hole'
+    if (last?.kind === kind && last.dirty === dirty) {
+      last.length += length
+    } else {
+      if (out.length >= BATCH) {
+        yield out
+        out = []
+      }
+      last =
+        kind === 'data'
+          ? { kind, start, length, file, offset: start, dirty }
+          : { kind, start, length, dirty }
+      out.push(last)
+    }
+    start += length
+  }
+  if (out.length > 0) yield out
+}

@@ -1,0 +1,156 @@
+import { open } from 'node:fs/promises'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { decodeBitmapDirectory, readBitmaps } from '../../../lib/format/qcow2/bitmaps.ts'
+import { readHeader } from '../../../lib/format/qcow2/image.ts'
+import { peek64, poke, sizeOf } from '../../support/patch.ts'
+import { qemuImg } from '../../support/qemu.ts'
+
+/** Opens an image and reads its bitmaps. */
+async function bitmapsOf(path: string) {
+  const handle = await open(path)
+  try {
+    const file = { path, handle, size: sizeOf(path) }
+    return await readBitmaps(file, await readHeader(file))
+  } finally {
+    await handle.close()
+  }
+}
+
+t.test('the bitmaps of an image as QEMU made them', async (t) => {
+  const image = join(t.testdir(), 'disk.qcow2')
+  qemuImg('create', '-q', '-f', 'qcow2', '-o', 'cluster_size=4k', image, '1G')
+  t.strictSame(await bitmapsOf(image), [])
+  qemuImg('bitmap', '--add', '-g', '512', image, 'fine')
+  qemuImg('bitmap', '--add', '-g', '2G', '--disable', image, 'grosso modo, naïf')
+  t.match(await bitmapsOf(image), [
+    { name: 'fine', granularityBits: 9, inUse: false, auto: true, tableSize: 64 },
+    {
+      ...{ name: 'grosso modo, naïf', granularityBits: 31, inUse: false, auto: false },
+      tableSize: 1,
+    },
+  ])
+})
+
+t.test('more bitmaps than a cluster has room for', async (t) => {
+  const image = join(t.testdir(), 'disk.qcow2')
+  qemuImg('create', '-q', '-f', 'qcow2', '-o', 'cluster_size=512', image, '1M')
+  const names = Array.from({ length: 30 }, (_, i) => `bitmap-${i}-${'x'.repeat(i)}`)
+  for (const name of names) qemuImg('bitmap', '--add', image, name)
+  const found = await bitmapsOf(image)
+  t.strictSame(
+    found.map(({ name }) => name),
+    names,
+  )
+})
+
+interface Fields {
+  tableOffset?: bigint
+  tableSize?: number
+  flags?: number
+  type?: number
+  granularityBits?: number
+  nameSize?: number
+  extraDataSize?: number
+  name?: string
+}
+
+/** A directory entry; sound but for the fields given. */
+function entry(fields: Fields = {}): Buffer {
+  const { name = 'b0' } = fields
+  const extra = fields.extraDataSize ?? 0
+  const bytes = Buffer.alloc(
+    Math.ceil((24 + Math.min(extra, 64) + Buffer.byteLength(name)) / 8) * 8,
+  )
+  bytes.writeBigUInt64BE(fields.tableOffset ?? 0x50000n, 0)
+  bytes.writeUInt32BE(fields.tableSize ?? 1, 8)
+  bytes.writeUInt32BE(fields.flags ?? 2, 12)
+  bytes[16] = fields.type ?? 1
+  bytes[17] = fields.granularityBits ?? 16
+  bytes.writeUInt16BE(fields.nameSize ?? Buffer.byteLength(name), 18)
+  bytes.writeUInt32BE(extra, 20)
+  bytes.write(name, 24 + Math.min(extra, 64))
+  return bytes
+}
+
+function decode(entries: Buffer[], count = entries.length) {
+  return decodeBitmapDirectory(Buffer.concat(entries), { count }, { clusterSize: 65536 }, 'disk')
+}
+
+t.test('what QEMU accepts, we do', async (t) => {
+  t.match(
+    decode([entry(), entry({ name: '', flags: 1 }), entry({ name: 'long enough to be padded' })]),
+    [
+      { name: 'b0', auto: true, inUse: false },
+      { name: '', auto: false, inUse: true },
+      { name: 'long enough to be padded' },
+    ],
+  )
+  t.match(decode([entry({ name: 'x'.repeat(1023), tableSize: 8192 })]), [{ tableSize: 8192 }])
+  t.strictSame(decode([]), [])
+})
+
+t.test('entries that cannot be true', async (t) => {
+  const cases: [string, Fields][] = [
+    ["bitmap 'b0': its table is empty", { tableSize: 0 }],
+    ["bitmap 'b0': its table is too large", { tableSize: 8193 }],
+    ["bitmap 'b0': its table is too large", { tableSize: 0xffffffff }],
+    ["bitmap 'b0': table offset invalid", { tableOffset: 0n }],
+    ["bitmap 'b0': table offset invalid", { tableOffset: 0x50200n }],
+    ['bitmap table offset 18446744073709486080 is too large', { tableOffset: 2n ** 64n - 65536n }],
+    ["bitmap 'b0': a granularity of 2^8 bytes", { granularityBits: 8 }],
+    ["bitmap 'b0': a granularity of 2^32 bytes", { granularityBits: 32 }],
+    ["bitmap 'b0': unknown flags 0xa", { flags: 10 }],
+    ["bitmap 'b0': unknown flags 0x80000000", { flags: 0x80000000 }],
+    ['the name of a bitmap is too long', { name: 'x'.repeat(1024) }],
+    ['the bitmap directory ends inside an entry', { nameSize: 20 }],
+    ['the bitmap directory ends inside an entry', { extraDataSize: 0xffffffff }],
+  ]
+  for (const [why, fields] of cases) {
+    t.throws(() => decode([entry(fields)]), { code: 'BAD_IMAGE', what: 'disk', why })
+  }
+  const extra = { code: 'UNSUPPORTED', why: "bitmap 'b0' has extra data" }
+  t.throws(() => decode([entry({ extraDataSize: 8 })]), extra)
+  t.throws(() => decode([entry({ flags: 4 })]), extra)
+  const type = { code: 'UNSUPPORTED', why: "bitmap 'b0' is of unknown type 2" }
+  t.throws(() => decode([entry({ type: 2 })]), type)
+})
+
+t.test('directories that cannot be true', async (t) => {
+  const bad = (why: string) => ({ code: 'BAD_IMAGE', what: 'disk', why })
+  t.throws(() => decode([entry()], 2), bad('has 1 bitmaps, where its header says 2'))
+  t.throws(
+    () => decode([entry(), entry({ name: 'b1' })], 1),
+    bad('has 2 bitmaps, where its header says 1'),
+  )
+  t.throws(() => decode([entry(), entry()]), bad("has two bitmaps 'b0'"))
+  const cut = bad('the bitmap directory ends inside an entry')
+  t.throws(() => decode([entry(), Buffer.alloc(8)]), cut)
+  t.throws(() => decode([entry({ name: 'a name' }).subarray(0, 24)]), cut)
+})
+
+/** Where the bitmaps extension of a fresh image is, from its type on. */
+function extensionAt(t: Test, image: string): number {
+  for (let at = 112; at < 4096; at += 8) {
+    if (peek64(image, at) === 0x2385287500000018n) return at
+  }
+  t.fail('no bitmaps extension')
+  return 0
+}
+
+t.test('a directory outside of the file', async (t) => {
+  const image = join(t.testdir(), 'disk.qcow2')
+  qemuImg('create', '-q', '-f', 'qcow2', image, '1M')
+  qemuImg('bitmap', '--add', image, 'b0')
+  const at = extensionAt(t, image)
+  const why = 'the bitmap directory lies outside of the file'
+  for (const [offset, size] of [
+    [1n << 40n, 32n],
+    [0n, 32n],
+    [peek64(image, at + 24), 60n * 2n ** 20n],
+  ]) {
+    poke(image, at + 16, size)
+    poke(image, at + 24, offset)
+    await t.rejects(bitmapsOf(image), { code: 'BAD_IMAGE', what: image, why })
+  }
+})

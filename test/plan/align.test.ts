@@ -1,0 +1,99 @@
+import fc from 'fast-check'
+import t from 'tap'
+import { alignDirty, type Clean } from '../../lib/plan/align.ts'
+import type { MarkedPiece, Piece } from '../../lib/source/source.ts'
+import { batched, bytesOf, contiguousPieces } from '../support/pieces.ts'
+
+async function collect(
+  pieces: readonly MarkedPiece[],
+  clusterSize: number,
+  backingSize: number,
+  batch = 100,
+): Promise<(Piece | Clean)[]> {
+  const all: (Piece | Clean)[] = []
+  const batches = alignDirty(batched(pieces, batch), clusterSize, backingSize)
+  for await (const one of batches) all.push(...one)
+  return all
+}
+
+/** Pieces in short: each letter is a byte, upper case if dirty. d data, z zero. */
+function marked(text: string): MarkedPiece[] {
+  return (text.match(/(.)\1*/g) ?? []).reduce<MarkedPiece[]>((pieces, run) => {
+    const start = pieces.reduce((sum, { length }) => sum + length, 0)
+    const dirty = run === run.toUpperCase()
+    const length = run.length
+    const piece: MarkedPiece =
+      run[0].toLowerCase() === 'd'
+        ? { kind: 'data', start, length, file: 0, offset: 1000 + start, dirty }
+        : { kind: 'zero', start, length, dirty }
+    pieces.push(piece)
+    return pieces
+  }, [])
+}
+
+/** What became of each byte: d data, z zero, `-` clean. */
+async function aligned(text: string, clusterSize: number, backingSize = 1000): Promise<string> {
+  const out = await collect(marked(text), clusterSize, backingSize)
+  const letters = { data: 'd', zero: 'z', clean: '-' } as Record<string, string>
+  return out.map(({ kind, length }) => letters[kind].repeat(length)).join('')
+}
+
+t.test('a cluster with any dirty byte is wholly dirty', async (t) => {
+  t.equal(await aligned('dddd dddd'.replace(' ', ''), 4), '--------')
+  t.equal(await aligned('dDddddzz', 4), 'dddd----')
+  t.equal(await aligned('dddDzzzz', 4), 'dddd----')
+  t.equal(await aligned('ddddZzzd', 4), '----zzzd', 'filled with what is really there')
+  t.equal(await aligned('zzDDDDzzdddd', 4), 'zzddddzz----')
+  t.equal(await aligned('dZddddDddddd', 4), 'dzddd' + 'ddd----')
+  t.equal(await aligned('ddddDDDDdddd', 4), '----dddd----', 'no more than that')
+})
+
+t.test('the last cluster may be cut short', async (t) => {
+  t.equal(await aligned('dddddd', 4), '------')
+  t.equal(await aligned('dddddD', 4), '----dd')
+  t.equal(await aligned('dD', 4), 'dd')
+})
+
+t.test('a disk that grew: all past the end of the backing file is dirty', async (t) => {
+  t.equal(await aligned('dddddddddddd', 4, 8), '--------dddd')
+  t.equal(await aligned('dddddddzzzzz', 4, 8), '-------' + '-' + 'zzzz')
+  t.equal(await aligned('dddddddddddd', 4, 5), '----dddddddd', 'and the cluster that it ends in')
+  t.equal(await aligned('dddddddddddd', 4, 0), 'dddddddddddd')
+  t.equal(await aligned('dddddddddddd', 4, 12), '------------')
+})
+
+t.test('against a model of every byte', async (t) => {
+  const property = fc.asyncProperty(
+    contiguousPieces,
+    fc.array(fc.boolean(), { minLength: 20, maxLength: 20 }),
+    fc.constantFrom(1, 2, 8, 16, 64),
+    fc.nat(450),
+    fc.integer({ min: 1, max: 5 }),
+    async (pieces, flags, clusterSize, backingSize, batch) => {
+      const source = pieces.map((piece, i): MarkedPiece => ({ ...piece, dirty: flags[i] }))
+      const dirty = source.flatMap((one) => Array.from({ length: one.length }, () => one.dirty))
+      const clusterDirty = (at: number) => {
+        const first = Math.floor(at / clusterSize) * clusterSize
+        const cluster = dirty.slice(first, first + clusterSize)
+        return cluster.some((one, i) => one || first + i >= backingSize)
+      }
+      const expected = bytesOf(source).map((byte, at) => (clusterDirty(at) ? byte : `${at} clean`))
+      t.strictSame(bytesOf(await collect(source, clusterSize, backingSize, batch)), expected)
+    },
+  )
+  await fc.assert(property, { numRuns: 300 })
+})
+
+t.test('little is held back, whatever the clusters', async (t) => {
+  const pieces = Array.from({ length: 40_000 }, (_, i): MarkedPiece => {
+    return { kind: i % 2 ? 'zero' : 'hole', start: i * 512, length: 512, dirty: false }
+  })
+  let done = 0
+  const batches = alignDirty(batched(pieces, 5000), 2 ** 21, 2 ** 40)
+  for await (const batch of batches) {
+    t.equal(batch.length, 1, 'clean neighbours are one')
+    t.equal(batch[0].start, done)
+    done += batch[0].length
+  }
+  t.equal(done, 40_000 * 512)
+})
