@@ -25,7 +25,8 @@ export async function copyToNew(
     const job = jobOptions(format, source.size, options)
     const target = await openTarget(to, { force: options.force, sources: source.files })
     try {
-      if (target.isDevice && format === 'raw') checkRoom(source, target)
+      const room = target.isDevice ? native().deviceSize(target.handle.fd) : undefined
+      if (room !== undefined && format === 'raw') checkRoom(source, target, room)
       const counters = await copyDisk(source, target, job)
       await source.checkUnchanged()
       await target.publish()
@@ -33,7 +34,7 @@ export async function copyToNew(
         target: to,
         virtualSize: source.size,
         ...counters,
-        ...(await sizes(to)),
+        ...(room === undefined ? await sizes(to) : { fileSize: room, allocatedBytes: room }),
         elapsedSeconds: (performance.now() - started) / 1000,
       }
     } finally {
@@ -45,8 +46,7 @@ export async function copyToNew(
 }
 
 /** A device cannot grow: better said before hours of copying than after. */
-function checkRoom(source: Source, target: Target): void {
-  const room = native().deviceSize(target.handle.fd)
+function checkRoom(source: Source, target: Target, room: number): void {
   if (room >= source.size) return
   throw new BackupError(
     'BAD_TARGET',

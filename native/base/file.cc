@@ -33,7 +33,9 @@ unsigned direct_alignment(int fd) {
 #ifdef STATX_DIOALIGN
   struct statx info;
   if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &info) == 0 &&
-      (info.stx_mask & STATX_DIOALIGN) && info.stx_dio_offset_align != 0) {
+      (info.stx_mask & STATX_DIOALIGN)) {
+    // What opens with O_DIRECT and has none is buffered, or refuses the transfers.
+    if (info.stx_dio_offset_align == 0) return 0;
     return std::max({info.stx_dio_offset_align, info.stx_dio_mem_align, 512u});
   }
 #endif
@@ -51,7 +53,8 @@ File::File(int fd, bool write, Direct direct, uint64_t unit) {
     fd_ = reopen(fd, flags | O_DIRECT);
     if (fd_ >= 0) {
       alignment_ = direct_alignment(fd_);
-      if (alignment_ <= kPage && unit % alignment_ == 0) return;
+      bool fits = alignment_ != 0 && alignment_ <= kPage && unit % alignment_ == 0;
+      if (fits) return;
       close(fd_);
       alignment_ = 1;
     }

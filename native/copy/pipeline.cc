@@ -15,7 +15,8 @@ namespace qb {
 
 namespace {
 
-// One read. Reading a disk with O_DIRECT gains nothing beyond this, and memory is requests times it.
+// One read: large enough that requests cost nothing beside their bytes, and memory is requests
+// times it.
 constexpr uint64_t kStepBytes = 1 << 20;
 
 // Writes that may be with the kernel besides the reads. Memory bounds them long before.
@@ -97,9 +98,13 @@ void Pipeline::copy() {
 void Pipeline::turn() {
   bool limited = job_.spec_.rate_limit > 0 && next_read_ > Engine::Clock::now() + kBurst;
   auto deadline = limited ? std::optional(next_read_ - kBurst) : std::nullopt;
-  done_.clear();
   queue_.reap(done_, true, deadline);
-  for (Transfer* transfer : std::exchange(done_, {})) handle(transfer);
+  while (!done_.empty()) {
+    // Taken out first: what a failure leaves in there is for let_go().
+    Transfer* transfer = done_.back();
+    done_.pop_back();
+    handle(transfer);
+  }
   collect_prepared();
 }
 
@@ -111,9 +116,8 @@ void Pipeline::handle(Transfer* transfer) {
   Chunk* chunk = reader_.complete(transfer);
   if (!chunk) return;
   reading_--;
-  bool heavy = job_.spec_.compress ||
-               std::any_of(chunk->step.rows.begin(), chunk->step.rows.end(),
-                           [](const Row& row) { return row.compressed(); });
+  bool heavy = job_.spec_.compress || std::any_of(chunk->step.rows.begin(), chunk->step.rows.end(),
+                                                  [](const Row& row) { return row.compressed(); });
   if (heavy) {
     prepare_on_worker(*chunk);
   } else {
@@ -298,16 +302,15 @@ void Pipeline::drain() {
 
 // After a failure: no buffer may be freed before the kernel is done with it.
 void Pipeline::let_go() {
-  while (queue_.in_flight() > 0) {
-    done_.clear();
-    queue_.reap(done_, true);
-    for (Transfer* transfer : done_) {
+  while (!done_.empty() || queue_.in_flight() > 0) {
+    for (Transfer* transfer : std::exchange(done_, {})) {
       try {
         if (transfer->op == Op::kWrite) gather_.complete(transfer);
       } catch (const Error&) {
         // The first failure is the one that is told.
       }
     }
+    if (queue_.in_flight() > 0) queue_.reap(done_, true);
   }
 }
 

@@ -76,7 +76,7 @@ class Qcow2Writer : public DiskWriter {
   uint64_t next_ = 0;                  // guest cluster that comes next
   BufferRef table_;                    // the L2 table of next_, once it has an entry
   uint64_t zero_entries_ = 0;          // entries of table_ that are only a zero flag
-  uint64_t l1_offset_ = 0;               // stays 0 for an empty disk, as qemu-img's
+  uint64_t l1_offset_ = 0;             // stays 0 for an empty disk, as qemu-img's
   uint64_t file_length_ = 0;
 };
 

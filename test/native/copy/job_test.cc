@@ -153,7 +153,8 @@ TEST_CASE("CopyJob: 64 Ki rows of 512 bytes each") {
   for (uint64_t i = 0; i < kRows; i++) {
     auto got = file.begin() + static_cast<ptrdiff_t>(i * 512);
     auto want = content.begin() + static_cast<ptrdiff_t>(rows[i].offset);
-    bool same = i % 3 == 2 ? std::count(got, got + 512, 0) == 512 : std::equal(got, got + 512, want);
+    bool same =
+        i % 3 == 2 ? std::count(got, got + 512, 0) == 512 : std::equal(got, got + 512, want);
     wrong += same ? 0 : 1;
   }
   CHECK(wrong == 0);
@@ -272,4 +273,26 @@ TEST_CASE("CopyJob: the plan may come slower than it is copied") {
   }
   CHECK(copy.finish().complete);
   check_target(target, plan, spec);
+}
+
+TEST_CASE("CopyJob: what is copied reaches the file while the rest of the plan is waited for") {
+  const TempFile source, target;
+  Bytes content = random_bytes(256 << 10, 10);
+  source.write(0, content);
+  CopySpec spec;
+  spec.sources = {{source.fd(), content.size()}};
+  spec.target_fd = target.fd();
+  spec.image.size = 512 << 10;
+  spec.memory = 64 << 20;
+  Copy copy(spec);
+  copy.start();
+  // The zeroes tell that the data before them are complete.
+  copy.push({row(RowKind::kData, 0, 256 << 10), row(RowKind::kZero, 256 << 10, 128 << 10)}, 2);
+  auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+  while (target.read(65536, content.size()) != content) {
+    REQUIRE(std::chrono::steady_clock::now() < deadline);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  copy.push({row(RowKind::kZero, 384 << 10, 128 << 10)}, 1);
+  CHECK(copy.finish().complete);
 }
