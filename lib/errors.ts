@@ -75,7 +75,6 @@ const REASONS: Record<string, string> = {
 export function ioError(what: string, error: unknown): BackupError {
   if (error instanceof BackupError) return error
   const errno = (error as NodeJS.ErrnoException)?.code
-  const why =
-    (errno && REASONS[errno]) ?? (error instanceof Error ? error.message : String(error))
+  const why = (errno && REASONS[errno]) ?? (error instanceof Error ? error.message : String(error))
   return new BackupError('IO', what, why, { cause: error, errno })
 }

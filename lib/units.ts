@@ -1,6 +1,13 @@
 import { usageError } from './errors.ts'
 
-const UNITS: Record<string, number> = { '': 1, B: 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 }
+const UNITS: Record<string, number> = {
+  '': 1,
+  B: 1,
+  K: 2 ** 10,
+  M: 2 ** 20,
+  G: 2 ** 30,
+  T: 2 ** 40,
+}
 
 /**
  * Reads a size as people write it: `64K`, `1M`, `2G`, `1T` (powers of 1024) or bytes.

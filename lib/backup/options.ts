@@ -1,5 +1,5 @@
-import { usageError } from '../errors.ts'
 import type { JobOptions } from '../copy/job.ts'
+import { usageError } from '../errors.ts'
 import { formatSize } from '../units.ts'
 import type { CopyOptions, ImageOptions } from './types.ts'
 

@@ -1,5 +1,5 @@
-import { type FileHandle, open, stat } from 'node:fs/promises'
 import type { BigIntStats } from 'node:fs'
+import { type FileHandle, open, stat } from 'node:fs/promises'
 import { BackupError, ioError } from '../errors.ts'
 import { native } from '../native.ts'
 import type { SourceFile } from './source.ts'

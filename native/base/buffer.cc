@@ -20,15 +20,17 @@ int class_of(size_t size) {
 
 }  // namespace
 
-// Not from the heap: there, buffers of many sizes leave gaps that are never given back (measured: 70
-// MB above the budget).
+// Not from the heap: there, buffers of many sizes leave gaps that are never given back (measured:
+// 70 MB above the budget).
 Buffer::Buffer(size_t size) : size_(size) {
   void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   data_ = static_cast<uint8_t*>(memory);
 }
 
-Buffer::~Buffer() { munmap(data_, size_); }
+Buffer::~Buffer() {
+  munmap(data_, size_);
+}
 
 BufferRef BufferPool::get(size_t size) {
   int size_class = class_of(size);

@@ -24,9 +24,15 @@ inline void put_be64(uint8_t* at, uint64_t value) {
   memcpy(at, &value, sizeof value);
 }
 
-inline uint64_t round_down(uint64_t n, uint64_t unit) { return n / unit * unit; }
+inline uint64_t round_down(uint64_t n, uint64_t unit) {
+  return n / unit * unit;
+}
 // Of any `n`, also one that n + unit would overflow.
-inline uint64_t div_up(uint64_t n, uint64_t unit) { return n / unit + (n % unit != 0 ? 1 : 0); }
-inline uint64_t round_up(uint64_t n, uint64_t unit) { return div_up(n, unit) * unit; }
+inline uint64_t div_up(uint64_t n, uint64_t unit) {
+  return n / unit + (n % unit != 0 ? 1 : 0);
+}
+inline uint64_t round_up(uint64_t n, uint64_t unit) {
+  return div_up(n, unit) * unit;
+}
 
 }  // namespace qb

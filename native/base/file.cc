@@ -98,7 +98,9 @@ void File::set_length(uint64_t length) {
   reserved_ = length;
 }
 
-void File::sync_data() { check_errno(fdatasync(fd_) == 0, "sync"); }
+void File::sync_data() {
+  check_errno(fdatasync(fd_) == 0, "sync");
+}
 
 void File::written_up_to(uint64_t end) {
   if (direct() || end < write_back_from_ + kWriteBackWindow) return;
@@ -107,9 +109,9 @@ void File::written_up_to(uint64_t end) {
   sync_file_range(fd_, from, length, SYNC_FILE_RANGE_WRITE);
   if (from > 0) {
     auto window = static_cast<off_t>(std::min<uint64_t>(write_back_from_, 2 * kWriteBackWindow));
-    sync_file_range(fd_, from - window, window,
-                    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
-                        SYNC_FILE_RANGE_WAIT_AFTER);
+    sync_file_range(
+        fd_, from - window, window,
+        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
     posix_fadvise(fd_, from - window, window, POSIX_FADV_DONTNEED);
   }
   write_back_from_ = end;

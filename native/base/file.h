@@ -37,8 +37,8 @@ class File {
   // After buffered writes up to `end` in rising order: starts their write-back and drops what was
   // written before from the page cache, which a backup would otherwise push everything else out of.
   void written_up_to(uint64_t end);
-  // Makes [offset, offset + length) of a device read as zero without sending the zeroes. False where
-  // the device has no such thing: then zeroes must be written.
+  // Makes [offset, offset + length) of a device read as zero without sending the zeroes. False
+  // where the device has no such thing: then zeroes must be written.
   bool zero_device_range(uint64_t offset, uint64_t length);
   bool is_device() const { return is_device_; }
 

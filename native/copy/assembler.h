@@ -46,10 +46,10 @@ class Assembler {
   uint64_t most_;
   uint64_t disk_size_;
   bool has_backing_;
-  std::deque<Row> rows_;       // fed and not consumed; the first begins at position_
-  uint64_t fed_to_ = 0;        // guest, bytes
-  uint64_t position_ = 0;      // guest, bytes
-  std::optional<Step> data_;   // the data step being put together
+  std::deque<Row> rows_;      // fed and not consumed; the first begins at position_
+  uint64_t fed_to_ = 0;       // guest, bytes
+  uint64_t position_ = 0;     // guest, bytes
+  std::optional<Step> data_;  // the data step being put together
 };
 
 }  // namespace qb

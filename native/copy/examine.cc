@@ -14,7 +14,8 @@ void examine(Chunk& chunk, uint64_t unit, Compressor* compressor, size_t limit, 
       continue;
     }
     size_t size = 0;
-    if (compressor) size = compressor->compress(bytes, unit, chunk.streams->data() + i * unit, limit);
+    if (compressor)
+      size = compressor->compress(bytes, unit, chunk.streams->data() + i * unit, limit);
     chunk.units[i] = size > 0 ? static_cast<uint32_t>(size) : Chunk::kStored;
   }
 }

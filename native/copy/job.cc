@@ -84,7 +84,9 @@ void CopyJob::cancel() {
   wake();
 }
 
-CopyCounters CopyJob::counters() const { return {data_, zero_, unchanged_, position_, read_}; }
+CopyCounters CopyJob::counters() const {
+  return {data_, zero_, unchanged_, position_, read_};
+}
 
 CopyJob::Inbox CopyJob::take(std::vector<Row>& rows) {
   {

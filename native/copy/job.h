@@ -35,9 +35,9 @@ struct CopySpec {
   int level = 0;
   EngineKind engine = EngineKind::kAuto;
   Direct direct = Direct::kAuto;
-  unsigned requests = 16;    // reads in flight
-  uint64_t memory = 0;       // bytes of buffers
-  uint64_t rate_limit = 0;   // bytes read per second; 0: none
+  unsigned requests = 16;   // reads in flight
+  uint64_t memory = 0;      // bytes of buffers
+  uint64_t rate_limit = 0;  // bytes read per second; 0: none
 };
 
 struct CopyCounters {
@@ -52,8 +52,8 @@ struct CopyCounters {
 class CopyJob {
  public:
   // Opens the files again and checks the image's options; starts nothing. Throws Error.
-  explicit CopyJob(const CopySpec& spec, std::unique_ptr<Engine> (*make)(EngineKind, unsigned) =
-                                             make_engine);
+  explicit CopyJob(const CopySpec& spec,
+                   std::unique_ptr<Engine> (*make)(EngineKind, unsigned) = make_engine);
   // Cancels and waits.
   ~CopyJob();
   CopyJob(const CopyJob&) = delete;

@@ -25,20 +25,20 @@ struct Read {
   Transfer transfer;
   Chunk* chunk = nullptr;
   Row row;
-  BufferRef bounce;       // where it goes through other memory than the chunk's
-  uint64_t lead = 0;      // bytes of `bounce` before the wanted ones
-  uint64_t needed = 0;    // bytes of the transfer without which the row is not complete
+  BufferRef bounce;     // where it goes through other memory than the chunk's
+  uint64_t lead = 0;    // bytes of `bounce` before the wanted ones
+  uint64_t needed = 0;  // bytes of the transfer without which the row is not complete
   uint8_t* into = nullptr;
 };
 
 // A step in work. Chunks are handed on in guest order, whenever their reads end.
 struct Chunk {
   Step step;
-  BufferRef buffer;        // data steps: the bytes, padded with zeroes to whole units
-  uint64_t padded = 0;     // bytes of `buffer` in use
+  BufferRef buffer;     // data steps: the bytes, padded with zeroes to whole units
+  uint64_t padded = 0;  // bytes of `buffer` in use
   std::vector<std::unique_ptr<Read>> reads;
   size_t reads_left = 0;
-  bool ready = false;      // may be handed on
+  bool ready = false;  // may be handed on
 
   // Found out by examine(), one per unit: 0 = zero, and of those that are not the size of the
   // stream in `streams` (at unit i times the unit's size), or `stored` if it is stored as it is.

@@ -27,8 +27,7 @@ void check(const Row& row, size_t files) {
   if (row.reads()) sound = sound && row.file < files;
   if (row.compressed()) {
     sound = sound && row.size > 0 && row.size <= 2 * kMostClusterSize &&
-            row.cluster_size <= kMostClusterSize &&
-            row.within + row.length <= row.cluster_size;
+            row.cluster_size <= kMostClusterSize && row.within + row.length <= row.cluster_size;
   }
   if (!sound) throw Error(EINVAL, "row of the plan");
 }

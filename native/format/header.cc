@@ -29,8 +29,8 @@ struct FeatureName {
 // All that the specification defines: a program that meets a bit which it does not know can then
 // say its name.
 constexpr FeatureName kFeatureNames[] = {
-    {0, 0, "dirty bit"},        {0, 1, "corrupt bit"},  {0, 2, "external data file"},
-    {0, 3, "compression type"}, {0, 4, "extended L2"},  {1, 0, "lazy refcounts"},
+    {0, 0, "dirty bit"},        {0, 1, "corrupt bit"},       {0, 2, "external data file"},
+    {0, 3, "compression type"}, {0, 4, "extended L2"},       {1, 0, "lazy refcounts"},
     {2, 0, "bitmaps"},          {2, 1, "raw external data"},
 };
 constexpr size_t kFeatureNameSize = 48;

@@ -17,8 +17,8 @@ class Packer {
  public:
   Packer(unsigned cluster_bits, BufferPool& pool, Output& output, Refcounts& refcounts);
 
-  // Places a stream of less than a cluster, taking a new cluster from `end` (the end of the file, in
-  // clusters) where needed. Returns the stream's byte offset in the file.
+  // Places a stream of less than a cluster, taking a new cluster from `end` (the end of the file,
+  // in clusters) where needed. Returns the stream's byte offset in the file.
   uint64_t add(const uint8_t* stream, size_t size, uint64_t& end);
   // Writes the open cluster, if any.
   void close();

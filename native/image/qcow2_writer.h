@@ -31,8 +31,8 @@ struct ImageOptions {
 
 class Qcow2Writer : public DiskWriter {
  public:
-  // Throws Error: EINVAL for sizes that no image can have, EFBIG if the disk needs a larger L1 table
-  // than QEMU opens, ENAMETOOLONG if the backing file's name does not fit.
+  // Throws Error: EINVAL for sizes that no image can have, EFBIG if the disk needs a larger L1
+  // table than QEMU opens, ENAMETOOLONG if the backing file's name does not fit.
   Qcow2Writer(const ImageOptions& options, BufferPool& pool, Output& output);
 
   uint64_t unit() const override { return cluster_size_; }
@@ -70,13 +70,13 @@ class Qcow2Writer : public DiskWriter {
   Refcounts refcounts_;
   Packer packer_;
 
-  std::vector<uint64_t> l1_;           // entries, host byte order
+  std::vector<uint64_t> l1_;  // entries, host byte order
   std::vector<SharedTable> shared_;
-  uint64_t end_ = 1;                   // of the file, clusters; the header is cluster 0
-  uint64_t next_ = 0;                  // guest cluster that comes next
-  BufferRef table_;                    // the L2 table of next_, once it has an entry
-  uint64_t zero_entries_ = 0;          // entries of table_ that are only a zero flag
-  uint64_t l1_offset_ = 0;             // stays 0 for an empty disk, as qemu-img's
+  uint64_t end_ = 1;           // of the file, clusters; the header is cluster 0
+  uint64_t next_ = 0;          // guest cluster that comes next
+  BufferRef table_;            // the L2 table of next_, once it has an entry
+  uint64_t zero_entries_ = 0;  // entries of table_ that are only a zero flag
+  uint64_t l1_offset_ = 0;     // stays 0 for an empty disk, as qemu-img's
   uint64_t file_length_ = 0;
 };
 

@@ -45,8 +45,8 @@ class Refcounts {
   uint64_t per_block_;  // clusters that one block counts
   BufferPool& pool_;
   Output& output_;
-  std::vector<uint64_t> blocks_;   // file offsets of the blocks written: the refcount table
-  std::vector<uint16_t> counts_;   // from cluster blocks_.size() * per_block_ on
+  std::vector<uint64_t> blocks_;  // file offsets of the blocks written: the refcount table
+  std::vector<uint16_t> counts_;  // from cluster blocks_.size() * per_block_ on
   uint64_t table_offset_ = 0;
   uint32_t table_clusters_ = 0;
 };

@@ -32,8 +32,8 @@ class Handle : public std::enable_shared_from_this<Handle> {
     // The event loop is held while a promise is open, not by the job: see hold().
     changed_.Unref(env_);
     self_ = shared_from_this();
-    // Registered after the function, so that it runs before that is taken down with the environment:
-    // the thread must have gone by then.
+    // Registered after the function, so that it runs before that is taken down with the
+    // environment: the thread must have gone by then.
     napi_add_env_cleanup_hook(env_, on_exit, this);
     job_->start([this] { changed_.NonBlockingCall(); });
   }
@@ -220,9 +220,13 @@ Napi::Value push(const Napi::CallbackInfo& info) {
   });
 }
 
-Napi::Value finish(const Napi::CallbackInfo& info) { return handle_of(info[0]).finish(); }
+Napi::Value finish(const Napi::CallbackInfo& info) {
+  return handle_of(info[0]).finish();
+}
 
-void cancel(const Napi::CallbackInfo& info) { handle_of(info[0]).cancel(); }
+void cancel(const Napi::CallbackInfo& info) {
+  handle_of(info[0]).cancel();
+}
 
 void progress(const Napi::CallbackInfo& info) {
   handle_of(info[0]).progress(info[1].As<Napi::Float64Array>());

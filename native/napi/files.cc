@@ -62,11 +62,10 @@ class ExtentsWorker : public Napi::AsyncWorker {
 };
 
 Napi::Value extents(const Napi::CallbackInfo& info) {
-  auto* worker = new ExtentsWorker(
-      info.Env(), info[0].As<Napi::Number>().Int32Value(),
-      static_cast<uint64_t>(info[1].As<Napi::Number>().DoubleValue()),
-      static_cast<uint64_t>(info[2].As<Napi::Number>().DoubleValue()),
-      static_cast<size_t>(info[3].As<Napi::Number>().DoubleValue()));
+  auto* worker = new ExtentsWorker(info.Env(), info[0].As<Napi::Number>().Int32Value(),
+                                   static_cast<uint64_t>(info[1].As<Napi::Number>().DoubleValue()),
+                                   static_cast<uint64_t>(info[2].As<Napi::Number>().DoubleValue()),
+                                   static_cast<size_t>(info[3].As<Napi::Number>().DoubleValue()));
   Napi::Promise promise = worker->promise();
   worker->Queue();
   return promise;

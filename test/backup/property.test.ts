@@ -6,8 +6,8 @@ import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'nod
 import { join } from 'node:path'
 import fc from 'fast-check'
 import t from 'tap'
-import type { ExtentsOptions } from '../../lib/source/source.ts'
 import { type CopyResult, type Extent, fullBackup, openSource, restore } from '../../lib/index.ts'
+import type { ExtentsOptions } from '../../lib/source/source.ts'
 import { firstDifference, noise, prose } from '../support/disks.ts'
 import { qemuImg, qemuImgCheck } from '../support/qemu.ts'
 

@@ -2,8 +2,8 @@ import { closeSync, ftruncateSync, openSync, writeFileSync, writeSync } from 'no
 import { join } from 'node:path'
 import t from 'tap'
 import { openSource } from '../../lib/source/open.ts'
-import { contentOf, extentsOf, piecesOf } from '../support/read-source.ts'
 import { qemuImgMap } from '../support/qemu.ts'
+import { contentOf, extentsOf, piecesOf } from '../support/read-source.ts'
 
 const MiB = 2 ** 20
 
