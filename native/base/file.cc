@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "base/buffer.h"
 #include "base/error.h"
@@ -55,7 +56,7 @@ File::File(int fd, bool write, Direct direct, uint64_t unit) {
       alignment_ = direct_alignment(fd_);
       bool fits = alignment_ != 0 && alignment_ <= kPage && unit % alignment_ == 0;
       if (fits) return;
-      close(fd_);
+      ::close(fd_);
       alignment_ = 1;
     }
     if (direct == Direct::kOn) throw Error(EINVAL, "open with O_DIRECT");
@@ -65,7 +66,11 @@ File::File(int fd, bool write, Direct direct, uint64_t unit) {
 }
 
 File::~File() {
-  if (fd_ >= 0) close(fd_);
+  close();
+}
+
+void File::close() {
+  if (fd_ >= 0) ::close(std::exchange(fd_, -1));
 }
 
 File::File(File&& other) noexcept

@@ -54,7 +54,7 @@ inline CopySpec spec_of(const Way& way, const Plan& plan, const TempFile& target
 }
 
 inline Plan small_plan(const Way& way) {
-  return Plan({.size = 6 << 20, .unit = 1ull << way.bits, .backing = true, .runs = 24, .seed = 21});
+  return Plan({.size = 4 << 20, .unit = 1ull << way.bits, .backing = true, .runs = 24, .seed = 21});
 }
 
 }  // namespace qb::test
