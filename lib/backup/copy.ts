@@ -30,7 +30,8 @@ export async function copyToNew(
     const sources = [...source.files, ...(backing?.files ?? [])]
     const target = await openTarget(to, { force: options.force, sources })
     try {
-      if (target.isDevice && format === 'raw') checkRoom(source, target)
+      const room = target.isDevice ? native().deviceSize(target.handle.fd) : undefined
+      if (room !== undefined && format === 'raw') checkRoom(source, target, room)
       const counters = await copyDisk(source, target, job)
       await source.checkUnchanged()
       await target.publish()
@@ -38,7 +39,7 @@ export async function copyToNew(
         target: to,
         virtualSize: source.size,
         ...counters,
-        ...(await sizes(to)),
+        ...(room === undefined ? await sizes(to) : { fileSize: room, allocatedBytes: room }),
         elapsedSeconds: (performance.now() - started) / 1000,
         ...notesOf(source),
       }
@@ -57,8 +58,7 @@ function notesOf(source: Source): Pick<CopyResult, 'notes'> {
 }
 
 /** A device cannot grow: better said before hours of copying than after. */
-function checkRoom(source: Source, target: Target): void {
-  const room = native().deviceSize(target.handle.fd)
+function checkRoom(source: Source, target: Target, room: number): void {
   if (room >= source.size) return
   throw new BackupError(
     'BAD_TARGET',

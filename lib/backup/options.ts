@@ -11,8 +11,8 @@ const MAX_CLUSTER_SIZE = 2 ** 21
 const MAX_L1_SIZE = 32 * 2 ** 20
 
 /**
- * 16 reads of 1 MiB keep every disk tried busy; QEMU's `convert -m 16` is the peer's most, and more
- * gained nothing.
+ * Reads of 1 MiB. Measured on ext4 with O_DIRECT, 3 GB of data: 4, 8, 16 and 32 take the same time
+ * within the noise; storage that answers later than that disk is kept busy by more.
  */
 const DEFAULT_REQUESTS = 16
 const MAX_REQUESTS = 1024

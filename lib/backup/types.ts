@@ -60,9 +60,9 @@ export interface CopyResult {
   zeroBytes: number
   /** Guest bytes left to the backing file. */
   unchangedBytes: number
-  /** The target file's length, bytes. */
+  /** The target file's length, or its size if it is a device, bytes. */
   fileSize: number
-  /** The blocks the file system gave it, bytes. */
+  /** The blocks the file system gave it, bytes; a device has all of its own. */
   allocatedBytes: number
   elapsedSeconds: number
   /** How the kernel was asked, and whether the target was written past the page cache. */

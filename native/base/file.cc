@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "base/buffer.h"
 #include "base/error.h"
@@ -33,7 +34,9 @@ unsigned direct_alignment(int fd) {
 #ifdef STATX_DIOALIGN
   struct statx info;
   if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &info) == 0 &&
-      (info.stx_mask & STATX_DIOALIGN) && info.stx_dio_offset_align != 0) {
+      (info.stx_mask & STATX_DIOALIGN)) {
+    // What opens with O_DIRECT and has none is buffered, or refuses the transfers.
+    if (info.stx_dio_offset_align == 0) return 0;
     return std::max({info.stx_dio_offset_align, info.stx_dio_mem_align, 512u});
   }
 #endif
@@ -51,8 +54,9 @@ File::File(int fd, bool write, Direct direct, uint64_t unit) {
     fd_ = reopen(fd, flags | O_DIRECT);
     if (fd_ >= 0) {
       alignment_ = direct_alignment(fd_);
-      if (alignment_ <= kPage && unit % alignment_ == 0) return;
-      close(fd_);
+      bool fits = alignment_ != 0 && alignment_ <= kPage && unit % alignment_ == 0;
+      if (fits) return;
+      ::close(fd_);
       alignment_ = 1;
     }
     if (direct == Direct::kOn) throw Error(EINVAL, "open with O_DIRECT");
@@ -62,7 +66,11 @@ File::File(int fd, bool write, Direct direct, uint64_t unit) {
 }
 
 File::~File() {
-  if (fd_ >= 0) close(fd_);
+  close();
+}
+
+void File::close() {
+  if (fd_ >= 0) ::close(std::exchange(fd_, -1));
 }
 
 File::File(File&& other) noexcept

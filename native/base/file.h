@@ -21,6 +21,8 @@ class File {
   File(File&& other) noexcept;
   File& operator=(File&&) = delete;
 
+  // Nothing but direct() and alignment() may follow.
+  void close();
   int fd() const { return fd_; }
   bool direct() const { return alignment_ > 1; }
   // What offset, length and memory address of a transfer must be multiples of; 1 when buffered.

@@ -120,6 +120,10 @@ void CopyJob::run() noexcept {
   } catch (...) {
     failure_ = std::current_exception();
   }
+  // Now, not when whoever holds the job lets go of it, which may be never: a file without a name
+  // takes its room as long as it is open.
+  sources_.clear();
+  target_.close();
   {
     std::lock_guard lock(mutex_);
     engine_.reset();

@@ -15,8 +15,8 @@ namespace qb {
 
 namespace {
 
-// One read. Reading a disk with O_DIRECT gains nothing beyond this, and memory is requests times
-// it.
+// One read: large enough that requests cost nothing beside their bytes, and memory is requests
+// times it.
 constexpr uint64_t kStepBytes = 1 << 20;
 
 // Writes that may be with the kernel besides the reads. Memory bounds them long before.
@@ -103,12 +103,16 @@ void Pipeline::copy() {
 void Pipeline::turn() {
   bool limited = job_.spec_.rate_limit > 0 && next_read_ > Engine::Clock::now() + kBurst;
   auto deadline = limited ? std::optional(next_read_ - kBurst) : std::nullopt;
-  done_.clear();
   queue_.reap(done_, true, deadline);
   for (Store& store : stores_) {
     if (store.nbd) store.nbd->collect(done_);
   }
-  for (Transfer* transfer : std::exchange(done_, {})) handle(transfer);
+  while (!done_.empty()) {
+    // Taken out first: what a failure leaves in there is for let_go().
+    Transfer* transfer = done_.back();
+    done_.pop_back();
+    handle(transfer);
+  }
   collect_prepared();
 }
 
@@ -307,16 +311,15 @@ void Pipeline::drain() {
 // After a failure: no buffer may be freed before the kernel and the servers are done with it.
 void Pipeline::let_go() {
   stores_.clear();
-  while (queue_.in_flight() > 0) {
-    done_.clear();
-    queue_.reap(done_, true);
-    for (Transfer* transfer : done_) {
+  while (!done_.empty() || queue_.in_flight() > 0) {
+    for (Transfer* transfer : std::exchange(done_, {})) {
       try {
         if (transfer->op == Op::kWrite) gather_.complete(transfer);
       } catch (const Error&) {
         // The first failure is the one that is told.
       }
     }
+    if (queue_.in_flight() > 0) queue_.reap(done_, true);
   }
 }
 

@@ -60,8 +60,8 @@ class Pipeline {
   Assembler assembler_;
   Reader reader_;
   bool rows_closed_ = false;
-  size_t reading_ = 0;  // chunks whose reads are not complete
-  std::vector<Transfer*> done_;
+  size_t reading_ = 0;                   // chunks whose reads are not complete
+  std::vector<Transfer*> done_;          // come back and not handled yet
   Engine::Clock::time_point next_read_;  // rate limit
 
   std::mutex mutex_;  // guards the three below

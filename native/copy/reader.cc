@@ -1,5 +1,6 @@
 #include "copy/reader.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -11,18 +12,19 @@ namespace qb {
 
 namespace {
 
-void expand_stream(const Read& read, BufferPool& pool) {
-  const Row& row = read.row;
-  uint64_t available = std::min(row.size, read.transfer.done - read.lead);
+void expand_stream(const Chunk& chunk, const Read& read, BufferPool& pool) {
+  const Row& first = read.rows.front();
+  uint64_t available = std::min(first.size, read.transfer.done - read.lead);
   const uint8_t* stream = read.bounce->data() + read.lead;
-  bool whole = row.length == row.cluster_size;
-  BufferRef cluster = whole ? nullptr : pool.get(row.cluster_size);
-  uint8_t* out = whole ? read.into : cluster->data();
-  Compression type = row.kind == RowKind::kZstd ? Compression::kZstd : Compression::kDeflate;
-  if (!decompress(type, stream, available, out, row.cluster_size)) {
-    throw CopyError(Failure::kDecode, EIO, "compressed cluster", row.file, row.offset);
+  bool whole = first.length == first.cluster_size;
+  BufferRef cluster = whole ? nullptr : pool.get(first.cluster_size);
+  uint8_t* out = whole ? chunk.place_of(first) : cluster->data();
+  Compression type = first.kind == RowKind::kZstd ? Compression::kZstd : Compression::kDeflate;
+  if (!decompress(type, stream, available, out, first.cluster_size)) {
+    throw CopyError(Failure::kDecode, EIO, "compressed cluster", first.file, first.offset);
   }
-  if (!whole) memcpy(read.into, out + row.within, row.length);
+  if (whole) return;
+  for (const Row& row : read.rows) memcpy(chunk.place_of(row), out + row.within, row.length);
 }
 
 }  // namespace
@@ -41,8 +43,22 @@ void Reader::start(Chunk& chunk, uint64_t unit) {
     filled = at + row.length;
   }
   memset(memory + filled, 0, chunk.padded - filled);
-  chunk.reads_left = chunk.step.rows.size();
-  for (const Row& row : chunk.step.rows) start_row(chunk, row);
+  for (const Row& row : chunk.step.rows) {
+    if (!joins_read(chunk, row)) start_row(chunk, row);
+  }
+  chunk.reads_left = chunk.reads.size();
+}
+
+bool Reader::joins_read(Chunk& chunk, const Row& row) {
+  if (!row.compressed()) return false;
+  auto same = std::find_if(chunk.reads.rbegin(), chunk.reads.rend(), [&](const auto& read) {
+    const Row& other = read->rows.front();
+    return other.compressed() && other.file == row.file && other.offset == row.offset &&
+           other.size == row.size;
+  });
+  if (same == chunk.reads.rend()) return false;
+  (*same)->rows.push_back(row);
+  return true;
 }
 
 void Reader::start_row(Chunk& chunk, const Row& row) {
@@ -56,16 +72,16 @@ void Reader::start_row(Chunk& chunk, const Row& row) {
 
   auto read = std::make_unique<Read>();
   read->chunk = &chunk;
-  read->row = row;
-  read->into = chunk.buffer->data() + (row.start - chunk.step.start);
+  read->rows = {row};
+  uint8_t* place = chunk.place_of(row);
   Transfer& transfer = read->transfer;
   transfer.fd = source.file ? source.file->fd() : -1;
   transfer.alignment = source.alignment();
   transfer.tag = read.get();
-  uint64_t bits = row.offset | row.length | reinterpret_cast<uintptr_t>(read->into);
+  uint64_t bits = row.offset | row.length | reinterpret_cast<uintptr_t>(place);
   if (!row.compressed() && bits % transfer.alignment == 0) {
     transfer.offset = row.offset;
-    transfer.iov = {{read->into, row.length}};
+    transfer.iov = {{place, row.length}};
   } else {
     transfer.offset = round_down(row.offset, transfer.alignment);
     read->lead = row.offset - transfer.offset;
@@ -89,23 +105,24 @@ Chunk* Reader::complete(Transfer* transfer) {
   Read* read = static_cast<Read*>(transfer->tag);
   uint64_t at = transfer->offset + transfer->done;
   if (transfer->error != 0) {
-    const Store& store = stores_[read->row.file];
+    const Store& store = stores_[read->rows.front().file];
     std::string lost = store.nbd ? store.nbd->failure() : "";
     throw CopyError(lost.empty() ? Failure::kRead : Failure::kServer, transfer->error,
-                    lost.empty() ? "read" : lost, read->row.file, at);
+                    lost.empty() ? "read" : lost, read->rows.front().file, at);
   }
   if (transfer->done < read->needed) {
-    throw CopyError(Failure::kShort, EIO, "read", read->row.file, at);
+    throw CopyError(Failure::kShort, EIO, "read", read->rows.front().file, at);
   }
   return --read->chunk->reads_left == 0 ? read->chunk : nullptr;
 }
 
 void Reader::expand(Chunk& chunk, BufferPool& pool) {
   for (const auto& read : chunk.reads) {
-    if (read->row.compressed()) {
-      expand_stream(*read, pool);
+    const Row& row = read->rows.front();
+    if (row.compressed()) {
+      expand_stream(chunk, *read, pool);
     } else if (read->bounce) {
-      memcpy(read->into, read->bounce->data() + read->lead, read->row.length);
+      memcpy(chunk.place_of(row), read->bounce->data() + read->lead, row.length);
     }
   }
   chunk.reads.clear();

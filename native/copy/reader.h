@@ -26,15 +26,16 @@ struct Store {
   unsigned alignment() const { return file ? file->alignment() : nbd->alignment(); }
 };
 
-// One row on its way into its chunk.
+// One read on its way into its chunk.
 struct Read {
   Transfer transfer;
   Chunk* chunk = nullptr;
-  Row row;
+  // One, or all rows of the chunk that lie in the same compressed cluster: an image that covers a
+  // large compressed cluster with small pieces must not make it be read once for each.
+  std::vector<Row> rows;
   BufferRef bounce;     // where it goes through other memory than the chunk's
   uint64_t lead = 0;    // bytes of `bounce` before the wanted ones
-  uint64_t needed = 0;  // bytes of the transfer without which the row is not complete
-  uint8_t* into = nullptr;
+  uint64_t needed = 0;  // bytes of the transfer without which the rows are not complete
 };
 
 // A step in work. Chunks are handed on in guest order, whenever their reads end.
@@ -45,6 +46,8 @@ struct Chunk {
   std::vector<std::unique_ptr<Read>> reads;
   size_t reads_left = 0;
   bool ready = false;  // may be handed on
+
+  uint8_t* place_of(const Row& row) const { return buffer->data() + (row.start - step.start); }
 
   // Found out by examine(), one per unit: 0 = zero, and of those that are not the size of the
   // stream in `streams` (at unit i times the unit's size), or `stored` if it is stored as it is.
@@ -68,6 +71,7 @@ class Reader {
 
  private:
   void start_row(Chunk& chunk, const Row& row);
+  static bool joins_read(Chunk& chunk, const Row& row);
 
   std::vector<Store>& stores_;
   Queue& queue_;

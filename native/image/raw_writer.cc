@@ -14,9 +14,14 @@ RawWriter::RawWriter(File& file, uint64_t size, BufferPool& pool, Output& output
   file_.set_length(round_up(size, kPage));
 }
 
+// A device ends where it ends, and what lies behind the disk is not ours. But a direct write takes
+// whole sectors, and where they are large the disk may end within one.
+uint64_t RawWriter::device_end() const {
+  return round_up(size_, file_.alignment());
+}
+
 void RawWriter::data(const uint8_t* data, uint64_t length, const BufferRef& owner) {
-  // A device ends where it ends: there the padding behind the disk must not be written.
-  uint64_t wanted = file_.is_device() ? std::min(length, size_ - next_) : length;
+  uint64_t wanted = file_.is_device() ? std::min(length, device_end() - next_) : length;
   output_.put(next_, data, wanted, owner);
   next_ += length;
 }
@@ -27,7 +32,7 @@ void RawWriter::compressed(const uint8_t*, size_t) {
 
 void RawWriter::zero(uint64_t length) {
   if (file_.is_device()) {
-    uint64_t end = std::min(next_ + length, size_);
+    uint64_t end = next_ + length >= size_ ? device_end() : next_ + length;
     if (!file_.zero_device_range(next_, end - next_)) {
       constexpr uint64_t kStep = 1 << 20;
       BufferRef zeroes = pool_.get_zeroed(kStep);

@@ -28,6 +28,9 @@ class RawWriter : public DiskWriter {
   uint64_t file_length() const override { return size_; }
 
  private:
+  // Where writing to a device stops, bytes.
+  uint64_t device_end() const;
+
   File& file_;
   uint64_t size_;
   BufferPool& pool_;

@@ -1,6 +1,5 @@
 #include "napi/copy_handle.h"
 
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,23 +18,30 @@ constexpr napi_type_tag kTag = {0x71636f7732626b70, 0x6a6f622d68616e64};
 
 class Handle;
 void on_change(Napi::Env env, Napi::Function, Handle* handle, void*);
+void on_last_change(Napi::Env env, void*, Handle* handle);
 using Changed = Napi::TypedThreadSafeFunction<Handle, void, on_change>;
 
 // Lives on the JavaScript thread, but for the job's thread calling `changed_`. Kept alive by itself
-// from the start until the job has ended and said so, or the environment goes.
+// from the start until nothing that `changed_` was called for is on its way any more: JavaScript
+// may have let go of the job before.
 class Handle : public std::enable_shared_from_this<Handle> {
  public:
   Handle(Napi::Env env, const CopySpec& spec) : env_(env), job_(std::make_unique<CopyJob>(spec)) {}
 
   void start() {
-    changed_ = Changed::New(env_, "qcow2-backup copy", 0, 1, this);
+    changed_ = Changed::New(env_, "qcow2-backup copy", 0, 1, this, on_last_change);
     // The event loop is held while a promise is open, not by the job: see hold().
     changed_.Unref(env_);
     self_ = shared_from_this();
     // Registered after the function, so that it runs before that is taken down with the
     // environment: the thread must have gone by then.
     napi_add_env_cleanup_hook(env_, on_exit, this);
-    job_->start([this] { changed_.NonBlockingCall(); });
+    try {
+      job_->start([this] { changed_.NonBlockingCall(); });
+    } catch (...) {
+      release();
+      throw;
+    }
   }
 
   Napi::Promise push(std::vector<Row> rows) {
@@ -48,15 +54,16 @@ class Handle : public std::enable_shared_from_this<Handle> {
 
   Napi::Promise finish() {
     auto deferred = Napi::Promise::Deferred::New(env_);
-    finish_ = deferred;
+    finishes_.push_back(deferred);
     job_->close();
     settle();
     return deferred.Promise();
   }
 
-  void cancel() {
-    if (job_) job_->cancel();
-  }
+  void cancel() { job_->cancel(); }
+
+  // The last change has been told: only JavaScript still holds on to this.
+  void forget() { auto self = std::move(self_); }
 
   // Settles what can be; on the JavaScript thread.
   void settle() {
@@ -65,15 +72,16 @@ class Handle : public std::enable_shared_from_this<Handle> {
       auto goes_on = Napi::Boolean::New(env_, !ended);
       for (auto& deferred : std::exchange(pushes_, {})) deferred.Resolve(goes_on);
     }
-    if (ended && finish_) {
-      auto deferred = *std::exchange(finish_, std::nullopt);
-      if (job_->failure()) {
-        deferred.Reject(to_js(env_, job_->failure()).Value());
-      } else {
-        deferred.Resolve(result());
+    if (ended) {
+      for (auto& deferred : std::exchange(finishes_, {})) {
+        if (job_->failure()) {
+          deferred.Reject(to_js(env_, job_->failure()).Value());
+        } else {
+          deferred.Resolve(result());
+        }
       }
     }
-    hold(!pushes_.empty() || finish_);
+    hold(!pushes_.empty() || !finishes_.empty());
     if (ended) release();
   }
 
@@ -93,7 +101,6 @@ class Handle : public std::enable_shared_from_this<Handle> {
   // On exit of the environment: no JavaScript may run any more; the thread must not outlive it.
   static void on_exit(void* data) {
     auto* handle = static_cast<Handle*>(data);
-    auto self = std::move(handle->self_);
     handle->job_.reset();
     handle->changed_.Release();
   }
@@ -127,8 +134,6 @@ class Handle : public std::enable_shared_from_this<Handle> {
     // It may not have said it yet, if a push noticed the end first.
     job_->join();
     changed_.Release();
-    // The caller may be on_change, which holds on to us by our address until it returns.
-    std::shared_ptr<Handle> self = std::move(self_);
   }
 
   Napi::Env env_;
@@ -136,7 +141,7 @@ class Handle : public std::enable_shared_from_this<Handle> {
   Changed changed_;
   std::shared_ptr<Handle> self_;
   std::vector<Napi::Promise::Deferred> pushes_;
-  std::optional<Napi::Promise::Deferred> finish_;
+  std::vector<Napi::Promise::Deferred> finishes_;
   bool holding_ = false;
   bool released_ = false;
 };
@@ -146,11 +151,15 @@ void on_change(Napi::Env env, Napi::Function, Handle* handle, void*) {
   if (static_cast<napi_env>(env) == nullptr) return;
   Napi::HandleScope scope(env);
   try {
-    auto alive = handle->shared_from_this();
-    alive->settle();
+    handle->settle();
   } catch (const Napi::Error&) {
     // The environment can no longer run JavaScript (worker.terminate()): nobody is left to be told.
   }
+}
+
+// Comes once, after the last on_change; on exit of the environment too, after Handle::on_exit.
+void on_last_change(Napi::Env, void*, Handle* handle) {
+  handle->forget();
 }
 
 using External = Napi::External<std::shared_ptr<Handle>>;
@@ -160,6 +169,14 @@ Handle& handle_of(const Napi::Value& value) {
     throw Napi::TypeError::New(value.Env(), "not a copy job");
   }
   return **value.As<External>().Data();
+}
+
+// As<> takes any typed array, and would read and write past the end of one of smaller elements.
+Napi::Float64Array doubles(const Napi::Value& value) {
+  bool sound =
+      value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == napi_float64_array;
+  if (!sound) throw Napi::TypeError::New(value.Env(), "not a Float64Array");
+  return value.As<Napi::Float64Array>();
 }
 
 uint64_t number(const Napi::Object& object, const char* name) {
@@ -227,7 +244,7 @@ Napi::Value start(const Napi::CallbackInfo& info) {
 
 Napi::Value push(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
-    auto columns = info[1].As<Napi::Float64Array>();
+    Napi::Float64Array columns = doubles(info[1]);
     auto files = info[2].As<Napi::Number>().Uint32Value();
     auto rows = unpack_rows(columns.Data(), columns.ElementLength() / kRowColumns, files);
     return Napi::Value(handle_of(info[0]).push(std::move(rows)));
@@ -243,7 +260,7 @@ void cancel(const Napi::CallbackInfo& info) {
 }
 
 void progress(const Napi::CallbackInfo& info) {
-  handle_of(info[0]).progress(info[1].As<Napi::Float64Array>());
+  handle_of(info[0]).progress(doubles(info[1]));
 }
 
 }  // namespace

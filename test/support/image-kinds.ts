@@ -91,7 +91,7 @@ export const IMAGE_KINDS = {
       ['write -P 11', 0, 70_000],
       ['write -P 12', size * 0.4, 5000],
       ['write -z', size * 0.5, 140_000],
-      ['write -P 13', size - 512, 512],
+      ['write -P 13', Math.max(0, size - 512), 512],
     ])
     return { path, format: 'qcow2' }
   },

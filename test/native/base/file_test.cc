@@ -3,7 +3,9 @@
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
@@ -138,6 +140,25 @@ TEST_CASE("File: reserve() asks for less where the file system does not give so 
   temp.truncate(0);
   file.reserve(longest - 5);
   CHECK(length_of(temp) >= longest - 5);
+}
+
+TEST_CASE("File: reserve() asks for less where the user's limit does not give so much") {
+  // What Node does for the whole process: the error instead of the signal.
+  auto before = signal(SIGXFSZ, SIG_IGN);
+  rlimit old;
+  REQUIRE(getrlimit(RLIMIT_FSIZE, &old) == 0);
+  const TempFile temp;
+  File file(temp.fd(), true, Direct::kOff, kPage);
+  rlimit small = {10 << 20, old.rlim_max};
+  REQUIRE(setrlimit(RLIMIT_FSIZE, &small) == 0);
+  int below = errnum_of([&] { file.reserve(9 << 20); });
+  uint64_t length = length_of(temp);
+  int beyond = errnum_of([&] { file.reserve(11 << 20); });
+  setrlimit(RLIMIT_FSIZE, &old);
+  signal(SIGXFSZ, before);
+  CHECK(below == 0);
+  CHECK(length == 9 << 20);
+  CHECK(beyond == EFBIG);
 }
 
 TEST_CASE("File: sync_data() and set_length() tell of a failure") {

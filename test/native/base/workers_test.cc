@@ -73,4 +73,6 @@ TEST_CASE("Workers: the end waits for what runs and drops what waits") {
   CHECK(token.use_count() == 1);
 }
 
-TEST_CASE("Workers: none is started for nothing") { const Workers workers(4); }
+TEST_CASE("Workers: none is started for nothing") {
+  const Workers workers(4);
+}

@@ -110,8 +110,9 @@ TEST_CASE("Assembler: pieces of a unit are put together, the rest of it is zero"
 }
 
 TEST_CASE("Assembler: zero and skipped bytes in one unit are no data, for nothing would be read") {
-  std::vector<Step> steps = steps_of({row(kZero, 0, 100), row(kSkip, 100, kUnit),
-                                      row(kSkip, kUnit, 3 * kUnit), row(kData, 3 * kUnit, 3 * kUnit + 1)});
+  std::vector<Step> steps =
+      steps_of({row(kZero, 0, 100), row(kSkip, 100, kUnit), row(kSkip, kUnit, 3 * kUnit),
+                row(kData, 3 * kUnit, 3 * kUnit + 1)});
   REQUIRE(steps.size() == 3);
   CHECK(steps[0].kind == Step::Kind::kZero);
   CHECK(steps[0].length == kUnit);
@@ -204,7 +205,8 @@ TEST_CASE("Assembler: random rows in random batches, against a map of every byte
       for (uint64_t at = next.start; at < next.end(); at++) model.push_back(byte_of(next, at));
     }
 
-    // What stands in a unit: nothing but zero, nothing but skipped, anything read, anything skipped.
+    // What stands in a unit: nothing but zero, nothing but skipped, anything read, anything
+    // skipped.
     auto kind_of = [&](uint64_t from, uint64_t to) {
       bool zero = true, skip = true, read = false, any_skip = false;
       for (uint64_t at = from; at < to; at++) {

@@ -179,8 +179,8 @@ void Plan::add_row(std::mt19937& random) {
     row.cluster_size = stream.content.size();
     bool whole = random() % 2 == 0 && left >= row.cluster_size;
     row.within = whole ? 0 : random() % row.cluster_size;
-    row.length = length = whole ? row.cluster_size
-                                : std::min<uint64_t>(length, row.cluster_size - row.within);
+    row.length = length =
+        whole ? row.cluster_size : std::min<uint64_t>(length, row.cluster_size - row.within);
     auto from = stream.content.begin() + static_cast<ptrdiff_t>(row.within);
     expected_.insert(expected_.end(), from, from + static_cast<ptrdiff_t>(length));
   }

@@ -20,13 +20,25 @@
 
 namespace qb::test {
 
-// What the next jobs' engines are put into; empty: nothing.
-inline std::function<std::unique_ptr<Engine>(std::unique_ptr<Engine>)> engine_wrapper;
+// Puts the engines of the copies made while it lives into others.
+class Wrapped {
+ public:
+  using Wrap = std::function<std::unique_ptr<Engine>(std::unique_ptr<Engine>)>;
 
-inline std::unique_ptr<Engine> make_wrapped_engine(EngineKind kind, unsigned depth) {
-  std::unique_ptr<Engine> engine = make_engine(kind, depth);
-  return engine_wrapper ? engine_wrapper(std::move(engine)) : std::move(engine);
-}
+  explicit Wrapped(Wrap wrap) { wrap_ = std::move(wrap); }
+  ~Wrapped() { wrap_ = nullptr; }
+  Wrapped(const Wrapped&) = delete;
+  Wrapped& operator=(const Wrapped&) = delete;
+
+  static std::unique_ptr<Engine> make(EngineKind kind, unsigned depth) {
+    std::unique_ptr<Engine> engine = make_engine(kind, depth);
+    return wrap_ ? wrap_(std::move(engine)) : std::move(engine);
+  }
+
+ private:
+  // A job takes a plain function for its engine.
+  static inline Wrap wrap_;
+};
 
 // How a copy ended.
 struct Outcome {
@@ -41,7 +53,7 @@ struct Outcome {
 // A job and the one who waits for it. A wait of a minute is a hang and ends the test.
 class Copy {
  public:
-  explicit Copy(const CopySpec& spec) : job_(spec, make_wrapped_engine) {}
+  explicit Copy(const CopySpec& spec) : job_(spec, Wrapped::make) {}
 
   CopyJob& job() { return job_; }
   void start();
@@ -73,11 +85,11 @@ class Copy {
 class Plan {
  public:
   struct Options {
-    uint64_t size = 1 << 20;     // bytes
-    uint64_t unit = 65536;       // what is skipped over a backing file is a multiple of it
+    uint64_t size = 1 << 20;  // bytes
+    uint64_t unit = 65536;    // what is skipped over a backing file is a multiple of it
     bool backing = false;
-    bool compressed = true;      // whether rows of compressed clusters are among them
-    unsigned runs = 30;          // about so many rows
+    bool compressed = true;  // whether rows of compressed clusters are among them
+    unsigned runs = 30;      // about so many rows
     uint32_t seed = 1;
   };
 

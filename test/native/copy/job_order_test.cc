@@ -42,9 +42,9 @@ TEST_CASE("CopyJob: data and tables, sync, then the header and nothing more") {
       Plan plan({.runs = 60, .seed = 31});
       const TempFile target;
       std::vector<RecordingEngine::Record> records;
-      engine_wrapper = [&](std::unique_ptr<Engine> inner) {
+      Wrapped wrapped([&](std::unique_ptr<Engine> inner) {
         return std::make_unique<RecordingEngine>(std::move(inner), records);
-      };
+      });
       CopySpec spec = plan.spec(target);
       spec.engine = kind;
       spec.compress = compress;
@@ -61,7 +61,6 @@ TEST_CASE("CopyJob: data and tables, sync, then the header and nothing more") {
         });
         CHECK(Copy(spec).run(plan.rows()).message == "");
       }
-      engine_wrapper = nullptr;
       check_target(target, plan, spec);
 
       REQUIRE(records.size() > 5);

@@ -3,11 +3,14 @@
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <array>
 
+#include "codec/codec.h"
 #include "copy/copying.h"
 #include "image/qemu_img.h"
 #include "support/engine_kinds.h"
+#include "support/recording_engine.h"
 
 using namespace qb;
 using namespace qb::test;
@@ -153,7 +156,8 @@ TEST_CASE("CopyJob: 64 Ki rows of 512 bytes each") {
   for (uint64_t i = 0; i < kRows; i++) {
     auto got = file.begin() + static_cast<ptrdiff_t>(i * 512);
     auto want = content.begin() + static_cast<ptrdiff_t>(rows[i].offset);
-    bool same = i % 3 == 2 ? std::count(got, got + 512, 0) == 512 : std::equal(got, got + 512, want);
+    bool same =
+        i % 3 == 2 ? std::count(got, got + 512, 0) == 512 : std::equal(got, got + 512, want);
     wrong += same ? 0 : 1;
   }
   CHECK(wrong == 0);
@@ -272,4 +276,70 @@ TEST_CASE("CopyJob: the plan may come slower than it is copied") {
   }
   CHECK(copy.finish().complete);
   check_target(target, plan, spec);
+}
+
+TEST_CASE("CopyJob: what is copied reaches the file while the rest of the plan is waited for") {
+  const TempFile source, target;
+  Bytes content = random_bytes(256 << 10, 10);
+  source.write(0, content);
+  CopySpec spec;
+  spec.sources = {{source.fd(), content.size()}};
+  spec.target_fd = target.fd();
+  spec.image.size = 512 << 10;
+  spec.memory = 64 << 20;
+  Copy copy(spec);
+  copy.start();
+  // The zeroes tell that the data before them are complete.
+  copy.push({row(RowKind::kData, 0, 256 << 10), row(RowKind::kZero, 256 << 10, 128 << 10)}, 2);
+  auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+  while (target.read(65536, content.size()) != content) {
+    REQUIRE(std::chrono::steady_clock::now() < deadline);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  copy.push({row(RowKind::kZero, 384 << 10, 128 << 10)}, 1);
+  CHECK(copy.finish().complete);
+}
+
+TEST_CASE("CopyJob: a compressed cluster covered by small pieces is read once, not once a piece") {
+  constexpr uint64_t kSize = 65536;
+  Bytes cluster(kSize);
+  for (size_t i = 0; i < kSize; i++) cluster[i] = static_cast<uint8_t>(i / 97);
+  Bytes stream(kSize);
+  size_t size = make_compressor(Compression::kDeflate, 6)
+                    ->compress(cluster.data(), kSize, stream.data(), kSize);
+  REQUIRE(size > 0);
+  stream.resize(4096 * ((size + 4095) / 4096));
+  const TempFile packed, plain, target;
+  packed.write(0, stream);
+  plain.write(0, Bytes(kSize, 0xee));
+
+  CopySpec spec;
+  spec.sources = {{packed.fd(), stream.size()}, {plain.fd(), kSize}};
+  spec.target_fd = target.fd();
+  spec.qcow2 = false;
+  spec.image.size = kSize;
+  std::vector<Row> rows;
+  Bytes expected = cluster;
+  for (uint64_t at = 0; at < kSize; at += 1024) {
+    rows.push_back({.kind = RowKind::kDeflate,
+                    .start = at,
+                    .length = 512,
+                    .size = stream.size(),
+                    .cluster_size = kSize,
+                    .within = at});
+    rows.push_back(
+        {.kind = RowKind::kData, .start = at + 512, .length = 512, .file = 1, .offset = at + 512});
+    std::fill_n(expected.begin() + static_cast<ptrdiff_t>(at) + 512, 512, 0xee);
+  }
+
+  std::vector<RecordingEngine::Record> records;
+  Wrapped recorded([&](std::unique_ptr<Engine> engine) {
+    return std::make_unique<RecordingEngine>(std::move(engine), records);
+  });
+  CHECK(Copy(spec).run(rows).message == "");
+  CHECK(target.read(0, kSize) == expected);
+  auto reads_packed = [&](const auto& record) {
+    return record.op == Op::kRead && record.length == stream.size();
+  };
+  CHECK(std::count_if(records.begin(), records.end(), reads_packed) == 1);
 }

@@ -46,8 +46,9 @@ std::vector<Extension> extensions(const Bytes& bytes, size_t& end) {
 // ENAMETOOLONG, or 0 if the name was taken.
 int refusal(unsigned bits, size_t name_size) {
   try {
-    encode_header(
-        {.cluster_bits = bits, .backing_file = std::string(name_size, 'n'), .backing_format = "qcow2"});
+    encode_header({.cluster_bits = bits,
+                   .backing_file = std::string(name_size, 'n'),
+                   .backing_format = "qcow2"});
   } catch (const Error& error) {
     return error.errnum();
   }
@@ -75,14 +76,14 @@ TEST_CASE("encode_header: every field where the specification has it") {
   CHECK(number(bytes, 40, 8) == 0x1122330000);
   CHECK(number(bytes, 48, 8) == 0x4455660000);
   CHECK(number(bytes, 56, 4) == 7);
-  CHECK(number(bytes, 60, 4) == 0);    // nb_snapshots
-  CHECK(number(bytes, 64, 8) == 0);    // snapshots_offset
-  CHECK(number(bytes, 72, 8) == 0);    // incompatible_features
-  CHECK(number(bytes, 80, 8) == 0);    // compatible_features
-  CHECK(number(bytes, 88, 8) == 0);    // autoclear_features
-  CHECK(number(bytes, 96, 4) == 4);    // refcount_order
-  CHECK(number(bytes, 100, 4) == 112); // header_length
-  CHECK(number(bytes, 104, 8) == 0);   // compression_type, padding
+  CHECK(number(bytes, 60, 4) == 0);     // nb_snapshots
+  CHECK(number(bytes, 64, 8) == 0);     // snapshots_offset
+  CHECK(number(bytes, 72, 8) == 0);     // incompatible_features
+  CHECK(number(bytes, 80, 8) == 0);     // compatible_features
+  CHECK(number(bytes, 88, 8) == 0);     // autoclear_features
+  CHECK(number(bytes, 96, 4) == 4);     // refcount_order
+  CHECK(number(bytes, 100, 4) == 112);  // header_length
+  CHECK(number(bytes, 104, 8) == 0);    // compression_type, padding
 }
 
 TEST_CASE("encode_header: zstd is told by the field and by its incompatible feature bit") {

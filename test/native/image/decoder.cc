@@ -249,9 +249,9 @@ std::vector<std::string> Decoder::problems() const {
   uint64_t end = (file_length_ + size - 1) / size;
   for (auto& [at, count] : references) {
     expect(at < end, "reference behind the end of the file");
-    expect(refcount(at) == count.first,
-           "refcount of " + std::to_string(at) + " (" + count.second + "): " +
-               std::to_string(refcount(at)) + " instead of " + std::to_string(count.first));
+    expect(refcount(at) == count.first, "refcount of " + std::to_string(at) + " (" + count.second +
+                                            "): " + std::to_string(refcount(at)) + " instead of " +
+                                            std::to_string(count.first));
   }
   // Beyond the end of the file, too: to the end of the last block.
   for (uint64_t i = 0; i < reftable_.size(); i++) {

@@ -49,8 +49,8 @@ class Decoder {
   // The table an L1 entry points to, bytes in the file; 0 if there is none.
   uint64_t table(uint64_t l1_index) const { return l1_.at(l1_index) & kOffset; }
 
-  // What is wrong with the image, in words; empty if it is sound, has no leak and no cluster that is
-  // used twice (other than by compressed streams and by tables of nothing but zero flags).
+  // What is wrong with the image, in words; empty if it is sound, has no leak and no cluster that
+  // is used twice (other than by compressed streams and by tables of nothing but zero flags).
   std::vector<std::string> problems() const;
 
  private:

@@ -14,7 +14,7 @@
 namespace qb::test {
 
 // Keeps what is put the way a slow disk would: by reference. Memory that its writer changes after
-// the put shows up as wrong content, memory that goes too early as a finding of ASan.
+// the put, or lets go so that the pool hands it out again, shows up as wrong content.
 class MemoryOutput : public Output {
  public:
   struct Put {

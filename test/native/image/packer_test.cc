@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <random>
 
 #include "image/memory_output.h"
@@ -15,6 +16,12 @@ constexpr unsigned kBits = 12;
 constexpr uint64_t kCluster = 1 << kBits;
 
 struct Fixture {
+  // Memory from the pool holds what it was used for before.
+  Fixture() {
+    BufferRef used = pool.get(kCluster);
+    std::fill_n(used->data(), kCluster, uint8_t{0xff});
+  }
+
   BufferPool pool;
   MemoryOutput output;
   Refcounts refcounts{kBits, pool, output};

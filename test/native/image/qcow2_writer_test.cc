@@ -15,8 +15,7 @@ namespace {
 constexpr uint64_t kMiB = 1 << 20, kGiB = 1 << 30, kTiB = 1ull << 40;
 
 ImageOptions over_backing(unsigned bits, uint64_t size) {
-  return {
-      .cluster_bits = bits, .size = size, .backing_file = "base.raw", .backing_format = "raw"};
+  return {.cluster_bits = bits, .size = size, .backing_file = "base.raw", .backing_format = "raw"};
 }
 
 int refusal(const ImageOptions& options) {
@@ -39,9 +38,9 @@ void drive(WriterModel& model, unsigned bits, std::mt19937& random) {
   auto upto = [&](uint64_t most) { return 1 + random() % most; };
   auto run = [&] {
     uint64_t to_border = per_table - model.next() % per_table;
-    uint64_t length = std::vector<uint64_t>{to_border, to_border + per_table, to_border + 1,
-                                            upto(8), upto(per_table), upto(3 * per_table)}[random() %
-                                                                                           6];
+    uint64_t length =
+        std::vector<uint64_t>{to_border, to_border + per_table, to_border + 1,
+                              upto(8),   upto(per_table),       upto(3 * per_table)}[random() % 6];
     return std::min(length, model.left());
   };
   while (model.left() > 0) {

@@ -75,8 +75,8 @@ class WriterModel {
     uint64_t length = writer_.file_length();
     REQUIRE(length <= output_.length());
     REQUIRE(length + cluster_size_ > output_.length());
-    Decoder decoder([this](uint64_t at, uint8_t* into, size_t size) { output_.read(at, into, size); },
-                    length);
+    Decoder decoder(
+        [this](uint64_t at, uint8_t* into, size_t size) { output_.read(at, into, size); }, length);
     std::vector<std::string> problems = decoder.problems();
     std::string first = problems.empty() ? "" : problems.front();
     REQUIRE(first == "");

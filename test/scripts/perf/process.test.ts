@@ -33,7 +33,9 @@ t.test('an abort reaches the children of the command', async (t) => {
   const note = join(dir, 'note')
   const controller = new AbortController()
   const ready = join(dir, 'ready')
-  const script = `trap 'echo cleaned > ${note}; exit 1' INT; touch ${ready}; sleep 30`
+  // One long sleep would go on if the signal met it between fork and exec.
+  const loop = 'while :; do sleep 0.1; done'
+  const script = `trap 'echo cleaned > ${note}; exit 1' INT; touch ${ready}; ${loop}`
   const timed = ['time', '-q', '-o', join(dir, 'usage'), 'sh', '-c', script]
   const running = run(timed, controller.signal)
   while (!existsSync(ready)) await pause(10)

@@ -1,0 +1,184 @@
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { fullBackup, openSource, restore } from '../../lib/index.ts'
+import { runCli } from '../support/cli.ts'
+import { contentOfParts, firstDifference, makeRaw, noise, prose } from '../support/disks.ts'
+import { loopDevice, NO_LOOP_DEVICES } from '../support/loop.ts'
+import { qemuImg, qemuImgCheck, qemuImgInfo, qemuImgSame, run } from '../support/qemu.ts'
+import { extentsOf } from '../support/read-source.ts'
+
+const MIB = 2 ** 20
+const SKIP = { skip: NO_LOOP_DEVICES }
+
+const PARTS = [
+  { at: 0, bytes: noise(300_000) },
+  { at: 2 * MIB + 99, bytes: prose(MIB) },
+  // Ends with a disk of 8 MiB and with one of a sector more.
+  { at: 8 * MIB - 1000, bytes: noise(1000 + 512, 2) },
+]
+
+/** A disk with holes, its content, and its backup. */
+async function setUp(test: Test, size = 8 * MIB) {
+  const directory = test.testdir()
+  const disk = makeRaw(join(directory, 'disk.raw'), size, PARTS)
+  const backup = join(directory, 'backup.qcow2')
+  await fullBackup(disk, backup)
+  return { directory, disk, backup, content: contentOfParts(size, PARTS) }
+}
+
+/** The first bytes of a device, which are all that a smaller disk takes. */
+function headOf(device: string, size: number): Buffer {
+  return readFileSync(device).subarray(0, size)
+}
+
+t.test('a device as source', SKIP, async (t) => {
+  const { directory, content } = await setUp(t)
+  const device = loopDevice(t, 'source', 8 * MIB)
+  writeFileSync(device, content, { flag: 'r+' })
+
+  const source = await openSource(device)
+  t.equal(source.format, 'raw')
+  t.strictSame(await extentsOf(source), [{ start: 0, length: 8 * MIB, zero: false, hole: false }])
+  await source.close()
+
+  const image = join(directory, 'device.qcow2')
+  for (const how of [{ direct: 'on' }, { direct: 'off' }, { engine: 'threads' }] as const) {
+    const result = await fullBackup(device, image, { ...how, force: true })
+    t.equal(result.virtualSize, 8 * MIB)
+    t.equal(qemuImgCheck(image).status, 0)
+    const same = qemuImgSame({ path: image, format: 'qcow2' }, { path: device, format: 'raw' })
+    t.ok(same, JSON.stringify(how))
+    // Zeroes of a device take no more room than holes of a file.
+    const { fileSize } = await fullBackup(join(directory, 'disk.raw'), `${image}2`, { force: true })
+    t.equal(result.fileSize, fileSize)
+  }
+})
+
+t.test('a qcow2 image on a device as source', SKIP, async (t) => {
+  const { directory, disk } = await setUp(t)
+  const device = loopDevice(t, 'source', 16 * MIB)
+  qemuImg('convert', '-n', '-f', 'raw', '-O', 'raw', disk, device)
+  qemuImg('convert', '-f', 'raw', '-O', 'qcow2', disk, join(directory, 'copy.qcow2'))
+  writeFileSync(device, readFileSync(join(directory, 'copy.qcow2')), { flag: 'r+' })
+  const image = join(directory, 'device.qcow2')
+  const result = await fullBackup(device, image)
+  t.equal(result.virtualSize, 8 * MIB)
+  t.ok(qemuImgSame({ path: image, format: 'qcow2' }, { path: disk, format: 'raw' }))
+})
+
+t.test('restoring to a device that held something', SKIP, async (t) => {
+  for (const sectorSize of [512, 4096]) {
+    for (const how of [{ direct: 'on' }, { direct: 'off' }, { engine: 'threads' }] as const) {
+      const name = `sectors of ${sectorSize}, ${JSON.stringify(how)}`
+      await t.test(name, async (t) => {
+        const { backup, content } = await setUp(t)
+        const device = loopDevice(t, 'target', 10 * MIB, sectorSize)
+        const garbage = noise(10 * MIB, 7)
+        writeFileSync(device, garbage, { flag: 'r+' })
+        await t.rejects(restore(backup, device, how), { code: 'TARGET_EXISTS' }, 'needs force')
+        t.ok(readFileSync(device).equals(garbage), 'refused, it is as it was')
+
+        const result = await restore(backup, device, { ...how, force: true })
+        t.equal(
+          firstDifference(headOf(device, 8 * MIB), content),
+          undefined,
+          'every byte, zeroes too',
+        )
+        t.ok(
+          readFileSync(device)
+            .subarray(8 * MIB)
+            .equals(garbage.subarray(8 * MIB)),
+          'the rest',
+        )
+        t.match(result, { target: device, virtualSize: 8 * MIB, fileSize: 10 * MIB })
+        t.equal(result.dataBytes + result.zeroBytes, 8 * MIB)
+      })
+    }
+  }
+})
+
+t.test('a disk that ends within a sector of the device', SKIP, async (t) => {
+  for (const direct of ['on', 'off'] as const) {
+    for (const size of [8 * MIB + 512, 4 * MIB + 512]) {
+      await t.test(`O_DIRECT ${direct}, ${size} bytes`, async (t) => {
+        const { backup, content } = await setUp(t, size)
+        const device = loopDevice(t, 'target', 10 * MIB, 4096)
+        const garbage = noise(10 * MIB, 7)
+        writeFileSync(device, garbage, { flag: 'r+' })
+        await restore(backup, device, { direct, force: true })
+        t.equal(firstDifference(headOf(device, size), content), undefined)
+        const next = size + 4096 - 512
+        t.ok(readFileSync(device).subarray(next).equals(garbage.subarray(next)), 'the rest')
+      })
+    }
+  }
+})
+
+t.test('a device as the target of an image', SKIP, async (t) => {
+  const { disk } = await setUp(t)
+  const device = loopDevice(t, 'target', 16 * MIB)
+  writeFileSync(device, noise(16 * MIB, 7), { flag: 'r+' })
+  await t.rejects(fullBackup(disk, device), { code: 'TARGET_EXISTS' })
+  for (const how of [
+    { direct: 'on' },
+    { direct: 'off', engine: 'threads' },
+    { clusterSize: 512 },
+    { clusterSize: 2 * MIB },
+    { compress: 'zstd' },
+  ] as const) {
+    const told = JSON.stringify(how)
+    const result = await fullBackup(disk, device, { ...how, force: true })
+    t.match(result, { virtualSize: 8 * MIB, fileSize: 16 * MIB, allocatedBytes: 16 * MIB }, told)
+    const { status, report } = qemuImgCheck(device)
+    t.equal(status, 0, `check: ${told}`)
+    if (!('compress' in how)) t.equal(report['fragmented-clusters'] ?? 0, 0, told)
+    const image = { path: device, format: 'qcow2' }
+    t.ok(qemuImgSame(image, { path: disk, format: 'raw' }), `compare: ${told}`)
+    const again = join(t.testdirName, 'again.raw')
+    await restore(device, again, { force: true })
+    t.equal(firstDifference(again, disk), undefined, `restored: ${told}`)
+  }
+})
+
+t.test('a device that is too small', SKIP, async (t) => {
+  const { directory, disk, backup } = await setUp(t)
+  const device = loopDevice(t, 'target', MIB)
+  const garbage = noise(MIB, 7)
+  writeFileSync(device, garbage, { flag: 'r+' })
+  await t.rejects(restore(backup, device, { force: true }), {
+    code: 'BAD_TARGET',
+    message: `${device}: holds 1 MiB, the disk needs 8 MiB`,
+  })
+  t.ok(readFileSync(device).equals(garbage), 'nothing was written')
+  const line = await runCli(['restore', '--force', 'backup.qcow2', device], { cwd: directory })
+  t.equal(line.status, 1)
+  t.equal(line.stderr, `qcow2-backup: ${device}: holds 1 MiB, the disk needs 8 MiB\n`)
+
+  // How large an image becomes is not known before.
+  await t.rejects(fullBackup(disk, device, { force: true }), { code: 'IO', errno: 'ENOSPC' })
+  t.equal(qemuImgInfo(device).format, 'raw', 'and then no half an image is taken for one')
+})
+
+t.test('a device that is the source, and one without anything in it', SKIP, async (t) => {
+  const { backup } = await setUp(t)
+  const device = loopDevice(t, 'target', 16 * MIB)
+  const same = { code: 'BAD_TARGET', message: `${device}: is the source` }
+  await t.rejects(fullBackup(device, device, { force: true }), same)
+  run('losetup', ['--detach', device])
+  const empty = { code: 'BAD_TARGET', message: `${device}: holds 0 B, the disk needs 8 MiB` }
+  await t.rejects(restore(backup, device, { force: true }), empty)
+})
+
+t.test('O_DIRECT that cannot be had', SKIP, async (t) => {
+  const { disk } = await setUp(t)
+  const device = loopDevice(t, 'target', 16 * MIB, 4096)
+  const clusters = { clusterSize: 512, force: true } as const
+  await t.rejects(
+    fullBackup(disk, device, { ...clusters, direct: 'on' }),
+    { code: 'IO', message: `${device}: open with O_DIRECT: Invalid argument` },
+    'clusters are smaller than sectors; the reason was once told twice',
+  )
+  t.equal((await fullBackup(disk, device, clusters)).direct, false, 'auto does without')
+  t.ok(qemuImgSame({ path: device, format: 'qcow2' }, { path: disk, format: 'raw' }))
+})
