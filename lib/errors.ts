@@ -69,6 +69,9 @@ const REASONS: Record<string, string> = {
   ENXIO: 'no such device or address',
   EMFILE: 'too many open files',
   ENOMEM: 'out of memory',
+  ETIMEDOUT: 'timed out',
+  ENOTCONN: 'the connection was lost',
+  ECONNREFUSED: 'connection refused',
 }
 
 /** Puts a failed system call into words that name the file. Errors of ours pass unchanged. */

@@ -43,8 +43,12 @@ export function copyError(error: unknown, source: Source, target: string): Backu
         `the compressed cluster at offset ${failure.offset} is damaged`,
         options,
       )
-    case 6:
-      return new BackupError('IO', path, `${failure.context}: ${reason()}`, options)
+    case 6: {
+      // libnbd's words name its function first, and the reason already.
+      const words = failure.context?.replace(/^nbd_\w+: /, '')
+      const why = words === failure.context ? `${words}: ${reason()}` : words
+      return new BackupError('IO', path, `the NBD server is lost: ${why}`, options)
+    }
     case 5:
       return new BackupError('ABORTED', target, 'interrupted', options)
     default:

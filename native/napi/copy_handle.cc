@@ -193,6 +193,7 @@ CopySource source_of(const Napi::Object& source) {
   }
   NbdReadSpec nbd{
       .address = {text(source, "uri"), std::chrono::milliseconds(number(source, "timeoutMs"))},
+      .size = number(source, "size"),
       .connections = static_cast<unsigned>(number(source, "connections")),
       .requests = static_cast<unsigned>(number(source, "requests")),
       .block_min = static_cast<unsigned>(number(source, "blockMin")),

@@ -38,6 +38,7 @@ struct NbdReads::Part {
 struct NbdReads::Line {
   std::unique_ptr<NbdConnection> connection;
   std::vector<std::unique_ptr<Part>> asked;
+  unsigned lost = 0;        // times since it last brought something
   Clock::time_point heard;  // when it last answered, or was first asked
 };
 
@@ -137,12 +138,17 @@ void NbdReads::mend_lines() {
   if (waiting_.empty()) return;
   for (auto& line : lines_) {
     auto wait = kFirstWait;
-    while (!line->connection) {
+    for (unsigned tries = 0; !line->connection; tries++) {
       try {
-        line->connection =
-            std::make_unique<NbdConnection>(spec_.address, std::vector<std::string>());
-      } catch (const Error&) {
-        if (++failures_ > spec_.retries) throw;
+        auto made = std::make_unique<NbdConnection>(spec_.address, std::vector<std::string>());
+        if (nbd_library().get_size(made->handle()) != static_cast<int64_t>(spec_.size)) {
+          give_up(Error(ESTALE, "the export has another size now"));
+          return;
+        }
+        line->connection = std::move(made);
+      } catch (const Error& error) {
+        // Who is silent has used up the patience of a whole timeout.
+        if (tries == spec_.retries || error.errnum() == ETIMEDOUT) throw;
         if (!pause(wait)) return;
         wait *= 2;
       }
@@ -174,7 +180,7 @@ void NbdReads::hand_out() {
       continue;
     }
     if (line.connection->alive()) throw nbd_error();
-    lose(line);
+    lose(line, false);
     return;
   }
 }
@@ -204,8 +210,7 @@ void NbdReads::wait() {
       line.heard = Clock::now();
       line.connection->notify(revents);
     } else if (!line.asked.empty() && Clock::now() - line.heard > spec_.address.timeout) {
-      silent_ = true;
-      lose(line);
+      lose(line, true);
     }
   }
 }
@@ -220,20 +225,21 @@ void NbdReads::retire(Line& line) {
   auto rest = std::stable_partition(line.asked.begin(), line.asked.end(),
                                     [&](const auto& part) { return !answered(part); });
   for (auto part = rest; part != line.asked.end(); part++) {
-    if ((*part)->error == 0) failures_ = 0;
+    if ((*part)->error == 0) line.lost = 0;
     finish(**part, (*part)->error);
   }
   line.asked.erase(rest, line.asked.end());
-  if (!alive) lose(line);
+  if (!alive) lose(line, false);
 }
 
 // The connection must be closed before anything is asked again: until then it may still write into
 // the memory.
-void NbdReads::lose(Line& line) {
+void NbdReads::lose(Line& line, bool silent) {
   line.connection.reset();
-  if (++failures_ > spec_.retries) {
-    throw Error(silent_ ? ETIMEDOUT : ENOTCONN, "connection to the NBD server");
-  }
+  // A server that was silent is asked once more, on a new connection.
+  line.lost += silent ? std::max(1u, spec_.retries) : 1;
+  if (line.lost > spec_.retries)
+    throw Error(silent ? ETIMEDOUT : ENOTCONN, "connection to the NBD server");
   for (auto part = line.asked.rbegin(); part != line.asked.rend(); part++) {
     waiting_.push_front(std::move(*part));
   }

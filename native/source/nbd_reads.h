@@ -18,11 +18,12 @@ namespace qb {
 
 struct NbdReadSpec {
   NbdAddress address;
+  uint64_t size = 0;  // of the export when it was opened, bytes: with another it is another disk
   unsigned connections = 1;
   unsigned requests = 16;         // in flight on each connection
   unsigned block_min = 1;         // of offsets and lengths, bytes
   uint64_t block_max = 32 << 20;  // of one request, bytes
-  unsigned retries = 5;           // times in a row that a lost connection is made again
+  unsigned retries = 6;           // times in a row that a lost connection is made again
 };
 
 // Takes the same transfers as Queue (reads of one iov), and gives them back in any order.
@@ -56,7 +57,7 @@ class NbdReads {
   void hand_out();
   void wait();
   void retire(Line& line);
-  void lose(Line& line);
+  void lose(Line& line, bool silent);
   void finish(Part& part, int error);
   void give_up(const Error& why);
   static int on_done(void* data, int* error) noexcept;
@@ -76,8 +77,6 @@ class NbdReads {
   // The thread's.
   std::deque<std::unique_ptr<Part>> waiting_;
   std::vector<std::unique_ptr<Line>> lines_;
-  unsigned failures_ = 0;  // in a row
-  bool silent_ = false;    // lost because the server did not answer in time
   std::thread thread_;
 };
 

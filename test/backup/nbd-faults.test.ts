@@ -1,0 +1,83 @@
+import { readdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
+import t, { type Test } from 'tap'
+import { fullBackup } from '../../lib/index.ts'
+import { makeRaw, noise, prose } from '../support/disks.ts'
+import { startNbdkit } from '../support/nbdkit.ts'
+import { qemuImgCheck, qemuImgSame } from '../support/qemu.ts'
+import { startServer } from '../support/server.ts'
+
+const MIB = 2 ** 20
+const SIZE = 32 * MIB
+
+/** A disk, and a target in a directory that must stay empty when the backup fails. */
+function setUp(t: Test) {
+  const directory = t.testdir({ targets: {} })
+  const disk = makeRaw(join(directory, 'disk.raw'), SIZE, [
+    { at: 0, bytes: noise(10 * MIB) },
+    { at: 20 * MIB, bytes: prose(5 * MIB + 512) },
+  ])
+  const targets = join(directory, 'targets')
+  return { disk, targets, target: join(targets, 'backup.qcow2') }
+}
+
+function isBackup(t: Test, target: string, disk: string): void {
+  t.equal(qemuImgCheck(target).status, 0, 'check is clean')
+  t.ok(qemuImgSame({ path: target, format: 'qcow2' }, { path: disk, format: 'raw' }), 'identical')
+}
+
+t.test('servers that are peculiar but right', async (t) => {
+  const { disk, target } = setUp(t)
+  for (const args of [
+    // Everything is data then.
+    ['--no-sr', 'file', disk],
+    ['--filter=blocksize-policy', 'file', disk, 'blocksize-minimum=4096', 'blocksize-maximum=65536'],
+    ['--filter=delay', 'file', disk, 'delay-read=5ms'],
+    ['--filter=noextents', '--filter=nozero', 'file', disk],
+  ]) {
+    await t.test(args.join(' ').replace(disk, 'disk'), async (t) => {
+      const server = await startNbdkit(t, '--readonly', ...args)
+      const result = await fullBackup(server.uri(), target, { force: true })
+      t.equal(result.dataBytes + result.zeroBytes, SIZE)
+      t.ok(result.zeroBytes > 16 * MIB, 'zeroes are found, said or not')
+      isBackup(t, target, disk)
+    })
+  }
+})
+
+t.test('a server that cannot read', async (t) => {
+  const { disk, target, targets } = setUp(t)
+  const failing = ['error-pread=EIO', 'error-pread-rate=100%']
+  const server = await startNbdkit(t, '--filter=error', 'file', disk, ...failing)
+  await t.rejects(fullBackup(server.uri(), target), { code: 'IO', errno: 'EIO', why: /^read at \d/ })
+  t.strictSame(readdirSync(targets), [])
+})
+
+t.test('a server that dies in the middle', async (t) => {
+  const { disk, target, targets } = setUp(t)
+  const server = await startNbdkit(t, '--filter=delay', 'file', disk, 'delay-read=200ms')
+  const backup = fullBackup(server.uri(), target, { requests: 2 })
+  const failed = t.rejects(backup, { code: 'IO', what: /socket=/, why: /^the NBD server is lost: / })
+  await pause(700)
+  await server.stop('SIGKILL')
+  await failed
+  t.strictSame(readdirSync(targets), [])
+})
+
+t.test('a server that dies and comes back: what was not answered is asked again', async (t) => {
+  const { disk, target } = setUp(t)
+  const slow = ['--filter=delay', 'file', disk, 'delay-read=200ms']
+  const server = await startNbdkit(t, ...slow)
+  const backup = fullBackup(server.uri(), target, { requests: 2 })
+  await pause(700)
+  await server.stop('SIGKILL')
+  await pause(300)
+  rmSync(server.socket)
+  const pidFile = `${server.socket}.pid`
+  const same = ['--foreground', '--unix', server.socket, '--pidfile', pidFile]
+  await startServer(t, 'nbdkit', [...same, ...slow], pidFile)
+  const result = await backup
+  t.equal(result.dataBytes + result.zeroBytes, SIZE)
+  isBackup(t, target, disk)
+})
