@@ -1,3 +1,4 @@
+import { usageError } from '../errors.ts'
 import type { Extent } from '../extents/extent.ts'
 import { alignExtents, mergeExtents } from '../extents/merge.ts'
 import { unsupported } from '../format/qcow2/fields.ts'
@@ -18,16 +19,24 @@ const SECTOR = 512
  * builds on.
  * @param location a path
  * @param open how files are opened; for tests
- * @throws BackupError BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED (by the gate) or IO
+ * @throws BackupError BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED (by the gate), IO, or USAGE for options
  */
 export async function openSource(
   location: string,
   options: OpenOptions = {},
   open: OpenFile = openFile,
 ): Promise<Source> {
+  requireFormat('--format', options.format)
+  requireFormat('--backing-format', options.backingFormat)
   const scheme = /^(nbds?(?:\+unix)?|https?):\/\//.exec(location)
   if (scheme) throw unsupported(location, `${scheme[1]} sources are not supported by this version`)
   return sourceOf(location, await openChain(location, options, open))
+}
+
+/** JavaScript may pass anything, and an unknown format must not be taken for one of ours. */
+function requireFormat(option: string, format: string | undefined): void {
+  if (format === undefined || format === 'raw' || format === 'qcow2') return
+  throw usageError(option, `'${format}' is not one of raw, qcow2`)
 }
 
 function sourceOf(name: string, { format, layers, files, sparse }: Chain): Source {
