@@ -15,7 +15,7 @@
       "cflags": ["-fvisibility=hidden", "-O2", "-g1"],
       "cflags_cc": ["-std=c++20", "-Wall", "-Wextra", "-Wno-missing-field-initializers", "-Wno-restrict", "-Werror=return-type", "-fvisibility-inlines-hidden"],
       "cflags_cc!": ["-fno-rtti"],
-      "ldflags": ["-Wl,-Bsymbolic", "-Wl,--exclude-libs,ALL", "-Wl,-z,nodelete"],
+      "ldflags": ["-Wl,-Bsymbolic", "-Wl,--exclude-libs,ALL", "-Wl,-z,nodelete", "-Wl,--version-script=../native/napi/exports.map"],
       "libraries": ["-l:liburing.a", "-l:libdeflate.a", "-l:libzstd.a", "-l:libz.a", "-lpthread", "-ldl"]
     }
   ]

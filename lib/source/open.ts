@@ -29,6 +29,8 @@ export async function openSource(
   options: OpenOptions = {},
   open: OpenFile = openFile,
 ): Promise<Source> {
+  requireFormat('--format', options.format)
+  requireFormat('--backing-format', options.backingFormat)
   if (isNbdUri(location)) return await openNbd(location, options)
   const scheme = /^(https?):\/\//.exec(location)
   if (scheme) throw unsupported(location, `${scheme[1]} sources are not supported by this version`)
@@ -36,6 +38,12 @@ export async function openSource(
   if (connections !== undefined) throw only('--connections', 'connections')
   if (timeoutMs !== undefined) throw only('--timeout', 'a timeout')
   return sourceOf(location, await openChain(location, options, open))
+}
+
+/** JavaScript may pass anything, and an unknown format must not be taken for one of ours. */
+function requireFormat(option: string, format: string | undefined): void {
+  if (format === undefined || format === 'raw' || format === 'qcow2') return
+  throw usageError(option, `'${format}' is not one of raw, qcow2`)
 }
 
 function only(option: string, what: string): BackupError {

@@ -11,10 +11,9 @@ namespace qb {
 
 namespace {
 
-// Random per build of the addon would not do: two copies of the same file must not mix either, but
-// they cannot, since an External of one environment never reaches another. It only has to tell this
-// External from those of other addons.
-constexpr napi_type_tag kTag = {0x71636f7732626b70, 0x6a6f622d68616e64};
+// Tells this External from those of other addons, and from those of another copy of this one in the
+// same process, which may be of another version: the second half is an address of this copy.
+const napi_type_tag kTag = {0x71636f7732626b70, reinterpret_cast<uintptr_t>(&kTag)};
 
 class Handle;
 void on_change(Napi::Env env, Napi::Function, Handle* handle, void*);
@@ -61,6 +60,11 @@ class Handle : public std::enable_shared_from_this<Handle> {
   }
 
   void cancel() { job_->cancel(); }
+
+  // JavaScript has let go of the job: unless it waits for the end, nobody can bring that about.
+  void drop() {
+    if (job_ && finishes_.empty()) job_->cancel();
+  }
 
   // The last change has been told: only JavaScript still holds on to this.
   void forget() { auto self = std::move(self_); }
@@ -235,9 +239,11 @@ Napi::Value start(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     auto handle = std::make_shared<Handle>(info.Env(), spec_of(info[0].As<Napi::Object>()));
     handle->start();
-    auto external =
-        External::New(info.Env(), new std::shared_ptr<Handle>(handle),
-                      [](Napi::BasicEnv, std::shared_ptr<Handle>* held) { delete held; });
+    auto external = External::New(info.Env(), new std::shared_ptr<Handle>(handle),
+                                  [](Napi::BasicEnv, std::shared_ptr<Handle>* held) {
+                                    (*held)->drop();
+                                    delete held;
+                                  });
     external.TypeTag(&kTag);
     return Napi::Value(external);
   });

@@ -1,5 +1,8 @@
 #include "napi/errors.h"
 
+#include <new>
+#include <system_error>
+
 #include "base/error.h"
 #include "copy/error.h"
 
@@ -21,6 +24,11 @@ Napi::Error to_js(Napi::Env env, const std::exception_ptr& failure) {
   } catch (const std::bad_alloc&) {
     Napi::Error js = Napi::Error::New(env, "out of memory");
     js.Set("code", "ENOMEM");
+    return js;
+  } catch (const std::system_error& error) {
+    // std::thread
+    Napi::Error js = Napi::Error::New(env, error.what());
+    js.Set("code", errno_name(error.code().value()));
     return js;
   } catch (const std::exception& error) {
     return Napi::Error::New(env, error.what());

@@ -6,6 +6,9 @@ import { firstDifference, makeRaw, noise, type Part, prose } from '../support/di
 import { peek } from '../support/patch.ts'
 import { qemuImg, qemuImgCheck, qemuImgInfo, qemuImgSame } from '../support/qemu.ts'
 
+// More than tap's default, for a busy machine.
+t.setTimeout(120_000)
+
 const KIB = 2 ** 10
 const MIB = 2 ** 20
 const METHODS = ['zlib', 'zstd'] as const

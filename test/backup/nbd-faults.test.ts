@@ -32,7 +32,13 @@ t.test('servers that are peculiar but right', async (t) => {
   for (const args of [
     // Everything is data then.
     ['--no-sr', 'file', disk],
-    ['--filter=blocksize-policy', 'file', disk, 'blocksize-minimum=4096', 'blocksize-maximum=65536'],
+    [
+      '--filter=blocksize-policy',
+      'file',
+      disk,
+      'blocksize-minimum=4096',
+      'blocksize-maximum=65536',
+    ],
     ['--filter=delay', 'file', disk, 'delay-read=5ms'],
     ['--filter=noextents', '--filter=nozero', 'file', disk],
   ]) {
@@ -50,7 +56,11 @@ t.test('a server that cannot read', async (t) => {
   const { disk, target, targets } = setUp(t)
   const failing = ['error-pread=EIO', 'error-pread-rate=100%']
   const server = await startNbdkit(t, '--filter=error', 'file', disk, ...failing)
-  await t.rejects(fullBackup(server.uri(), target), { code: 'IO', errno: 'EIO', why: /^read at \d/ })
+  await t.rejects(fullBackup(server.uri(), target), {
+    code: 'IO',
+    errno: 'EIO',
+    why: /^read at \d/,
+  })
   t.strictSame(readdirSync(targets), [])
 })
 
@@ -58,7 +68,11 @@ t.test('a server that dies in the middle', async (t) => {
   const { disk, target, targets } = setUp(t)
   const server = await startNbdkit(t, '--filter=delay', 'file', disk, 'delay-read=200ms')
   const backup = fullBackup(server.uri(), target, { requests: 2 })
-  const failed = t.rejects(backup, { code: 'IO', what: /socket=/, why: /^the NBD server is lost: / })
+  const failed = t.rejects(backup, {
+    code: 'IO',
+    what: /socket=/,
+    why: /^the NBD server is lost: /,
+  })
   await pause(700)
   await server.stop('SIGKILL')
   await failed

@@ -21,6 +21,8 @@ const NO_NUMBERS = [Number.NaN, Number.POSITIVE_INFINITY, '16']
 
 type BadValues = [what: string, option: keyof FullOptions, values: unknown[], others?: FullOptions]
 const BAD_VALUES: BadValues[] = [
+  ['--format', 'format', ['', 'vmdk', 'RAW', null]],
+  ['--backing-format', 'backingFormat', ['', 'vmdk', null]],
   ['--cluster-size', 'clusterSize', [0, 256, 511, 513, 12288, 2 ** 22, -65536, 512.5, Number.NaN]],
   ['--requests', 'requests', [0, -1, 1025, 1.5, ...NO_NUMBERS]],
   ['--rate-limit', 'rateLimit', [0, -1, 0.5, 2 ** 53, ...NO_NUMBERS]],

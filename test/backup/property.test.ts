@@ -11,6 +11,9 @@ import type { ExtentsOptions } from '../../lib/source/source.ts'
 import { firstDifference, noise, prose } from '../support/disks.ts'
 import { qemuImg, qemuImgCheck } from '../support/qemu.ts'
 
+// More than tap's default, for a busy machine.
+t.setTimeout(120_000)
+
 const MOST = 4 * 2 ** 20
 const SECTOR = 512
 

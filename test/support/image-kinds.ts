@@ -100,7 +100,7 @@ export const IMAGE_KINDS = {
     const base = raw(join(directory, 'base.raw'), baseSize)
     const middle = join(directory, 'middle.qcow2')
     const middleSize = size + 2 ** 20
-    overlay(middle, middleSize, { path: base, format: 'raw' }, 'cluster_size=4K')
+    overlay(middle, middleSize, { path: base, format: 'raw' }, 'cluster_size=16K')
     change(middle, middleSize, [
       ['write -P 21', size * 0.3, 90_000],
       ['write -z', size * 0.2, 20_000],
@@ -126,7 +126,7 @@ export const IMAGE_KINDS = {
     return { path, format: 'qcow2' }
   },
   'internal snapshots': (directory, size) => {
-    const made = converted('cluster_size=4K')(directory, size)
+    const made = converted('cluster_size=32K')(directory, size)
     qemuImg('snapshot', '-c', 'one', made.path)
     change(made.path, size, [
       ['write -P 41', size * 0.01, 100_000],
@@ -139,7 +139,7 @@ export const IMAGE_KINDS = {
   'zero clusters over a backing file': (directory, size) => {
     const backing = converted('cluster_size=64K')(directory, size)
     const path = join(directory, 'top.qcow2')
-    overlay(path, size, backing, 'cluster_size=4K')
+    overlay(path, size, backing, 'cluster_size=16K')
     change(path, size, [
       ['write -z -u', 0, 16_384],
       ['write -P 51', 32_768, 65_536],

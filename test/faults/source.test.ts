@@ -1,0 +1,244 @@
+/** Sources that cannot be read, or change while they are. */
+import { spawnSync } from 'node:child_process'
+import {
+  appendFileSync,
+  chmodSync,
+  copyFileSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { BackupError, fullBackup } from '../../lib/index.ts'
+import { CLI, runCli } from '../support/cli.ts'
+import { firstDifference, makeRaw, noise, prose } from '../support/disks.ts'
+import { loopDevice, NO_LOOP_DEVICES } from '../support/loop.ts'
+import { sizeOf } from '../support/patch.ts'
+import { qemuImg, qemuImgCheck, qemuImgInfo, qemuImgSame, run } from '../support/qemu.ts'
+import { unprivileged } from '../support/unprivileged.ts'
+
+const MIB = 2 ** 20
+
+/** The commands that read a source, without it. */
+const COMMANDS = [['full'], ['restore', '-f', 'raw'], ['extents', '--detect-zeroes']]
+
+/** Every command refuses a source with this line, and makes nothing. */
+async function refused(test: Test, cwd: string, source: string, line: string): Promise<void> {
+  const before = readdirSync(cwd)
+  for (const [command, ...flags] of COMMANDS) {
+    const target = command === 'extents' ? [] : ['target']
+    const args = [command, ...flags, source, ...target]
+    const { status, stdout, stderr } = await runCli(args, { cwd })
+    test.equal(stderr, `qcow2-backup: ${line}\n`)
+    test.equal(status, 1, command)
+    test.equal(stdout, '')
+  }
+  test.strictSame(readdirSync(cwd), before)
+}
+
+t.test('what is no disk', async (t) => {
+  const cwd = t.testdir({ directory: {}, file: 'x', loop: t.fixture('symlink', 'loop') })
+  spawnSync('mkfifo', [join(cwd, 'fifo')])
+  await refused(t, cwd, 'none', 'none: no such file or directory')
+  await refused(t, cwd, 'directory', 'directory: is a directory')
+  await refused(t, cwd, 'file/disk', 'file/disk: a part of the path is not a directory')
+  await refused(t, cwd, 'loop', 'loop: too many symbolic links')
+  await refused(t, cwd, 'fifo', 'fifo: is neither a regular file nor a block device')
+  await refused(t, cwd, '/dev/zero', '/dev/zero: is neither a regular file nor a block device')
+})
+
+t.test('a file that may not be read', async (t) => {
+  const cwd = t.testdir({ 'disk.raw': 'x'.repeat(512), closed: { disk: 'x' } })
+  chmodSync(join(cwd, 'disk.raw'), 0)
+  chmodSync(join(cwd, 'closed'), 0)
+  for (const source of ['disk.raw', 'closed/disk']) {
+    const [command, ...args] = unprivileged([process.execPath, CLI, 'full', source, 'target'])
+    const { status, stderr } = spawnSync(command, args, { cwd, encoding: 'utf8' })
+    t.equal(stderr, `qcow2-backup: ${source}: permission denied\n`)
+    t.equal(status, 1)
+  }
+  chmodSync(join(cwd, 'closed'), 0o700)
+  t.strictSame(readdirSync(cwd), ['closed', 'disk.raw'])
+})
+
+t.test('an empty file is a disk of 0 bytes', async (t) => {
+  const cwd = t.testdir({ 'disk.raw': '' })
+  const { status, stdout, stderr } = await runCli(['full', 'disk.raw', 'b.qcow2', '--json'], {
+    cwd,
+  })
+  t.equal(status, 0, stderr)
+  t.match(JSON.parse(stdout), { virtualSize: 0, dataBytes: 0, zeroBytes: 0 })
+  t.equal(qemuImgInfo(join(cwd, 'b.qcow2'))['virtual-size'], 0)
+  t.equal(qemuImgCheck(join(cwd, 'b.qcow2')).status, 0)
+  const back = await runCli(['restore', 'b.qcow2', 'back.raw'], { cwd })
+  t.equal(back.status, 0, back.stderr)
+  t.equal(sizeOf(join(cwd, 'back.raw')), 0)
+  t.equal((await runCli(['extents', 'disk.raw'], { cwd })).stdout, '[]\n')
+})
+
+/** Runs a copy of a second, and does something with its source when it is under way. */
+async function meanwhile(cwd: string, args: string[], action: () => void) {
+  let acted = false
+  const result = await runCli([...args, '--rate-limit', '16M', '--progress', 'json'], {
+    cwd,
+    onStderr() {
+      if (!acted) action()
+      acted = true
+    },
+  })
+  return { ...result, line: result.stderr.trimEnd().split('\n').at(-1) }
+}
+
+t.test('a disk that changes while it is read', async (t) => {
+  const bytes = noise(16 * MIB)
+  const setUp = (t: Test) => {
+    const cwd = t.testdir({ target: 'what stood there' })
+    return { cwd, disk: makeRaw(join(cwd, 'disk.raw'), bytes.length, [{ at: 0, bytes }]) }
+  }
+  const engines = [[], ['--engine', 'threads', '--direct', 'off']]
+
+  for (const how of engines) {
+    for (const command of [['full'], ['restore', '-f', 'raw']]) {
+      const args = [...command, '--force', ...how, 'disk.raw', 'target']
+      await t.test(args.join(' '), async (t) => {
+        const fails = async (action: (disk: string) => void, line: RegExp) => {
+          const { cwd, disk } = setUp(t)
+          const result = await meanwhile(cwd, args, () => action(disk))
+          t.match(result.line, line)
+          t.equal(result.status, 1)
+          t.equal(readFileSync(join(cwd, 'target'), 'utf8'), 'what stood there')
+          t.strictSame(readdirSync(cwd), ['disk.raw', 'target'])
+        }
+        const shrank =
+          /^qcow2-backup: disk\.raw: (ends at or before offset \d+: it shrank while it was read|shrank from 16777216 to \d+ bytes while it was read)$/
+        await fails((disk) => truncateSync(disk, MIB), shrank)
+        await fails((disk) => truncateSync(disk, 12 * MIB + 100), shrank)
+        await fails((disk) => truncateSync(disk, 16 * MIB - 1), shrank)
+        await fails(
+          (disk) => appendFileSync(disk, 'more'),
+          /^qcow2-backup: disk\.raw: grew from 16777216 to 16777220 bytes while it was read$/,
+        )
+      })
+    }
+  }
+
+  await t.test('a file that takes its name is none of our business', async (t) => {
+    const { cwd, disk } = setUp(t)
+    const result = await meanwhile(cwd, ['full', '--force', 'disk.raw', 'target'], () => {
+      renameSync(disk, join(cwd, 'moved.raw'))
+      writeFileSync(disk, 'another')
+    })
+    t.equal(result.status, 0, result.line)
+    const moved = { path: join(cwd, 'moved.raw'), format: 'raw' }
+    t.ok(qemuImgSame({ path: join(cwd, 'target'), format: 'qcow2' }, moved))
+  })
+})
+
+t.test('a qcow2 source that shrinks while it is read', async (t) => {
+  const cwd = t.testdir()
+  const disk = makeRaw(join(cwd, 'disk.raw'), 16 * MIB, [{ at: 0, bytes: noise(16 * MIB) }])
+  for (const flags of [[], ['-c']]) {
+    qemuImg('convert', '-O', 'qcow2', '-f', 'raw', ...flags, disk, join(cwd, 'disk.qcow2'))
+    const result = await meanwhile(cwd, ['full', 'disk.qcow2', 'target'], () =>
+      truncateSync(join(cwd, 'disk.qcow2'), 5 * MIB),
+    )
+    t.match(result.line, /^qcow2-backup: disk\.qcow2: ends at or before offset \d+: it shrank/)
+    t.equal(result.status, 1)
+    t.strictSame(readdirSync(cwd), ['disk.qcow2', 'disk.raw'])
+  }
+})
+
+t.test('a device that cannot be read from some place on', { skip: NO_LOOP_DEVICES }, async (t) => {
+  for (const how of [
+    ['--direct', 'on'],
+    ['--direct', 'off'],
+    ['--engine', 'threads'],
+    ['--compress', 'zstd'],
+  ]) {
+    const cwd = t.testdir({ target: 'what stood there' })
+    const device = loopDevice(t, 'source', 16 * MIB)
+    const content = noise(16 * MIB)
+    writeFileSync(device, content, { flag: 'r+' })
+    // The loop device keeps its size, and answers EIO where its file has ended.
+    run('sync', [])
+    truncateSync(join(cwd, 'source.device'), 4 * MIB)
+    const args = ['full', '--force', ...how, device, 'target']
+    const { status, stderr } = await runCli(args, { cwd })
+    t.equal(status, 1)
+    t.match(stderr, /^qcow2-backup: \/dev\/loop\d+: read at \d+: input\/output error\n$/)
+    const at = Number(/read at (\d+)/.exec(stderr)?.[1])
+    t.ok(at >= 4 * MIB && at < 16 * MIB, `at ${at}`)
+    t.equal(readFileSync(join(cwd, 'target'), 'utf8'), 'what stood there')
+
+    // What ends before that place is read all the same.
+    const small = await runCli(['extents', device], { cwd })
+    t.equal(small.status, 0, small.stderr)
+    const zeroes = await runCli(['extents', '--detect-zeroes', device], { cwd })
+    t.equal(zeroes.status, 1)
+    t.equal(zeroes.stderr, `qcow2-backup: ${device}: input/output error\n`)
+    run('losetup', ['--detach', device])
+  }
+})
+
+/** Where an image is cut: every table and the clusters between, and at odd places. */
+function cuts(size: number, count: number): number[] {
+  const at = new Set([0, 1, 3, 4, 71, 72, 103, 104, 111, 112, 512, size - 512, size - 1, size])
+  for (let i = 1; i < count; i++) at.add(Math.floor((size * i) / count / 512) * 512 + (i % 3) * 17)
+  return [...at].filter((cut) => cut >= 0 && cut <= size).sort((a, b) => a - b)
+}
+
+for (const [kind, options] of Object.entries({
+  'made by qemu-img': [],
+  'with small clusters': ['-o', 'cluster_size=4k'],
+  compressed: ['-c'],
+  'compressed with zstd': ['-c', '-o', 'compression_type=zstd'],
+  'of version 2': ['-o', 'compat=0.10'],
+  'with extended L2': ['-o', 'extended_l2=on'],
+  'made by us': undefined,
+  'made by us, compressed': undefined,
+})) {
+  t.test(`a qcow2 file cut short, ${kind}`, async (t) => {
+    const directory = t.testdir()
+    const at = (name: string) => join(directory, name)
+    const disk = makeRaw(at('disk.raw'), 4 * MIB, [
+      { at: 0, bytes: noise(100_000) },
+      { at: MIB, bytes: prose(700_000) },
+      { at: 3 * MIB, bytes: noise(200_000, 2) },
+      { at: 4 * MIB - 5000, bytes: noise(5000, 3) },
+    ])
+    if (options) {
+      qemuImg('convert', '-f', 'raw', '-O', 'qcow2', ...options, disk, at('whole.qcow2'))
+    } else {
+      const compress = kind.endsWith('compressed') ? 'zlib' : undefined
+      await fullBackup(disk, at('whole.qcow2'), { compress })
+    }
+    const size = sizeOf(at('whole.qcow2'))
+    let right = 0
+    let failed = 0
+    for (const cut of cuts(size, 24)) {
+      copyFileSync(at('whole.qcow2'), at('cut.qcow2'))
+      truncateSync(at('cut.qcow2'), cut)
+      const source = { format: 'qcow2', force: true } as const
+      const error = await fullBackup(at('cut.qcow2'), at('copy.qcow2'), source).then(
+        () => undefined,
+        (error) => error,
+      )
+      if (error) {
+        failed++
+        t.ok(error instanceof BackupError, `cut at ${cut}: ${error}`)
+        t.equal(error.what, at('cut.qcow2'), error.message)
+      } else {
+        right++
+        t.equal(cut > 0 && qemuImgCheck(at('copy.qcow2')).status, 0)
+        const copy = { path: at('copy.qcow2'), format: 'qcow2' }
+        t.ok(qemuImgSame(copy, { path: at('cut.qcow2'), format: 'qcow2' }), 'as QEMU reads it')
+        t.ok(qemuImgSame(copy, { path: disk, format: 'raw' }), `cut at ${cut} of ${size}: right`)
+      }
+    }
+    t.ok(right >= 1 && failed >= 20, `${right} right, ${failed} refused`)
+    t.equal(firstDifference(disk, disk), undefined)
+  })
+}

@@ -1,0 +1,245 @@
+/** Targets that cannot be written, from the start or from some moment on. */
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { CLI, runCli } from '../support/cli.ts'
+import { makeRaw, noise } from '../support/disks.ts'
+import { NO_LOOP_DEVICES } from '../support/loop.ts'
+import { inMountNamespace } from '../support/namespace.ts'
+import { run } from '../support/qemu.ts'
+import { unprivileged } from '../support/unprivileged.ts'
+
+const MIB = 2 ** 20
+const PROGRAM = [process.execPath, CLI]
+
+/** Ways of writing a target. */
+const COMMANDS = {
+  full: ['full'],
+  'full, compressed, threads, buffered': [
+    ...['full', '--compress', 'zstd'],
+    ...['--engine', 'threads', '--direct', 'off'],
+  ],
+  restore: ['restore', '-f', 'raw'],
+}
+
+/** A directory with a disk that does not compress, and something that stands there. */
+function setUp(test: Test, size = 16 * MIB): string {
+  const directory = test.testdir({ small: { old: 'what stood there\n' } })
+  makeRaw(join(directory, 'disk.raw'), size, [{ at: 0, bytes: noise(size) }])
+  return directory
+}
+
+/**
+ * Mounts something on `small`, runs the program to a new and to an old target there, and prints
+ * the status, what it wrote, what is in `small` then, and the old content.
+ * @param mount shell commands; `$1` is the directory, which is the current one
+ */
+function attempts(mount: string): string {
+  return `
+    cd "$1"
+    ${mount}
+    shift
+    for target in new old; do
+      status=0
+      "$@" disk.raw small/$target --force >out 2>&1 || status=$?
+      echo "$status $(cat out)"
+      ls -A small
+      cat small/old
+    done`
+}
+
+/** What `attempts` prints when both fail with such a line. */
+function failures(line: (target: string) => string): RegExp {
+  const one = (target: string) =>
+    `1 qcow2-backup: ${line(target)}\n(lost\\+found\n)?old\nwhat stood there\n`
+  return new RegExp(`^${one('new')}${one('old')}$`)
+}
+
+const FULL_DISKS = {
+  'a full tmpfs': [
+    'mount -t tmpfs -o size=4m none small; echo what stood there >small/old',
+    failures((target) => `small/${target}: write at \\d+: no space left on device`),
+  ],
+  'a tmpfs without a free inode': [
+    'mount -t tmpfs -o nr_inodes=2 none small; echo what stood there >small/old',
+    failures(() => '\\S+/small: no space left on device'),
+  ],
+  'a read-only file system': [
+    `mount -t tmpfs none small; echo what stood there >small/old; mount -o remount,ro small`,
+    failures(() => '\\S+/small: read-only file system'),
+  ],
+} as const
+
+for (const [name, [mount, expected]] of Object.entries(FULL_DISKS)) {
+  t.test(name, async (t) => {
+    for (const [how, command] of Object.entries(COMMANDS)) {
+      const directory = setUp(t)
+      const result = inMountNamespace(attempts(mount), directory, ...PROGRAM, ...command)
+      t.equal(result.status, 0, result.stderr)
+      t.match(result.stdout, expected, how)
+    }
+  })
+}
+
+t.test('a full ext4', { skip: NO_LOOP_DEVICES }, async (t) => {
+  const mount = `
+    truncate -s 8M ext4
+    mkfs.ext4 -q ext4
+    mount -o loop ext4 small
+    echo what stood there >small/old`
+  const expected = failures((target) => `small/${target}: write at \\d+: no space left on device`)
+  for (const [how, command] of Object.entries(COMMANDS)) {
+    const directory = setUp(t)
+    const result = inMountNamespace(attempts(mount), directory, ...PROGRAM, ...command)
+    t.equal(result.status, 0, result.stderr)
+    t.match(result.stdout, expected, how)
+  }
+})
+
+t.test('a limit of file sizes', async (t) => {
+  for (const [how, command] of Object.entries(COMMANDS)) {
+    const directory = setUp(t)
+    const result = run('bash', [
+      ...['-euc', attempts('ulimit -f 1024'), 'bash'],
+      ...[directory, ...PROGRAM, ...command],
+    ])
+    t.equal(result.status, 0, result.stderr)
+    const line = 'set length: file too large for this file system or limit'
+    t.match(
+      result.stdout,
+      failures((target) => `small/${target}: ${line}`),
+      how,
+    )
+  }
+})
+
+t.test('what a limit of file sizes leaves room for', async (t) => {
+  const directory = setUp(t, MIB)
+  // Less than what a file is given ahead, more than the image.
+  const script = 'cd "$1"; ulimit -f 2048; shift; "$@"'
+  const command = [...PROGRAM, 'full', 'disk.raw', 'new.qcow2']
+  const { status, stderr } = run('bash', ['-euc', script, 'bash', directory, ...command])
+  t.equal(status, 0, stderr)
+})
+
+t.test('a directory that may not be written', async (t) => {
+  const directory = setUp(t)
+  chmodSync(join(directory, 'small'), 0o555)
+  const command = unprivileged(PROGRAM)
+  for (const args of Object.values(COMMANDS)) {
+    const { status, stdout } = run('bash', [
+      ...['-euc', attempts(''), 'bash', directory],
+      ...[...command, ...args],
+    ])
+    t.equal(status, 0)
+    t.match(
+      stdout,
+      failures(() => '\\S+/small: permission denied'),
+    )
+  }
+  chmodSync(join(directory, 'small'), 0o755)
+})
+
+t.test('/dev/full', async (t) => {
+  const cwd = setUp(t)
+  for (const args of Object.values(COMMANDS)) {
+    const { status, stdout, stderr } = await runCli([...args, 'disk.raw', '/dev/full', '--force'], {
+      cwd,
+    })
+    t.equal(stderr, 'qcow2-backup: /dev/full: is a character device\n')
+    t.equal(status, 1)
+    t.equal(stdout, '')
+  }
+})
+
+t.test('standard output on a full disk', async (t) => {
+  const cwd = setUp(t, MIB)
+  for (const args of [
+    'full disk.raw new.qcow2',
+    'full --json disk.raw new.qcow2 --force',
+    'extents disk.raw',
+  ]) {
+    const { status, stderr } = run('bash', [
+      ...['-euc', 'cd "$1"; shift; "$@" >/dev/full', 'bash', cwd],
+      ...[...PROGRAM, ...args.split(' ')],
+    ])
+    t.equal(status, 1)
+    t.equal(stderr, 'qcow2-backup: standard output: no space left on device\n')
+  }
+})
+
+t.test('a directory that is not there', async (t) => {
+  const cwd = setUp(t)
+  for (const args of Object.values(COMMANDS)) {
+    const { status, stderr } = await runCli([...args, 'disk.raw', 'none/new', '--force'], { cwd })
+    t.equal(stderr, 'qcow2-backup: none: no such directory\n')
+    t.equal(status, 1)
+  }
+  t.notOk(existsSync(join(cwd, 'none')))
+})
+
+/** Runs a copy that takes half a second, and does something when it is under way. */
+async function meanwhile(cwd: string, args: string[], action: () => void) {
+  let acted = false
+  const result = await runCli([...args, '--rate-limit', '32M', '--progress', 'json'], {
+    cwd,
+    onStderr() {
+      if (!acted) action()
+      acted = true
+    },
+  })
+  return { ...result, line: result.stderr.trimEnd().split('\n').at(-1) }
+}
+
+t.test('a directory that goes away in mid copy', async (t) => {
+  for (const [how, args] of Object.entries(COMMANDS)) {
+    const cwd = setUp(t)
+    const small = join(cwd, 'small')
+    for (const target of ['new', 'old']) {
+      const copy = [...args, '--force', 'disk.raw', `small/${target}`]
+      const result = await meanwhile(cwd, copy, () => renameSync(small, join(cwd, 'moved')))
+      t.equal(result.status, 1, how)
+      t.equal(result.line, `qcow2-backup: small/${target}: no such file or directory`)
+      t.strictSame(readdirSync(join(cwd, 'moved')), ['old'], 'nothing was left in it')
+      t.equal(readFileSync(join(cwd, 'moved', 'old'), 'utf8'), 'what stood there\n')
+      renameSync(join(cwd, 'moved'), small)
+    }
+    const result = await meanwhile(cwd, [...args, 'disk.raw', 'small/new'], () =>
+      rmSync(small, { recursive: true }),
+    )
+    t.equal(result.status, 1, how)
+    t.equal(result.line, 'qcow2-backup: small/new: no such file or directory')
+    t.strictSame(readdirSync(cwd), ['disk.raw'])
+  }
+})
+
+t.test('a name that is taken in mid copy', async (t) => {
+  const cwd = setUp(t)
+  const path = join(cwd, 'small', 'new')
+  const taken = await meanwhile(cwd, ['full', 'disk.raw', 'small/new'], () =>
+    writeFileSync(path, 'of another'),
+  )
+  t.equal(taken.status, 1)
+  t.equal(
+    taken.line,
+    'qcow2-backup: small/new: was made by another process meanwhile; --force replaces it',
+  )
+  t.equal(readFileSync(path, 'utf8'), 'of another')
+
+  const directory = await meanwhile(cwd, ['full', '--force', 'disk.raw', 'small/new'], () => {
+    rmSync(path)
+    mkdirSync(path)
+  })
+  t.equal(directory.status, 1)
+  t.equal(directory.line, 'qcow2-backup: small/new: is a directory')
+  t.strictSame(readdirSync(join(cwd, 'small')).sort(), ['new', 'old'])
+})
