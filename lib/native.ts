@@ -25,11 +25,7 @@ export interface NbdHandle {
 /** What a server says of an export. Sizes in bytes. */
 export interface NbdInfo {
   size: number
-  readOnly: boolean
   multiConn: boolean
-  canTrim: boolean
-  canZero: boolean
-  canFlush: boolean
   /** What offsets and lengths of requests must be multiples of. */
   blockMin: number
   /** Most bytes of one request. */
@@ -99,7 +95,6 @@ export interface Addon {
    * they may end before or behind the range, each elsewhere; empty if the server left it out
    */
   nbdStatus(handle: NbdHandle, start: number, length: number): Promise<Float64Array[]>
-  nbdTrim(handle: NbdHandle, start: number, length: number): Promise<void>
   nbdClose(handle: NbdHandle): void
   /** Starts a copy on a thread of its own. lib/copy/job.ts is the only caller of these five. */
   copyStart(spec: CopySpec): CopyJob

@@ -61,11 +61,7 @@ Napi::Value describe(const Napi::CallbackInfo& info) {
   const NbdExport& known = handle_of(info[0])->status->info();
   Napi::Object object = Napi::Object::New(info.Env());
   object.Set("size", static_cast<double>(known.size));
-  object.Set("readOnly", known.read_only);
   object.Set("multiConn", known.multi_conn);
-  object.Set("canTrim", known.can_trim);
-  object.Set("canZero", known.can_zero);
-  object.Set("canFlush", known.can_flush);
   object.Set("blockMin", static_cast<double>(known.block_min));
   object.Set("blockMax", static_cast<double>(known.block_max));
   auto contexts = Napi::Array::New(info.Env());
@@ -106,19 +102,6 @@ Napi::Value status(const Napi::CallbackInfo& info) {
       });
 }
 
-Napi::Value trim(const Napi::CallbackInfo& info) {
-  HandleRef handle = handle_of(info[0]);
-  uint64_t start = whole(info[1]);
-  uint64_t length = whole(info[2]);
-  return PromiseWorker::run(
-      info.Env(),
-      [=] {
-        std::lock_guard lock(handle->one_at_a_time);
-        handle->status->trim(start, length);
-      },
-      [](Napi::Env env) { return env.Undefined(); });
-}
-
 void close(const Napi::CallbackInfo& info) {
   if (!info[0].IsExternal() || !info[0].As<External>().CheckTypeTag(&kTag)) {
     throw Napi::TypeError::New(info.Env(), "not an NBD connection");
@@ -132,7 +115,6 @@ void export_nbd(Napi::Env env, Napi::Object exports) {
   exports.Set("nbdOpen", Napi::Function::New(env, open, "nbdOpen"));
   exports.Set("nbdInfo", Napi::Function::New(env, describe, "nbdInfo"));
   exports.Set("nbdStatus", Napi::Function::New(env, status, "nbdStatus"));
-  exports.Set("nbdTrim", Napi::Function::New(env, trim, "nbdTrim"));
   exports.Set("nbdClose", Napi::Function::New(env, close, "nbdClose"));
 }
 

@@ -5,7 +5,7 @@
 
 namespace qb {
 
-// Adds nbdOpen, nbdInfo, nbdStatus, nbdTrim and nbdClose.
+// Adds nbdOpen, nbdInfo, nbdStatus and nbdClose.
 void export_nbd(Napi::Env env, Napi::Object exports);
 
 }  // namespace qb

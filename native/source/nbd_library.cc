@@ -31,10 +31,8 @@ NbdLibrary load() {
   QB_FIND(get_error);
   QB_FIND(get_errno);
   QB_FIND(set_uri_allow_local_file);
-  QB_FIND(set_strict_mode);
   QB_FIND(add_meta_context);
   QB_FIND(aio_connect_uri);
-  QB_FIND(aio_is_connecting);
   QB_FIND(aio_is_ready);
   QB_FIND(aio_is_dead);
   QB_FIND(aio_is_closed);
@@ -43,21 +41,12 @@ NbdLibrary load() {
   QB_FIND(aio_notify_read);
   QB_FIND(aio_notify_write);
   QB_FIND(aio_disconnect);
-  QB_FIND(aio_command_completed);
   QB_FIND(aio_pread);
-  QB_FIND(aio_pwrite);
-  QB_FIND(aio_zero);
-  QB_FIND(aio_trim);
-  QB_FIND(aio_flush);
   QB_FIND(aio_block_status);
   QB_FIND(get_size);
   QB_FIND(get_block_size);
-  QB_FIND(is_read_only);
   QB_FIND(can_multi_conn);
   QB_FIND(can_meta_context);
-  QB_FIND(can_trim);
-  QB_FIND(can_zero);
-  QB_FIND(can_flush);
 #undef QB_FIND
   return nbd;
 }

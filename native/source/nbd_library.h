@@ -13,10 +13,8 @@ struct NbdLibrary {
   decltype(&nbd_get_error) get_error;
   decltype(&nbd_get_errno) get_errno;
   decltype(&nbd_set_uri_allow_local_file) set_uri_allow_local_file;
-  decltype(&nbd_set_strict_mode) set_strict_mode;
   decltype(&nbd_add_meta_context) add_meta_context;
   decltype(&nbd_aio_connect_uri) aio_connect_uri;
-  decltype(&nbd_aio_is_connecting) aio_is_connecting;
   decltype(&nbd_aio_is_ready) aio_is_ready;
   decltype(&nbd_aio_is_dead) aio_is_dead;
   decltype(&nbd_aio_is_closed) aio_is_closed;
@@ -25,21 +23,12 @@ struct NbdLibrary {
   decltype(&nbd_aio_notify_read) aio_notify_read;
   decltype(&nbd_aio_notify_write) aio_notify_write;
   decltype(&nbd_aio_disconnect) aio_disconnect;
-  decltype(&nbd_aio_command_completed) aio_command_completed;
   decltype(&nbd_aio_pread) aio_pread;
-  decltype(&nbd_aio_pwrite) aio_pwrite;
-  decltype(&nbd_aio_zero) aio_zero;
-  decltype(&nbd_aio_trim) aio_trim;
-  decltype(&nbd_aio_flush) aio_flush;
   decltype(&nbd_aio_block_status) aio_block_status;
   decltype(&nbd_get_size) get_size;
   decltype(&nbd_get_block_size) get_block_size;
-  decltype(&nbd_is_read_only) is_read_only;
   decltype(&nbd_can_multi_conn) can_multi_conn;
   decltype(&nbd_can_meta_context) can_meta_context;
-  decltype(&nbd_can_trim) can_trim;
-  decltype(&nbd_can_zero) can_zero;
-  decltype(&nbd_can_flush) can_flush;
 };
 
 // Throws Error(ELIBACC) if there is no libnbd. Thread-safe. Never unloaded: the library keeps a

@@ -19,11 +19,7 @@ NbdExport export_info(const NbdConnection& connection, const std::vector<std::st
   int64_t size = nbd.get_size(handle);
   if (size < 0) throw nbd_error();
   info.size = static_cast<uint64_t>(size);
-  info.read_only = nbd.is_read_only(handle) == 1;
   info.multi_conn = nbd.can_multi_conn(handle) == 1;
-  info.can_trim = nbd.can_trim(handle) == 1;
-  info.can_zero = nbd.can_zero(handle) == 1;
-  info.can_flush = nbd.can_flush(handle) == 1;
   // 0 or less: the server did not say.
   int64_t least = nbd.get_block_size(handle, LIBNBD_SIZE_MINIMUM);
   int64_t most = nbd.get_block_size(handle, LIBNBD_SIZE_MAXIMUM);
@@ -70,9 +66,10 @@ void let_go(void* data) noexcept {
   delete static_cast<ReplyRef*>(data);
 }
 
+// libnbd calls `free` in any case, also when the request could not be made.
 template <typename Callback, typename Function>
 Callback callback(Function function, const ReplyRef& reply) {
-  return {function, new ReplyRef(reply), let_go};
+  return {function, std::make_unique<ReplyRef>(reply).release(), let_go};
 }
 
 void wait(NbdConnection& connection, const ReplyRef& reply, int64_t cookie, const char* what) {
@@ -91,24 +88,13 @@ NbdStatus::NbdStatus(const NbdAddress& address, const std::vector<std::string>& 
 std::vector<std::vector<StatusRun>> NbdStatus::status(uint64_t start, uint64_t length) {
   auto reply = std::make_shared<Reply>(Reply{contexts_, start, {}});
   reply->runs.resize(contexts_.size());
+  // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDeleteLeaks): it does not see that libnbd frees
   wait(connection_, reply,
        nbd_library().aio_block_status(connection_.handle(), std::min(length, kMostAsked), start,
                                       callback<nbd_extent_callback>(on_extents, reply),
                                       callback<nbd_completion_callback>(on_completion, reply), 0),
        "block status");
   return std::move(reply->runs);
-}
-
-void NbdStatus::trim(uint64_t start, uint64_t length) {
-  for (uint64_t end = start + length; start < end;) {
-    uint64_t part = std::min(end - start, kMostAsked);
-    auto reply = std::make_shared<Reply>(Reply{{}, start, {}});
-    wait(connection_, reply,
-         nbd_library().aio_trim(connection_.handle(), part, start,
-                                callback<nbd_completion_callback>(on_completion, reply), 0),
-         "trim");
-    start += part;
-  }
 }
 
 }  // namespace qb

@@ -12,11 +12,7 @@ namespace qb {
 // What a server says of an export. Sizes in bytes.
 struct NbdExport {
   uint64_t size = 0;
-  bool read_only = false;
   bool multi_conn = false;
-  bool can_trim = false;
-  bool can_zero = false;
-  bool can_flush = false;
   uint64_t block_min = 1;         // of offsets and lengths
   uint64_t block_max = 32 << 20;  // of one request's payload
   std::vector<bool> contexts;     // which of those asked for it has
@@ -39,8 +35,6 @@ class NbdStatus {
   // the range, each context elsewhere (NBD protocol, NBD_CMD_BLOCK_STATUS). Empty for a context
   // that the server left out. Throws NbdError, Error(ETIMEDOUT).
   std::vector<std::vector<StatusRun>> status(uint64_t start, uint64_t length);
-  // Gives a range up. Throws as status().
-  void trim(uint64_t start, uint64_t length);
 
  private:
   NbdConnection connection_;

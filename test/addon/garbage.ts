@@ -51,7 +51,8 @@ function start(changes: Partial<CopySpec>): CopyJob {
   const spec = specOf(directory, changes)
   const job = native().copyStart(spec)
   // The job has opened them again.
-  closeSync(spec.sources[0].fd)
+  const [source] = spec.sources
+  if ('fd' in source) closeSync(source.fd)
   closeSync(spec.target)
   return job
 }
