@@ -53,8 +53,12 @@ export class HostBounds {
   requireTable(offset: number, guest: number): void {
     const bad = (why: string) => this.#bad(guest, `L2 table at ${hex(offset)} ${why}`)
     if (offset % this.#clusterSize !== 0) throw bad('is unaligned')
+    const end = offset + this.#clusterSize
     if (offset >= this.#fileSize) throw bad('is past the end of the file')
-    const area = this.#areaIn(offset, offset + this.#clusterSize)
+    // Unlike clusters of data, tables are always written whole. Were what is missing read as zero,
+    // a truncated image would show what its backing file holds.
+    if (end > this.#fileSize) throw bad('reaches past the end of the file')
+    const area = this.#areaIn(offset, end)
     if (area) throw bad(`lies over the ${area.name}`)
   }
 
