@@ -1,6 +1,7 @@
 #include "copy/job.h"
 
 #include <pthread.h>
+#include <signal.h>
 
 #include <cerrno>
 #include <utility>
@@ -109,6 +110,12 @@ void CopyJob::check_cancelled() const {
 
 void CopyJob::run() noexcept {
   pthread_setname_np(pthread_self(), "qcow2-copy");
+  // Here and in the threads that this one starts. Signals are for others, but one: a write beyond
+  // the limit of file sizes sends its thread SIGXFSZ, which ends the program, and only where that
+  // is blocked it just fails with EFBIG.
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, nullptr);
   try {
     auto engine = make_engine_(spec_.engine, spec_.requests + 16);
     engine_name_ = engine->name();

@@ -16,7 +16,8 @@ void expand_stream(const Chunk& chunk, const Read& read, BufferPool& pool) {
   const Row& first = read.rows.front();
   uint64_t available = std::min(first.size, read.transfer.done - read.lead);
   const uint8_t* stream = read.bounce->data() + read.lead;
-  bool whole = first.length == first.cluster_size;
+  // Two guest clusters may share one stream.
+  bool whole = first.length == first.cluster_size && read.rows.size() == 1;
   BufferRef cluster = whole ? nullptr : pool.get(first.cluster_size);
   uint8_t* out = whole ? chunk.place_of(first) : cluster->data();
   Compression type = first.kind == RowKind::kZstd ? Compression::kZstd : Compression::kDeflate;
@@ -53,8 +54,8 @@ bool Reader::joins_read(Chunk& chunk, const Row& row) {
   if (!row.compressed()) return false;
   auto same = std::find_if(chunk.reads.rbegin(), chunk.reads.rend(), [&](const auto& read) {
     const Row& other = read->rows.front();
-    return other.compressed() && other.file == row.file && other.offset == row.offset &&
-           other.size == row.size;
+    return other.kind == row.kind && other.file == row.file && other.offset == row.offset &&
+           other.size == row.size && other.cluster_size == row.cluster_size;
   });
   if (same == chunk.reads.rend()) return false;
   (*same)->rows.push_back(row);

@@ -14,6 +14,7 @@ import t, { type Test } from 'tap'
 import { CLI, runCli } from '../support/cli.ts'
 import { makeRaw, noise } from '../support/disks.ts'
 import { NO_LOOP_DEVICES } from '../support/loop.ts'
+import { meanwhile } from '../support/meanwhile.ts'
 import { inMountNamespace } from '../support/namespace.ts'
 import { run } from '../support/qemu.ts'
 import { unprivileged } from '../support/unprivileged.ts'
@@ -105,12 +106,15 @@ t.test('a full ext4', { skip: NO_LOOP_DEVICES }, async (t) => {
   }
 })
 
-t.test('a limit of file sizes', async (t) => {
+// Where it was ignored before, SIGXFSZ would still be.
+const LIMITED = ['env', '--default-signal=XFSZ', ...PROGRAM]
+
+t.test('a limit of file sizes once ended the program by SIGXFSZ', async (t) => {
   for (const [how, command] of Object.entries(COMMANDS)) {
     const directory = setUp(t)
     const result = run('bash', [
       ...['-euc', attempts('ulimit -f 1024'), 'bash'],
-      ...[directory, ...PROGRAM, ...command],
+      ...[directory, ...LIMITED, ...command],
     ])
     t.equal(result.status, 0, result.stderr)
     const line = 'set length: file too large for this file system or limit'
@@ -126,7 +130,7 @@ t.test('what a limit of file sizes leaves room for', async (t) => {
   const directory = setUp(t, MIB)
   // Less than what a file is given ahead, more than the image.
   const script = 'cd "$1"; ulimit -f 2048; shift; "$@"'
-  const command = [...PROGRAM, 'full', 'disk.raw', 'new.qcow2']
+  const command = [...LIMITED, 'full', 'disk.raw', 'new.qcow2']
   const { status, stderr } = run('bash', ['-euc', script, 'bash', directory, ...command])
   t.equal(status, 0, stderr)
 })
@@ -186,19 +190,6 @@ t.test('a directory that is not there', async (t) => {
   }
   t.notOk(existsSync(join(cwd, 'none')))
 })
-
-/** Runs a copy that takes half a second, and does something when it is under way. */
-async function meanwhile(cwd: string, args: string[], action: () => void) {
-  let acted = false
-  const result = await runCli([...args, '--rate-limit', '32M', '--progress', 'json'], {
-    cwd,
-    onStderr() {
-      if (!acted) action()
-      acted = true
-    },
-  })
-  return { ...result, line: result.stderr.trimEnd().split('\n').at(-1) }
-}
 
 t.test('a directory that goes away in mid copy', async (t) => {
   for (const [how, args] of Object.entries(COMMANDS)) {

@@ -343,3 +343,23 @@ TEST_CASE("CopyJob: a compressed cluster covered by small pieces is read once, n
   };
   CHECK(std::count_if(records.begin(), records.end(), reads_packed) == 1);
 }
+
+TEST_CASE("CopyJob: two guest clusters that share one compressed stream both get its content") {
+  constexpr uint64_t kSize = 65536;
+  Bytes cluster(kSize, 0x5a);
+  Bytes stream(4096);
+  REQUIRE(make_compressor(Compression::kDeflate, 6)
+              ->compress(cluster.data(), kSize, stream.data(), stream.size()) > 0);
+  const TempFile packed, target;
+  packed.write(0, stream);
+  CopySpec spec;
+  spec.sources = {{packed.fd(), stream.size()}};
+  spec.target_fd = target.fd();
+  spec.qcow2 = false;
+  spec.image.size = 2 * kSize;
+  Row row{.kind = RowKind::kDeflate, .length = kSize, .size = stream.size(), .cluster_size = kSize};
+  Row again = row;
+  again.start = kSize;
+  CHECK(Copy(spec).run({row, again}).message == "");
+  CHECK(target.read(0, 2 * kSize) == Bytes(2 * kSize, 0x5a));
+}
