@@ -22,6 +22,7 @@ import t, { type Test } from 'tap'
 import { openTarget, type Target } from '../../lib/copy/target.ts'
 import { openFile } from '../../lib/source/file.ts'
 import type { SourceFile } from '../../lib/source/source.ts'
+import { NO_LOOP_DEVICES } from '../support/loop.ts'
 
 /** A file as a source that reads it lists it. */
 async function sourceFile(test: Test, path: string): Promise<SourceFile> {
@@ -330,9 +331,8 @@ function loopDevice(test: Test): string {
 }
 
 /** Only root gets loop devices, and not in every container. */
-const loops = process.getuid!() === 0 && existsSync('/dev/loop-control')
 
-t.test('a block device', { skip: !loops && 'no loop devices are granted here' }, async (t) => {
+t.test('a block device', { skip: NO_LOOP_DEVICES }, async (t) => {
   const device = loopDevice(t)
   await t.rejects(open(device), { code: 'TARGET_EXISTS' }, 'needs force, as it exists')
   await t.rejects(
