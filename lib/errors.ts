@@ -10,6 +10,11 @@ export type ErrorCode =
   | 'BAD_IMAGE'
   /** An image is sound but uses something that cannot be read (LUKS, an unknown feature …). */
   | 'UNSUPPORTED'
+  /**
+   * A bitmap cannot be used: it is missing, in use, out of date or of another size. The remedy is
+   * a full backup and a new bitmap.
+   */
+  | 'BAD_BITMAP'
   /** The gate refused a file that an image names. */
   | 'NOT_ALLOWED'
   /** The source changed its size while it was read. */

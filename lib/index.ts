@@ -6,6 +6,7 @@ export { restore } from './backup/restore.ts'
 export type {
   CopyOptions,
   CopyResult,
+  DiscardOptions,
   FullOptions,
   ImageOptions,
   IncrementalOptions,
@@ -15,5 +16,6 @@ export type {
 } from './backup/types.ts'
 export { BackupError, type ErrorCode } from './errors.ts'
 export type { Extent } from './extents/extent.ts'
+export type { CustomExtent, CustomSource } from './source/custom.ts'
 export { openSource } from './source/open.ts'
-export type { Piece, Source, SourceFile } from './source/source.ts'
+export type { Piece, Source, SourceExport, SourceFile, SourceReader } from './source/source.ts'

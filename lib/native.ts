@@ -6,7 +6,7 @@ export interface CopyJob {
   readonly __copyJob: unique symbol
 }
 
-/** An export of an NBD server, as SourceExport of lib/source/source.ts has it. */
+/** An export of an NBD server and how it is asked, see SourceExport of lib/source/source.ts. */
 export interface CopyExport {
   uri: string
   size: number
@@ -15,6 +15,26 @@ export interface CopyExport {
   blockMin: number
   blockMax: number
   timeoutMs: number
+  /** A connection that is used instead of the first one; its handle is closed thereby. */
+  connection?: NbdHandle
+}
+
+/** An export that is written to. */
+export interface CopyTargetExport extends CopyExport {
+  /** The server makes zeroes by itself. */
+  canZero: boolean
+  /** Zeroes are to take up room (NBD_CMD_FLAG_NO_HOLE). */
+  noHole: boolean
+}
+
+/** What happened in a copy since it was asked last. */
+export interface CopyEvents {
+  /** Triples id, offset, length: reads that the caller is to do, see copyBring. */
+  reads: Float64Array
+  /** Pairs start, length: areas that cannot be read, see copyRetry and copyGiveUp. */
+  failed: Float64Array
+  /** Guest bytes from 0 on that are durable: the answer to copySync. */
+  synced?: number
 }
 
 /** Connection to an NBD server for planning; only ever handed back to the addon. */
@@ -26,9 +46,14 @@ export interface NbdHandle {
 export interface NbdInfo {
   size: number
   multiConn: boolean
+  readOnly: boolean
+  canTrim: boolean
+  /** Whether it makes zeroes by itself. */
+  canZero: boolean
+  canFlush: boolean
   /** What offsets and lengths of requests must be multiples of. */
   blockMin: number
-  /** Most bytes of one request. */
+  /** Most bytes that one request reads or writes. */
   blockMax: number
   /** Which of the contexts that were asked for the server has, in that order. */
   contexts: boolean[]
@@ -36,10 +61,12 @@ export interface NbdInfo {
 
 /** What a copy is started with; every field is needed and already checked. */
 export interface CopySpec {
-  /** What rows name by index: files, whose descriptors are reopened, and exports. Sizes in bytes. */
-  sources: ({ fd: number; size: number } | CopyExport)[]
-  /** Descriptor of the target. */
-  target: number
+  /**
+   * What rows name by index: files, whose descriptors are reopened, exports, and (at most once)
+   * what the caller reads by itself. Sizes in bytes.
+   */
+  sources: ({ fd: number; size: number } | CopyExport | { size: number })[]
+  target: { fd: number } | CopyTargetExport
   format: 'qcow2' | 'raw'
   /** Virtual size, bytes. */
   size: number
@@ -58,6 +85,8 @@ export interface CopySpec {
   memory: number
   /** Bytes read per second; 0: no limit. */
   rateLimit: number
+  /** Areas that cannot be read are told by copyEvents; else the first one ends the copy. */
+  holdFailures: boolean
 }
 
 /** Guest bytes by what became of them. */
@@ -95,14 +124,28 @@ export interface Addon {
    * they may end before or behind the range, each elsewhere; empty if the server left it out
    */
   nbdStatus(handle: NbdHandle, start: number, length: number): Promise<Float64Array[]>
+  /**
+   * Discards a range of the export. One call at a time per handle.
+   * Rejects with code EPERM if the export is read-only, EINVAL if the server cannot trim.
+   */
+  nbdTrim(handle: NbdHandle, start: number, length: number): Promise<void>
   nbdClose(handle: NbdHandle): void
-  /** Starts a copy on a thread of its own. lib/copy/job.ts is the only caller of these five. */
+  /** Starts a copy on a thread of its own. Only lib/copy calls what begins with `copy`. */
   copyStart(spec: CopySpec): CopyJob
   /** Hands over rows of the plan; resolves when there is room for more: false if the job ended. */
   copyPush(job: CopyJob, rows: Float64Array, files: number): Promise<boolean>
   /** No more rows come; resolves when the target lacks only its last sync. */
   copyFinish(job: CopyJob): Promise<CopyCounters>
   copyCancel(job: CopyJob): void
+  /** Resolves when something happened; with undefined when the job has ended. One call at a time. */
+  copyEvents(job: CopyJob): Promise<CopyEvents | undefined>
+  /** The bytes of a read that was wanted, all of them; undefined: it failed. */
+  copyBring(job: CopyJob, id: number, bytes: Uint8Array | undefined): void
+  /** Reads a failed area again, or ends the copy with its failure. */
+  copyRetry(job: CopyJob, start: number): void
+  copyGiveUp(job: CopyJob, start: number): void
+  /** Makes durable what the target was given so far; copyEvents tells when that is done. */
+  copySync(job: CopyJob): void
   /** Fills in position, dataBytes, zeroBytes, unchangedBytes and bytes read. */
   copyProgress(job: CopyJob, into: Float64Array): void
 }

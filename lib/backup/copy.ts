@@ -1,47 +1,52 @@
 import { stat } from 'node:fs/promises'
+import { Discarding } from '../copy/discard.ts'
 import { copyDisk } from '../copy/job.ts'
 import { openTarget, type Target } from '../copy/target.ts'
-import { BackupError, ioError } from '../errors.ts'
-import { native } from '../native.ts'
+import { BackupError, ioError, usageError } from '../errors.ts'
+import type { CustomSource } from '../source/custom.ts'
 import { openSource } from '../source/open.ts'
 import type { Source } from '../source/source.ts'
 import { formatSize } from '../units.ts'
 import { type Backing, requireApart } from './backing.ts'
-import { jobOptions } from './options.ts'
-import type { CopyOptions, CopyResult, ImageOptions, OpenOptions } from './types.ts'
+import { discardGranule, jobOptions } from './options.ts'
+import type { CopyOptions, CopyResult, DiscardOptions, ImageOptions, OpenOptions } from './types.ts'
 
 /**
  * The whole way of a disk into a new file: open, check, copy, publish. `fullBackup`, `restore` and
  * `incrementalBackup` are this with different defaults.
  * @param backing what the target builds on; only what changed is copied then
+ * @param open how the target is opened
  */
 export async function copyToNew(
-  from: string,
+  from: string | CustomSource,
   to: string,
   format: 'qcow2' | 'raw',
-  options: CopyOptions & OpenOptions & ImageOptions,
+  options: CopyOptions & OpenOptions & ImageOptions & DiscardOptions,
   backing?: Backing,
+  open: typeof openTarget = openTarget,
 ): Promise<CopyResult> {
   const started = performance.now()
   const source = await openSource(from, options)
   try {
     if (backing) requireApart(source, backing)
     const job = jobOptions(format, source.size, options, backing)
-    const sources = [...source.files, ...(backing?.files ?? [])]
-    const target = await openTarget(to, { force: options.force, sources })
+    const discarding = discardingOf(source, options)
+    const files = [...source.files, ...(backing?.files ?? [])]
+    const target = await open(to, { force: options.force, sources: files })
     try {
-      const room = target.isDevice ? native().deviceSize(target.handle.fd) : undefined
+      const { room } = target
       if (room !== undefined && format === 'raw') checkRoom(source, target, room)
-      const counters = await copyDisk(source, target, job)
+      const counters = await copyDisk(source, target, job, discarding)
       await source.checkUnchanged()
       await target.publish()
+      await discarding?.finish()
       return {
         target: to,
         virtualSize: source.size,
         ...counters,
         ...(room === undefined ? await sizes(to) : { fileSize: room, allocatedBytes: room }),
         elapsedSeconds: (performance.now() - started) / 1000,
-        ...notesOf(source),
+        ...notesOf(source, discarding),
       }
     } finally {
       await target.discard()
@@ -51,9 +56,22 @@ export async function copyToNew(
   }
 }
 
-/** What the user must know of the source's bitmap. */
-function notesOf(source: Source): Pick<CopyResult, 'notes'> {
-  const notes = source.bitmap?.notes ?? []
+function discardingOf(source: Source, options: DiscardOptions): Discarding | undefined {
+  const granule = discardGranule(options)
+  if (granule === undefined) return undefined
+  if (!source.discarding) {
+    throw usageError('--discard-after-copy', 'goes with NBD exports and custom sources, not files')
+  }
+  return new Discarding(source.discarding(granule), granule, source.size)
+}
+
+/** What the user must know of the source's bitmap, and of what stayed there. */
+function notesOf(source: Source, discarding?: Discarding): Pick<CopyResult, 'notes'> {
+  const notes = [...(source.bitmap?.notes ?? [])]
+  if (discarding?.failure) {
+    const { message } = ioError(source.name, discarding.failure)
+    notes.push(`the backup is complete, but not all was discarded at the source: ${message}`)
+  }
   return notes.length > 0 ? { notes } : {}
 }
 

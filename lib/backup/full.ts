@@ -1,15 +1,17 @@
+import type { CustomSource } from '../source/custom.ts'
 import { copyToNew } from './copy.ts'
 import type { CopyResult, FullOptions } from './types.ts'
 
 /**
  * Backs up a whole disk into a new, standalone qcow2 image: what reads as zero through the source's
  * whole chain takes no room in it.
- * @param source path of a raw or qcow2 image or of a block device
+ * @param source path of a raw or qcow2 image or of a block device, an NBD URI, or a source of the
+ * program's own
  * @param target path of the image, mode 0600; it appears there only when complete and synced
  * @throws BackupError; what stood under the target's name is then as it was
  */
 export function fullBackup(
-  source: string,
+  source: string | CustomSource,
   target: string,
   options: FullOptions = {},
 ): Promise<CopyResult> {

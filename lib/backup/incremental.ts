@@ -1,4 +1,5 @@
 import { usageError } from '../errors.ts'
+import type { CustomSource } from '../source/custom.ts'
 import { openBacking } from './backing.ts'
 import { copyToNew } from './copy.ts'
 import type { CopyResult, IncrementalOptions } from './types.ts'
@@ -6,20 +7,23 @@ import type { CopyResult, IncrementalOptions } from './types.ts'
 /**
  * Backs up what changed since the previous backup, as a dirty bitmap tells, into a new qcow2 image
  * over that backup. What was written since and reads as zero now is recorded as zero, unread.
- * @param source a qcow2 image that holds the bitmap, or an NBD export that offers it
+ * @param source a qcow2 image that holds the bitmap, an NBD export that offers it, or a source of
+ * the program's own, whose extents say what is dirty
  * @param target path of the image, mode 0600; it appears there only when complete and synced
  * @throws BackupError; what stood under the target's name is then as it was
  */
 export async function incrementalBackup(
-  source: string,
+  source: string | CustomSource,
   target: string,
   options: IncrementalOptions,
 ): Promise<CopyResult> {
-  const { bitmap, backing: previous, ...rest } = options
-  if (!bitmap) throw usageError('--bitmap', 'missing; it names the bitmap that tells what changed')
+  const { backing: previous, ...rest } = options
+  if (!rest.bitmap && typeof source === 'string') {
+    throw usageError('--bitmap', 'missing; it names the bitmap that tells what changed')
+  }
   const backing = await openBacking(previous, target, options)
   try {
-    return await copyToNew(source, target, 'qcow2', { ...rest, bitmap }, backing)
+    return await copyToNew(source, target, 'qcow2', rest, backing)
   } finally {
     await backing.close()
   }

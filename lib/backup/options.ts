@@ -1,8 +1,9 @@
 import type { JobOptions } from '../copy/job.ts'
 import { usageError } from '../errors.ts'
+import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
 import { formatSize } from '../units.ts'
 import type { Backing } from './backing.ts'
-import type { CopyOptions, ImageOptions } from './types.ts'
+import type { CopyOptions, DiscardOptions, ImageOptions } from './types.ts'
 
 const DEFAULT_CLUSTER_SIZE = 65536
 const MIN_CLUSTER_SIZE = 512
@@ -16,6 +17,13 @@ const MAX_L1_SIZE = 32 * 2 ** 20
  */
 const DEFAULT_REQUESTS = 16
 const MAX_REQUESTS = 1024
+
+/** With waits that double, under a second in all. */
+const DEFAULT_RETRIES = 3
+const MAX_RETRIES = 100
+
+/** The largest granularity that a bitmap may have. */
+const MAX_GRANULE = 2 ** 31
 
 /** Levels that each library knows, and the one its authors made the default (zlib: see below). */
 const LEVELS = {
@@ -37,9 +45,11 @@ export function jobOptions(
   options: CopyOptions & ImageOptions,
   backing?: Pick<Backing, 'name' | 'format' | 'size'>,
 ): JobOptions {
-  const { requests = DEFAULT_REQUESTS, rateLimit, engine = 'auto', direct = 'auto' } = options
+  const { requests = DEFAULT_REQUESTS, retries = DEFAULT_RETRIES, rateLimit } = options
+  const { engine = 'auto', direct = 'auto' } = options
   oneOf('--output-format', format, ['raw', 'qcow2'])
   wholeNumber('--requests', requests, 1, MAX_REQUESTS)
+  wholeNumber('--retries', retries, 0, MAX_RETRIES)
   if (rateLimit !== undefined) wholeNumber('--rate-limit', rateLimit, 1, Number.MAX_SAFE_INTEGER)
   oneOf('--engine', engine, ['auto', 'io_uring', 'threads'])
   oneOf('--direct', direct, ['auto', 'on', 'off'])
@@ -53,10 +63,23 @@ export function jobOptions(
     engine,
     direct,
     requests,
+    retries,
     rateLimit: rateLimit ?? 0,
     signal: options.signal,
     onProgress: options.onProgress,
   }
+}
+
+/**
+ * What areas that are discarded must be multiples of, bytes; undefined if none are to be.
+ * @throws BackupError USAGE
+ */
+export function discardGranule({ discardAfterCopy: granule }: DiscardOptions): number | undefined {
+  if (granule === undefined) return undefined
+  if (Number.isInteger(Math.log2(granule)) && granule >= SECTOR_SIZE && granule <= MAX_GRANULE) {
+    return granule
+  }
+  throw usageError('--discard-after-copy', `${granule} is not a power of two from 512 to 2G`)
 }
 
 function imageOptions(size: number, options: ImageOptions) {

@@ -1,7 +1,7 @@
-import type { Progress } from '../copy/job.ts'
+import type { Progress } from '../copy/progress.ts'
 import type { OpenOptions } from '../source/open.ts'
 
-export type { Progress } from '../copy/job.ts'
+export type { Progress } from '../copy/progress.ts'
 export type { OpenOptions } from '../source/open.ts'
 
 /** How any copy is run; all optional. */
@@ -14,6 +14,8 @@ export interface CopyOptions {
   force?: boolean
   /** Most read and write requests in flight, 1 to 1024. Default 16. */
   requests?: number
+  /** Times that an area which cannot be read is read again, 0 to 100. Default 3. */
+  retries?: number
   /** Most bytes read per second. Default: no limit. */
   rateLimit?: number
   /** How the kernel is asked. Default `auto`: io_uring, or threads where it is refused. */
@@ -32,11 +34,22 @@ export interface ImageOptions {
   compressionLevel?: number
 }
 
-export interface FullOptions extends CopyOptions, OpenOptions, ImageOptions {}
+/** For a source that keeps a point in time for as long as it is needed. */
+export interface DiscardOptions {
+  /**
+   * Once a second, what is durable in the target by then is discarded at the source (NBD TRIM), in
+   * multiples of this many bytes: what keeps the point in time, such as QEMU's fleecing image,
+   * shrinks as the copy goes on. A copy that fails later cannot be taken again from that source.
+   * QEMU takes 64 KiB or the cluster size of the fleecing image, whichever is larger.
+   */
+  discardAfterCopy?: number
+}
 
-export interface IncrementalOptions extends CopyOptions, OpenOptions, ImageOptions {
-  /** The bitmap that tells what changed since the previous backup. */
-  bitmap: string
+export interface FullOptions extends CopyOptions, OpenOptions, ImageOptions, DiscardOptions {}
+
+export interface IncrementalOptions extends CopyOptions, OpenOptions, ImageOptions, DiscardOptions {
+  /** The bitmap that tells what changed since the previous backup; a custom source says that itself. */
+  bitmap?: string
   /**
    * Path of the previous backup, which the new one builds on: qcow2, or raw if `backingFormat` says
    * so. It must hold the disk as it was when the bitmap began.
@@ -47,6 +60,8 @@ export interface IncrementalOptions extends CopyOptions, OpenOptions, ImageOptio
 export interface RestoreOptions extends CopyOptions, OpenOptions, ImageOptions {
   /** The target's format. Default raw; the image options are for qcow2. */
   to?: 'raw' | 'qcow2'
+  /** Have the NBD server that is restored to give room to what is zero, too. */
+  noHole?: boolean
 }
 
 /** What a copy did. dataBytes + zeroBytes + unchangedBytes = virtualSize. */

@@ -1,5 +1,5 @@
 import { type Command, Option } from 'commander'
-import type { CopyOptions, ImageOptions, OpenOptions } from '../backup/types.ts'
+import type { CopyOptions, DiscardOptions, ImageOptions, OpenOptions } from '../backup/types.ts'
 import { usageError } from '../errors.ts'
 import { parseSize } from '../units.ts'
 
@@ -89,9 +89,22 @@ export function imageOptions(flags: ImageOptions): ImageOptions {
   return { clusterSize, compress, compressionLevel }
 }
 
+/** For sources that keep a point in time. `addDiscardOptions` yields the library's own options. */
+export function addDiscardOptions(command: Command): Command {
+  return command.option(
+    '--discard-after-copy <granule>',
+    'discard at the NBD server what is safely stored, in multiples of this size (QEMU: 64K)',
+    size('--discard-after-copy'),
+  )
+}
+
+export function discardOptions({ discardAfterCopy }: DiscardOptions): DiscardOptions {
+  return { discardAfterCopy }
+}
+
 /** What `addCopyOptions` yields. */
 export interface CopyFlags
-  extends Pick<CopyOptions, 'force' | 'requests' | 'rateLimit' | 'engine' | 'direct'> {
+  extends Pick<CopyOptions, 'force' | 'requests' | 'retries' | 'rateLimit' | 'engine' | 'direct'> {
   json?: boolean
   progress?: 'json' | false
   debug?: boolean
@@ -105,6 +118,11 @@ export function addCopyOptions(command: Command): Command {
       '--requests <n>',
       'most reads and writes in flight, 1 to 1024 (default: 16)',
       wholeNumber('--requests'),
+    )
+    .option(
+      '--retries <n>',
+      'times that what cannot be read is read again, 0 to 100 (default: 3)',
+      wholeNumber('--retries'),
     )
     .option(
       '--rate-limit <size>',
@@ -131,8 +149,8 @@ export function addCopyOptions(command: Command): Command {
 }
 
 export function copyOptions(flags: CopyFlags): CopyOptions {
-  const { force, requests, rateLimit, engine, direct } = flags
-  return { force, requests, rateLimit, engine, direct }
+  const { force, requests, retries, rateLimit, engine, direct } = flags
+  return { force, requests, retries, rateLimit, engine, direct }
 }
 
 /** A parser of sizes for the option named. */

@@ -8,15 +8,23 @@ interface NativeFailure extends Error {
   /** What was being done. */
   context?: string
   /** native/copy/error.h: do not change one without the other. */
-  failure?: 0 | 1 | 2 | 3 | 4 | 5 | 6
+  failure?: 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7
   /** Index of the source's file. */
   file?: number
   /** In that file, bytes. */
   offset?: number
 }
 
-/** Puts a failure of a running copy into words that name the file and the offset. */
-export function copyError(error: unknown, source: Source, target: string): BackupError {
+/**
+ * Puts a failure of a running copy into words that name the file and the offset.
+ * @param cause what the calling program's own read failed with
+ */
+export function copyError(
+  error: unknown,
+  source: Source,
+  target: string,
+  cause?: Error,
+): BackupError {
   if (error instanceof BackupError) return error
   const failure = error as NativeFailure
   const path = source.files[failure.file ?? 0]?.path ?? source.name
@@ -27,8 +35,10 @@ export function copyError(error: unknown, source: Source, target: string): Backu
     return why.startsWith(context) ? why.slice(context.length) : why
   }
   switch (failure.failure) {
-    case 1:
-      return new BackupError('IO', path, `${at('read', failure.offset)}: ${reason()}`, options)
+    case 1: {
+      const why = `${at('read', failure.offset)}: ${cause?.message ?? reason()}`
+      return new BackupError('IO', path, why, { ...options, cause: cause ?? error })
+    }
     case 2:
       return new BackupError(
         'SOURCE_CHANGED',
@@ -43,11 +53,13 @@ export function copyError(error: unknown, source: Source, target: string): Backu
         `the compressed cluster at offset ${failure.offset} is damaged`,
         options,
       )
-    case 6: {
+    case 6:
+    case 7: {
       // libnbd's words name its function first, and the reason already.
       const words = failure.context?.replace(/^nbd_\w+: /, '')
       const why = words === failure.context ? `${words}: ${reason()}` : words
-      return new BackupError('IO', path, `the NBD server is lost: ${why}`, options)
+      const what = failure.failure === 6 ? path : target
+      return new BackupError('IO', what, `the NBD server is lost: ${why}`, options)
     }
     case 5:
       return new BackupError('ABORTED', target, 'interrupted', options)

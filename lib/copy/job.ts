@@ -1,27 +1,27 @@
 import { type CopyCounters, type CopyJob, type CopySpec, native } from '../native.ts'
 import { planFresh, planOverlay } from '../plan/plan.ts'
-import type { Source, SourceExport, SourceFile } from '../source/source.ts'
+import { areaOf } from '../plan/rows.ts'
+import type { Source, SourceReader, SourceStore } from '../source/source.ts'
+import type { Discarding } from './discard.ts'
 import { copyError } from './failure.ts'
+import { type Progress, Reporter } from './progress.ts'
+import { CallerReads } from './reads.ts'
+import { Retries } from './retry.ts'
 import type { Target } from './target.ts'
-
-/** Where a running copy stands. */
-export interface Progress {
-  /** Guest bytes from 0 that are settled: copied, zeroed or left alone. */
-  position: number
-  /** Virtual size, bytes. */
-  size: number
-  /** Guest bytes stored as data so far. */
-  dataBytes: number
-  elapsedSeconds: number
-}
+import { Tasks } from './tasks.ts'
 
 /** What the image is to be, and how the copy is run: checked and complete. */
-export type JobOptions = Omit<CopySpec, 'sources' | 'target' | 'size' | 'memory'> & {
+export type JobOptions = Omit<
+  CopySpec,
+  'sources' | 'target' | 'size' | 'memory' | 'holdFailures'
+> & {
   /**
    * Virtual size of the backing file, bytes. With it only what is dirty in the source's bitmap is
    * copied; without, the whole disk, and there is no backing file.
    */
   backingSize?: number
+  /** Times that an area which cannot be read is read again. */
+  retries: number
   signal?: AbortSignal
   onProgress?: (progress: Progress) => void
 }
@@ -32,62 +32,86 @@ export type JobOptions = Omit<CopySpec, 'sources' | 'target' | 'size' | 'memory'
  */
 const MEMORY = 48 * 2 ** 20
 
-/** Often enough for a bar that moves, seldom enough to cost nothing. */
-const PROGRESS_MS = 100
-
 /**
  * Copies a source, whole or what changed, into a fresh target. The target is complete but not
  * synced when the promise resolves; when it rejects, nothing is written any more.
+ * @param discarding told of what is durable
  * @throws BackupError; or what `onProgress` threw, which ends the copy
  */
 export async function copyDisk(
   source: Source,
   target: Target,
   options: JobOptions,
+  discarding?: Discarding,
 ): Promise<CopyCounters> {
-  const { signal, onProgress, backingSize, ...spec } = options
+  const { signal, onProgress, backingSize, retries, ...spec } = options
   let job: CopyJob
   try {
     signal?.throwIfAborted()
     job = native().copyStart({
       ...spec,
       sources: source.files.map(storeOf),
-      target: target.handle.fd,
+      target: target.store,
       size: source.size,
       memory: MEMORY,
+      holdFailures: true,
     })
   } catch (error) {
     throw abortedOr(error, source, target, signal)
   }
   const abort = () => native().copyCancel(job)
   signal?.addEventListener('abort', abort)
-  const report = reporter(job, source, onProgress)
+  const report = new Reporter(job, source.size, onProgress)
+  const tasks = new Tasks(source.size)
+  const reads = readsOf(job, source)
+  const stopWatching = discarding?.watch(job)
   try {
+    const attended = attend(job, tasks, new Retries(job, tasks, retries), reads, discarding)
+    // The job would wait for what nobody answers any more.
+    attended.catch(abort)
     const clusterSize = 2 ** spec.clusterBits
     const plan =
       backingSize === undefined ? planFresh(source) : planOverlay(source, clusterSize, backingSize)
-    await feed(job, plan, source.files.length)
+    await feed(job, plan, source.files.length, tasks)
     const counters = await native().copyFinish(job)
+    await attended
     report.now()
     report.rethrow()
     return counters
   } catch (error) {
     report.rethrow()
-    throw abortedOr(error, source, target, signal)
+    throw abortedOr(error, source, target, signal, reads?.failure)
   } finally {
     signal?.removeEventListener('abort', abort)
+    stopWatching?.()
+    reads?.stop()
     report.stop()
   }
 }
 
-function storeOf(file: SourceFile | SourceExport): CopySpec['sources'][number] {
-  return 'handle' in file ? { fd: file.handle.fd, size: file.size } : file
+function storeOf(store: SourceStore): CopySpec['sources'][number] {
+  if ('handle' in store) return { fd: store.handle.fd, size: store.size }
+  if ('read' in store) return { size: store.size }
+  const { takeConnection, ...asked } = store
+  return { ...asked, connection: store.takeConnection?.() }
+}
+
+/** What the calling program has to read by itself: such a source has nothing else. */
+function readsOf(job: CopyJob, source: Source): CallerReads | undefined {
+  const [store] = source.files
+  return store && 'read' in store ? new CallerReads(job, store as SourceReader) : undefined
 }
 
 /** Hands the plan over as it is made; ends early when the job has ended, whose reason comes then. */
-async function feed(job: CopyJob, plan: AsyncIterable<Float64Array>, files: number): Promise<void> {
+async function feed(
+  job: CopyJob,
+  plan: AsyncIterable<Float64Array>,
+  files: number,
+  tasks: Tasks,
+): Promise<void> {
   try {
     for await (const rows of plan) {
+      tasks.start(areaOf(rows))
       if (!(await native().copyPush(job, rows, files))) return
     }
   } catch (error) {
@@ -99,31 +123,32 @@ async function feed(job: CopyJob, plan: AsyncIterable<Float64Array>, files: numb
   }
 }
 
-function abortedOr(error: unknown, source: Source, target: Target, signal?: AbortSignal): Error {
-  if (signal?.aborted) return copyError({ failure: 5, code: 'ECANCELED' }, source, target.path)
-  return copyError(error, source, target.path)
+/** Does what the running job asks for, until it has ended. */
+async function attend(
+  job: CopyJob,
+  tasks: Tasks,
+  retries: Retries,
+  reads?: CallerReads,
+  discarding?: Discarding,
+): Promise<void> {
+  for (;;) {
+    const events = await native().copyEvents(job)
+    if (!events) return
+    reads?.start(events.reads)
+    retries.add(events.failed)
+    if (events.synced === undefined || !discarding) continue
+    tasks.finish({ start: 0, length: events.synced })
+    for (const area of tasks.discard(discarding.upTo(events.synced))) reads?.cancel(area)
+  }
 }
 
-function reporter(job: CopyJob, source: Source, onProgress?: (progress: Progress) => void) {
-  if (!onProgress) return { now() {}, rethrow() {}, stop() {} }
-  const started = performance.now()
-  const numbers = new Float64Array(5)
-  let thrown: { error: unknown } | undefined
-  const now = () => {
-    native().copyProgress(job, numbers)
-    const [position, dataBytes] = numbers
-    const elapsedSeconds = (performance.now() - started) / 1000
-    try {
-      onProgress({ position, size: source.size, dataBytes, elapsedSeconds })
-    } catch (error) {
-      // From a timer it would end the process, and the caller's promise would never know.
-      thrown ??= { error }
-      native().copyCancel(job)
-    }
-  }
-  const rethrow = () => {
-    if (thrown) throw thrown.error
-  }
-  const timer = setInterval(now, PROGRESS_MS)
-  return { now, rethrow, stop: () => clearInterval(timer) }
+function abortedOr(
+  error: unknown,
+  source: Source,
+  target: Target,
+  signal?: AbortSignal,
+  cause?: Error,
+): Error {
+  if (signal?.aborted) return copyError({ failure: 5, code: 'ECANCELED' }, source, target.path)
+  return copyError(error, source, target.path, cause)
 }

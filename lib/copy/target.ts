@@ -2,6 +2,7 @@ import type { FileHandle } from 'node:fs/promises'
 import { constants, open } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { BackupError, ioError } from '../errors.ts'
+import { type CopySpec, native } from '../native.ts'
 import type { SourceIdentity } from './target-check.ts'
 import { checkTarget, locate } from './target-check.ts'
 import { TemporaryFile } from './temporary-file.ts'
@@ -10,10 +11,13 @@ import { TemporaryFile } from './temporary-file.ts'
 export interface Target {
   /** As given, for messages. */
   readonly path: string
-  /** Open for reading and writing, buffered. Closed by `publish` and `discard`. */
-  readonly handle: FileHandle
-  /** A block device, which is written in place; a file stands nowhere before `publish`. */
-  readonly isDevice: boolean
+  /** What the addon writes to. Closed by `publish` and `discard`. */
+  readonly store: CopySpec['target']
+  /**
+   * Bytes of a block device or an export, which is written in place; undefined for a file, which
+   * stands nowhere before `publish`.
+   */
+  readonly room?: number
   /**
    * Syncs what was written, gives it the target's name, and syncs the directory. To be followed by
    * `discard` if it fails.
@@ -59,8 +63,7 @@ async function openFile(path: string, location: string, force: boolean): Promise
   }
   return {
     path,
-    handle: file.handle,
-    isDevice: false,
+    store: { fd: file.handle.fd },
     async publish() {
       try {
         await file.handle.sync()
@@ -88,8 +91,8 @@ async function openDevice(path: string, location: string): Promise<Target> {
   const discard = () => handle.close().catch(() => {})
   return {
     path,
-    handle,
-    isDevice: true,
+    store: { fd: handle.fd },
+    room: native().deviceSize(handle.fd),
     async publish() {
       try {
         await handle.sync()

@@ -1,3 +1,4 @@
+import type { Area } from '../extents/areas.ts'
 import type { Piece } from '../source/source.ts'
 import type { Clean } from './align.ts'
 import type { Action } from './policy.ts'
@@ -7,6 +8,13 @@ export const ROW = { skip: 0, zero: 1, data: 2, deflate: 3, zstd: 4 } as const
 
 /** Numbers per row: kind, start, length, file, offset, size, clusterSize, within. */
 export const COLUMNS = 8
+
+/** The guest bytes that rows are about. */
+export function areaOf(rows: Float64Array): Area {
+  const start = rows[1]
+  const last = rows.length - COLUMNS
+  return { start, length: rows[last + 1] + rows[last + 2] - start }
+}
 
 /** What has a place in the plan. */
 type Planned = Piece | Clean

@@ -2,7 +2,7 @@ import { BackupError } from '../errors.ts'
 import { bitmapRuns, bitmapTableSize } from '../format/qcow2/bitmap-data.ts'
 import { type Bitmap, bitmapsAreCurrent, readBitmaps } from '../format/qcow2/bitmaps.ts'
 import type { DirtyRun } from '../format/qcow2/bits.ts'
-import { badImage, quoted } from '../format/qcow2/fields.ts'
+import { quoted } from '../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
 import type { ImageFile } from '../format/read.ts'
 import type { SourceBitmap } from './source.ts'
@@ -21,7 +21,7 @@ const REMEDY = 'take a full backup and start a new bitmap'
 /**
  * Opens a bitmap of an image as what changed since it was added. One that may have lost writes
  * unnoticed is refused: an incremental backup by it would be wrong, and nobody would know.
- * @throws BackupError UNSUPPORTED if it is not there or not to be trusted, BAD_IMAGE, IO
+ * @throws BackupError BAD_BITMAP if it is not there or not to be trusted; BAD_IMAGE, UNSUPPORTED, IO
  */
 export async function openBitmap(
   file: ImageFile,
@@ -75,11 +75,11 @@ function requireUsable(path: string, header: Qcow2Header, bitmap: Bitmap): Bitma
   const size = bitmapTableSize(header, bitmap)
   if (bitmap.tableSize !== size) {
     const why = `bitmap ${name} has ${bitmap.tableSize} clusters, where the disk needs ${size}`
-    throw badImage(path, `${why}; ${REMEDY}`)
+    throw unusable(path, `${why}; ${REMEDY}`)
   }
   return bitmap
 }
 
 function unusable(path: string, why: string): BackupError {
-  return new BackupError('UNSUPPORTED', path, why)
+  return new BackupError('BAD_BITMAP', path, why)
 }

@@ -9,6 +9,7 @@ import type { OpenedFile, OpenFile } from './file.ts'
 import { type Passed, passGate } from './gate.ts'
 import { looksPreallocated } from './holes.ts'
 import type { Layer } from './layer.ts'
+import type { NbdOptions } from './nbd-export.ts'
 import { qcow2Layer } from './qcow2.ts'
 import { rawLayer } from './raw.ts'
 
@@ -16,7 +17,7 @@ import { rawLayer } from './raw.ts'
 export type Format = 'raw' | 'qcow2'
 
 /** How a source is opened. */
-export interface OpenOptions {
+export interface OpenOptions extends NbdOptions {
   /** The image format; default: recognised by its magic. */
   format?: Format
   /** Directories below which files named inside images may be opened, besides their own. */
@@ -28,12 +29,6 @@ export interface OpenOptions {
    * server, one that it exports as `qemu:dirty-bitmap:NAME`.
    */
   bitmap?: string
-  /** Connections to an NBD server, 1 to 16. Default: 4, or 1 if the server is for one only. */
-  connections?: number
-  /** Most requests in flight on each connection to an NBD server, 1 to 1024. Default 16. */
-  requests?: number
-  /** How long an NBD server may be silent. Default 30,000. */
-  timeoutMs?: number
 }
 
 /** An image with all that it builds on, open. */

@@ -92,6 +92,23 @@ export class NbdConnection {
     }
   }
 
+  /** Discards a range, on the server's terms of alignment. @throws BackupError IO */
+  async trim(start: number, length: number): Promise<void> {
+    try {
+      this.#handle ??= await this.#reconnect()
+      await native().nbdTrim(this.#handle, start, length)
+    } catch (error) {
+      throw nbdError(this.#server, `discard ${length} bytes at ${start}`, error)
+    }
+  }
+
+  /** Hands the connection out, if there is one; another is made when something is asked again. */
+  take(): NbdHandle | undefined {
+    const handle = this.#handle
+    this.#handle = undefined
+    return handle
+  }
+
   /** Lets go of the server until something is asked again. */
   release(): void {
     if (this.#handle) native().nbdClose(this.#handle)

@@ -3,9 +3,11 @@ import type { Extent } from '../extents/extent.ts'
 import { alignExtents, mergeExtents } from '../extents/merge.ts'
 import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
 import { quoted, unsupported } from '../format/qcow2/fields.ts'
+import type { NbdHandle } from '../native.ts'
 import { roundUp } from '../units.ts'
 import type { OpenOptions } from './chain.ts'
 import { NbdConnection, type NbdServer } from './nbd-connection.ts'
+import { exportOf, openServer } from './nbd-export.ts'
 import {
   type AskStatus,
   piecesOf,
@@ -14,21 +16,15 @@ import {
   statusAnswers,
   statusOfDirty,
 } from './nbd-status.ts'
-import { requireTrust } from './nbd-tls.ts'
-import { parseNbdUri } from './nbd-uri.ts'
-import { extentOf, type MarkedPiece, type Source, type SourceExport } from './source.ts'
+import {
+  extentOf,
+  type Discard,
+  type MarkedPiece,
+  type Source,
+  type SourceExport,
+} from './source.ts'
 
 const ALLOCATION = 'base:allocation'
-
-/** As nbdcopy does, where the server answers several connections as one (multi-conn). */
-const DEFAULT_CONNECTIONS = 4
-const MAX_CONNECTIONS = 16
-/** In flight on each connection. */
-const DEFAULT_REQUESTS = 16
-
-/** Long enough for a server that waits for its disk to spin up. */
-const DEFAULT_TIMEOUT_MS = 30_000
-const MAX_TIMEOUT_MS = 86_400_000
 
 /**
  * Opens an export of an NBD server for reading.
@@ -36,12 +32,12 @@ const MAX_TIMEOUT_MS = 86_400_000
  * @throws BackupError USAGE, IO, or UNSUPPORTED if it lacks the bitmap, or if libnbd is missing
  */
 export async function openNbd(uri: string, options: OpenOptions = {}): Promise<Source> {
-  const { bitmap, timeoutMs = DEFAULT_TIMEOUT_MS } = options
-  checkOptions(options)
-  const server = { ...parseNbdUri(uri), timeoutMs }
-  await requireTrust(server)
+  const { bitmap, format } = options
+  if (format === 'qcow2') throw usageError('--format', 'an NBD export is a raw disk')
+  if (bitmap === '') throw usageError('--bitmap', 'a bitmap has a name')
+  const server = await openServer(uri, options)
   if (bitmap === undefined) {
-    return new NbdSource(server, await NbdConnection.open(server, [ALLOCATION]), options)
+    return NbdSource.open(server, await NbdConnection.open(server, [ALLOCATION]), options)
   }
   // Not made again when lost: what lost it may be the two contexts, see #windows().
   const connection = await NbdConnection.open(server, [ALLOCATION, bitmapContext(bitmap)], 0)
@@ -50,25 +46,13 @@ export async function openNbd(uri: string, options: OpenOptions = {}): Promise<S
     const why =
       `does not export bitmap ${quoted(bitmap)}; the server must be told to: block-export-add ` +
       'with bitmaps, or qemu-nbd --bitmap'
-    throw unsupported(server.shown, why)
+    throw new BackupError('BAD_BITMAP', server.shown, why)
   }
-  return new NbdSource(server, connection, options)
+  return NbdSource.open(server, connection, options)
 }
 
 function bitmapContext(name: string): string {
   return `qemu:dirty-bitmap:${name}`
-}
-
-function checkOptions({ format, bitmap, connections, timeoutMs }: OpenOptions): void {
-  if (format === 'qcow2') throw usageError('--format', 'an NBD export is a raw disk')
-  if (bitmap === '') throw usageError('--bitmap', 'a bitmap has a name')
-  inRange('--connections', connections, MAX_CONNECTIONS, `from 1 to ${MAX_CONNECTIONS}`)
-  inRange('--timeout', timeoutMs, MAX_TIMEOUT_MS, 'of at most a day')
-}
-
-function inRange(option: string, value: number | undefined, max: number, range: string): void {
-  if (value === undefined || (Number.isSafeInteger(value) && value >= 1 && value <= max)) return
-  throw usageError(option, `${value} is not a number ${range}`)
 }
 
 /** The export as a source; see there. */
@@ -80,22 +64,45 @@ class NbdSource implements Source {
   readonly bitmap: Source['bitmap']
   readonly #server: NbdServer
   readonly #connection: NbdConnection
+  /** All that the server says, if it was asked for at once. */
+  #known: StatusWindow[] | undefined
 
-  constructor(server: NbdServer, connection: NbdConnection, options: OpenOptions) {
-    const { size, multiConn, blockMin, blockMax } = connection.info
-    const { bitmap, requests = DEFAULT_REQUESTS } = options
-    const connections = options.connections ?? (multiConn ? DEFAULT_CONNECTIONS : 1)
-    const { shown: path, uri, identity, timeoutMs } = server
+  private constructor(server: NbdServer, connection: NbdConnection, options: OpenOptions) {
+    const { bitmap } = options
+    const asked = exportOf(server, connection.info, options)
     this.#server = server
     this.#connection = connection
-    this.name = path
+    this.name = asked.path
     // The guest sees whole sectors, as qemu-img does; what the export lacks of the last is a hole.
-    this.size = roundUp(size, SECTOR_SIZE)
-    this.files = [
-      { path, uri, size, identity, connections, requests, blockMin, blockMax, timeoutMs },
-    ]
+    this.size = roundUp(asked.size, SECTOR_SIZE)
+    this.files = [{ ...asked, takeConnection: () => this.#takeConnection() }]
     // Whether it is still recording, and its granularity, no server says.
     this.bitmap = bitmap === undefined ? undefined : { name: bitmap, notes: [] }
+  }
+
+  /**
+   * A server that may take a single client, as qemu-nbd does unless told otherwise, is asked for
+   * everything at once: its connection is then free for reading.
+   */
+  static async open(
+    server: NbdServer,
+    connection: NbdConnection,
+    options: OpenOptions,
+  ): Promise<NbdSource> {
+    const source = new NbdSource(server, connection, options)
+    if (connection.info.multiConn) return source
+    try {
+      source.#known = []
+      for await (const window of source.#windows()) source.#known.push(window)
+      return source
+    } catch (error) {
+      connection.close()
+      throw error
+    }
+  }
+
+  #takeConnection(): NbdHandle | undefined {
+    return this.#known && this.#connection.take()
   }
 
   /** The marks mean something only if it was opened with a bitmap. */
@@ -104,9 +111,7 @@ class NbdSource implements Source {
   }
 
   async *markedPieces(): AsyncGenerator<readonly MarkedPiece[]> {
-    const { multiConn } = this.#connection.info
-    const windows = multiConn ? this.#windows() : this.#windowsAtOnce()
-    for await (const window of windows) yield* piecesOf(window, 0)
+    for await (const window of this.#known ?? this.#windows()) yield* piecesOf(window, 0)
     const [{ size }] = this.files
     if (size < this.size) {
       // Marked dirty: a disk that ends here may have had more to it before.
@@ -117,6 +122,24 @@ class NbdSource implements Source {
   extents({ detectZeroes = false } = {}): AsyncGenerator<Extent> {
     if (detectZeroes) throw usageError('--detect-zeroes', 'only goes with files')
     return mergeExtents(alignExtents(extentBatches(this.pieces()), SECTOR_SIZE))
+  }
+
+  discarding(granule: number): Discard {
+    const { readOnly, canTrim, multiConn, blockMin } = this.#connection.info
+    if (readOnly) {
+      throw unsupported(this.name, 'is exported read-only, so nothing can be discarded there')
+    }
+    if (!canTrim) {
+      throw unsupported(this.name, 'the server does not discard (QEMU: discard=unmap on the node)')
+    }
+    if (!multiConn) {
+      const why = 'the server takes no second connection (multi-conn), which discarding needs'
+      throw unsupported(this.name, why)
+    }
+    if (granule % blockMin !== 0) {
+      throw usageError('--discard-after-copy', `${granule} is no multiple of ${blockMin}`)
+    }
+    return (start, length) => this.#connection.trim(start, length)
   }
 
   /**
@@ -137,17 +160,6 @@ class NbdSource implements Source {
 
   async close(): Promise<void> {
     this.#connection.close()
-  }
-
-  /**
-   * The same for a server that may take a single client, as qemu-nbd does unless told otherwise: all
-   * is asked before anything is read, and the connection then makes room for the one that reads.
-   */
-  async *#windowsAtOnce(): AsyncGenerator<StatusWindow> {
-    const windows: StatusWindow[] = []
-    for await (const window of this.#windows()) windows.push(window)
-    this.#connection.release()
-    yield* windows
   }
 
   /**

@@ -3,6 +3,7 @@ import type { Extent } from '../extents/extent.ts'
 import { alignExtents, mergeExtents } from '../extents/merge.ts'
 import { unsupported } from '../format/qcow2/fields.ts'
 import { type Chain, closeAll, type OpenOptions, openChain } from './chain.ts'
+import { type CustomSource, openCustom } from './custom.ts'
 import { type OpenFile, openFile, requireUnchanged } from './file.ts'
 import { splitHoles } from './holes.ts'
 import { readLayers } from './layer.ts'
@@ -19,18 +20,19 @@ const SECTOR = 512
 
 /**
  * Opens a disk for reading: a raw or qcow2 image, in a file or on a block device, with all that it
- * builds on, or an export of an NBD server.
- * @param location a path, or an NBD URI
+ * builds on, an export of an NBD server, or what the calling program reads by itself.
+ * @param location a path, an NBD URI, or a source of the program's own
  * @param open how files are opened; for tests
  * @throws BackupError USAGE, BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED (by the gate) or IO
  */
 export async function openSource(
-  location: string,
+  location: string | CustomSource,
   options: OpenOptions = {},
   open: OpenFile = openFile,
 ): Promise<Source> {
   requireFormat('--format', options.format)
   requireFormat('--backing-format', options.backingFormat)
+  if (typeof location !== 'string') return openCustom(location, options)
   if (isNbdUri(location)) return await openNbd(location, options)
   const scheme = /^(https?):\/\//.exec(location)
   if (scheme) throw unsupported(location, `${scheme[1]} sources are not supported by this version`)

@@ -1,5 +1,6 @@
 import type { FileHandle } from 'node:fs/promises'
 import type { Extent } from '../extents/extent.ts'
+import type { NbdHandle } from '../native.ts'
 
 /**
  * Where the guest bytes of one run are.
@@ -42,7 +43,28 @@ export interface SourceExport {
   readonly blockMax: number
   /** How long the server may be silent. */
   readonly timeoutMs: number
+  /**
+   * Hands out the connection that asked for extents, once, if reading has to go on with it: the
+   * server may take no other.
+   */
+  takeConnection?(): NbdHandle | undefined
 }
+
+/** Guest bytes of a source that the calling program reads by itself, at their guest offsets. */
+export interface SourceReader {
+  readonly path: string
+  /** Bytes. */
+  readonly size: number
+  readonly identity: string
+  /** Reads exactly `length` bytes. `signal`: nobody waits for them any more. */
+  read(start: number, length: number, signal: AbortSignal): Promise<Uint8Array>
+}
+
+/** What guest bytes are read from. */
+export type SourceStore = SourceFile | SourceExport | SourceReader
+
+/** Lets go of guest bytes that are stored elsewhere now. */
+export type Discard = (start: number, length: number) => Promise<void>
 
 /** A file that holds guest bytes of a source. */
 export interface SourceFile {
@@ -85,8 +107,8 @@ export interface Source {
   readonly format: 'raw' | 'qcow2'
   /** Virtual size in bytes, a multiple of 512. */
   readonly size: number
-  /** The files or exports that pieces point into: `Piece.file` is an index here. */
-  readonly files: readonly (SourceFile | SourceExport)[]
+  /** What pieces point into: `Piece.file` is an index here. */
+  readonly files: readonly SourceStore[]
   /** The bitmap that it was opened with. */
   readonly bitmap?: SourceBitmap
   /**
@@ -102,6 +124,12 @@ export interface Source {
   markedPieces(): AsyncGenerator<readonly MarkedPiece[]>
   /** The same as extents, neighbours with equal flags merged over the whole disk. */
   extents(options?: ExtentsOptions): AsyncGenerator<Extent>
+  /**
+   * How what was copied can be let go of, where a source can do that.
+   * @param granule bytes that the areas are to be multiples of
+   * @throws BackupError UNSUPPORTED if this one cannot, USAGE if the granule is too small
+   */
+  discarding?(granule: number): Discard
   /** @throws BackupError SOURCE_CHANGED if a file's size is not what it was when opened */
   checkUnchanged(): Promise<void>
   close(): Promise<void>

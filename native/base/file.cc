@@ -103,10 +103,6 @@ void File::set_length(uint64_t length) {
   reserved_ = length;
 }
 
-void File::sync_data() {
-  check_errno(fdatasync(fd_) == 0, "sync");
-}
-
 void File::written_up_to(uint64_t end) {
   if (direct() || end < write_back_from_ + kWriteBackWindow) return;
   auto from = static_cast<off_t>(write_back_from_);

@@ -34,8 +34,6 @@ class File {
   void reserve(uint64_t end);
   // Sets the exact length. No effect on devices. Throws Error.
   void set_length(uint64_t length);
-  // Throws Error.
-  void sync_data();
   // After buffered writes up to `end` in rising order: starts their write-back and drops what was
   // written before from the page cache, which a backup would otherwise push everything else out of.
   void written_up_to(uint64_t end);

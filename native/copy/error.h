@@ -5,18 +5,20 @@
 #include <string>
 
 #include "base/error.h"
+#include "io/queue.h"
 
 namespace qb {
 
-// Shared with lib/copy/job.ts, DO NOT CHANGE one without the other.
+// Shared with lib/copy/failure.ts, DO NOT CHANGE one without the other.
 enum class Failure : uint8_t {
-  kOther = 0,      // errno says what, context where
-  kRead = 1,       // a source file could not be read
-  kShort = 2,      // a source file ends before a byte that the plan names
-  kDecode = 3,     // a compressed cluster does not expand to a cluster
-  kWrite = 4,      // the target could not be written
-  kCancelled = 5,  // cancel() was called
-  kServer = 6,     // an NBD server can't be reached any more; context says how
+  kOther = 0,         // errno says what, context where
+  kRead = 1,          // a source file could not be read
+  kShort = 2,         // a source file ends before a byte that the plan names
+  kDecode = 3,        // a compressed cluster does not expand to a cluster
+  kWrite = 4,         // the target could not be written
+  kCancelled = 5,     // cancel() was called
+  kServer = 6,        // a source's NBD server can't be reached any more; context says how
+  kTargetServer = 7,  // the same of the target's
 };
 
 class CopyError : public Error {
@@ -34,6 +36,13 @@ class CopyError : public Error {
   uint32_t file_;
   uint64_t offset_;
 };
+
+// What a request to the target failed with.
+inline CopyError write_error(const Transfer& transfer) {
+  if (transfer.op == Op::kSync) return {Failure::kWrite, transfer.error, "sync"};
+  uint64_t at = transfer.offset + transfer.done;
+  return {Failure::kWrite, transfer.error, "write at " + std::to_string(at), 0, at};
+}
 
 // Runs what works on the target, and tells its failure as that of the target.
 template <typename Action>

@@ -2,6 +2,7 @@
 
 #include <climits>
 #include <string>
+#include <utility>
 
 #include "copy/error.h"
 
@@ -45,20 +46,38 @@ void Gather::put(uint64_t offset, const uint8_t* data, size_t size, const Buffer
   if (pending_bytes_ >= kWriteBytes) flush();
 }
 
+bool Gather::zero(uint64_t offset, uint64_t length) {
+  return !file_.is_device() || file_.zero_device_range(offset, length);
+}
+
 void Gather::flush() {
   if (!pending_) return;
   at_target([&] { file_.reserve(pending_->transfer.offset + pending_bytes_); });
-  pending_->transfer.tag = pending_.get();
-  queue_.submit(&pending_.release()->transfer);
+  submit(std::exchange(pending_, nullptr));
   pending_bytes_ = 0;
+}
+
+void Gather::sync() {
+  auto write = std::make_unique<Write>();
+  write->transfer.op = Op::kSync;
+  write->transfer.fd = file_.fd();
+  submit(std::move(write));
+}
+
+void Gather::submit(std::unique_ptr<Write> write) {
+  write->transfer.tag = write.get();
+  in_flight_++;
+  queue_.submit(&write.release()->transfer);
+}
+
+void Gather::set_length(uint64_t length) {
+  at_target([&] { file_.set_length(length); });
 }
 
 void Gather::complete(Transfer* transfer) {
   std::unique_ptr<Write> write(static_cast<Write*>(transfer->tag));
-  if (transfer->error != 0) {
-    uint64_t at = transfer->offset + transfer->done;
-    throw CopyError(Failure::kWrite, transfer->error, "write at " + std::to_string(at), 0, at);
-  }
+  in_flight_--;
+  if (transfer->error != 0) throw write_error(*transfer);
   file_.written_up_to(transfer->offset + transfer->length);
 }
 

@@ -1,41 +1,47 @@
-// Joins what lies side by side in the file into large writes: growing a file by small direct writes
-// is three to five times slower than by large ones.
+// Writes to a file or a device. Joins what lies side by side into large writes: growing a file by
+// small direct writes is three to five times slower than by large ones.
 #pragma once
 
 #include <memory>
 #include <vector>
 
 #include "base/file.h"
-#include "image/disk_writer.h"
-#include "io/queue.h"
+#include "copy/sink.h"
 
 namespace qb {
 
-// One write of neighbouring pieces of memory, and what keeps these alive.
+// One write of neighbouring pieces of memory, and what keeps these alive; or a sync.
 struct Write {
   Transfer transfer;
   std::vector<BufferRef> owners;
 };
 
-// Not thread-safe. Every write must have come back through complete() before it ends: memory under
-// the kernel's hands is never freed, rather lost.
-class Gather : public Output {
+// Every write must have come back through complete() before it ends: memory under the kernel's
+// hands is never freed, rather lost.
+class Gather : public Sink {
  public:
   Gather(File& file, Queue& queue);
 
   void put(uint64_t offset, const uint8_t* data, size_t size, const BufferRef& owner) override;
-  // Hands over what is held back. Throws CopyError if the file cannot become so long.
-  void flush();
-  // A write of ours that the queue gave back: lets its memory go. Throws CopyError if it failed.
-  void complete(Transfer* transfer);
+  // A regular file is new: what was never written is a hole.
+  bool zero(uint64_t offset, uint64_t length) override;
+  void flush() override;
+  void sync() override;
+  void collect(std::vector<Transfer*>&) override {}
+  void complete(Transfer* transfer) override;
+  size_t in_flight() const override { return in_flight_; }
+  void set_length(uint64_t length) override;
+  void abandon() override {}
 
  private:
   bool continues(uint64_t offset) const;
+  void submit(std::unique_ptr<Write> write);
 
   File& file_;
   Queue& queue_;
   std::unique_ptr<Write> pending_;
   uint64_t pending_bytes_ = 0;
+  size_t in_flight_ = 0;
 };
 
 }  // namespace qb

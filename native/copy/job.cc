@@ -20,7 +20,7 @@ constexpr size_t kInbox = 2;
 std::vector<std::optional<File>> open_sources(const CopySpec& spec) {
   std::vector<std::optional<File>> files;
   for (size_t i = 0; i < spec.sources.size(); i++) {
-    if (spec.sources[i].nbd) {
+    if (spec.sources[i].nbd || spec.sources[i].caller) {
       files.emplace_back();
       continue;
     }
@@ -33,15 +33,20 @@ std::vector<std::optional<File>> open_sources(const CopySpec& spec) {
   return files;
 }
 
-File open_target(const CopySpec& spec) {
+std::optional<File> open_target(const CopySpec& spec) {
+  if (spec.target.nbd) return std::nullopt;
   uint64_t unit = spec.qcow2 ? 1ull << spec.image.cluster_bits : kPage;
-  return at_target([&] { return File(spec.target_fd, true, spec.direct, unit); });
+  return at_target([&] { return File(spec.target.fd, true, spec.direct, unit); });
 }
 
 }  // namespace
 
 CopyJob::CopyJob(const CopySpec& spec, std::unique_ptr<Engine> (*make)(EngineKind, unsigned))
-    : spec_(spec), make_engine_(make), sources_(open_sources(spec)), target_(open_target(spec)) {}
+    : spec_(spec), make_engine_(make), sources_(open_sources(spec)), target_(open_target(spec)) {
+  if (!caller()) return;
+  caller()->on_asked([this] { changed_(); });
+  caller()->on_brought([this] { wake(); });
+}
 
 CopyJob::~CopyJob() {
   cancel();
@@ -89,6 +94,64 @@ void CopyJob::cancel() {
   wake();
 }
 
+CallerReads* CopyJob::caller() const {
+  for (const CopySource& source : spec_.sources) {
+    if (source.caller) return source.caller.get();
+  }
+  return nullptr;
+}
+
+void CopyJob::give(Order order) {
+  {
+    std::lock_guard lock(mutex_);
+    orders_.push_back(order);
+  }
+  wake();
+}
+
+std::vector<CopyJob::Order> CopyJob::take_orders() {
+  std::lock_guard lock(mutex_);
+  return std::exchange(orders_, {});
+}
+
+void CopyJob::retry(uint64_t start) {
+  give({Order::Kind::kRetry, start});
+}
+
+void CopyJob::give_up(uint64_t start) {
+  give({Order::Kind::kGiveUp, start});
+}
+
+void CopyJob::sync() {
+  give({Order::Kind::kSync});
+}
+
+void CopyJob::failed(const Area& area) {
+  {
+    std::lock_guard lock(mutex_);
+    failed_.push_back(area);
+  }
+  changed_();
+}
+
+std::vector<Area> CopyJob::take_failed() {
+  std::lock_guard lock(mutex_);
+  return std::exchange(failed_, {});
+}
+
+void CopyJob::synced(uint64_t position) {
+  {
+    std::lock_guard lock(mutex_);
+    synced_ = position;
+  }
+  changed_();
+}
+
+std::optional<uint64_t> CopyJob::take_synced() {
+  std::lock_guard lock(mutex_);
+  return std::exchange(synced_, std::nullopt);
+}
+
 CopyCounters CopyJob::counters() const {
   return {data_, zero_, unchanged_, position_, read_};
 }
@@ -117,7 +180,7 @@ void CopyJob::run() noexcept {
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, nullptr);
   try {
-    auto engine = make_engine_(spec_.engine, spec_.requests + 16);
+    auto engine = make_engine_(spec_.engine, Pipeline::engine_depth(spec_));
     engine_name_ = engine->name();
     {
       std::lock_guard lock(mutex_);
@@ -130,7 +193,7 @@ void CopyJob::run() noexcept {
   // Now, not when whoever holds the job lets go of it, which may be never: a file without a name
   // takes its room as long as it is open.
   sources_.clear();
-  target_.close();
+  if (target_) target_->close();
   {
     std::lock_guard lock(mutex_);
     engine_.reset();

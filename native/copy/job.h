@@ -1,7 +1,7 @@
-// One copy from source files to a target, on a thread of its own:
+// One copy from a source to a target, on a thread of its own:
 //
 //   rows → Assembler → steps → Reader → chunks → examine (zero? compress) → in guest order →
-//   DiskWriter → Gather → Queue
+//   DiskWriter → Sink
 #pragma once
 
 #include <atomic>
@@ -19,19 +19,29 @@
 #include "copy/row.h"
 #include "image/qcow2_writer.h"
 #include "io/engine.h"
-#include "source/nbd_reads.h"
+#include "source/caller_reads.h"
+#include "source/nbd_client.h"
 
 namespace qb {
 
+// One of a file, an export, or what the caller reads.
 struct CopySource {
-  int fd = -1;                                    // only used by the constructor
-  uint64_t size = 0;                              // bytes, when it was opened
-  std::optional<NbdReadSpec> nbd = std::nullopt;  // instead of a file
+  int fd = -1;        // only used by the constructor
+  uint64_t size = 0;  // bytes, when it was opened
+  std::optional<NbdClientSpec> nbd = std::nullopt;
+  std::shared_ptr<CallerReads> caller = nullptr;
+};
+
+// One of a file or device, and an export.
+struct CopyTarget {
+  int fd = -1;  // only used by the constructor
+  std::optional<NbdClientSpec> nbd = std::nullopt;
+  bool can_zero = false;  // the export's server makes zeroes by itself
 };
 
 struct CopySpec {
   std::vector<CopySource> sources;
-  int target_fd = -1;  // only used by the constructor
+  CopyTarget target;
   bool qcow2 = true;   // else raw
   ImageOptions image;  // raw: only `size` counts
   bool compress = false;
@@ -41,6 +51,14 @@ struct CopySpec {
   unsigned requests = 16;   // reads in flight
   uint64_t memory = 0;      // bytes of buffers
   uint64_t rate_limit = 0;  // bytes read per second; 0: none
+  // Areas that can't be read are held for retry() or give_up(); else the first one ends the copy.
+  bool hold_failures = false;
+};
+
+// Guest bytes.
+struct Area {
+  uint64_t start;
+  uint64_t length;
 };
 
 struct CopyCounters {
@@ -73,6 +91,17 @@ class CopyJob {
   void close();
   // The job ends as soon as what is with the kernel has come back.
   void cancel();
+  // Areas that could not be read since it was called last. The copy waits for what is to be done.
+  std::vector<Area> take_failed();
+  // Reads the failed area that starts there again, or ends the copy with its failure.
+  void retry(uint64_t start);
+  void give_up(uint64_t start);
+  // Makes durable what was handed to the target so far; then take_synced() has, once, up to which
+  // guest byte that is.
+  void sync();
+  std::optional<uint64_t> take_synced();
+  // What is asked of the caller, if a source is the caller's.
+  CallerReads* caller() const;
   bool ended() const { return ended_; }
   // Waits for the thread.
   void join();
@@ -82,25 +111,36 @@ class CopyJob {
   CopyCounters counters() const;
   // REQUIRES: ended().
   const char* engine_name() const { return engine_name_; }
-  bool direct() const { return target_.direct(); }
+  bool direct() const { return target_ && target_->direct(); }
 
  private:
   friend class Pipeline;
   enum class Inbox { kRows, kNothingYet, kClosed };
   Inbox take(std::vector<Row>& rows);
+  struct Order {
+    enum class Kind { kRetry, kGiveUp, kSync } kind;
+    uint64_t start = 0;
+  };
+  void give(Order order);
+  std::vector<Order> take_orders();
+  void failed(const Area& area);
+  void synced(uint64_t position);
   void check_cancelled() const;
   void run() noexcept;
   void wake();
 
   CopySpec spec_;
   std::unique_ptr<Engine> (*make_engine_)(EngineKind, unsigned);
-  std::vector<std::optional<File>> sources_;  // none for an export
-  File target_;
+  std::vector<std::optional<File>> sources_;  // none for what is no file
+  std::optional<File> target_;                // none for an export
   std::function<void()> changed_;
   std::thread thread_;
 
-  mutable std::mutex mutex_;  // guards the four below
+  mutable std::mutex mutex_;  // guards all down to the engine
   std::deque<std::vector<Row>> inbox_;
+  std::vector<Order> orders_;
+  std::vector<Area> failed_;
+  std::optional<uint64_t> synced_;
   bool closed_ = false;
   std::unique_ptr<Engine> engine_;
 

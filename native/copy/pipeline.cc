@@ -9,6 +9,8 @@
 #include "base/bytes.h"
 #include "copy/error.h"
 #include "copy/examine.h"
+#include "copy/gather.h"
+#include "copy/nbd_sink.h"
 #include "image/raw_writer.h"
 
 namespace qb {
@@ -22,6 +24,10 @@ constexpr uint64_t kStepBytes = 1 << 20;
 // Writes that may be with the kernel besides the reads. Memory bounds them long before.
 constexpr unsigned kWriteSlots = 16;
 
+// Writes that may be on their way to a target: where zeroes have to be sent, what they take of
+// memory is not that of buffers.
+constexpr size_t kMostWrites = 512;
+
 // How far ahead of its rate a limited copy may read.
 constexpr auto kBurst = std::chrono::milliseconds(100);
 
@@ -29,30 +35,62 @@ std::vector<Store> open_stores(std::vector<std::optional<File>>& files,
                                const std::vector<CopySource>& sources, Engine& engine) {
   std::vector<Store> stores;
   for (size_t i = 0; i < sources.size(); i++) {
-    Store store{sources[i].size, std::move(files[i]), nullptr};
+    Store store;
+    store.size = sources[i].size;
+    if (files[i]) store.file.emplace(std::move(*files[i]));
+    store.caller = sources[i].caller;
     if (sources[i].nbd) {
-      store.nbd = std::make_unique<NbdReads>(*sources[i].nbd, [&engine] { engine.wake(); });
+      store.nbd = std::make_unique<NbdClient>(*sources[i].nbd, [&engine] { engine.wake(); });
     }
     stores.push_back(std::move(store));
   }
   return stores;
 }
 
-std::unique_ptr<DiskWriter> make_writer(const CopySpec& spec, File& target, BufferPool& pool,
-                                        Output& output) {
-  if (spec.qcow2) return std::make_unique<Qcow2Writer>(spec.image, pool, output);
-  return std::make_unique<RawWriter>(target, spec.image.size, pool, output);
+std::unique_ptr<Sink> make_sink(const CopyTarget& target, std::optional<File>& file, Queue& queue,
+                                Engine& engine) {
+  if (file) return std::make_unique<Gather>(*file, queue);
+  return std::make_unique<NbdSink>(*target.nbd, target.can_zero, [&engine] { engine.wake(); });
+}
+
+// The unit is what qemu-img looks for zeroes by (convert -S 4k), and what O_DIRECT takes
+// everywhere.
+std::unique_ptr<RawWriter> make_raw_writer(const CopySpec& spec, const std::optional<File>& file,
+                                           BufferPool& pool, Sink& sink) {
+  uint64_t size = spec.image.size;
+  if (!file) {
+    const NbdClientSpec& nbd = *spec.target.nbd;
+    uint64_t end = std::min(round_up(size, nbd.block_min), nbd.size);
+    return std::make_unique<RawWriter>(size, std::max<uint64_t>(kPage, nbd.block_min), end, pool,
+                                       sink);
+  }
+  // What lies behind the disk on a device is not ours. But a direct write takes whole sectors, and
+  // where they are large the disk may end within one.
+  uint64_t end = round_up(size, file->is_device() ? file->alignment() : kPage);
+  // Whole units: the last write may stand past the end of the disk until the length is cut.
+  sink.set_length(end);
+  return std::make_unique<RawWriter>(size, kPage, end, pool, sink);
+}
+
+std::unique_ptr<DiskWriter> make_writer(const CopySpec& spec, const std::optional<File>& file,
+                                        BufferPool& pool, Sink& sink) {
+  if (spec.qcow2) return std::make_unique<Qcow2Writer>(spec.image, pool, sink);
+  return make_raw_writer(spec, file, pool, sink);
 }
 
 }  // namespace
+
+unsigned Pipeline::engine_depth(const CopySpec& spec) {
+  return spec.requests + kWriteSlots;
+}
 
 Pipeline::Pipeline(CopyJob& job, Engine& engine)
     : job_(job),
       engine_(engine),
       stores_(open_stores(job.sources_, job.spec_.sources, engine)),
-      queue_(engine, job.spec_.requests + kWriteSlots),
-      gather_(job.target_, queue_),
-      writer_(make_writer(job.spec_, job.target_, pool_, gather_)),
+      queue_(engine, engine_depth(job.spec_)),
+      sink_(make_sink(job.spec_.target, job.target_, queue_, engine)),
+      writer_(make_writer(job.spec_, job.target_, pool_, *sink_)),
       step_bytes_(std::max(kStepBytes, writer_->unit())),
       assembler_(writer_->unit(), step_bytes_, job.spec_.image.size, writer_->has_backing()),
       reader_(stores_, queue_, pool_),
@@ -69,31 +107,28 @@ void Pipeline::run() {
 }
 
 void Pipeline::copy() {
-  File& target = job_.target_;
-  if (target.is_device() && job_.spec_.qcow2) {
+  if (job_.spec_.qcow2 && job_.target_->is_device()) {
     // Whatever image was there is none from now on.
     uint64_t size = writer_->unit();
     BufferRef zeroes = pool_.get_zeroed(size);
-    gather_.put(0, zeroes->data(), size, zeroes);
-    drain();
-    at_target([&] { target.sync_data(); });
+    sink_->put(0, zeroes->data(), size, zeroes);
+    sync();
   }
   while (true) {
     job_.check_cancelled();
+    follow_orders();
     do {
       start_steps();
     } while (hand_on_ready());
     if (assembler_.complete() && rows_closed_ && chunks_.empty()) break;
     // What is held back would wait for ever for its neighbours if nothing else is under way.
-    if (reading_ == 0 && queue_.in_flight() == 0 && preparing_ == 0) gather_.flush();
+    if (reading_ == 0 && queue_.in_flight() == 0 && preparing_ == 0) sink_->flush();
     turn();
   }
   writer_->finish();
   drain();
-  at_target([&] {
-    target.set_length(writer_->file_length());
-    target.sync_data();
-  });
+  sink_->set_length(writer_->file_length());
+  sync();
   job_.check_cancelled();
   writer_->header();
   drain();
@@ -105,8 +140,9 @@ void Pipeline::turn() {
   auto deadline = limited ? std::optional(next_read_ - kBurst) : std::nullopt;
   queue_.reap(done_, true, deadline);
   for (Store& store : stores_) {
-    if (store.nbd) store.nbd->collect(done_);
+    if (Remote* remote = store.remote()) remote->collect(done_);
   }
+  sink_->collect(done_);
   while (!done_.empty()) {
     // Taken out first: what a failure leaves in there is for let_go().
     Transfer* transfer = done_.back();
@@ -117,13 +153,18 @@ void Pipeline::turn() {
 }
 
 void Pipeline::handle(Transfer* transfer) {
-  if (transfer->op == Op::kWrite) {
-    gather_.complete(transfer);
+  if (transfer->op != Op::kRead) {
+    sink_->complete(transfer);
     return;
   }
   Chunk* chunk = reader_.complete(transfer);
   if (!chunk) return;
   reading_--;
+  if (chunk->failure) {
+    if (!job_.spec_.hold_failures) std::rethrow_exception(chunk->failure);
+    job_.failed({chunk->step.start, chunk->step.length});
+    return;
+  }
   bool heavy = job_.spec_.compress || std::any_of(chunk->step.rows.begin(), chunk->step.rows.end(),
                                                   [](const Row& row) { return row.compressed(); });
   if (heavy) {
@@ -132,6 +173,31 @@ void Pipeline::handle(Transfer* transfer) {
     prepare(*chunk);
     chunk->ready = true;
   }
+}
+
+// What the caller of the copy decided meanwhile.
+void Pipeline::follow_orders() {
+  for (const CopyJob::Order& order : job_.take_orders()) {
+    if (order.kind == CopyJob::Order::Kind::kSync) {
+      uint64_t settled = writer_->settled();
+      sync();
+      job_.synced(settled);
+      continue;
+    }
+    Chunk* chunk = failed_chunk(order.start);
+    if (!chunk) continue;
+    if (order.kind == CopyJob::Order::Kind::kGiveUp) std::rethrow_exception(chunk->failure);
+    reading_++;
+    reader_.start(*chunk, writer_->unit());
+  }
+}
+
+// One that waits for what is to be done.
+Chunk* Pipeline::failed_chunk(uint64_t start) {
+  for (const auto& chunk : chunks_) {
+    if (chunk->step.start == start && chunk->failure && chunk->reads_left == 0) return chunk.get();
+  }
+  return nullptr;
 }
 
 bool Pipeline::may_read() {
@@ -242,84 +308,94 @@ void Pipeline::collect_prepared() {
 // True if that made room for more.
 bool Pipeline::hand_on_ready() {
   bool any = false;
-  while (!chunks_.empty() && chunks_.front()->ready) {
+  while (!chunks_.empty() && chunks_.front()->ready && sink_->in_flight() < kMostWrites) {
     any = true;
-    hand_on(*chunks_.front());
-    count(*chunks_.front());
-    chunks_.pop_front();
+    if (hand_on(*chunks_.front())) chunks_.pop_front();
   }
   return any;
 }
 
-void Pipeline::hand_on(Chunk& chunk) {
-  switch (chunk.step.kind) {
-    case Step::Kind::kSkip:
-      writer_->skip(chunk.step.length);
-      return;
-    case Step::Kind::kZero:
-      writer_->zero(chunk.step.length);
-      return;
-    case Step::Kind::kData:
-      break;
+// False if it was only a part: what is left is the chunk now.
+bool Pipeline::hand_on(Chunk& chunk) {
+  Step& step = chunk.step;
+  if (step.kind == Step::Kind::kData) {
+    hand_on_data(chunk);
+    return true;
   }
+  uint64_t length = std::min(step.length, writer_->most_zero());
+  if (step.kind == Step::Kind::kSkip) {
+    writer_->skip(length);
+    count(writer_->has_backing() ? job_.unchanged_ : job_.zero_, length);
+  } else {
+    writer_->zero(length);
+    count(job_.zero_, length);
+  }
+  step.start += length;
+  step.length -= length;
+  return step.length == 0;
+}
+
+void Pipeline::hand_on_data(const Chunk& chunk) {
   uint64_t unit = writer_->unit();
   for (size_t i = 0; i < chunk.units.size();) {
     uint32_t kind = chunk.units[i];
-    if (kind != 0 && kind != Chunk::kStored) {
-      writer_->compressed(chunk.streams->data() + i * unit, kind);
-      i++;
-      continue;
-    }
-    size_t end = i;
-    while (end < chunk.units.size() && chunk.units[end] == kind) end++;
+    size_t end = i + 1;
+    bool stream = kind != 0 && kind != Chunk::kStored;
+    while (!stream && end < chunk.units.size() && chunk.units[end] == kind) end++;
     uint64_t length = (end - i) * unit;
-    if (kind == 0) {
+    if (stream) {
+      writer_->compressed(chunk.streams->data() + i * unit, kind);
+    } else if (kind == 0) {
       writer_->zero(length);
     } else {
       writer_->data(chunk.buffer->data() + i * unit, length, chunk.buffer);
     }
+    // The last unit may stand past the end of the disk.
+    count(kind == 0 ? job_.zero_ : job_.data_, std::min(length, chunk.step.length - i * unit));
     i = end;
   }
 }
 
-void Pipeline::count(const Chunk& chunk) {
-  uint64_t zero = 0;
-  if (chunk.step.kind == Step::Kind::kSkip && writer_->has_backing()) {
-    job_.unchanged_ += chunk.step.length;
-  } else if (chunk.step.kind != Step::Kind::kData) {
-    zero = chunk.step.length;
-  } else {
-    uint64_t unit = writer_->unit();
-    for (size_t i = 0; i < chunk.units.size(); i++) {
-      if (chunk.units[i] == 0) zero += std::min(unit, chunk.step.length - i * unit);
-    }
-    job_.data_ += chunk.step.length - zero;
-  }
-  job_.zero_ += zero;
-  job_.position_ = chunk.step.start + chunk.step.length;
+void Pipeline::count(std::atomic<uint64_t>& as, uint64_t length) {
+  as += length;
+  job_.position_ += length;
 }
 
-// Writes what was put, and waits for it.
+// Writes what was put, and waits for it; what is read goes on meanwhile.
 void Pipeline::drain() {
-  gather_.flush();
-  while (queue_.in_flight() > 0) {
+  sink_->flush();
+  while (sink_->in_flight() > 0) {
     job_.check_cancelled();
+    start_steps();
     turn();
   }
 }
 
+// Makes durable what was put.
+void Pipeline::sync() {
+  drain();
+  sink_->sync();
+  drain();
+}
+
 // After a failure: no buffer may be freed before the kernel and the servers are done with it.
 void Pipeline::let_go() {
+  forget_done();
   stores_.clear();
-  while (!done_.empty() || queue_.in_flight() > 0) {
-    for (Transfer* transfer : std::exchange(done_, {})) {
-      try {
-        if (transfer->op == Op::kWrite) gather_.complete(transfer);
-      } catch (const Error&) {
-        // The first failure is the one that is told.
-      }
+  sink_->abandon();
+  while (queue_.in_flight() > 0) {
+    queue_.reap(done_, true);
+    forget_done();
+  }
+}
+
+void Pipeline::forget_done() {
+  for (Transfer* transfer : std::exchange(done_, {})) {
+    try {
+      if (transfer->op != Op::kRead) sink_->complete(transfer);
+    } catch (const Error&) {
+      // The first failure is the one that is told.
     }
-    if (queue_.in_flight() > 0) queue_.reap(done_, true);
   }
 }
 

@@ -1,6 +1,7 @@
 // The inside of a running copy: everything that lives only on the job's thread.
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <memory>
 #include <mutex>
@@ -11,9 +12,9 @@
 #include "base/workers.h"
 #include "codec/codec.h"
 #include "copy/assembler.h"
-#include "copy/gather.h"
 #include "copy/job.h"
 #include "copy/reader.h"
+#include "copy/sink.h"
 #include "image/disk_writer.h"
 #include "io/queue.h"
 
@@ -22,6 +23,9 @@ namespace qb {
 // Not thread-safe; the engine must outlive it.
 class Pipeline {
  public:
+  // Most requests that are with the engine at once.
+  static unsigned engine_depth(const CopySpec& spec);
+
   // Throws Error when the target cannot be such an image.
   Pipeline(CopyJob& job, Engine& engine);
 
@@ -35,16 +39,21 @@ class Pipeline {
   std::optional<Step> next_step();
   void start(Step step);
   bool may_read();
+  void follow_orders();
+  Chunk* failed_chunk(uint64_t start);
   void turn();
   void handle(Transfer* transfer);
   void prepare(Chunk& chunk);
   void prepare_on_worker(Chunk& chunk);
   void collect_prepared();
   bool hand_on_ready();
-  void hand_on(Chunk& chunk);
-  void count(const Chunk& chunk);
+  bool hand_on(Chunk& chunk);
+  void hand_on_data(const Chunk& chunk);
+  void count(std::atomic<uint64_t>& as, uint64_t length);
   void drain();
+  void sync();
   void let_go();
+  void forget_done();
   std::unique_ptr<Compressor> borrow_compressor();
 
   CopyJob& job_;
@@ -54,7 +63,7 @@ class Pipeline {
   std::deque<std::unique_ptr<Chunk>> chunks_;  // in guest order
   std::vector<Store> stores_;
   Queue queue_;
-  Gather gather_;
+  std::unique_ptr<Sink> sink_;
   std::unique_ptr<DiskWriter> writer_;
   uint64_t step_bytes_;
   Assembler assembler_;

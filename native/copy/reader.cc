@@ -34,6 +34,8 @@ Reader::Reader(std::vector<Store>& stores, Queue& queue, BufferPool& pool)
     : stores_(stores), queue_(queue), pool_(pool) {}
 
 void Reader::start(Chunk& chunk, uint64_t unit) {
+  chunk.reads.clear();
+  chunk.failure = nullptr;
   chunk.padded = round_up(chunk.step.length, unit);
   chunk.buffer = pool_.get(chunk.padded);
   uint8_t* memory = chunk.buffer->data();
@@ -92,29 +94,33 @@ void Reader::start_row(Chunk& chunk, const Row& row) {
   }
   read->needed = read->lead + needed;
   chunk.reads.push_back(std::move(read));
-  if (source.nbd) {
-    // The last block of an export may be cut short, as that of a file.
+  if (Remote* remote = source.remote()) {
+    // The last block may be cut short, as that of a file.
     uint64_t end = transfer.offset + transfer.iov[0].iov_len;
     if (end > source.size) transfer.iov[0].iov_len -= end - source.size;
-    source.nbd->submit(&transfer);
+    remote->submit(&transfer);
   } else {
     queue_.submit(&transfer);
   }
 }
 
 Chunk* Reader::complete(Transfer* transfer) {
-  Read* read = static_cast<Read*>(transfer->tag);
+  const Read& read = *static_cast<Read*>(transfer->tag);
+  Chunk& chunk = *read.chunk;
+  uint32_t file = read.rows.front().file;
   uint64_t at = transfer->offset + transfer->done;
   if (transfer->error != 0) {
-    const Store& store = stores_[read->rows.front().file];
-    std::string lost = store.nbd ? store.nbd->failure() : "";
-    throw CopyError(lost.empty() ? Failure::kRead : Failure::kServer, transfer->error,
-                    lost.empty() ? "read" : lost, read->rows.front().file, at);
+    const Remote* remote = stores_[file].remote();
+    std::string lost = remote ? remote->failure() : "";
+    if (!lost.empty()) throw CopyError(Failure::kServer, transfer->error, lost, file, at);
+    if (!chunk.failure) {
+      chunk.failure =
+          std::make_exception_ptr(CopyError(Failure::kRead, transfer->error, "read", file, at));
+    }
+  } else if (transfer->done < read.needed) {
+    throw CopyError(Failure::kShort, EIO, "read", file, at);
   }
-  if (transfer->done < read->needed) {
-    throw CopyError(Failure::kShort, EIO, "read", read->rows.front().file, at);
-  }
-  return --read->chunk->reads_left == 0 ? read->chunk : nullptr;
+  return --chunk.reads_left == 0 ? &chunk : nullptr;
 }
 
 void Reader::expand(Chunk& chunk, BufferPool& pool) {

@@ -2,6 +2,7 @@
 // compressed clusters.
 #pragma once
 
+#include <exception>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -10,20 +11,31 @@
 #include "base/file.h"
 #include "copy/assembler.h"
 #include "io/queue.h"
-#include "source/nbd_reads.h"
+#include "source/caller_reads.h"
+#include "source/nbd_client.h"
 
 namespace qb {
 
 struct Chunk;
 
-// What the bytes of a source come from: a file, or an NBD export.
+// What the bytes of a source come from: a file, an NBD export, or the caller.
 struct Store {
-  uint64_t size;  // when it was opened: what lies behind must not be asked for
-  std::optional<File> file;
-  std::unique_ptr<NbdReads> nbd;
+  Store() = default;
+  ~Store() {
+    if (caller) caller->close();
+  }
+  Store(Store&&) = default;
+  Store& operator=(Store&&) = default;
 
+  uint64_t size = 0;  // when it was opened: what lies behind must not be asked for
+  std::optional<File> file;
+  std::unique_ptr<NbdClient> nbd;
+  std::shared_ptr<CallerReads> caller;
+
+  // None for a file.
+  Remote* remote() const { return nbd ? static_cast<Remote*>(nbd.get()) : caller.get(); }
   // What offset, length and memory of a read must be multiples of.
-  unsigned alignment() const { return file ? file->alignment() : nbd->alignment(); }
+  unsigned alignment() const { return file ? file->alignment() : remote()->alignment(); }
 };
 
 // One read on its way into its chunk.
@@ -46,6 +58,8 @@ struct Chunk {
   std::vector<std::unique_ptr<Read>> reads;
   size_t reads_left = 0;
   bool ready = false;  // may be handed on
+  // Of the first read that failed. A chunk whose reads are all back is read again, or given up.
+  std::exception_ptr failure;
 
   uint8_t* place_of(const Row& row) const { return buffer->data() + (row.start - step.start); }
 
@@ -61,10 +75,11 @@ class Reader {
  public:
   Reader(std::vector<Store>& stores, Queue& queue, BufferPool& pool);
 
-  // Starts the reads of a data step; `unit` is the target's, bytes. Throws CopyError.
+  // Starts the reads of a data step, or starts them again; `unit` is the target's, bytes. Throws
+  // CopyError.
   void start(Chunk& chunk, uint64_t unit);
-  // A read of ours that the queue gave back. Returns its chunk when that was the last one.
-  // Throws CopyError.
+  // A read of ours that came back. Returns its chunk when that was the last one; its `failure` may
+  // be set. Throws CopyError for what no second try mends.
   Chunk* complete(Transfer* transfer);
   // Puts what went through other memory into its place. Throws CopyError.
   static void expand(Chunk& chunk, BufferPool& pool);

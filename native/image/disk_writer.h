@@ -14,6 +14,9 @@ class Output {
  public:
   virtual ~Output() = default;
   virtual void put(uint64_t offset, const uint8_t* data, size_t size, const BufferRef& owner) = 0;
+  // Makes a range that was never put read as zero, without bytes being sent. False where it can't:
+  // then zeroes must be put.
+  virtual bool zero(uint64_t offset, uint64_t length) = 0;
 };
 
 // Takes a disk in guest order. Every range starts where the one before ended and is a multiple of
@@ -29,6 +32,10 @@ class DiskWriter {
   virtual bool has_backing() const = 0;
   // The largest compressed stream worth storing for one unit; 0 if it takes none.
   virtual size_t compressed_limit() const = 0;
+  // Bytes: the longest range of zero() or skip() at a time, so that what these put is bounded.
+  virtual uint64_t most_zero() const = 0;
+  // Guest bytes from 0 on that are wholly put: not those held back to fill a cluster.
+  virtual uint64_t settled() const = 0;
 
   virtual void data(const uint8_t* data, uint64_t length, const BufferRef& owner) = 0;
   // One unit, as a stream of 1 to compressed_limit() bytes; copied before it returns.

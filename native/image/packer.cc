@@ -11,6 +11,7 @@ Packer::Packer(unsigned cluster_bits, BufferPool& pool, Output& output, Refcount
 void Packer::open(uint64_t& end) {
   buffer_ = pool_.get_zeroed(1ull << cluster_bits_);
   cluster_ = end++;
+  opened_++;
   used_ = 0;
 }
 

@@ -24,6 +24,9 @@ class Packer {
   void close();
   // The first cluster to which references may still be added, given the end of the file.
   uint64_t settled(uint64_t end) const { return buffer_ ? cluster_ : end; }
+  // Whether a cluster is open, that is, not written yet, and how many have been opened.
+  bool is_open() const { return buffer_ != nullptr; }
+  uint64_t opened() const { return opened_; }
 
  private:
   void open(uint64_t& end);
@@ -36,6 +39,7 @@ class Packer {
   BufferRef buffer_;
   uint64_t cluster_ = 0;
   size_t used_ = 0;
+  uint64_t opened_ = 0;
 };
 
 }  // namespace qb

@@ -106,7 +106,9 @@ void Qcow2Writer::data(const uint8_t* data, uint64_t length, const BufferRef& ow
 
 void Qcow2Writer::compressed(const uint8_t* stream, size_t size) {
   clusters_of(cluster_size_);
+  uint64_t opened = packer_.opened();
   uint64_t offset = packer_.add(stream, size, end_);
+  if (packer_.opened() != opened) held_from_ = next_;
   write_entry(compressed_entry(offset, size, options_.cluster_bits));
   advance(1);
 }
@@ -143,6 +145,11 @@ void Qcow2Writer::skip(uint64_t length) {
     advance(run);
     left -= run;
   }
+}
+
+uint64_t Qcow2Writer::settled() const {
+  uint64_t clusters = packer_.is_open() ? held_from_ : next_;
+  return std::min(clusters << options_.cluster_bits, options_.size);
 }
 
 void Qcow2Writer::write_shared_tables() {

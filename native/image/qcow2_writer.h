@@ -38,6 +38,8 @@ class Qcow2Writer : public DiskWriter {
   uint64_t unit() const override { return cluster_size_; }
   bool has_backing() const override { return !options_.backing_file.empty(); }
   size_t compressed_limit() const override { return cluster_size_ - 1; }
+  uint64_t most_zero() const override { return ~0ull; }
+  uint64_t settled() const override;
 
   void data(const uint8_t* data, uint64_t length, const BufferRef& owner) override;
   void compressed(const uint8_t* stream, size_t size) override;
@@ -74,6 +76,7 @@ class Qcow2Writer : public DiskWriter {
   std::vector<SharedTable> shared_;
   uint64_t end_ = 1;           // of the file, clusters; the header is cluster 0
   uint64_t next_ = 0;          // guest cluster that comes next
+  uint64_t held_from_ = 0;     // the first one with bytes in the packer's open cluster
   BufferRef table_;            // the L2 table of next_, once it has an entry
   uint64_t zero_entries_ = 0;  // entries of table_ that are only a zero flag
   uint64_t l1_offset_ = 0;     // stays 0 for an empty disk, as qemu-img's

@@ -8,21 +8,11 @@
 
 namespace qb {
 
-RawWriter::RawWriter(File& file, uint64_t size, BufferPool& pool, Output& output)
-    : file_(file), size_(size), pool_(pool), output_(output) {
-  // Whole units: the last write may stand past the end of the disk until the length is cut.
-  file_.set_length(round_up(size, kPage));
-}
-
-// A device ends where it ends, and what lies behind the disk is not ours. But a direct write takes
-// whole sectors, and where they are large the disk may end within one.
-uint64_t RawWriter::device_end() const {
-  return round_up(size_, file_.alignment());
-}
+RawWriter::RawWriter(uint64_t size, uint64_t unit, uint64_t end, BufferPool& pool, Output& output)
+    : size_(size), unit_(unit), end_(end), pool_(pool), output_(output) {}
 
 void RawWriter::data(const uint8_t* data, uint64_t length, const BufferRef& owner) {
-  uint64_t wanted = file_.is_device() ? std::min(length, device_end() - next_) : length;
-  output_.put(next_, data, wanted, owner);
+  output_.put(next_, data, std::min(length, end_ - next_), owner);
   next_ += length;
 }
 
@@ -31,14 +21,14 @@ void RawWriter::compressed(const uint8_t*, size_t) {
 }
 
 void RawWriter::zero(uint64_t length) {
-  if (file_.is_device()) {
-    uint64_t end = next_ + length >= size_ ? device_end() : next_ + length;
-    if (!file_.zero_device_range(next_, end - next_)) {
-      constexpr uint64_t kStep = 1 << 20;
-      BufferRef zeroes = pool_.get_zeroed(kStep);
-      for (uint64_t at = next_; at < end; at += kStep) {
-        output_.put(at, zeroes->data(), std::min(kStep, end - at), zeroes);
-      }
+  uint64_t end = std::min(next_ + length, end_);
+  // The rest of the last unit too: the disk ends in it, the target may not.
+  if (next_ + length >= size_) end = std::min(round_up(size_, unit_), end_);
+  if (!output_.zero(next_, end - next_)) {
+    constexpr uint64_t kStep = 1 << 20;
+    BufferRef zeroes = pool_.get_zeroed(kStep);
+    for (uint64_t at = next_; at < end; at += kStep) {
+      output_.put(at, zeroes->data(), std::min(kStep, end - at), zeroes);
     }
   }
   next_ += length;

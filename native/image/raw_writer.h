@@ -1,23 +1,22 @@
-// Writes a disk as it is: a sparse file, or a block device.
+// Writes a disk as it is: a sparse file, a block device or an NBD export.
 #pragma once
 
 #include "base/buffer.h"
-#include "base/file.h"
 #include "image/disk_writer.h"
 
 namespace qb {
 
-// A regular file must be new: what is skipped stays a hole. On a device the zeroes are really made,
-// by the device where it can.
 class RawWriter : public DiskWriter {
  public:
-  // `size`: bytes of the disk. Sets the file's length. Throws Error.
-  RawWriter(File& file, uint64_t size, BufferPool& pool, Output& output);
+  // Bytes: `unit`, a multiple of what the target takes; `end`, where writing stops, at least
+  // `size`: the last unit may stand past the end of the disk, but not past that of the target.
+  RawWriter(uint64_t size, uint64_t unit, uint64_t end, BufferPool& pool, Output& output);
 
-  // As qemu-img looks for zeroes (convert -S 4k), and what O_DIRECT takes everywhere.
-  uint64_t unit() const override { return kPage; }
+  uint64_t unit() const override { return unit_; }
   bool has_backing() const override { return false; }
   size_t compressed_limit() const override { return 0; }
+  uint64_t most_zero() const override { return 256 << 20; }
+  uint64_t settled() const override { return next_; }
 
   void data(const uint8_t* data, uint64_t length, const BufferRef& owner) override;
   void compressed(const uint8_t* stream, size_t size) override;
@@ -28,11 +27,9 @@ class RawWriter : public DiskWriter {
   uint64_t file_length() const override { return size_; }
 
  private:
-  // Where writing to a device stops, bytes.
-  uint64_t device_end() const;
-
-  File& file_;
   uint64_t size_;
+  uint64_t unit_;
+  uint64_t end_;
   BufferPool& pool_;
   Output& output_;
   uint64_t next_ = 0;

@@ -13,7 +13,9 @@
 
 namespace qb {
 
-enum class Op : uint8_t { kRead, kWrite, kSync };
+// kZero, a range that is to read as zero, is for stores that know such a request (io/remote.h); the
+// kernel has none for files.
+enum class Op : uint8_t { kRead, kWrite, kSync, kZero };
 
 // One transfer. Owned by the submitter, who must keep it, `iov` and the memory alive, and not touch
 // them, from submit() until reap() hands the request back: until then the kernel may use them.

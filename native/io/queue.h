@@ -19,14 +19,15 @@ namespace qb {
 struct Transfer {
   Op op = Op::kRead;
   int fd = -1;
-  uint64_t offset = 0;          // bytes
-  std::vector<iovec> iov = {};  // any number of them; empty for kSync; never changed by the queue
+  uint64_t offset = 0;  // bytes
+  // Any number of them; empty for kSync and kZero; never changed by the queue.
+  std::vector<iovec> iov = {};
   // What the file asks of offsets, in bytes: after a short transfer go on from a multiple of it
   // (O_DIRECT). `offset` and each iov's length, except the last of a read, must be multiples too.
   uint64_t alignment = 1;
   void* tag = nullptr;  // the submitter's
 
-  // Set by the queue.
+  // Set by the queue, but that the submitter of a kZero says its length.
   uint64_t length = 0;  // sum of iov, bytes
   uint64_t done = 0;    // bytes transferred from the start; less than `length` with error 0 means
                         // that a read met the end of the file, the rest of iov being untouched

@@ -31,6 +31,8 @@ int64_t transfer(const Request& request) {
     case Op::kSync:
       result = fdatasync(request.fd);
       break;
+    case Op::kZero:
+      return -EINVAL;
   }
   return result < 0 ? -errno : result;
 }

@@ -65,6 +65,10 @@ void prepare(io_uring_sqe* sqe, const Request& request) {
     case Op::kSync:
       io_uring_prep_fsync(sqe, request.fd, IORING_FSYNC_DATASYNC);
       break;
+    case Op::kZero:
+      // The kernel refuses what it does not know.
+      io_uring_prep_rw(IORING_OP_LAST, sqe, -1, nullptr, 0, 0);
+      break;
   }
 }
 

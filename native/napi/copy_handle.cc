@@ -1,10 +1,12 @@
 #include "napi/copy_handle.h"
 
-#include <string>
+#include <cerrno>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "copy/job.h"
+#include "napi/copy_spec.h"
 #include "napi/errors.h"
 
 namespace qb {
@@ -60,6 +62,30 @@ class Handle : public std::enable_shared_from_this<Handle> {
   }
 
   void cancel() { job_->cancel(); }
+  void retry(uint64_t start) { job_->retry(start); }
+  void give_up(uint64_t start) { job_->give_up(start); }
+  void sync() { job_->sync(); }
+
+  // Resolves with what happened since it was called last; with undefined when the job has ended.
+  // One call at a time.
+  Napi::Promise events() {
+    events_ = Napi::Promise::Deferred::New(env_);
+    Napi::Promise promise = events_->Promise();
+    settle();
+    return promise;
+  }
+
+  // What a wanted read brought; no bytes: it failed.
+  void bring(uint64_t id, const Napi::Value& bytes) {
+    CallerReads* caller = job_->caller();
+    if (!caller) return;
+    if (bytes.IsUndefined()) {
+      caller->fail(id, EIO);
+      return;
+    }
+    auto array = bytes.As<Napi::Uint8Array>();
+    caller->bring(id, array.Data(), array.ByteLength());
+  }
 
   // JavaScript has let go of the job: unless it waits for the end, nobody can bring that about.
   void drop() {
@@ -85,6 +111,7 @@ class Handle : public std::enable_shared_from_this<Handle> {
         }
       }
     }
+    settle_events(ended);
     hold(!pushes_.empty() || !finishes_.empty());
     if (ended) release();
   }
@@ -107,6 +134,37 @@ class Handle : public std::enable_shared_from_this<Handle> {
     auto* handle = static_cast<Handle*>(data);
     handle->job_.reset();
     handle->changed_.Release();
+  }
+
+  void settle_events(bool ended) {
+    if (!events_) return;
+    std::vector<WantedRead> reads;
+    if (CallerReads* caller = job_->caller()) reads = caller->take();
+    std::vector<Area> failed = job_->take_failed();
+    std::optional<uint64_t> synced = job_->take_synced();
+    if (!ended && reads.empty() && failed.empty() && !synced) return;
+    auto events = std::exchange(events_, std::nullopt);
+    if (ended) {
+      events->Resolve(env_.Undefined());
+      return;
+    }
+    Napi::Object object = Napi::Object::New(env_);
+    object.Set("reads", numbers(reads.size() * 3, [&](size_t i) {
+                 const WantedRead& read = reads[i / 3];
+                 return i % 3 == 0 ? read.id : i % 3 == 1 ? read.offset : read.length;
+               }));
+    object.Set("failed", numbers(failed.size() * 2, [&](size_t i) {
+                 return i % 2 == 0 ? failed[i / 2].start : failed[i / 2].length;
+               }));
+    if (synced) object.Set("synced", static_cast<double>(*synced));
+    events->Resolve(object);
+  }
+
+  template <typename Number>
+  Napi::Float64Array numbers(size_t count, const Number& number) {
+    auto array = Napi::Float64Array::New(env_, count);
+    for (size_t i = 0; i < count; i++) array[i] = static_cast<double>(number(i));
+    return array;
   }
 
   Napi::Object result() {
@@ -146,6 +204,7 @@ class Handle : public std::enable_shared_from_this<Handle> {
   std::shared_ptr<Handle> self_;
   std::vector<Napi::Promise::Deferred> pushes_;
   std::vector<Napi::Promise::Deferred> finishes_;
+  std::optional<Napi::Promise::Deferred> events_;
   bool holding_ = false;
   bool released_ = false;
 };
@@ -183,61 +242,9 @@ Napi::Float64Array doubles(const Napi::Value& value) {
   return value.As<Napi::Float64Array>();
 }
 
-uint64_t number(const Napi::Object& object, const char* name) {
-  return static_cast<uint64_t>(object.Get(name).As<Napi::Number>().DoubleValue());
-}
-
-std::string text(const Napi::Object& object, const char* name) {
-  return object.Get(name).As<Napi::String>().Utf8Value();
-}
-
-CopySource source_of(const Napi::Object& source) {
-  if (!source.Has("uri")) {
-    return {.fd = static_cast<int>(number(source, "fd")), .size = number(source, "size")};
-  }
-  NbdReadSpec nbd{
-      .address = {text(source, "uri"), std::chrono::milliseconds(number(source, "timeoutMs"))},
-      .size = number(source, "size"),
-      .connections = static_cast<unsigned>(number(source, "connections")),
-      .requests = static_cast<unsigned>(number(source, "requests")),
-      .block_min = static_cast<unsigned>(number(source, "blockMin")),
-      .block_max = number(source, "blockMax"),
-  };
-  return {.size = number(source, "size"), .nbd = nbd};
-}
-
-CopySpec spec_of(const Napi::Object& options) {
-  CopySpec spec;
-  auto sources = options.Get("sources").As<Napi::Array>();
-  for (uint32_t i = 0; i < sources.Length(); i++) {
-    auto source = sources.Get(i).As<Napi::Object>();
-    spec.sources.push_back(source_of(source));
-  }
-  spec.target_fd = static_cast<int>(number(options, "target"));
-  spec.qcow2 = text(options, "format") == "qcow2";
-  spec.image.size = number(options, "size");
-  spec.image.cluster_bits = static_cast<unsigned>(number(options, "clusterBits"));
-  spec.image.backing_file = text(options, "backing");
-  spec.image.backing_format = text(options, "backingFormat");
-  std::string compress = text(options, "compress");
-  spec.compress = !compress.empty();
-  if (compress == "zstd") spec.image.compression = CompressionType::kZstd;
-  spec.level = static_cast<int>(number(options, "level"));
-  std::string engine = text(options, "engine");
-  if (engine == "io_uring") spec.engine = EngineKind::kUring;
-  if (engine == "threads") spec.engine = EngineKind::kThreads;
-  std::string direct = text(options, "direct");
-  if (direct == "on") spec.direct = Direct::kOn;
-  if (direct == "off") spec.direct = Direct::kOff;
-  spec.requests = static_cast<unsigned>(number(options, "requests"));
-  spec.memory = number(options, "memory");
-  spec.rate_limit = number(options, "rateLimit");
-  return spec;
-}
-
 Napi::Value start(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
-    auto handle = std::make_shared<Handle>(info.Env(), spec_of(info[0].As<Napi::Object>()));
+    auto handle = std::make_shared<Handle>(info.Env(), copy_spec_of(info[0].As<Napi::Object>()));
     handle->start();
     auto external = External::New(info.Env(), new std::shared_ptr<Handle>(handle),
                                   [](Napi::BasicEnv, std::shared_ptr<Handle>* held) {
@@ -262,6 +269,33 @@ Napi::Value finish(const Napi::CallbackInfo& info) {
   return handle_of(info[0]).finish();
 }
 
+Napi::Value events(const Napi::CallbackInfo& info) {
+  return handle_of(info[0]).events();
+}
+
+uint64_t whole(const Napi::Value& value) {
+  return static_cast<uint64_t>(value.As<Napi::Number>().DoubleValue());
+}
+
+void bring(const Napi::CallbackInfo& info) {
+  bool bytes =
+      info[2].IsTypedArray() && info[2].As<Napi::TypedArray>().TypedArrayType() == napi_uint8_array;
+  if (!bytes && !info[2].IsUndefined()) throw Napi::TypeError::New(info.Env(), "not a Uint8Array");
+  handle_of(info[0]).bring(whole(info[1]), info[2]);
+}
+
+void retry(const Napi::CallbackInfo& info) {
+  handle_of(info[0]).retry(whole(info[1]));
+}
+
+void give_up(const Napi::CallbackInfo& info) {
+  handle_of(info[0]).give_up(whole(info[1]));
+}
+
+void sync(const Napi::CallbackInfo& info) {
+  handle_of(info[0]).sync();
+}
+
 void cancel(const Napi::CallbackInfo& info) {
   handle_of(info[0]).cancel();
 }
@@ -276,6 +310,11 @@ void export_copy(Napi::Env env, Napi::Object exports) {
   exports.Set("copyStart", Napi::Function::New(env, start, "copyStart"));
   exports.Set("copyPush", Napi::Function::New(env, push, "copyPush"));
   exports.Set("copyFinish", Napi::Function::New(env, finish, "copyFinish"));
+  exports.Set("copyEvents", Napi::Function::New(env, events, "copyEvents"));
+  exports.Set("copyBring", Napi::Function::New(env, bring, "copyBring"));
+  exports.Set("copyRetry", Napi::Function::New(env, retry, "copyRetry"));
+  exports.Set("copyGiveUp", Napi::Function::New(env, give_up, "copyGiveUp"));
+  exports.Set("copySync", Napi::Function::New(env, sync, "copySync"));
   exports.Set("copyCancel", Napi::Function::New(env, cancel, "copyCancel"));
   exports.Set("copyProgress", Napi::Function::New(env, progress, "copyProgress"));
 }

@@ -1,5 +1,6 @@
 #include "napi/nbd.h"
 
+#include <cerrno>
 #include <chrono>
 #include <memory>
 #include <mutex>
@@ -14,21 +15,36 @@ namespace qb {
 
 namespace {
 
-constexpr napi_type_tag kTag = {0x71636f7732626b70, 0x6e62642d73746174};
+// Tells this External from those of other addons, and from those of another copy of this one in the
+// same process, which may be of another version: the second half is an address of this copy.
+const napi_type_tag kTag = {0x71636f7732626b70, reinterpret_cast<uintptr_t>(&kTag)};
 
 // Shared with the calls under way, so that closing waits for nothing.
 struct Handle {
   std::mutex one_at_a_time;
-  std::unique_ptr<NbdStatus> status;
+  std::unique_ptr<NbdStatus> status;  // null once the connection was taken
+
+  // Runs `use` when no other call does.
+  template <typename Use>
+  auto with(Use use) {
+    std::lock_guard lock(one_at_a_time);
+    if (!status) throw Error(EBADF, "NBD connection");
+    return use(*status);
+  }
 };
 using HandleRef = std::shared_ptr<Handle>;
 using External = Napi::External<HandleRef>;
 
-HandleRef handle_of(const Napi::Value& value) {
+// Null inside if it was closed.
+HandleRef& any_handle_of(const Napi::Value& value) {
   if (!value.IsExternal() || !value.As<External>().CheckTypeTag(&kTag)) {
     throw Napi::TypeError::New(value.Env(), "not an NBD connection");
   }
-  HandleRef handle = *value.As<External>().Data();
+  return *value.As<External>().Data();
+}
+
+HandleRef handle_of(const Napi::Value& value) {
+  HandleRef handle = any_handle_of(value);
   if (!handle) throw Napi::TypeError::New(value.Env(), "NBD connection is closed");
   return handle;
 }
@@ -62,6 +78,10 @@ Napi::Value describe(const Napi::CallbackInfo& info) {
   Napi::Object object = Napi::Object::New(info.Env());
   object.Set("size", static_cast<double>(known.size));
   object.Set("multiConn", known.multi_conn);
+  object.Set("readOnly", known.read_only);
+  object.Set("canTrim", known.can_trim);
+  object.Set("canZero", known.can_zero);
+  object.Set("canFlush", known.can_flush);
   object.Set("blockMin", static_cast<double>(known.block_min));
   object.Set("blockMax", static_cast<double>(known.block_max));
   auto contexts = Napi::Array::New(info.Env());
@@ -89,10 +109,7 @@ Napi::Value status(const Napi::CallbackInfo& info) {
   auto runs = std::make_shared<std::vector<std::vector<StatusRun>>>();
   return PromiseWorker::run(
       info.Env(),
-      [=] {
-        std::lock_guard lock(handle->one_at_a_time);
-        *runs = handle->status->status(start, length);
-      },
+      [=] { *runs = handle->with([&](NbdStatus& nbd) { return nbd.status(start, length); }); },
       [=](Napi::Env env) -> Napi::Value {
         auto contexts = Napi::Array::New(env, runs->size());
         for (size_t i = 0; i < runs->size(); i++) {
@@ -102,11 +119,17 @@ Napi::Value status(const Napi::CallbackInfo& info) {
       });
 }
 
+Napi::Value trim(const Napi::CallbackInfo& info) {
+  HandleRef handle = handle_of(info[0]);
+  uint64_t start = whole(info[1]);
+  uint64_t length = whole(info[2]);
+  return PromiseWorker::run(
+      info.Env(), [=] { handle->with([&](NbdStatus& nbd) { nbd.trim(start, length); }); },
+      [](Napi::Env env) { return env.Undefined(); });
+}
+
 void close(const Napi::CallbackInfo& info) {
-  if (!info[0].IsExternal() || !info[0].As<External>().CheckTypeTag(&kTag)) {
-    throw Napi::TypeError::New(info.Env(), "not an NBD connection");
-  }
-  info[0].As<External>().Data()->reset();
+  any_handle_of(info[0]).reset();
 }
 
 }  // namespace
@@ -115,7 +138,18 @@ void export_nbd(Napi::Env env, Napi::Object exports) {
   exports.Set("nbdOpen", Napi::Function::New(env, open, "nbdOpen"));
   exports.Set("nbdInfo", Napi::Function::New(env, describe, "nbdInfo"));
   exports.Set("nbdStatus", Napi::Function::New(env, status, "nbdStatus"));
+  exports.Set("nbdTrim", Napi::Function::New(env, trim, "nbdTrim"));
   exports.Set("nbdClose", Napi::Function::New(env, close, "nbdClose"));
+}
+
+std::shared_ptr<NbdConnection> take_nbd_connection(const Napi::Value& handle) {
+  HandleRef taken = handle_of(handle);
+  any_handle_of(handle).reset();
+  return taken->with([&](NbdStatus& nbd) {
+    auto connection = nbd.release_connection();
+    taken->status.reset();
+    return connection;
+  });
 }
 
 }  // namespace qb

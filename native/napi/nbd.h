@@ -3,9 +3,17 @@
 
 #include <napi.h>
 
+#include <memory>
+
+#include "source/nbd_connection.h"
+
 namespace qb {
 
-// Adds nbdOpen, nbdInfo, nbdStatus and nbdClose.
+// Adds nbdOpen, nbdInfo, nbdStatus, nbdTrim and nbdClose.
 void export_nbd(Napi::Env env, Napi::Object exports);
+
+// The connection of what nbdOpen gave, which counts as closed from then on. Waits for a call that
+// is under way. Throws Napi::TypeError if it is something else, or was closed before.
+std::shared_ptr<NbdConnection> take_nbd_connection(const Napi::Value& handle);
 
 }  // namespace qb

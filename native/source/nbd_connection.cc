@@ -3,6 +3,7 @@
 #include <poll.h>
 
 #include <cerrno>
+#include <utility>
 
 namespace qb {
 
@@ -30,7 +31,11 @@ NbdConnection::NbdConnection(const NbdAddress& address, const std::vector<std::s
   }
 }
 
+NbdConnection::NbdConnection(NbdConnection&& other) noexcept
+    : nbd_(other.nbd_), handle_(std::exchange(other.handle_, nullptr)), timeout_(other.timeout_) {}
+
 NbdConnection::~NbdConnection() {
+  if (!handle_) return;
   if (alive()) nbd_.aio_disconnect(handle_, 0);
   nbd_.close(handle_);
 }

@@ -24,7 +24,7 @@ class NbdError : public Error {
   using Error::Error;
 };
 
-// Not thread-safe: one thread at a time (libnbd reports errors by thread).
+// Not thread-safe: one thread at a time, any (libnbd reports errors by thread).
 class NbdConnection {
  public:
   using Clock = std::chrono::steady_clock;
@@ -32,6 +32,9 @@ class NbdConnection {
   // Connects and negotiates. Throws Error(ELIBACC) without libnbd, NbdError (the words are
   // libnbd's) when it can't, Error(ETIMEDOUT).
   NbdConnection(const NbdAddress& address, const std::vector<std::string>& contexts);
+  // The other has no handle() any more, and is only fit to be destroyed. Not while a request of its
+  // is waited for.
+  NbdConnection(NbdConnection&& other) noexcept;
   ~NbdConnection();
   NbdConnection(const NbdConnection&) = delete;
   NbdConnection& operator=(const NbdConnection&) = delete;

@@ -42,11 +42,19 @@ NbdLibrary load() {
   QB_FIND(aio_notify_write);
   QB_FIND(aio_disconnect);
   QB_FIND(aio_pread);
+  QB_FIND(aio_pwrite);
+  QB_FIND(aio_zero);
+  QB_FIND(aio_trim);
+  QB_FIND(aio_flush);
   QB_FIND(aio_block_status);
   QB_FIND(get_size);
   QB_FIND(get_block_size);
   QB_FIND(can_multi_conn);
   QB_FIND(can_meta_context);
+  QB_FIND(is_read_only);
+  QB_FIND(can_trim);
+  QB_FIND(can_zero);
+  QB_FIND(can_flush);
 #undef QB_FIND
   return nbd;
 }

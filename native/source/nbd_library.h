@@ -24,11 +24,19 @@ struct NbdLibrary {
   decltype(&nbd_aio_notify_write) aio_notify_write;
   decltype(&nbd_aio_disconnect) aio_disconnect;
   decltype(&nbd_aio_pread) aio_pread;
+  decltype(&nbd_aio_pwrite) aio_pwrite;
+  decltype(&nbd_aio_zero) aio_zero;
+  decltype(&nbd_aio_trim) aio_trim;
+  decltype(&nbd_aio_flush) aio_flush;
   decltype(&nbd_aio_block_status) aio_block_status;
   decltype(&nbd_get_size) get_size;
   decltype(&nbd_get_block_size) get_block_size;
   decltype(&nbd_can_multi_conn) can_multi_conn;
   decltype(&nbd_can_meta_context) can_meta_context;
+  decltype(&nbd_is_read_only) is_read_only;
+  decltype(&nbd_can_trim) can_trim;
+  decltype(&nbd_can_zero) can_zero;
+  decltype(&nbd_can_flush) can_flush;
 };
 
 // Throws Error(ELIBACC) if there is no libnbd. Thread-safe. Never unloaded: the library keeps a

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <memory>
 #include <utility>
 
 namespace qb {
@@ -11,6 +10,7 @@ namespace {
 
 // A request's length has 32 bits; the limit keeps it a multiple of every block size.
 constexpr uint64_t kMostAsked = 2ull << 30;
+constexpr uint64_t kMostTrimmed = 1ull << 30;
 
 NbdExport export_info(const NbdConnection& connection, const std::vector<std::string>& contexts) {
   const NbdLibrary& nbd = nbd_library();
@@ -20,6 +20,10 @@ NbdExport export_info(const NbdConnection& connection, const std::vector<std::st
   if (size < 0) throw nbd_error();
   info.size = static_cast<uint64_t>(size);
   info.multi_conn = nbd.can_multi_conn(handle) == 1;
+  info.read_only = nbd.is_read_only(handle) == 1;
+  info.can_trim = nbd.can_trim(handle) == 1;
+  info.can_zero = nbd.can_zero(handle) == 1;
+  info.can_flush = nbd.can_flush(handle) == 1;
   // 0 or less: the server did not say.
   int64_t least = nbd.get_block_size(handle, LIBNBD_SIZE_MINIMUM);
   int64_t most = nbd.get_block_size(handle, LIBNBD_SIZE_MAXIMUM);
@@ -35,7 +39,7 @@ NbdExport export_info(const NbdConnection& connection, const std::vector<std::st
 // away with the connection, after nobody waits for it any more.
 struct Reply {
   std::vector<std::string> contexts;
-  uint64_t start;
+  uint64_t start = 0;
   std::vector<std::vector<StatusRun>> runs;
   bool completed = false;
   int error = 0;
@@ -95,6 +99,25 @@ std::vector<std::vector<StatusRun>> NbdStatus::status(uint64_t start, uint64_t l
                                       callback<nbd_completion_callback>(on_completion, reply), 0),
        "block status");
   return std::move(reply->runs);
+}
+
+// Cut at multiples, so that what a server discards in large units it finds whole.
+void NbdStatus::trim(uint64_t start, uint64_t length) {
+  // libnbd would only say that the server can't.
+  if (info_.read_only) throw NbdError(EPERM, "trim");
+  for (uint64_t end = start + length; start < end;) {
+    uint64_t part = std::min(end - start, kMostTrimmed - start % kMostTrimmed);
+    auto reply = std::make_shared<Reply>();
+    wait(connection_, reply,
+         nbd_library().aio_trim(connection_.handle(), part, start,
+                                callback<nbd_completion_callback>(on_completion, reply), 0),
+         "trim");
+    start += part;
+  }
+}
+
+std::shared_ptr<NbdConnection> NbdStatus::release_connection() {
+  return std::make_shared<NbdConnection>(std::move(connection_));
 }
 
 }  // namespace qb

@@ -1,7 +1,8 @@
-// Asks an export what it holds: the connection of the planning side.
+// Asks an export what it holds, and discards of it: the connection of the planning side.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,10 @@ namespace qb {
 struct NbdExport {
   uint64_t size = 0;
   bool multi_conn = false;
+  bool read_only = false;
+  bool can_trim = false;
+  bool can_zero = false;
+  bool can_flush = false;
   uint64_t block_min = 1;         // of offsets and lengths
   uint64_t block_max = 32 << 20;  // of one request's payload
   std::vector<bool> contexts;     // which of those asked for it has
@@ -35,6 +40,11 @@ class NbdStatus {
   // the range, each context elsewhere (NBD protocol, NBD_CMD_BLOCK_STATUS). Empty for a context
   // that the server left out. Throws NbdError, Error(ETIMEDOUT).
   std::vector<std::vector<StatusRun>> status(uint64_t start, uint64_t length);
+  // Discards a range: the server may forget what it holds. Throws NbdError (EPERM: read-only,
+  // EINVAL: it can't), Error(ETIMEDOUT).
+  void trim(uint64_t start, uint64_t length);
+  // The connection, for another use; only info() may be called from then on.
+  std::shared_ptr<NbdConnection> release_connection();
 
  private:
   NbdConnection connection_;

@@ -53,7 +53,7 @@ function start(changes: Partial<CopySpec>): CopyJob {
   // The job has opened them again.
   const [source] = spec.sources
   if ('fd' in source) closeSync(source.fd)
-  closeSync(spec.target)
+  if ('fd' in spec.target) closeSync(spec.target.fd)
   return job
 }
 

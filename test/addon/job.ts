@@ -21,7 +21,7 @@ export function makeDisk(directory: string): string {
 export function specOf(directory: string, changes: Partial<CopySpec> = {}): CopySpec {
   return {
     sources: [{ fd: openSync(join(directory, 'disk.raw'), 'r'), size: SIZE }],
-    target: openSync(directory, constants.O_RDWR | O_TMPFILE, 0o600),
+    target: { fd: openSync(directory, constants.O_RDWR | O_TMPFILE, 0o600) },
     format: 'qcow2',
     size: SIZE,
     clusterBits: 16,
@@ -34,6 +34,7 @@ export function specOf(directory: string, changes: Partial<CopySpec> = {}): Copy
     requests: 4,
     memory: 16 * MIB,
     rateLimit: 0,
+    holdFailures: false,
     ...changes,
   }
 }

@@ -117,7 +117,7 @@ t.test('what a job cannot start with', async (t) => {
   t.throws(() => addon.copyStart({ ...spec, sources: 'disk' } as unknown as CopySpec))
   t.throws(() => addon.copyStart({ ...spec, sources: [undefined] } as unknown as CopySpec))
   t.throws(() => addon.copyStart({ ...spec, target: 'file' } as unknown as CopySpec))
-  t.throws(() => addon.copyStart({ ...spec, target: 9999 }), { code: 'EBADF', failure: 4 })
+  t.throws(() => addon.copyStart({ ...spec, target: { fd: 9999 } }), { code: 'EBADF', failure: 4 })
   t.throws(() => addon.copyStart({ ...spec, sources: [{ fd: 9999, size: 1 }] }), {
     code: 'EBADF',
     failure: 1,

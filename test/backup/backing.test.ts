@@ -125,7 +125,7 @@ t.test('what is refused before a byte is written', async (t) => {
     [{ backing: at('vague.qcow2') }, undefined, { code: 'NOT_ALLOWED', why: /--backing-format/ }],
     [{ backing: at('apart.qcow2') }, undefined, { code: 'NOT_ALLOWED', why: /--allow-path/ }],
     [{ backing: at('cut.qcow2') }, undefined, { code: 'BAD_IMAGE', what: at('cut.qcow2') }],
-    [{ bitmap: 'b1' }, undefined, { code: 'UNSUPPORTED', what: disk, why: /it has 'b0'$/ }],
+    [{ bitmap: 'b1' }, undefined, { code: 'BAD_BITMAP', what: disk, why: /it has 'b0'$/ }],
     [{ force: true }, at('full.qcow2'), { code: 'BAD_TARGET', why: 'is its own backing file' }],
     [{ force: true }, at('soft.qcow2'), { code: 'BAD_TARGET', why: 'is its own backing file' }],
     [{ force: true }, at('linked.qcow2'), { code: 'BAD_TARGET', what: at('linked.qcow2') }],

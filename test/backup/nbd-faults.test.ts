@@ -6,6 +6,7 @@ import { fullBackup } from '../../lib/index.ts'
 import { makeRaw, noise, prose } from '../support/disks.ts'
 import { startNbdkit } from '../support/nbdkit.ts'
 import { qemuImgCheck, qemuImgSame } from '../support/qemu.ts'
+import { startQemuNbd } from '../support/qemu-nbd.ts'
 import { startServer } from '../support/server.ts'
 
 const MIB = 2 ** 20
@@ -92,6 +93,15 @@ t.test('a server that dies and comes back: what was not answered is asked again'
   const same = ['--foreground', '--unix', server.socket, '--pidfile', pidFile]
   await startServer(t, 'nbdkit', [...same, ...slow], pidFile)
   const result = await backup
+  t.equal(result.dataBytes + result.zeroBytes, SIZE)
+  isBackup(t, target, disk)
+})
+
+t.test('qemu-nbd, which ends with its only client unless told otherwise', async (t) => {
+  const { disk, target } = setUp(t)
+  const options = { format: 'raw', shared: 1, persistent: false } as const
+  const server = await startQemuNbd(t, disk, options)
+  const result = await fullBackup(server.uri, target)
   t.equal(result.dataBytes + result.zeroBytes, SIZE)
   isBackup(t, target, disk)
 })

@@ -12,6 +12,7 @@ import {
   symlinkSync,
   truncateSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs'
 import promises from 'node:fs/promises'
 import { syncBuiltinESMExports } from 'node:module'
@@ -33,6 +34,13 @@ async function sourceFile(test: Test, path: string): Promise<SourceFile> {
 
 async function open(path: string, force = false, sources: SourceFile[] = []): Promise<Target> {
   return openTarget(path, { force, sources })
+}
+
+/** Writes through the descriptor that the addon gets. */
+function write(target: Target, text: string, at = 0): void {
+  const { store } = target
+  if (!('fd' in store)) throw new Error('no file')
+  writeSync(store.fd, text, at)
 }
 
 /** A directory on tmpfs, whose O_TMPFILE is its own. */
@@ -64,8 +72,8 @@ for (const where of ['disk', 'tmpfs']) {
     t.test('appears when published, complete, for its owner only', async (t) => {
       const target = await open(path)
       t.equal(target.path, path)
-      t.equal(target.isDevice, false)
-      await target.handle.write('content', 4096)
+      t.equal(target.room, undefined)
+      write(target, 'content', 4096)
       t.strictSame(readdirSync(directory), [], 'no name before')
       await target.publish()
       t.strictSame(readdirSync(directory), ['new.qcow2'])
@@ -78,7 +86,7 @@ for (const where of ['disk', 'tmpfs']) {
 
     t.test('leaves nothing when discarded, twice even', async (t) => {
       const target = await open(path)
-      await target.handle.write('content')
+      write(target, 'content')
       await target.discard()
       await target.discard()
       t.strictSame(readdirSync(directory), [])
@@ -102,7 +110,7 @@ t.test('a target that exists', async (t) => {
   t.test('is replaced with force, when published and not before', async (t) => {
     const path = setUp(t)
     const target = await open(path, true)
-    await target.handle.write('new')
+    write(target, 'new')
     t.equal(readFileSync(path, 'utf8'), old)
     await target.publish()
     t.equal(readFileSync(path, 'utf8'), 'new')
@@ -113,7 +121,7 @@ t.test('a target that exists', async (t) => {
   t.test('stays as it was when the new one is discarded', async (t) => {
     const path = setUp(t)
     const target = await open(path, true)
-    await target.handle.write('new')
+    write(target, 'new')
     await target.discard()
     t.equal(readFileSync(path, 'utf8'), old)
     t.strictSame(readdirSync(dirname(path)), ['a.raw'])
@@ -122,7 +130,7 @@ t.test('a target that exists', async (t) => {
   t.test('stays as it was when the name was taken after opening', async (t) => {
     const path = join(t.testdir(), 'late.raw')
     const target = await open(path)
-    await target.handle.write('new')
+    write(target, 'new')
     writeFileSync(path, old)
     await t.rejects(target.publish(), { code: 'TARGET_EXISTS', what: path })
     await target.discard()
@@ -147,7 +155,7 @@ t.test('symbolic links', async (t) => {
     const path = join(directory, 'links', 'a')
     await t.rejects(open(path), { code: 'TARGET_EXISTS' })
     const target = await open(path, true)
-    await target.handle.write('new')
+    write(target, 'new')
     await target.publish()
     t.equal(readFileSync(join(directory, 'real.raw'), 'utf8'), 'new')
     t.ok(lstatSync(path).isSymbolicLink())
@@ -237,7 +245,7 @@ t.test('a file system without O_TMPFILE', async (t) => {
       t.equal(names.length, 1)
       t.match(names[0], /^\.a\.raw\.[0-9a-f]{12}\.partial$/)
       t.equal(statSync(join(directory, names[0])).mode & 0o777, 0o600)
-      await target.handle.write('new')
+      write(target, 'new')
       await target.publish()
       t.strictSame(readdirSync(directory), ['a.raw'])
       t.equal(readFileSync(path, 'utf8'), 'new')
@@ -259,7 +267,7 @@ t.test('a file system without O_TMPFILE', async (t) => {
       t.strictSame(readdirSync(directory), ['a.raw'])
 
       const forced = await open(path, true)
-      await forced.handle.write('new')
+      write(forced, 'new')
       await forced.publish()
       t.equal(readFileSync(path, 'utf8'), 'new')
       t.strictSame(readdirSync(directory), ['a.raw'])
@@ -308,9 +316,10 @@ t.test('kill -9 leaves nothing where there is O_TMPFILE', async (t) => {
   const directory = t.testdir()
   const module = new URL('../../lib/copy/target.js', import.meta.url)
   const script = `
+    import { writeSync } from 'node:fs'
     const { openTarget } = await import('${module}')
     const target = await openTarget('${join(directory, 'a.raw')}', { sources: [] })
-    await target.handle.write('x'.repeat(65536))
+    writeSync(target.store.fd, 'x'.repeat(65536))
     process.kill(process.pid, 'SIGKILL')`
   const run = spawnSync(process.execPath, ['--input-type=module', '-e', script])
   t.equal(run.signal, 'SIGKILL', run.stderr.toString())
@@ -342,8 +351,8 @@ t.test('a block device', { skip: NO_LOOP_DEVICES }, async (t) => {
   )
 
   const target = await open(device, true)
-  t.equal(target.isDevice, true)
-  await target.handle.write('written in place', 512)
+  t.equal(target.room, 1024 * 1024)
+  write(target, 'written in place', 512)
   await t.rejects(
     open(device, true),
     { code: 'BAD_TARGET', why: /^is in use/ },

@@ -111,42 +111,42 @@ t.test('a disabled one is used, and that is noted', async (t) => {
 
 t.test('missing', async (t) => {
   const image = withBitmap(t)
-  await refused(t, image, 'b1', 'UNSUPPORTED', "has no bitmap 'b1'; it has 'b0'")
+  await refused(t, image, 'b1', 'BAD_BITMAP', "has no bitmap 'b1'; it has 'b0'")
   for (let i = 1; i < 13; i++) qemuImg('bitmap', '--add', image, `c${i}`)
   const why = /^has no bitmap 'b1'; it has 'b0', 'c1', .*, 'c9' and 3 more$/
-  await refused(t, image, 'b1', 'UNSUPPORTED', why)
+  await refused(t, image, 'b1', 'BAD_BITMAP', why)
   const none = join(t.testdir(), 'none.qcow2')
   qemuImg('create', '-q', '-f', 'qcow2', none, '1M')
-  await refused(t, none, 'b\n1', 'UNSUPPORTED', "has no bitmap 'b\\x0a1'; it has none")
+  await refused(t, none, 'b\n1', 'BAD_BITMAP', "has no bitmap 'b\\x0a1'; it has none")
 })
 
 t.test('in use since a crash', async (t) => {
   const image = withBitmap(t)
   run('qemu-io', ['-c', 'write -P 1 0 64k', '-c', 'abort', image])
   const why = /^bitmap 'b0' is in use: a process .*; stop that process, or else take a full backup/
-  await refused(t, image, 'b0', 'UNSUPPORTED', why)
+  await refused(t, image, 'b0', 'BAD_BITMAP', why)
 })
 
 t.test('out of date since a write by a program that keeps none', async (t) => {
   const image = withBitmap(t)
   poke(image, AUTOCLEAR, peek64(image, AUTOCLEAR) & ~BITMAPS)
   const why = /^its bitmaps are out of date: .*; take a full backup and start a new bitmap$/
-  await refused(t, image, 'b0', 'UNSUPPORTED', why)
+  await refused(t, image, 'b0', 'BAD_BITMAP', why)
 })
 
 t.test('of another size than the disk', async (t) => {
   const image = withBitmap(t)
   poke(image, entryOf(image) + 8, 2)
   const why = /^bitmap 'b0' has 2 clusters, where the disk needs 1; take a full backup/
-  await refused(t, image, 'b0', 'BAD_IMAGE', why)
+  await refused(t, image, 'b0', 'BAD_BITMAP', why)
 })
 
 t.test('images that hold none', async (t) => {
   const image = join(t.testdir(), 'disk')
   qemuImg('create', '-q', '-f', 'qcow2', '-o', 'compat=0.10', image, '1M')
-  await refused(t, image, 'b0', 'UNSUPPORTED', 'version 2 images hold no bitmaps')
+  await refused(t, image, 'b0', 'BAD_BITMAP', 'version 2 images hold no bitmaps')
   qemuImg('create', '-q', '-f', 'raw', image, '1M')
-  await refused(t, image, 'b0', 'UNSUPPORTED', /^raw images hold no bitmaps/)
+  await refused(t, image, 'b0', 'BAD_BITMAP', /^raw images hold no bitmaps/)
   const source = await openSource(image)
   t.throws(() => source.markedPieces(), { code: 'USAGE', what: 'bitmap' })
   await source.close()

@@ -120,9 +120,9 @@ t.test('a bitmap that is not exported, or that no server could have', async (t) 
   const why =
     "does not export bitmap 'b'; the server must be told to: block-export-add with bitmaps, or " +
     'qemu-nbd --bitmap'
-  await t.rejects(openSource(uri, { bitmap: 'b' }), { code: 'UNSUPPORTED', what: uri, why })
+  await t.rejects(openSource(uri, { bitmap: 'b' }), { code: 'BAD_BITMAP', what: uri, why })
   const nbdkit = await startNbdkit(t, '--no-sr', 'memory', '1M')
-  await t.rejects(openSource(nbdkit.uri(), { bitmap: 'b' }), { code: 'UNSUPPORTED', why })
+  await t.rejects(openSource(nbdkit.uri(), { bitmap: 'b' }), { code: 'BAD_BITMAP', why })
   const nameless = { code: 'USAGE', message: '--bitmap: a bitmap has a name' }
   await t.rejects(openSource(uri, { bitmap: '' }), nameless)
 })

@@ -11,6 +11,8 @@ export interface QemuNbdOptions {
   /** Persistent bitmaps to export. */
   bitmaps?: readonly string[]
   writable?: boolean
+  /** Serve on when the last client has gone. Default: yes; qemu-nbd's own default: no. */
+  persistent?: boolean
 }
 
 export interface QemuNbd extends RunningServer {
@@ -24,11 +26,13 @@ export async function startQemuNbd(
   options: QemuNbdOptions = {},
 ): Promise<QemuNbd> {
   const { format = 'qcow2', name = '', shared = 8, bitmaps = [], writable = false } = options
+  const { persistent = true } = options
   const directory = socketDirectory(t)
   const socket = join(directory, 'nbd')
   const pidFile = join(directory, 'pid')
   const args = [
-    ...['--persistent', `--shared=${shared}`, `--socket=${socket}`, `--pid-file=${pidFile}`],
+    ...(persistent ? ['--persistent'] : []),
+    ...[`--shared=${shared}`, `--socket=${socket}`, `--pid-file=${pidFile}`],
     ...[`--format=${format}`, `--export-name=${name}`],
     ...bitmaps.map((bitmap) => `--bitmap=${bitmap}`),
     ...(writable ? [] : ['--read-only']),

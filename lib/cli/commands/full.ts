@@ -1,10 +1,13 @@
 import type { Command } from 'commander'
+import type { DiscardOptions } from '../../backup/types.ts'
 import { runCopy } from '../copy.ts'
 import {
   addCopyOptions,
+  addDiscardOptions,
   addImageOptions,
   addSourceOptions,
   type CopyFlags,
+  discardOptions,
   type ImageFlags,
   imageOptions,
   openOptions,
@@ -30,15 +33,21 @@ export function declare(command: Command): void {
     .argument('<target>', 'the qcow2 image to make')
   addSourceOptions(command)
   addImageOptions(command)
+  addDiscardOptions(command)
   addCopyOptions(command)
   command.addHelpText('after', HELP).action(full)
 }
 
-type Flags = SourceFlags & ImageFlags & CopyFlags
+type Flags = SourceFlags & ImageFlags & DiscardOptions & CopyFlags
 
 async function full(source: string, target: string, flags: Flags): Promise<void> {
   const { fullBackup } = await import('../../backup/full.ts')
   await runCopy(flags, (options) =>
-    fullBackup(source, target, { ...openOptions(flags), ...imageOptions(flags), ...options }),
+    fullBackup(source, target, {
+      ...openOptions(flags),
+      ...imageOptions(flags),
+      ...discardOptions(flags),
+      ...options,
+    }),
   )
 }

@@ -1,10 +1,13 @@
 import type { Command } from 'commander'
+import type { DiscardOptions } from '../../backup/types.ts'
 import { runCopy } from '../copy.ts'
 import {
   addCopyOptions,
+  addDiscardOptions,
   addImageOptions,
   addSourceOptions,
   type CopyFlags,
+  discardOptions,
   type ImageFlags,
   imageOptions,
   openOptions,
@@ -34,11 +37,15 @@ export function declare(command: Command): void {
     .option('--backing <previous>', 'the previous backup: qcow2, or what --backing-format says')
   addSourceOptions(command)
   addImageOptions(command)
+  addDiscardOptions(command)
   addCopyOptions(command)
   command.addHelpText('after', HELP).action(incremental)
 }
 
-type Flags = SourceFlags & ImageFlags & CopyFlags & { bitmap?: string; backing?: string }
+type Flags = SourceFlags &
+  ImageFlags &
+  DiscardOptions &
+  CopyFlags & { bitmap?: string; backing?: string }
 
 async function incremental(source: string, target: string, flags: Flags): Promise<void> {
   const { incrementalBackup } = await import('../../backup/incremental.ts')
@@ -47,6 +54,7 @@ async function incremental(source: string, target: string, flags: Flags): Promis
     incrementalBackup(source, target, {
       ...openOptions(flags),
       ...imageOptions(flags),
+      ...discardOptions(flags),
       ...options,
       bitmap,
       backing,

@@ -12,12 +12,13 @@ import {
 } from '../options.ts'
 
 const HELP = `
-A raw target is sparse: what reads as zero takes no room in it. The options about clusters and
-compression are for -O qcow2.
+A raw target is sparse: what reads as zero takes no room in it. An NBD export is overwritten in
+place. The options about clusters and compression are for -O qcow2.
 
 Examples:
   qcow2-backup restore backup.qcow2 disk.raw
   qcow2-backup restore --force backup.qcow2 /dev/vg0/disk
+  qcow2-backup restore backup.qcow2 'nbd+unix:///disk?socket=/run/nbd'
   qcow2-backup restore -O qcow2 incremental-3.qcow2 disk.qcow2`
 
 /** `restore BACKUP TARGET`: the content of a backup and its chain into a new disk. */
@@ -25,20 +26,23 @@ export function declare(command: Command): void {
   command
     .description('Writes the content of a backup, with its whole chain, to a new disk.')
     .argument('<backup>', 'the image to restore')
-    .argument('<target>', 'the file to make, or a block device to overwrite')
+    .argument('<target>', 'the file to make, or a block device or NBD export to overwrite')
     .addOption(
       new Option('-O, --output-format <format>', "the target's format (default: raw)").choices([
         'raw',
         'qcow2',
       ]),
     )
+    .option('--no-hole', 'have the NBD server give room to what is zero, too')
   addSourceOptions(command, 'qcow2')
   addImageOptions(command)
   addCopyOptions(command)
   command.addHelpText('after', HELP).action(run)
 }
 
-type Flags = SourceFlags & ImageFlags & CopyFlags & { outputFormat?: 'raw' | 'qcow2' }
+type Flags = SourceFlags &
+  ImageFlags &
+  CopyFlags & { outputFormat?: 'raw' | 'qcow2'; hole: boolean }
 
 async function run(backup: string, target: string, flags: Flags): Promise<void> {
   const { restore } = await import('../../backup/restore.ts')
@@ -48,6 +52,7 @@ async function run(backup: string, target: string, flags: Flags): Promise<void> 
       ...imageOptions(flags),
       ...options,
       to: flags.outputFormat,
+      noHole: !flags.hole,
     }),
   )
 }

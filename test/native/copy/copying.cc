@@ -211,7 +211,7 @@ CopySpec Plan::spec(const TempFile& target) const {
     REQUIRE(fstat(file.fd(), &info) == 0);
     spec.sources.push_back({file.fd(), static_cast<uint64_t>(info.st_size)});
   }
-  spec.target_fd = target.fd();
+  spec.target.fd = target.fd();
   spec.image.size = options_.size;
   if (options_.backing) {
     spec.image.backing_file = "base.raw";

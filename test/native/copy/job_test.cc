@@ -85,7 +85,7 @@ TEST_CASE("CopyJob: holes of a raw target stay holes, and zeroes among the data 
   source.write(1 << 20, Bytes(4096, 1));
   CopySpec spec;
   spec.sources = {{source.fd(), kSize}};
-  spec.target_fd = target.fd();
+  spec.target.fd = target.fd();
   spec.qcow2 = false;
   spec.image.size = kSize;
   Copy copy(spec);
@@ -142,7 +142,7 @@ TEST_CASE("CopyJob: 64 Ki rows of 512 bytes each") {
   for (EngineKind kind : engine_kinds()) {
     CopySpec spec;
     spec.sources = {{source.fd(), content.size()}};
-    spec.target_fd = target.fd();
+    spec.target.fd = target.fd();
     spec.image.size = kSize;
     spec.engine = kind;
     spec.memory = 64 << 20;
@@ -171,7 +171,7 @@ TEST_CASE("CopyJob: reads no faster than its limit") {
   source.write(0, random_bytes(kSize, 9));
   CopySpec spec;
   spec.sources = {{source.fd(), kSize}};
-  spec.target_fd = target.fd();
+  spec.target.fd = target.fd();
   spec.image.size = kSize;
   spec.memory = 64 << 20;
   spec.rate_limit = static_cast<uint64_t>(kRate);
@@ -198,7 +198,7 @@ TEST_CASE("CopyJob: a plan that does not fit the disk") {
     source.write(0, Bytes(65536, 1));
     CopySpec spec;
     spec.sources = {{source.fd(), 65536}};
-    spec.target_fd = target.fd();
+    spec.target.fd = target.fd();
     spec.image.size = 65536;
     Outcome result = Copy(spec).run(rows, 1);
     CHECK(!looks_like_image(target));
@@ -214,14 +214,14 @@ TEST_CASE("CopyJob: a plan that does not fit the disk") {
 TEST_CASE("CopyJob: what cannot be copied to is refused before or by the job") {
   const TempFile source, target;
   CopySpec spec;
-  spec.target_fd = target.fd();
+  spec.target.fd = target.fd();
   spec.image.size = 1ull << 62;
   CHECK(Copy(spec).run({}).errnum == EFBIG);
   spec.image.size = 512;
   spec.image.backing_file = std::string(2000, 'x');
   spec.image.backing_format = "raw";
   CHECK(Copy(spec).run({}).errnum == ENAMETOOLONG);
-  spec.target_fd = -1;
+  spec.target.fd = -1;
   try {
     CopyJob job(spec);
     FAIL("a target that is none");
@@ -229,7 +229,7 @@ TEST_CASE("CopyJob: what cannot be copied to is refused before or by the job") {
     CHECK(error.failure() == Failure::kWrite);
     CHECK(error.errnum() == EBADF);
   }
-  spec.target_fd = target.fd();
+  spec.target.fd = target.fd();
   spec.sources = {{source.fd(), 0}, {-1, 0}};
   try {
     CopyJob job(spec);
@@ -284,7 +284,7 @@ TEST_CASE("CopyJob: what is copied reaches the file while the rest of the plan i
   source.write(0, content);
   CopySpec spec;
   spec.sources = {{source.fd(), content.size()}};
-  spec.target_fd = target.fd();
+  spec.target.fd = target.fd();
   spec.image.size = 512 << 10;
   spec.memory = 64 << 20;
   Copy copy(spec);
@@ -315,7 +315,7 @@ TEST_CASE("CopyJob: a compressed cluster covered by small pieces is read once, n
 
   CopySpec spec;
   spec.sources = {{packed.fd(), stream.size()}, {plain.fd(), kSize}};
-  spec.target_fd = target.fd();
+  spec.target.fd = target.fd();
   spec.qcow2 = false;
   spec.image.size = kSize;
   std::vector<Row> rows;
@@ -354,7 +354,7 @@ TEST_CASE("CopyJob: two guest clusters that share one compressed stream both get
   packed.write(0, stream);
   CopySpec spec;
   spec.sources = {{packed.fd(), stream.size()}};
-  spec.target_fd = target.fd();
+  spec.target.fd = target.fd();
   spec.qcow2 = false;
   spec.image.size = 2 * kSize;
   Row row{.kind = RowKind::kDeflate, .length = kSize, .size = stream.size(), .cluster_size = kSize};

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "image/disk_writer.h"
@@ -32,6 +33,15 @@ class MemoryOutput : public Output {
     sorted_ = false;
   }
 
+  // A new file has holes.
+  bool zero(uint64_t offset, uint64_t length) override {
+    zeroes_.emplace_back(offset, length);
+    return makes_zeroes;
+  }
+  bool makes_zeroes = true;
+
+  // Offset and length of what zero() was asked for.
+  const std::vector<std::pair<uint64_t, uint64_t>>& zeroes() const { return zeroes_; }
   // In the order they came.
   const std::vector<Put>& puts() const { return puts_; }
   // As far as anything was put, bytes.
@@ -74,6 +84,7 @@ class MemoryOutput : public Output {
   }
 
   std::vector<Put> puts_;
+  std::vector<std::pair<uint64_t, uint64_t>> zeroes_;
   std::vector<Put> by_offset_;
   bool sorted_ = false;
   uint64_t length_ = 0;

@@ -1,59 +1,93 @@
 #include "image/raw_writer.h"
 
 #include <doctest/doctest.h>
-#include <sys/stat.h>
 
 #include "base/error.h"
 #include "image/memory_output.h"
-#include "support/temp_file.h"
 
 using namespace qb;
 using namespace qb::test;
 
-TEST_CASE("RawWriter: the disk as it is, with holes where nothing was put") {
-  const TempFile temp;
-  File file(temp.fd(), true, Direct::kOff, kPage);
-  BufferPool pool;
-  MemoryOutput output;
-  constexpr uint64_t kSize = 5 * kPage + 1000;
-  RawWriter writer(file, kSize, pool, output);
-  CHECK(!writer.has_backing());
-  CHECK(writer.unit() == kPage);
-  CHECK(writer.file_length() == kSize);
-  struct stat info;
-  REQUIRE(fstat(temp.fd(), &info) == 0);
-  // The last unit is put as a whole, and cut by whoever knows that everything is written.
-  CHECK(info.st_size == 6 * kPage);
+namespace {
 
-  BufferRef memory = pool.get_zeroed(2 * kPage);
-  writer.skip(kPage);
-  writer.data(memory->data(), 2 * kPage, memory);
-  writer.zero(2 * kPage);
-  writer.data(memory->data(), kPage, memory);
+using Ranges = std::vector<std::pair<uint64_t, uint64_t>>;
+
+Ranges puts_of(const MemoryOutput& output) {
+  Ranges ranges;
+  for (const auto& put : output.puts()) ranges.emplace_back(put.offset, put.size);
+  return ranges;
+}
+
+// A disk of five units and a bit: hole, data, zero, data.
+void write_disk(RawWriter& writer, BufferPool& pool, uint64_t unit) {
+  BufferRef memory = pool.get_zeroed(2 * unit);
+  writer.skip(unit);
+  writer.data(memory->data(), 2 * unit, memory);
+  writer.zero(2 * unit);
+  CHECK(writer.settled() == 5 * unit);
+  writer.data(memory->data(), unit, memory);
   writer.finish();
   writer.header();
-  REQUIRE(output.puts().size() == 2);
-  CHECK(output.puts()[0].offset == kPage);
-  CHECK(output.puts()[0].size == 2 * kPage);
-  CHECK(output.puts()[1].offset == 5 * kPage);
-  CHECK(output.puts()[1].size == kPage);
+}
+
+}  // namespace
+
+TEST_CASE("RawWriter: the disk as it is, and what is zero is made so") {
+  for (uint64_t unit : {kPage, size_t{65536}}) {
+    BufferPool pool;
+    MemoryOutput output;
+    uint64_t size = 5 * unit + 1000;
+    RawWriter writer(size, unit, 6 * unit, pool, output);
+    CHECK(!writer.has_backing());
+    CHECK(writer.unit() == unit);
+    CHECK(writer.file_length() == size);
+    write_disk(writer, pool, unit);
+    CHECK(puts_of(output) == Ranges{{unit, 2 * unit}, {5 * unit, unit}});
+    CHECK(output.zeroes() == Ranges{{0, unit}, {3 * unit, 2 * unit}});
+  }
+}
+
+TEST_CASE("RawWriter: nothing is written past where writing stops") {
+  BufferPool pool;
+  MemoryOutput output;
+  uint64_t end = 5 * kPage + 1024;
+  RawWriter writer(5 * kPage + 1000, kPage, end, pool, output);
+  write_disk(writer, pool, kPage);
+  CHECK(puts_of(output).back() == std::pair<uint64_t, uint64_t>(5 * kPage, 1024));
+
+  MemoryOutput zero;
+  RawWriter zeroes(5 * kPage + 1000, kPage, end, pool, zero);
+  zeroes.zero(5 * kPage + 1000);
+  CHECK(zero.zeroes() == Ranges{{0, end}});
+}
+
+TEST_CASE("RawWriter: the end of the disk's last unit is made zero with it") {
+  BufferPool pool;
+  MemoryOutput output;
+  RawWriter writer(kPage + 512, kPage, 2 * kPage, pool, output);
+  writer.zero(kPage + 512);
+  CHECK(output.zeroes() == Ranges{{0, 2 * kPage}});
+}
+
+TEST_CASE("RawWriter: where zeroes cannot be made they are put") {
+  BufferPool pool;
+  MemoryOutput output;
+  output.makes_zeroes = false;
+  constexpr uint64_t kSize = (3 << 20) + 512;
+  RawWriter writer(kSize, kPage, kSize, pool, output);
+  writer.skip(kSize);
+  CHECK(puts_of(output) ==
+        Ranges{{0, 1 << 20}, {1 << 20, 1 << 20}, {2 << 20, 1 << 20}, {3 << 20, 512}});
+  Bytes read(kSize, 1);
+  output.read(0, read.data(), kSize);
+  CHECK((read == Bytes(kSize)));
 }
 
 TEST_CASE("RawWriter: takes no compressed clusters") {
-  const TempFile temp;
-  File file(temp.fd(), true, Direct::kOff, kPage);
   BufferPool pool;
   MemoryOutput output;
-  RawWriter writer(file, kPage, pool, output);
+  RawWriter writer(kPage, kPage, kPage, pool, output);
   CHECK(writer.compressed_limit() == 0);
   uint8_t byte = 1;
   CHECK_THROWS_AS(writer.compressed(&byte, 1), Error);
-}
-
-TEST_CASE("RawWriter: a file that cannot be made so long says so") {
-  const TempFile temp;
-  File file(temp.fd(), true, Direct::kOff, kPage);
-  BufferPool pool;
-  MemoryOutput output;
-  CHECK_THROWS_AS(RawWriter(file, 1ull << 63, pool, output), Error);
 }

@@ -1,4 +1,4 @@
-#include "source/nbd_reads.h"
+#include "source/nbd_client.h"
 
 #include <poll.h>
 #include <pthread.h>
@@ -18,40 +18,28 @@ constexpr std::chrono::milliseconds kFirstWait{100};
 
 }  // namespace
 
-// A transfer being read in parts.
-struct Reading {
-  Transfer* transfer;
-  size_t parts_left;
-};
-
-// What one request reads of a transfer: no more than the server takes at a time.
-struct NbdReads::Part {
-  std::shared_ptr<Reading> reading;
-  uint8_t* into;
-  uint64_t offset;  // in the export, bytes
-  uint64_t length;
-  bool completed = false;
-  int error = 0;
-};
-
 // One connection and what it was asked.
-struct NbdReads::Line {
+struct NbdClient::Line {
   std::unique_ptr<NbdConnection> connection;
-  std::vector<std::unique_ptr<Part>> asked;
+  std::vector<std::unique_ptr<NbdPart>> asked;
   unsigned lost = 0;        // times since it last brought something
   Clock::time_point heard;  // when it last answered, or was first asked
 };
 
-NbdReads::NbdReads(const NbdReadSpec& spec, std::function<void()> finished)
+NbdClient::NbdClient(const NbdClientSpec& spec, std::function<void()> finished)
     : spec_(spec),
       finished_(std::move(finished)),
       wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   check_errno(wake_fd_ >= 0, "eventfd");
   for (unsigned i = 0; i < spec_.connections; i++) lines_.push_back(std::make_unique<Line>());
+  // Moved out of what the caller may hold on to: the connection must end when it is lost.
+  if (spec_.adopted && spec_.adopted->handle()) {
+    lines_[0]->connection = std::make_unique<NbdConnection>(std::move(*spec_.adopted));
+  }
   thread_ = std::thread([this] { run(); });
 }
 
-NbdReads::~NbdReads() {
+NbdClient::~NbdClient() {
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;
@@ -62,8 +50,10 @@ NbdReads::~NbdReads() {
   close(wake_fd_);
 }
 
-void NbdReads::submit(Transfer* transfer) {
-  transfer->length = transfer->iov[0].iov_len;
+void NbdClient::submit(Transfer* transfer) {
+  if (transfer->op != Op::kZero) {
+    transfer->length = transfer->iov.empty() ? 0 : transfer->iov[0].iov_len;
+  }
   transfer->done = 0;
   transfer->error = 0;
   in_flight_++;
@@ -74,30 +64,23 @@ void NbdReads::submit(Transfer* transfer) {
   eventfd_write(wake_fd_, 1);
 }
 
-void NbdReads::collect(std::vector<Transfer*>& done) {
+void NbdClient::collect(std::vector<Transfer*>& done) {
   std::lock_guard lock(mutex_);
   in_flight_ -= done_.size();
   done.insert(done.end(), done_.begin(), done_.end());
   done_.clear();
 }
 
-std::string NbdReads::failure() const {
+std::string NbdClient::failure() const {
   std::lock_guard lock(mutex_);
   return failure_;
 }
 
-// Runs inside libnbd, on the thread.
-int NbdReads::on_done(void* data, int* error) noexcept {
-  auto* part = static_cast<Part*>(data);
-  part->completed = true;
-  part->error = *error;
-  return 1;
-}
-
-void NbdReads::run() noexcept {
+void NbdClient::run() noexcept {
   pthread_setname_np(pthread_self(), "qcow2-nbd");
   while (take_submitted()) {
     try {
+      if (given_up_) give_up(*given_up_);
       mend_lines();
       hand_out();
       wait();
@@ -110,31 +93,20 @@ void NbdReads::run() noexcept {
 }
 
 // False when the owner wants to end.
-bool NbdReads::take_submitted() {
+bool NbdClient::take_submitted() {
   std::vector<Transfer*> transfers;
   {
     std::lock_guard lock(mutex_);
     if (stopping_) return false;
     transfers.swap(submitted_);
   }
-  for (Transfer* transfer : transfers) {
-    auto reading = std::make_shared<Reading>(Reading{transfer, 0});
-    for (uint64_t at = 0; at < transfer->length; at += spec_.block_max) {
-      auto part = std::make_unique<Part>();
-      part->reading = reading;
-      part->into = static_cast<uint8_t*>(transfer->iov[0].iov_base) + at;
-      part->offset = transfer->offset + at;
-      part->length = std::min(spec_.block_max, transfer->length - at);
-      reading->parts_left++;
-      waiting_.push_back(std::move(part));
-    }
-  }
+  for (Transfer* transfer : transfers) split(transfer, spec_.block_max, waiting_);
   return true;
 }
 
 // Makes the connections that are missing while there is something to ask. Throws Error when one
 // can't be made however often it is tried.
-void NbdReads::mend_lines() {
+void NbdClient::mend_lines() {
   if (waiting_.empty()) return;
   for (auto& line : lines_) {
     auto wait = kFirstWait;
@@ -157,35 +129,35 @@ void NbdReads::mend_lines() {
 }
 
 // Sleeps, unless the owner wants to end.
-bool NbdReads::pause(std::chrono::milliseconds time) {
+bool NbdClient::pause(std::chrono::milliseconds time) {
   std::unique_lock lock(mutex_);
   return !stop_.wait_for(lock, time, [this] { return stopping_; });
 }
 
-void NbdReads::hand_out() {
+void NbdClient::hand_out() {
   while (!waiting_.empty()) {
     auto least = std::min_element(lines_.begin(), lines_.end(), [](const auto& a, const auto& b) {
       return a->asked.size() < b->asked.size();
     });
     Line& line = **least;
     if (!line.connection || line.asked.size() >= spec_.requests) return;
-    if (line.asked.empty()) line.heard = Clock::now();
-    Part& part = *waiting_.front();
-    part.completed = false;
-    nbd_completion_callback completion{on_done, &part, nullptr};
-    line.asked.push_back(std::move(waiting_.front()));
+    nbd_handle* handle = line.connection->handle();
+    auto part = std::move(waiting_.front());
     waiting_.pop_front();
-    if (nbd_library().aio_pread(line.connection->handle(), part.into, part.length, part.offset,
-                                completion, 0) >= 0) {
+    if (part->op() == Op::kSync && nbd_library().can_flush(handle) != 1) {
+      finish(*part, 0);
       continue;
     }
+    if (line.asked.empty()) line.heard = Clock::now();
+    line.asked.push_back(std::move(part));
+    if (line.asked.back()->send(handle, spec_.no_hole)) continue;
     if (line.connection->alive()) throw nbd_error();
     lose(line, false);
     return;
   }
 }
 
-void NbdReads::wait() {
+void NbdClient::wait() {
   std::vector<pollfd> fds{{wake_fd_, POLLIN, 0}};
   std::vector<Line*> polled;
   auto timeout = std::chrono::milliseconds(-1);
@@ -216,10 +188,10 @@ void NbdReads::wait() {
 }
 
 // Takes the answers of a connection; of a lost one, asks again what was not answered.
-void NbdReads::retire(Line& line) {
+void NbdClient::retire(Line& line) {
   if (!line.connection) return;
   bool alive = line.connection->alive();
-  auto answered = [&](const std::unique_ptr<Part>& part) {
+  auto answered = [&](const std::unique_ptr<NbdPart>& part) {
     return part->completed && (alive || part->error == 0);
   };
   auto rest = std::stable_partition(line.asked.begin(), line.asked.end(),
@@ -234,7 +206,7 @@ void NbdReads::retire(Line& line) {
 
 // The connection must be closed before anything is asked again: until then it may still write into
 // the memory.
-void NbdReads::lose(Line& line, bool silent) {
+void NbdClient::lose(Line& line, bool silent) {
   line.connection.reset();
   // A server that was silent is asked once more, on a new connection.
   line.lost += silent ? std::max(1u, spec_.retries) : 1;
@@ -246,15 +218,14 @@ void NbdReads::lose(Line& line, bool silent) {
   line.asked.clear();
 }
 
-void NbdReads::finish(Part& part, int error) {
-  Reading& reading = *part.reading;
-  Transfer* transfer = reading.transfer;
+void NbdClient::finish(NbdPart& part, int error) {
+  Transfer* transfer = part.task->transfer;
   if (error != 0) {
     transfer->error = error;
   } else {
     transfer->done += part.length;
   }
-  if (--reading.parts_left > 0) return;
+  if (--part.task->parts_left > 0) return;
   {
     std::lock_guard lock(mutex_);
     done_.push_back(transfer);
@@ -262,8 +233,9 @@ void NbdReads::finish(Part& part, int error) {
   finished_();
 }
 
-// The export can't be reached: everything asked fails with that.
-void NbdReads::give_up(const Error& why) {
+// The export can't be reached: everything asked fails with that, now and later.
+void NbdClient::give_up(const Error& why) {
+  given_up_ = why;
   {
     std::lock_guard lock(mutex_);
     failure_ = why.context();

@@ -1,0 +1,66 @@
+import type { Area } from '../extents/areas.ts'
+import { type CopyJob, native } from '../native.ts'
+import type { Discard } from '../source/source.ts'
+
+/** How often what was copied is made durable, so that it can be discarded. Costs a sync each time. */
+const STEP_MS = 1000
+
+/**
+ * Lets the source let go of what is durable in the target, so that what keeps a point in time for
+ * the copy (QEMU's fleecing image) shrinks as it goes on.
+ */
+export class Discarding {
+  readonly #discard: Discard
+  readonly #granule: number
+  readonly #size: number
+  /** Guest bytes from 0 on that were discarded, whole granules. */
+  #done = 0
+  /** One after the other, in order. */
+  #last: Promise<void> = Promise.resolve()
+  #failure: unknown
+
+  /**
+   * @param granule areas are multiples of it, bytes, but for the end of the disk
+   * @param size virtual size, bytes
+   */
+  constructor(discard: Discard, granule: number, size: number) {
+    this.#discard = discard
+    this.#granule = granule
+    this.#size = size
+  }
+
+  /** Why the source would not let go of an area; it is asked no more then. */
+  get failure(): unknown {
+    return this.#failure
+  }
+
+  /** Has a running copy make durable what it has, again and again; to be stopped by what it returns. */
+  watch(job: CopyJob): () => void {
+    const timer = setInterval(() => native().copySync(job), STEP_MS)
+    return () => clearInterval(timer)
+  }
+
+  /**
+   * Everything before `position` is durable.
+   * @returns the area of which nothing must be read any more
+   */
+  upTo(position: number): Area {
+    // Inward: what a granule holds besides is still needed.
+    const end = position === this.#size ? position : position - (position % this.#granule)
+    const area = { start: this.#done, length: Math.max(0, end - this.#done) }
+    if (area.length === 0 || this.#failure) return { ...area, length: 0 }
+    this.#done = end
+    this.#last = this.#last
+      .then(() => (this.#failure ? undefined : this.#discard(area.start, area.length)))
+      .catch((error) => {
+        this.#failure = error
+      })
+    return area
+  }
+
+  /** The whole target is durable under its name. */
+  async finish(): Promise<void> {
+    this.upTo(this.#size)
+    await this.#last
+  }
+}

@@ -1,0 +1,57 @@
+import { type CopyJob, native } from '../native.ts'
+
+/** Where a running copy stands. */
+export interface Progress {
+  /** Guest bytes from 0 that are settled: copied, zeroed or left alone. */
+  position: number
+  /** Virtual size, bytes. */
+  size: number
+  /** Guest bytes stored as data so far. */
+  dataBytes: number
+  elapsedSeconds: number
+}
+
+/** Often enough for a bar that moves, seldom enough to cost nothing. */
+const PROGRESS_MS = 100
+
+/** Tells a caller how far a copy is. */
+export class Reporter {
+  readonly #job: CopyJob
+  readonly #size: number
+  readonly #onProgress: ((progress: Progress) => void) | undefined
+  readonly #started = performance.now()
+  readonly #numbers = new Float64Array(5)
+  readonly #timer: NodeJS.Timeout | undefined
+  #thrown: { error: unknown } | undefined
+
+  /** @param size virtual size, bytes */
+  constructor(job: CopyJob, size: number, onProgress?: (progress: Progress) => void) {
+    this.#job = job
+    this.#size = size
+    this.#onProgress = onProgress
+    if (onProgress) this.#timer = setInterval(() => this.now(), PROGRESS_MS)
+  }
+
+  now(): void {
+    if (!this.#onProgress) return
+    native().copyProgress(this.#job, this.#numbers)
+    const [position, dataBytes] = this.#numbers
+    const elapsedSeconds = (performance.now() - this.#started) / 1000
+    try {
+      this.#onProgress({ position, size: this.#size, dataBytes, elapsedSeconds })
+    } catch (error) {
+      // From a timer it would end the process, and the caller's promise would never know.
+      this.#thrown ??= { error }
+      native().copyCancel(this.#job)
+    }
+  }
+
+  /** @throws what `onProgress` threw */
+  rethrow(): void {
+    if (this.#thrown) throw this.#thrown.error
+  }
+
+  stop(): void {
+    clearInterval(this.#timer)
+  }
+}

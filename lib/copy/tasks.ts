@@ -1,0 +1,73 @@
+import { type Area, Areas } from '../extents/areas.ts'
+
+/**
+ * What a copy has still to do. The rule is that of QEMU's block-copy, in which a fleecing client
+ * may discard what it has stored: an area leaves the to-do set when its task starts, returns if
+ * the task fails, and never returns once discarded; a discard cancels the tasks inside it.
+ *
+ * Bytes in flight belong to one task only, and what is in neither set is done or discarded, so
+ * these two sets are all there is to keep: they stay small while a copy goes through its disk in
+ * order, however large that is.
+ */
+export class Tasks {
+  readonly #toDo = new Areas()
+  readonly #inFlight = new Areas()
+
+  /** @param size bytes; all of them are to do */
+  constructor(size: number) {
+    this.#toDo.add({ start: 0, length: size })
+  }
+
+  /** In order. */
+  get toDo(): Iterable<Area> {
+    return this.#toDo
+  }
+
+  /** In order; neighbouring tasks are one area. */
+  get inFlight(): Iterable<Area> {
+    return this.#inFlight
+  }
+
+  /** Nothing is to do and nothing in flight. */
+  get isComplete(): boolean {
+    return this.#toDo.isEmpty && this.#inFlight.isEmpty
+  }
+
+  /**
+   * Takes from the to-do set.
+   * @returns what of the area was to do, and is in flight from now on
+   */
+  start(area: Area): Area[] {
+    return move(area, this.#toDo, this.#inFlight)
+  }
+
+  /** What of the area is in flight is done. */
+  finish(area: Area): void {
+    this.#inFlight.remove(area)
+  }
+
+  /**
+   * Gives back to the to-do set.
+   * @returns what of the area was in flight, and is to do again: nothing that was discarded or done
+   * meanwhile
+   */
+  fail(area: Area): Area[] {
+    return move(area, this.#inFlight, this.#toDo)
+  }
+
+  /**
+   * Drops the area for good, whether it is to do, in flight or done.
+   * @returns what of it was in flight: its tasks are to be cancelled, nothing that they bring may
+   * be used
+   */
+  discard(area: Area): Area[] {
+    this.#toDo.remove(area)
+    return this.#inFlight.remove(area)
+  }
+}
+
+function move(area: Area, from: Areas, to: Areas): Area[] {
+  const moved = from.remove(area)
+  for (const part of moved) to.add(part)
+  return moved
+}

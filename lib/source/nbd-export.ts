@@ -1,0 +1,53 @@
+import { usageError } from '../errors.ts'
+import type { NbdInfo } from '../native.ts'
+import type { NbdServer } from './nbd-connection.ts'
+import { requireTrust } from './nbd-tls.ts'
+import { parseNbdUri } from './nbd-uri.ts'
+import type { SourceExport } from './source.ts'
+
+/** How an export is asked; all optional. */
+export interface NbdOptions {
+  /** Connections to the server, 1 to 16. Default: 4, or 1 if the server is for one only. */
+  connections?: number
+  /** Most requests in flight on each connection, 1 to 1024. Default 16. */
+  requests?: number
+  /** How long the server may be silent. Default 30,000. */
+  timeoutMs?: number
+}
+
+/** As nbdcopy does, where the server answers several connections as one (multi-conn). */
+const DEFAULT_CONNECTIONS = 4
+const MAX_CONNECTIONS = 16
+/** In flight on each connection. */
+const DEFAULT_REQUESTS = 16
+
+/** Long enough for a server that waits for its disk to spin up. */
+const DEFAULT_TIMEOUT_MS = 30_000
+const MAX_TIMEOUT_MS = 86_400_000
+
+/**
+ * How the server of a URI is reached.
+ * @throws BackupError USAGE, or IO if it could be anybody
+ */
+export async function openServer(uri: string, options: NbdOptions): Promise<NbdServer> {
+  const { connections, timeoutMs = DEFAULT_TIMEOUT_MS } = options
+  inRange('--connections', connections, MAX_CONNECTIONS, `from 1 to ${MAX_CONNECTIONS}`)
+  inRange('--timeout', timeoutMs, MAX_TIMEOUT_MS, 'of at most a day')
+  const server = { ...parseNbdUri(uri), timeoutMs }
+  await requireTrust(server)
+  return server
+}
+
+function inRange(option: string, value: number | undefined, max: number, range: string): void {
+  if (value === undefined || (Number.isSafeInteger(value) && value >= 1 && value <= max)) return
+  throw usageError(option, `${value} is not a number ${range}`)
+}
+
+/** An export as the addon asks it. */
+export function exportOf(server: NbdServer, info: NbdInfo, options: NbdOptions): SourceExport {
+  const { shown: path, uri, identity, timeoutMs } = server
+  const { size, multiConn, blockMin, blockMax } = info
+  const { requests = DEFAULT_REQUESTS } = options
+  const connections = options.connections ?? (multiConn ? DEFAULT_CONNECTIONS : 1)
+  return { path, uri, size, identity, connections, requests, blockMin, blockMax, timeoutMs }
+}

@@ -1,0 +1,91 @@
+#include "napi/copy_spec.h"
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include "napi/nbd.h"
+
+namespace qb {
+
+namespace {
+
+uint64_t number(const Napi::Object& object, const char* name) {
+  return static_cast<uint64_t>(object.Get(name).As<Napi::Number>().DoubleValue());
+}
+
+std::string text(const Napi::Object& object, const char* name) {
+  return object.Get(name).As<Napi::String>().Utf8Value();
+}
+
+bool flag(const Napi::Object& object, const char* name) {
+  return object.Get(name).ToBoolean();
+}
+
+NbdClientSpec export_of(const Napi::Object& object) {
+  NbdClientSpec spec{
+      .address = {text(object, "uri"), std::chrono::milliseconds(number(object, "timeoutMs"))},
+      .size = number(object, "size"),
+      .connections = static_cast<unsigned>(number(object, "connections")),
+      .requests = static_cast<unsigned>(number(object, "requests")),
+      .block_min = static_cast<unsigned>(number(object, "blockMin")),
+      .block_max = number(object, "blockMax"),
+  };
+  Napi::Value connection = object.Get("connection");
+  if (!connection.IsUndefined()) spec.adopted = take_nbd_connection(connection);
+  return spec;
+}
+
+CopySource source_of(const Napi::Object& source) {
+  CopySource made{.size = number(source, "size")};
+  if (source.Has("uri")) {
+    made.nbd = export_of(source);
+  } else if (source.Has("fd")) {
+    made.fd = static_cast<int>(number(source, "fd"));
+  } else {
+    made.caller = std::make_shared<CallerReads>();
+  }
+  return made;
+}
+
+CopyTarget target_of(const Napi::Object& target) {
+  if (!target.Has("uri")) return {.fd = static_cast<int>(number(target, "fd"))};
+  CopyTarget made{.nbd = export_of(target), .can_zero = flag(target, "canZero")};
+  made.nbd->no_hole = flag(target, "noHole");
+  // What a server acknowledged before it was lost may be lost with it.
+  made.nbd->retries = 0;
+  return made;
+}
+
+}  // namespace
+
+CopySpec copy_spec_of(const Napi::Object& options) {
+  CopySpec spec;
+  auto sources = options.Get("sources").As<Napi::Array>();
+  for (uint32_t i = 0; i < sources.Length(); i++) {
+    spec.sources.push_back(source_of(sources.Get(i).As<Napi::Object>()));
+  }
+  spec.target = target_of(options.Get("target").As<Napi::Object>());
+  spec.qcow2 = text(options, "format") == "qcow2";
+  spec.image.size = number(options, "size");
+  spec.image.cluster_bits = static_cast<unsigned>(number(options, "clusterBits"));
+  spec.image.backing_file = text(options, "backing");
+  spec.image.backing_format = text(options, "backingFormat");
+  std::string compress = text(options, "compress");
+  spec.compress = !compress.empty();
+  if (compress == "zstd") spec.image.compression = CompressionType::kZstd;
+  spec.level = static_cast<int>(number(options, "level"));
+  std::string engine = text(options, "engine");
+  if (engine == "io_uring") spec.engine = EngineKind::kUring;
+  if (engine == "threads") spec.engine = EngineKind::kThreads;
+  std::string direct = text(options, "direct");
+  if (direct == "on") spec.direct = Direct::kOn;
+  if (direct == "off") spec.direct = Direct::kOff;
+  spec.requests = static_cast<unsigned>(number(options, "requests"));
+  spec.memory = number(options, "memory");
+  spec.rate_limit = number(options, "rateLimit");
+  spec.hold_failures = flag(options, "holdFailures");
+  return spec;
+}
+
+}  // namespace qb

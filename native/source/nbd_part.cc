@@ -1,0 +1,55 @@
+#include "source/nbd_part.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace qb {
+
+namespace {
+
+// Zeroes of one request: its length has 32 bits, and a server that has to write them must answer
+// within the timeout. A multiple of every minimum block size, which are at most 64 KiB.
+constexpr uint64_t kMostZeroed = 128 << 20;
+
+// Runs inside libnbd, on the thread that works for the connection.
+int on_done(void* data, int* error) noexcept {
+  auto* part = static_cast<NbdPart*>(data);
+  part->completed = true;
+  part->error = *error;
+  return 1;
+}
+
+}  // namespace
+
+bool NbdPart::send(nbd_handle* handle, bool no_hole) {
+  const NbdLibrary& nbd = nbd_library();
+  nbd_completion_callback done{on_done, this, nullptr};
+  completed = false;
+  switch (op()) {
+    case Op::kRead:
+      return nbd.aio_pread(handle, memory, length, offset, done, 0) >= 0;
+    case Op::kWrite:
+      return nbd.aio_pwrite(handle, memory, length, offset, done, 0) >= 0;
+    case Op::kZero:
+      return nbd.aio_zero(handle, length, offset, done, no_hole ? LIBNBD_CMD_FLAG_NO_HOLE : 0) >= 0;
+    case Op::kSync:
+      return nbd.aio_flush(handle, done, 0) >= 0;
+  }
+  return false;
+}
+
+void split(Transfer* transfer, uint64_t block_max, std::deque<std::unique_ptr<NbdPart>>& parts) {
+  auto* memory = transfer->iov.empty() ? nullptr : static_cast<uint8_t*>(transfer->iov[0].iov_base);
+  uint64_t most = memory ? block_max : kMostZeroed;
+  auto task = std::make_shared<NbdTask>(NbdTask{transfer, 0});
+  uint64_t at = 0;
+  do {  // a sync has no length, and is one part
+    uint64_t length = std::min(most, transfer->length - at);
+    parts.push_back(std::make_unique<NbdPart>(
+        NbdPart{task, memory ? memory + at : nullptr, transfer->offset + at, length}));
+    task->parts_left++;
+    at += length;
+  } while (at < transfer->length);
+}
+
+}  // namespace qb

@@ -1,0 +1,37 @@
+// What one request does of a transfer: no more than the server takes at a time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+
+#include "io/queue.h"
+#include "source/nbd_library.h"
+
+namespace qb {
+
+// A transfer that is carried out in parts.
+struct NbdTask {
+  Transfer* transfer;
+  size_t parts_left;
+};
+
+struct NbdPart {
+  std::shared_ptr<NbdTask> task;
+  uint8_t* memory;  // what is read into or written; null for the others
+  uint64_t offset;  // in the export, bytes
+  uint64_t length;
+  bool completed = false;  // these two are set when libnbd has the answer
+  int error = 0;
+
+  Op op() const { return task->transfer->op; }
+  // Sends the request; `this` must stay where it is until it is completed or the connection closed.
+  // `no_hole`: zeroes are to take up room. False, with libnbd's error, when it can't be sent.
+  bool send(nbd_handle* handle, bool no_hole);
+};
+
+// Appends a transfer's parts. `block_max`: of a payload, bytes.
+void split(Transfer* transfer, uint64_t block_max, std::deque<std::unique_ptr<NbdPart>>& parts);
+
+}  // namespace qb

@@ -1,0 +1,55 @@
+/** The example of a source of one's own in the README does what it says. */
+import { spawnSync } from 'node:child_process'
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import t from 'tap'
+import { restore } from '../../lib/index.ts'
+import { qemuImgCheck, qemuImgInfo } from '../support/qemu.ts'
+
+const ROOT = fileURLToPath(new URL('../../..', import.meta.url))
+
+/** What the README calls the reader's own: a disk of 8 MiB that changes after each backup of it. */
+const VOLUME = `
+import { writeFileSync } from 'node:fs'
+const MIB = 2 ** 20
+const bytes = Buffer.alloc(8 * MIB)
+bytes.fill('first', MIB, 3 * MIB)
+let asked = 0
+const volume = {
+  size: bytes.length,
+  async *map() {
+    if (asked++ > 0) bytes.fill('second', 2 * MIB, 3 * MIB)
+    writeFileSync('disk-' + asked + '.raw', bytes)
+    yield { offset: 0, length: MIB, allocated: false, changed: false }
+    yield { offset: MIB, length: MIB, allocated: true, changed: false }
+    yield { offset: 2 * MIB, length: MIB, allocated: true, changed: true }
+    yield { offset: 3 * MIB, length: 5 * MIB, allocated: false, changed: false }
+  },
+  async read(start, length, { signal }) {
+    signal.throwIfAborted()
+    return bytes.subarray(start, start + length)
+  },
+}
+`
+
+t.test('the README’s example, as it stands there', async (t) => {
+  const directory = t.testdir()
+  const blocks = readFileSync(join(ROOT, 'README.md'), 'utf8').matchAll(/```js\n(.*?)```/gs)
+  const example = [...blocks].map(([, code]) => code).filter((code) => code.includes('extents()'))
+  t.equal(example.length, 1)
+  mkdirSync(join(directory, 'node_modules'))
+  symlinkSync(ROOT, join(directory, 'node_modules', 'qcow2-backup'))
+  writeFileSync(join(directory, 'example.mjs'), VOLUME + example[0])
+  const run = spawnSync(process.execPath, ['example.mjs'], { cwd: directory, encoding: 'utf8' })
+  t.equal(run.status, 0, run.stderr)
+
+  const [sunday, monday] = ['sunday', 'monday'].map((day) => join(directory, `${day}.qcow2`))
+  t.equal(qemuImgInfo(monday)['backing-filename'], 'sunday.qcow2')
+  for (const [n, backup] of [sunday, monday].entries()) {
+    t.equal(qemuImgCheck(backup).status, 0)
+    const restored = join(directory, `restored-${n}.raw`)
+    await restore(backup, restored)
+    t.ok(readFileSync(restored).equals(readFileSync(join(directory, `disk-${n + 1}.raw`))))
+  }
+})
