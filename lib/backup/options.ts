@@ -12,10 +12,11 @@ const MAX_CLUSTER_SIZE = 2 ** 21
 const MAX_L1_SIZE = 32 * 2 ** 20
 
 /**
- * Reads of 1 MiB. Measured on ext4 with O_DIRECT, 3 GB of data: 4, 8, 16 and 32 take the same time
- * within the noise; storage that answers later than that disk is kept busy by more.
+ * Reads are of 1 MiB at most, and of what is scattered no larger than its pieces. Measured with
+ * 20,000 scattered pieces of 64 KiB over NBD: 16 take 6.3 s, 64 take 4.5 s, 128 take 4.1 s. With
+ * large pieces the buffers bound them, and 4, 8, 16 and 32 take the same time within the noise.
  */
-const DEFAULT_REQUESTS = 16
+const DEFAULT_REQUESTS = 64
 const MAX_REQUESTS = 1024
 
 /** With waits that double, under a second in all. */

@@ -12,7 +12,7 @@ export interface CopyOptions {
   onProgress?: (progress: Progress) => void
   /** Replace a target that exists. Its old content stays until the new one is complete. */
   force?: boolean
-  /** Most read and write requests in flight, 1 to 1024. Default 16. */
+  /** Most read and write requests in flight, 1 to 1024. Default 64. */
   requests?: number
   /** Times that an area which cannot be read is read again, 0 to 100. Default 3. */
   retries?: number

@@ -116,7 +116,7 @@ export function addCopyOptions(command: Command): Command {
     .option('--force', 'replace a target that exists, once the new one is complete')
     .option(
       '--requests <n>',
-      'most reads and writes in flight, 1 to 1024 (default: 16)',
+      'most reads and writes in flight, 1 to 1024 (default: 64)',
       wholeNumber('--requests'),
     )
     .option(

@@ -55,7 +55,7 @@ const MAX_DEPTH = 256
  * Opens an image and its chain. Every name found inside an image goes through the gate, and
  * nothing is opened but by `open`. Whatever fails, no file stays open.
  * @param path of the topmost image, which the user names, so it is opened wherever it lies
- * @throws BackupError BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IO
+ * @throws BackupError BAD_IMAGE, BAD_BITMAP, UNSUPPORTED, NOT_ALLOWED, IO
  */
 export async function openChain(
   path: string,

@@ -9,7 +9,7 @@ import type { SourceExport } from './source.ts'
 export interface NbdOptions {
   /** Connections to the server, 1 to 16. Default: 4, or 1 if the server is for one only. */
   connections?: number
-  /** Most requests in flight on each connection, 1 to 1024. Default 16. */
+  /** Most requests in flight on each connection, 1 to 1024. Default 64. */
   requests?: number
   /** How long the server may be silent. Default 30,000. */
   timeoutMs?: number
@@ -18,8 +18,8 @@ export interface NbdOptions {
 /** As nbdcopy does, where the server answers several connections as one (multi-conn). */
 const DEFAULT_CONNECTIONS = 4
 const MAX_CONNECTIONS = 16
-/** In flight on each connection. */
-const DEFAULT_REQUESTS = 16
+/** In flight on each connection: as many as the copy may have in all (lib/backup/options.ts). */
+const DEFAULT_REQUESTS = 64
 
 /** Long enough for a server that waits for its disk to spin up. */
 const DEFAULT_TIMEOUT_MS = 30_000

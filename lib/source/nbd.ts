@@ -29,7 +29,7 @@ const ALLOCATION = 'base:allocation'
 /**
  * Opens an export of an NBD server for reading.
  * @param uri as `parseNbdUri` takes it
- * @throws BackupError USAGE, IO, or UNSUPPORTED if it lacks the bitmap, or if libnbd is missing
+ * @throws BackupError USAGE, IO, BAD_BITMAP if it lacks the bitmap, UNSUPPORTED without libnbd
  */
 export async function openNbd(uri: string, options: OpenOptions = {}): Promise<Source> {
   const { bitmap, format } = options

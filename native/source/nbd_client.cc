@@ -163,6 +163,9 @@ void NbdClient::wait() {
   auto timeout = std::chrono::milliseconds(-1);
   for (auto& line : lines_) {
     if (!line->connection) continue;
+    // Sending may have found it gone: libnbd takes the request all the same, and has nothing left
+    // that could be waited for.
+    if (!line->connection->alive()) return;
     fds.push_back({line->connection->fd(), line->connection->events(), 0});
     polled.push_back(line.get());
     if (!line->asked.empty()) timeout = spec_.address.timeout;

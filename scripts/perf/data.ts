@@ -23,6 +23,14 @@ export interface Disks {
   scattered: ScatteredDisk
   /** Virtual size of the disk without any data, bytes. */
   empty: number
+  /** What changes since the previous backup of an incremental one. */
+  changed: ScatteredDisk
+  /** Bytes of data in the previous backup of a disk that is zeroed. */
+  trimmed: number
+  /** Dirty granules of the disk of which every second one is dirty. */
+  alternating: number
+  /** What changes of the mixed disk from one backup of a chain to the next. */
+  round: ScatteredDisk
 }
 
 // 15 TiB, because a file on ext4 ends at 16.
@@ -30,24 +38,33 @@ const FULL: Disks = {
   mixed: { size: 8 * GIB, dataBytes: 3_000_008_704, smallExtents: 1200, largest: 256 * MIB },
   scattered: { size: 15 * TIB, blocks: 1000, blockSize: 65536 },
   empty: 15 * TIB,
+  changed: { size: 32 * GIB, blocks: 20_000, blockSize: 65536 },
+  trimmed: 4 * GIB,
+  alternating: 1_000_000,
+  round: { size: 8 * GIB, blocks: 4000, blockSize: 65536 },
 }
 const QUICK: Disks = {
   mixed: { size: GIB, dataBytes: 384 * MIB, smallExtents: 150, largest: 32 * MIB },
   scattered: { size: 2 * TIB, blocks: 150, blockSize: 65536 },
   empty: 15 * TIB,
+  changed: { size: 8 * GIB, blocks: 5000, blockSize: 65536 },
+  trimmed: GIB,
+  alternating: 1_000_000,
+  round: { size: GIB, blocks: 500, blockSize: 65536 },
 }
 
 /** The disks that the cases copy. Each is made once per directory, when first asked for. */
 export class DataStore {
   readonly disks: Disks
-  readonly #dir: string
+  /** Where the disks lie. */
+  readonly dir: string
   readonly #prefix: string
   readonly #signal: AbortSignal
 
   /** @param dir an existing directory, where the disks stay for the next time */
   constructor(dir: string, quick: boolean, signal: AbortSignal) {
     this.disks = quick ? QUICK : FULL
-    this.#dir = dir
+    this.dir = dir
     this.#prefix = quick ? 'quick-' : ''
     this.#signal = signal
   }
@@ -61,7 +78,7 @@ export class DataStore {
   /** @returns path of the raw mixed disk */
   mixedRaw(): Promise<string> {
     const { mixed } = this.disks
-    return this.#made('mixed.raw', mixed, (path) =>
+    return this.made('mixed.raw', mixed, (path) =>
       writeDisk(path, mixed.size, mixedLayout(mixed), mixedContent(), this.#signal),
     )
   }
@@ -69,7 +86,7 @@ export class DataStore {
   /** @returns path of the mixed disk as an image that qemu-img made */
   async mixedQcow2(): Promise<string> {
     const raw = await this.mixedRaw()
-    return this.#made('mixed.qcow2', this.disks.mixed, (path) =>
+    return this.made('mixed.qcow2', this.disks.mixed, (path) =>
       makeImage({ path: raw, format: 'raw' }, { path, format: 'qcow2' }, this.#signal),
     )
   }
@@ -77,7 +94,7 @@ export class DataStore {
   /** @returns path of the raw disk with scattered blocks */
   scatteredRaw(): Promise<string> {
     const { scattered } = this.disks
-    return this.#made('scattered.raw', scattered, (path) =>
+    return this.made('scattered.raw', scattered, (path) =>
       writeDisk(path, scattered.size, scatteredLayout(scattered), noiseContent(), this.#signal),
     )
   }
@@ -85,17 +102,17 @@ export class DataStore {
   /** @returns path of the raw disk that is one hole */
   emptyRaw(): Promise<string> {
     const size = this.disks.empty
-    return this.#made('empty.raw', { size }, (path) =>
+    return this.made('empty.raw', { size }, (path) =>
       writeDisk(path, size, [], noiseContent(), this.#signal),
     )
   }
 
   /**
-   * A file made under another name and renamed when complete. The note beside it says by which
+   * Path of a file made under another name and renamed when complete. The note beside it says by which
    * recipe, and how long it came out, so that neither an old nor a damaged one is used again.
    */
-  async #made(name: string, disk: object, make: (path: string) => Promise<void>): Promise<string> {
-    const path = join(this.#dir, this.#prefix + name)
+  async made(name: string, disk: object, make: (path: string) => Promise<void>): Promise<string> {
+    const path = join(this.dir, this.#prefix + name)
     const note = `${path}.json`
     const noteNow = async () =>
       JSON.stringify({ recipe: RECIPE, ...disk, fileSize: (await stat(path)).size })

@@ -1,4 +1,5 @@
 import { stat } from 'node:fs/promises'
+import type { Timed } from './measure.ts'
 import { run, succeed } from './process.ts'
 
 const MIB = 2 ** 20
@@ -8,12 +9,13 @@ const MIB = 2 ** 20
  * 1 MiB at a time, ordered by nothing and looking at nothing. Deeper queues than these did not make
  * it faster. The target gets its length first, which suits ext4 better than to grow.
  * @param source the file to read, O_DIRECT
- * @returns the command for a target
+ * @returns what is run for a target; its wall in seconds is that of the slower of the two jobs, without
+ * the start of fio itself
  */
 export async function fioCopy(
   source: string,
   signal: AbortSignal,
-): Promise<(target: string) => string[]> {
+): Promise<(target: string) => Timed<number>> {
   const bytes = Math.floor((await stat(source)).size / MIB) * MIB
   const engine = await workingEngine(source, signal)
   const job = (name: string, file: string, depth: number) => [
@@ -23,25 +25,24 @@ export async function fioCopy(
     `--size=${bytes}`,
     `--iodepth=${depth}`,
   ]
-  return (target) => [
-    'fio',
-    '--output-format=json',
-    '--thread',
-    `--ioengine=${engine}`,
-    '--direct=1',
-    '--bs=1M',
-    ...job('read', source, 8),
-    ...job('write', target, 4),
-    '--fallocate=truncate',
-    '--end_fsync=1',
-  ]
+  return (target) => {
+    const command = [
+      'fio',
+      '--output-format=json',
+      '--thread',
+      `--ioengine=${engine}`,
+      '--direct=1',
+      '--bs=1M',
+      ...job('read', source, 8),
+      ...job('write', target, 4),
+      '--fallocate=truncate',
+      '--end_fsync=1',
+    ]
+    return { words: command.join(' '), run: () => slowerJob(command, signal) }
+  }
 }
 
-/**
- * Runs a command of `fioCopy`.
- * @returns seconds of the slower of the two jobs, without the start of fio itself
- */
-export async function measureLimit(command: string[], signal: AbortSignal): Promise<number> {
+async function slowerJob(command: string[], signal: AbortSignal): Promise<number> {
   const { stdout } = await succeed(command, signal)
   const { jobs } = JSON.parse(stdout) as { jobs: { job_runtime: number }[] }
   return Math.max(...jobs.map((job) => job.job_runtime)) / 1000

@@ -22,7 +22,7 @@ export interface MixedDisk {
   largest: number
 }
 
-/** A huge disk with a few blocks of data in it. */
+/** A disk with equal blocks of data here and there. */
 export interface ScatteredDisk {
   /** Virtual size, bytes. */
   size: number
@@ -62,9 +62,12 @@ export function mixedLayout(disk: MixedDisk): DataExtent[] {
   })
 }
 
-/** Where the data of a scattered disk lies: each block somewhere in its own equal share. */
-export function scatteredLayout(disk: ScatteredDisk): DataExtent[] {
-  const random = seeded(SEED)
+/**
+ * Where the data of a scattered disk lies: each block somewhere in its own equal share.
+ * @param seed another one for other places
+ */
+export function scatteredLayout(disk: ScatteredDisk, seed = SEED): DataExtent[] {
+  const random = seeded(seed)
   const share = Math.floor(disk.size / disk.blocks / disk.blockSize)
   return Array.from({ length: disk.blocks }, (_, i) => ({
     offset: (i * share + Math.floor(random() * share)) * disk.blockSize,

@@ -24,6 +24,23 @@ export function wallSeconds(most: number): Limit {
   return { what: 'wall', most, unit: 's', of: (s) => s.wall.ours.median }
 }
 
+/** Wall time to that of the limit, medians. */
+export function limitRatio(most: number): Limit {
+  const of = ({ wall, limit }: Summary) => wall.ours.median / (limit?.median ?? Number.NaN)
+  return { what: 'wall to limit', most, unit: 'ratio', of }
+}
+
+/** Wall time beyond the peer's, medians, seconds. */
+export function wallBeyondPeer(most: number): Limit {
+  const of = ({ wall }: Summary) => wall.ours.median - wall.peer.median
+  return { what: 'wall beyond peer', most, unit: 's', of }
+}
+
+/** CPU time, median, seconds. */
+export function cpuSeconds(most: number): Limit {
+  return { what: 'CPU', most, unit: 's', of: (s) => s.cpu.ours.median }
+}
+
 /** Peak memory of the worst run, MB of 10^6 bytes. */
 export function peakMemory(most: number): Limit {
   return { what: 'peak memory', most, unit: 'MB', of: (s) => s.peak.ours.max / 1e6 }

@@ -3,6 +3,13 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { requireSuccess, run, succeed } from './process.ts'
 import type { Run } from './results.ts'
 
+/** Something that is more than one command, and takes its own time. */
+export interface Timed<T> {
+  /** For people: what is run. */
+  words: string
+  run(): Promise<T>
+}
+
 /**
  * Runs a command under GNU time and reads what it cost.
  *
@@ -11,7 +18,7 @@ import type { Run } from './results.ts'
  * that honest. Wall time is our own, its hundredths being too coarse for the short cases. Bytes
  * written are `ru_oublock` × 512: what was sent to the block layer, or dirtied if buffered.
  * @param usage scratch file for the figures
- * @param target the file that the command makes
+ * @param target the file that the command makes, if it makes one
  * @throws BackupError IO if the command fails
  */
 export async function measure(
@@ -24,14 +31,24 @@ export async function measure(
   const finished = await run(timed, signal)
   requireSuccess(command, finished)
   const [user, system, kib, blocks] = (await readFile(usage, 'utf8')).split(' ').map(Number)
-  const { size, blocks: allocated } = await stat(target)
+  const size = await sizeOf(target)
   return {
     wall: finished.wall,
     cpu: user + system,
     peak: kib * 1024,
     written: blocks * 512,
-    fileSize: size,
-    allocated: allocated * 512,
+    ...size,
+  }
+}
+
+/** Length and blocks of a target in bytes, 0 of one that is not there. */
+export async function sizeOf(target: string): Promise<Pick<Run, 'fileSize' | 'allocated'>> {
+  try {
+    const { size, blocks } = await stat(target)
+    return { fileSize: size, allocated: blocks * 512 }
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return { fileSize: 0, allocated: 0 }
+    throw error
   }
 }
 

@@ -1,5 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
 import { BackupError, ioError } from '../../lib/errors.ts'
 
 /** How a command ended. */
@@ -17,15 +19,20 @@ const GRACE = 5000
 /**
  * Runs a command to its end, without a shell. It gets a process group of its own, so that an abort
  * reaches its children too; they are interrupted first and killed only if they linger.
+ * @param input what it reads from its standard input; default: nothing
  * @throws BackupError IO if it cannot be started; the signal's reason after an abort
  */
-export async function run(argv: string[], signal: AbortSignal): Promise<Finished> {
+export async function run(
+  argv: string[],
+  signal: AbortSignal,
+  input: Iterable<Buffer> = [],
+): Promise<Finished> {
   signal.throwIfAborted()
   const begin = process.hrtime.bigint()
   let end = begin
   const child = spawn(argv[0], argv.slice(1), {
     detached: true,
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['pipe', 'pipe', 'pipe'],
   })
   let stdout = ''
   let stderr = ''
@@ -45,6 +52,8 @@ export async function run(argv: string[], signal: AbortSignal): Promise<Finished
     killer = setTimeout(() => killGroup(child.pid, 'SIGKILL'), GRACE)
   }
   signal.addEventListener('abort', stop, { once: true })
+  // A command that ends before it has read everything says itself why.
+  pipeline(Readable.from(input), child.stdin).catch(() => {})
   try {
     const [status] = await once(child, 'close')
     signal.throwIfAborted()
@@ -59,8 +68,12 @@ export async function run(argv: string[], signal: AbortSignal): Promise<Finished
 }
 
 /** Like `run`, for commands that have to succeed. @throws BackupError IO with its last words */
-export async function succeed(argv: string[], signal: AbortSignal): Promise<Finished> {
-  const finished = await run(argv, signal)
+export async function succeed(
+  argv: string[],
+  signal: AbortSignal,
+  input?: Iterable<Buffer>,
+): Promise<Finished> {
+  const finished = await run(argv, signal, input)
   requireSuccess(argv, finished)
   return finished
 }

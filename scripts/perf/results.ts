@@ -11,7 +11,7 @@ export interface Run {
   peak: number
   /** Bytes it caused to be written (`ru_oublock`). */
   written: number
-  /** Length of the target, bytes. */
+  /** Length of the target, bytes; 0 where it makes none. */
   fileSize: number
   /** Blocks of the target, bytes. */
   allocated: number
@@ -34,7 +34,7 @@ export interface Summary {
   allocated: { ours: number; peer: number }
   /** Percent of the image's clusters out of sequence; absent where the target is no image. */
   fragmentation?: { ours: number; peer: number }
-  /** Wall of the same bytes read and written by fio, seconds. */
+  /** Wall of the limit, seconds. */
   limit?: Spread
 }
 

@@ -2,15 +2,17 @@ import { mkdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { PerfCase, Plan } from './cases/case.ts'
 import type { DataStore } from './data.ts'
-import { measureLimit } from './fio.ts'
 import { judge } from './limits.ts'
-import { evict, measure, settle } from './measure.ts'
+import { evict, measure, settle, type Timed } from './measure.ts'
 import type { CaseResult, Measured, Pair, Run } from './results.ts'
 import { type Fragmentation, summarize } from './summary.ts'
 import { fragmentation } from './verify.ts'
 
-/** fio's wall is steadier than ours: three runs place it. */
+/** A limit's wall is steadier than ours: three runs place it. */
 const LIMIT_RUNS = 3
+
+/** Has a look at what a run has made, before it is removed. */
+type Look = (run: Run) => Promise<void>
 
 /** What all cases share. */
 export interface Context {
@@ -27,40 +29,49 @@ export interface Context {
 }
 
 /**
- * Runs one case. Its files lie in one directory, which is gone afterwards, however it ends.
+ * Runs one case. Its files lie in one directory, which is gone afterwards, however it ends; so are
+ * its servers.
  * @throws only what the signal was aborted with; other errors are the case's result
  */
 export async function runCase(perfCase: PerfCase, context: Context): Promise<CaseResult> {
   const scratch = join(context.dir, 'targets')
+  const ends: (() => Promise<void>)[] = []
   try {
     await rm(scratch, { recursive: true, force: true })
     await mkdir(scratch)
-    return await measureCase(perfCase, scratch, context)
+    const setup = { ...context, scratch, atEnd: (end: () => Promise<void>) => ends.unshift(end) }
+    return await measureCase(perfCase, await perfCase.prepare(setup), scratch, context)
   } catch (error) {
     if (context.signal.aborted) throw context.signal.reason
     const failure = context.show((error as Error).message)
     context.log(`${perfCase.name}: failed: ${failure}`)
     return { name: perfCase.name, title: perfCase.title, failure }
   } finally {
+    for (const end of ends) await end()
     await rm(scratch, { recursive: true, force: true })
   }
 }
 
 async function measureCase(
-  { name, title, prepare }: PerfCase,
+  { name, title }: PerfCase,
+  plan: Plan,
   scratch: string,
   context: Context,
 ): Promise<Measured> {
   const { signal, log, show } = context
-  const plan = await prepare({ ...context, scratch })
   const targets = {
     ours: join(scratch, `ours.${plan.format}`),
     peer: join(scratch, `peer.${plan.format}`),
-    limit: join(scratch, 'fio'),
+    limit: join(scratch, 'limit'),
   }
-  const commands = {
-    ours: plan.ours(targets.ours),
-    peer: plan.peer(targets.peer),
+  const command = (argv: string[], target: string): Timed<Run> => ({
+    words: argv.join(' '),
+    run: () => measure(argv, join(scratch, 'usage'), target, signal),
+  })
+  const peer = plan.peer(targets.peer)
+  const work = {
+    ours: command(plan.ours(targets.ours), targets.ours),
+    peer: Array.isArray(peer) ? command(peer, targets.peer) : peer,
     limit: plan.limit?.(targets.limit),
   }
   const fresh = async <T>(target: string, body: () => Promise<T>): Promise<T> => {
@@ -69,10 +80,10 @@ async function measureCase(
     await settle(target, scratch, signal)
     return result
   }
-  const timed = (who: 'ours' | 'peer', look?: () => Promise<void>): Promise<Run> =>
+  const timed = (who: 'ours' | 'peer', look?: Look): Promise<Run> =>
     fresh(targets[who], async () => {
-      const run = await measure(commands[who], join(scratch, 'usage'), targets[who], signal)
-      await look?.()
+      const run = await work[who].run()
+      await look?.(run)
       return run
     })
 
@@ -86,18 +97,16 @@ async function measureCase(
     const walls = `ours ${pair.ours.wall.toFixed(3)} s, peer ${pair.peer.wall.toFixed(3)} s`
     log(`${name}: pair ${pairs.length}/${context.pairs}: ${walls}`)
   }
-  const limitWalls = await measureLimits(commands.limit, (command) =>
-    fresh(targets.limit, () => measureLimit(command, signal)),
-  )
+  const limitWalls = await measureLimits(work.limit, (limit) => fresh(targets.limit, limit.run))
   const summary = summarize(pairs, limitWalls, fragments)
   return {
     name,
     title,
     disk: plan.disk,
     commands: {
-      ours: show(commands.ours.join(' ')),
-      peer: show(commands.peer.join(' ')),
-      limit: commands.limit && show(commands.limit.join(' ')),
+      ours: show(work.ours.words),
+      peer: show(work.peer.words),
+      limit: work.limit && show(work.limit.words),
     },
     pairs,
     limitWalls,
@@ -111,11 +120,11 @@ async function measureCase(
  * faster than the run after that one.
  */
 async function measureLimits(
-  command: string[] | undefined,
-  once: (command: string[]) => Promise<number>,
+  limit: Timed<number> | undefined,
+  once: (limit: Timed<number>) => Promise<number>,
 ): Promise<number[]> {
   const walls: number[] = []
-  while (command && walls.length < LIMIT_RUNS) walls.push(await once(command))
+  while (limit && walls.length < LIMIT_RUNS) walls.push(await once(limit))
   return walls
 }
 
@@ -127,7 +136,7 @@ async function measureLimits(
 async function warmUp(
   plan: Plan,
   targets: { ours: string; peer: string },
-  timed: (who: 'ours' | 'peer', look: () => Promise<void>) => Promise<Run>,
+  timed: (who: 'ours' | 'peer', look: Look) => Promise<Run>,
   signal: AbortSignal,
 ): Promise<Fragmentation | undefined> {
   const found: Fragmentation = { ours: 0, peer: 0 }
@@ -136,8 +145,8 @@ async function warmUp(
     if (isImage) found.ours = await fragmentation(targets.ours, signal)
     await plan.verify(targets.ours)
   })
-  await timed('peer', async () => {
-    if (isImage) found.peer = await fragmentation(targets.peer, signal)
+  await timed('peer', async ({ fileSize }) => {
+    if (isImage && fileSize > 0) found.peer = await fragmentation(targets.peer, signal)
   })
   return isImage ? found : undefined
 }

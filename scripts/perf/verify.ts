@@ -34,6 +34,18 @@ export async function fragmentation(image: string, signal: AbortSignal): Promise
   return fragmentedPercent(JSON.parse(stdout))
 }
 
+/**
+ * Lets qemu-img say that an image stores no data of its own, whatever its backing files do.
+ * @throws BackupError BAD_IMAGE if it stores some
+ */
+export async function requireNoData(image: string, signal: AbortSignal): Promise<void> {
+  const command = ['qemu-img', 'map', '--output=json', '-f', 'qcow2', image]
+  const { stdout } = await succeed(command, signal)
+  const extents: { start: number; depth: number; data: boolean }[] = JSON.parse(stdout)
+  const stored = extents.find(({ depth, data }) => depth === 0 && data)
+  if (stored) throw new BackupError('BAD_IMAGE', image, `stores data at ${stored.start}`)
+}
+
 /** qemu-img leaves out the counts that are 0. */
 export function fragmentedPercent(report: Record<string, unknown>): number {
   const fragmented = Number(report['fragmented-clusters'] ?? 0)

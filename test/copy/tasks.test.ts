@@ -3,7 +3,7 @@ import t, { type Test } from 'tap'
 import { Tasks } from '../../lib/copy/tasks.ts'
 import type { Area } from '../../lib/extents/areas.ts'
 
-const MIB = 2 ** 20
+const GIB = 2 ** 30
 /** So large that offsets pass 2^32 soon: 64 units are 16 TiB. */
 const UNIT = 2 ** 38
 const UNITS = 64
@@ -164,8 +164,8 @@ t.test('an empty disk is complete', async (t) => {
 })
 
 t.test('a copy in order of 16 TiB keeps no more than its window', async (t) => {
-  const size = 16 * 2 ** 40
-  const length = 64 * MIB
+  const size = 16 * 1024 * GIB
+  const length = GIB
   const tasks = new Tasks(size)
   const window: Area[] = []
   let most = 0

@@ -1,14 +1,14 @@
 import type { DataStore } from '../data.ts'
 import type { Limit } from '../limits.ts'
+import type { Timed } from '../measure.ts'
+import type { Run } from '../results.ts'
+import type { Stage } from '../servers/server.ts'
 
 /** What a case may use to get ready. */
-export interface Setup {
+export interface Setup extends Stage {
   /** The start of our command line: node and the program's file. */
   ours: string[]
   data: DataStore
-  /** Directory for files of this run; removed at its end. */
-  scratch: string
-  signal: AbortSignal
 }
 
 /** A case that is ready to run. Commands are argument lists, run without a shell. */
@@ -20,9 +20,10 @@ export interface Plan {
   /** Format of the target; what an image owes is asked of qcow2 only. */
   format: 'raw' | 'qcow2'
   ours(target: string): string[]
-  peer(target: string): string[]
-  /** fio moving the same bytes through the same file system, where that is what bounds the case. */
-  limit?(target: string): string[]
+  /** May leave the target out, where the peer does a part of the work only. */
+  peer(target: string): string[] | Timed<Run>
+  /** The same bytes moved without any of the work on them, where that is what bounds the case. */
+  limit?(target: string): Timed<number>
   /** Compares our result with the disk. @throws BackupError BAD_IMAGE if it differs */
   verify(target: string): Promise<void>
   limits: Limit[]
@@ -33,6 +34,6 @@ export interface PerfCase {
   name: string
   /** One line for people. */
   title: string
-  /** Makes the data, outside of any measurement. */
+  /** Makes the data and starts the servers, outside of any measurement. */
   prepare(setup: Setup): Promise<Plan>
 }

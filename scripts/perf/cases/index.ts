@@ -1,7 +1,15 @@
 import type { PerfCase } from './case.ts'
+import { incAlternating, incClean, incTrimmed, incTrimmed1T } from './flags.ts'
 import { fullQcow2, fullRaw } from './full.ts'
+import { fullNbd, fullNbdCopy } from './full-nbd.ts'
+import { incScattered, incScatteredFile } from './incremental.ts'
 import { restore } from './restore.ts'
+import { restoreChain } from './restore-chain.ts'
 import { empty, sparse } from './sparse.ts'
 
 /** All cases, in the order in which they run and are shown. */
-export const CASES: PerfCase[] = [fullRaw, fullQcow2, sparse, empty, restore]
+export const CASES: PerfCase[] = [
+  ...[fullRaw, fullQcow2, fullNbd, fullNbdCopy, sparse, empty],
+  ...[incScattered, incScatteredFile, incTrimmed, incTrimmed1T, incClean, incAlternating],
+  ...[restore, restoreChain],
+]
