@@ -4,7 +4,7 @@ import { locate } from '../copy/target-check.ts'
 import { BackupError, ioError, usageError } from '../errors.ts'
 import { MAX_BACKING_NAME } from '../format/qcow2/constants.ts'
 import { closeAll, type Format, openChain } from '../source/chain.ts'
-import { type OpenedFile, openFile } from '../source/file.ts'
+import { identityOf, type OpenedFile, openFile, requireUnchanged } from '../source/file.ts'
 import type { Source } from '../source/source.ts'
 import type { OpenOptions } from './types.ts'
 
@@ -19,6 +19,11 @@ export interface Backing {
   size: number
   /** Of the whole chain. */
   files: readonly OpenedFile[]
+  /**
+   * @throws BackupError SOURCE_CHANGED if a file of the chain is not what it was when opened, or
+   * another one bears its name now; IO if it is gone
+   */
+  checkUnchanged(): Promise<void>
   close(): Promise<void>
 }
 
@@ -41,7 +46,18 @@ export async function openBacking(
     const location = await locate(target)
     await requireOther(target, location, path, files)
     const name = await recordedName(path, target, location)
-    return { path, name, format, size: layers[0].size, files, close: () => closeAll(files) }
+    return {
+      path,
+      name,
+      format,
+      size: layers[0].size,
+      files,
+      async checkUnchanged() {
+        await requireUnchanged(files)
+        await requireInPlace(files)
+      },
+      close: () => closeAll(files),
+    }
   } catch (error) {
     await closeAll(files)
     throw error
@@ -68,6 +84,17 @@ function requireFormat(path: string, found: Format, said: Format = 'qcow2'): voi
       ? 'begins like a qcow2 image, but --backing-format says raw'
       : 'is not in qcow2 format; if it is a raw image, say so with --backing-format raw'
   throw new BackupError('BAD_IMAGE', path, why)
+}
+
+/** The target would build on whatever bears the name now. */
+async function requireInPlace(files: readonly OpenedFile[]): Promise<void> {
+  for (const { path, identity } of files) {
+    const now = await stat(path, { bigint: true }).catch((error) => {
+      throw ioError(path, error)
+    })
+    if (identityOf(now) === identity) continue
+    throw new BackupError('SOURCE_CHANGED', path, 'was replaced while it was being built on')
+  }
 }
 
 async function requireOther(

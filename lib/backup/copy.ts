@@ -38,6 +38,7 @@ export async function copyToNew(
       if (room !== undefined && format === 'raw') checkRoom(source, target, room)
       const counters = await copyDisk(source, target, job, discarding)
       await source.checkUnchanged()
+      await backing?.checkUnchanged()
       await target.publish()
       await discarding?.finish()
       return {

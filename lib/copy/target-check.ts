@@ -2,6 +2,7 @@ import type { BigIntStats } from 'node:fs'
 import { readlink, realpath, stat } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
 import { BackupError, ioError, usageError } from '../errors.ts'
+import { identityOf } from '../source/file.ts'
 import type { SourceFile } from '../source/source.ts'
 
 /** What tells whether a target is one of the sources. */
@@ -94,9 +95,4 @@ function wrongKind(stats: BigIntStats): string | undefined {
   if (stats.isSocket()) return 'socket'
   if (stats.isCharacterDevice()) return 'character device'
   return undefined
-}
-
-/** See `SourceFile.identity`. */
-function identityOf(stats: BigIntStats): string {
-  return stats.isBlockDevice() ? `rdev:${stats.rdev}` : `${stats.dev}:${stats.ino}`
 }

@@ -28,7 +28,7 @@ export async function openFile(path: string): Promise<OpenedFile> {
       const now = await handle.stat({ bigint: true })
       requireReadable(path, now)
       const blockDevice = now.isBlockDevice()
-      const identity = blockDevice ? `rdev:${now.rdev}` : `${now.dev}:${now.ino}`
+      const identity = identityOf(now)
       const size = await sizeOf(handle)
       const allocatedBytes = Number(now.blocks) * 512
       return { path, handle, size, identity, blockDevice, allocatedBytes }
@@ -39,6 +39,11 @@ export async function openFile(path: string): Promise<OpenedFile> {
   } catch (error) {
     throw ioError(path, error)
   }
+}
+
+/** See `SourceFile.identity`. */
+export function identityOf(stats: BigIntStats): string {
+  return stats.isBlockDevice() ? `rdev:${stats.rdev}` : `${stats.dev}:${stats.ino}`
 }
 
 /**

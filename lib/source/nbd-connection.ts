@@ -10,7 +10,7 @@ export interface NbdServer extends NbdAddress {
   readonly timeoutMs: number
 }
 
-/** As often as a connection for reading is made again (native/source/nbd_reads.h). */
+/** As often as a connection for reading is made again (native/source/nbd_client.h). */
 const RETRIES = 5
 const FIRST_WAIT_MS = 100
 

@@ -17,8 +17,8 @@ import {
   statusOfDirty,
 } from './nbd-status.ts'
 import {
-  extentOf,
   type Discard,
+  extentOf,
   type MarkedPiece,
   type Source,
   type SourceExport,

@@ -20,6 +20,8 @@ NbdConnection::NbdConnection(const NbdAddress& address, const std::vector<std::s
   try {
     // Names keys and certificates of the user's own machine; the URI is the user's.
     nbd_.set_uri_allow_local_file(handle_, true);
+    // Memory of a read that failed is not looked at.
+    nbd_.set_pread_initialize(handle_, false);
     for (const std::string& context : contexts) {
       if (nbd_.add_meta_context(handle_, context.c_str()) != 0) throw nbd_error();
     }

@@ -31,6 +31,7 @@ NbdLibrary load() {
   QB_FIND(get_error);
   QB_FIND(get_errno);
   QB_FIND(set_uri_allow_local_file);
+  QB_FIND(set_pread_initialize);
   QB_FIND(add_meta_context);
   QB_FIND(aio_connect_uri);
   QB_FIND(aio_is_ready);

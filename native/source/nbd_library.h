@@ -13,6 +13,7 @@ struct NbdLibrary {
   decltype(&nbd_get_error) get_error;
   decltype(&nbd_get_errno) get_errno;
   decltype(&nbd_set_uri_allow_local_file) set_uri_allow_local_file;
+  decltype(&nbd_set_pread_initialize) set_pread_initialize;
   decltype(&nbd_add_meta_context) add_meta_context;
   decltype(&nbd_aio_connect_uri) aio_connect_uri;
   decltype(&nbd_aio_is_ready) aio_is_ready;

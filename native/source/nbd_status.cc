@@ -108,6 +108,7 @@ void NbdStatus::trim(uint64_t start, uint64_t length) {
   for (uint64_t end = start + length; start < end;) {
     uint64_t part = std::min(end - start, kMostTrimmed - start % kMostTrimmed);
     auto reply = std::make_shared<Reply>();
+    // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDeleteLeaks): it does not see that libnbd frees
     wait(connection_, reply,
          nbd_library().aio_trim(connection_.handle(), part, start,
                                 callback<nbd_completion_callback>(on_completion, reply), 0),

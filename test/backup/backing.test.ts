@@ -12,7 +12,13 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { fullBackup, type IncrementalOptions, incrementalBackup, restore } from '../../lib/index.ts'
+import {
+  type CustomSource,
+  fullBackup,
+  type IncrementalOptions,
+  incrementalBackup,
+  restore,
+} from '../../lib/index.ts'
 import { poke } from '../support/patch.ts'
 import { qemuImg, qemuImgInfo, qemuImgSame, qemuIo } from '../support/qemu.ts'
 
@@ -166,4 +172,44 @@ t.test('names that are too long to record', async (t) => {
   const options = { backing: join(longer, `${'x'.repeat(240)}.qcow2`), clusterSize: 512 }
   await t.rejects(backup(options), { code: 'IO', errno: 'ENAMETOOLONG' }, 'in clusters of 512')
   t.notOk(existsSync(at('inc.qcow2')))
+})
+
+t.test('a previous backup that is replaced, cut or removed while it is built on', async (t) => {
+  const size = 4 * 2 ** 20
+  const changes: [
+    string,
+    (backing: string) => void,
+    { code: string; why?: string | RegExp; errno?: string },
+  ][] = [
+    [
+      'replaced',
+      (path) => (renameSync(path, `${path}.old`), copyFileSync(`${path}.old`, path)),
+      { code: 'SOURCE_CHANGED', why: 'was replaced while it was being built on' },
+    ],
+    ['cut', (path) => truncateSync(path, 65536), { code: 'SOURCE_CHANGED', why: /^shrank/ }],
+    ['removed', (path) => rmSync(path), { code: 'IO', errno: 'ENOENT' }],
+  ]
+  for (const [name, change, error] of changes) {
+    const directory = t.testdir({ targets: {} })
+    const backing = join(directory, 'full.qcow2')
+    const custom: CustomSource = {
+      name: 'disk',
+      size,
+      extents: () => [{ start: 0, length: size, zero: false, dirty: true }],
+      read: async (_start, length) => Buffer.alloc(length, 1),
+    }
+    await fullBackup(custom, backing)
+    let changed = false
+    const changing: CustomSource = {
+      ...custom,
+      async read(start, length, signal) {
+        if (!changed) change(backing)
+        changed = true
+        return custom.read(start, length, signal)
+      },
+    }
+    const target = join(directory, 'targets', 'increment.qcow2')
+    await t.rejects(incrementalBackup(changing, target, { backing }), error, name)
+    t.strictSame(readdirSync(join(directory, 'targets')), [])
+  }
 })

@@ -169,7 +169,7 @@ t.test('what the copy is told of the export', async (t) => {
     uri: several,
     size: MIB,
     connections: 4,
-    requests: 16,
+    requests: 64,
     blockMin: 1,
     blockMax: 32 * MIB,
     timeoutMs: 30_000,

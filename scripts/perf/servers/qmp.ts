@@ -17,12 +17,14 @@ export class QmpClient {
   private constructor(path: string, socket: Socket) {
     this.#path = path
     this.#socket = socket
-    createInterface({ input: socket }).on('line', (line) => {
+    const lines = createInterface({ input: socket })
+    lines.on('line', (line) => {
       this.#messages.push(JSON.parse(line))
       this.#wake()
     })
-    // An error is followed by the close.
-    socket.on('error', () => {}).on('close', () => this.#wake())
+    // readline hands on the socket's errors. What follows them is the close.
+    lines.on('error', () => {})
+    socket.on('close', () => this.#wake())
   }
 
   /**
@@ -31,12 +33,16 @@ export class QmpClient {
    * @throws BackupError IO if nothing listens
    */
   static async connect(path: string, signal: AbortSignal): Promise<QmpClient> {
-    const socket = connect({ path, signal })
+    const socket = connect(path)
     try {
-      await once(socket, 'connect')
+      await once(socket, 'connect', { signal })
     } catch (error) {
+      socket.destroy()
       throw ioError(path, error)
     }
+    const stop = () => socket.destroy()
+    signal.addEventListener('abort', stop)
+    socket.once('close', () => signal.removeEventListener('abort', stop))
     const client = new QmpClient(path, socket)
     await client.#take((message) => 'QMP' in message)
     await client.execute('qmp_capabilities')
