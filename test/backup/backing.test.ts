@@ -183,7 +183,10 @@ t.test('a previous backup that is replaced, cut or removed while it is built on'
   ][] = [
     [
       'replaced',
-      (path) => (renameSync(path, `${path}.old`), copyFileSync(`${path}.old`, path)),
+      (path) => {
+        renameSync(path, `${path}.old`)
+        copyFileSync(`${path}.old`, path)
+      },
       { code: 'SOURCE_CHANGED', why: 'was replaced while it was being built on' },
     ],
     ['cut', (path) => truncateSync(path, 65536), { code: 'SOURCE_CHANGED', why: /^shrank/ }],
