@@ -1,0 +1,65 @@
+#include "copy/ends.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/bytes.h"
+#include "copy/gather.h"
+#include "copy/nbd_sink.h"
+#include "image/qcow2_writer.h"
+#include "image/raw_writer.h"
+
+namespace qb {
+
+namespace {
+
+// The unit is what qemu-img looks for zeroes by (convert -S 4k), and what O_DIRECT takes
+// everywhere.
+std::unique_ptr<RawWriter> make_raw_writer(const CopySpec& spec, const std::optional<File>& file,
+                                           BufferPool& pool, Sink& sink) {
+  uint64_t size = spec.image.size;
+  if (!file) {
+    const NbdClientSpec& nbd = *spec.target.nbd;
+    uint64_t end = std::min(round_up(size, nbd.block_min), nbd.size);
+    return std::make_unique<RawWriter>(size, std::max<uint64_t>(kPage, nbd.block_min), end, pool,
+                                       sink);
+  }
+  // What lies behind the disk on a device is not ours. But a direct write takes whole sectors, and
+  // where they are large the disk may end within one.
+  uint64_t end = round_up(size, file->is_device() ? file->alignment() : kPage);
+  // Whole units: the last write may stand past the end of the disk until the length is cut.
+  sink.set_length(end);
+  return std::make_unique<RawWriter>(size, kPage, end, pool, sink);
+}
+
+}  // namespace
+
+std::vector<Store> open_stores(std::vector<std::optional<File>>& files,
+                               const std::vector<CopySource>& sources, Engine& engine) {
+  std::vector<Store> stores;
+  for (size_t i = 0; i < sources.size(); i++) {
+    Store store;
+    store.size = sources[i].size;
+    if (files[i]) store.file.emplace(std::move(*files[i]));
+    store.caller = sources[i].caller;
+    if (sources[i].nbd) {
+      store.nbd = std::make_unique<NbdClient>(*sources[i].nbd, [&engine] { engine.wake(); });
+    }
+    stores.push_back(std::move(store));
+  }
+  return stores;
+}
+
+std::unique_ptr<Sink> make_sink(const CopyTarget& target, std::optional<File>& file, Queue& queue,
+                                Engine& engine) {
+  if (file) return std::make_unique<Gather>(*file, queue);
+  return std::make_unique<NbdSink>(*target.nbd, target.can_zero, [&engine] { engine.wake(); });
+}
+
+std::unique_ptr<DiskWriter> make_writer(const CopySpec& spec, const std::optional<File>& file,
+                                        BufferPool& pool, Sink& sink) {
+  if (spec.qcow2) return std::make_unique<Qcow2Writer>(spec.image, pool, sink);
+  return make_raw_writer(spec, file, pool, sink);
+}
+
+}  // namespace qb

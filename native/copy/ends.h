@@ -1,0 +1,30 @@
+// The two ends of a copy, made of what it was asked for: stores to read from, a sink and a writer.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/file.h"
+#include "copy/job.h"
+#include "copy/reader.h"
+#include "copy/sink.h"
+#include "image/disk_writer.h"
+#include "io/queue.h"
+
+namespace qb {
+
+// `files`: those of the sources that are files, which are moved from. Throws Error.
+std::vector<Store> open_stores(std::vector<std::optional<File>>& files,
+                               const std::vector<CopySource>& sources, Engine& engine);
+
+// `file`: the target, if it is one. Throws Error.
+std::unique_ptr<Sink> make_sink(const CopyTarget& target, std::optional<File>& file, Queue& queue,
+                                Engine& engine);
+
+// Throws Error when the target cannot be such an image.
+std::unique_ptr<DiskWriter> make_writer(const CopySpec& spec, const std::optional<File>& file,
+                                        BufferPool& pool, Sink& sink);
+
+}  // namespace qb
