@@ -71,8 +71,16 @@ export class DataStore {
 
   /** The most bytes that the disks and one run's targets take up. */
   get bytesNeeded(): number {
-    // Raw, qcow2, a backup to restore, a target; and the tables of the huge disks.
-    return 4 * this.disks.mixed.dataBytes + GIB
+    const { mixed, changed, round, trimmed } = this.disks
+    // Raw, qcow2, a backup to restore, a target; a changed disk and its backup; before and after
+    // it is zeroed; four rounds, on the disk and in the chain; and the tables of the huge disks.
+    return (
+      4 * mixed.dataBytes +
+      2 * changed.blocks * changed.blockSize +
+      2 * trimmed +
+      8 * round.blocks * round.blockSize +
+      2 * GIB
+    )
   }
 
   /** @returns path of the raw mixed disk */

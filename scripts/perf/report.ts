@@ -119,10 +119,14 @@ removed and the file system synced, outside of the time taken.</li>
 (user and system, with children) and peak resident memory (of the largest process) are what GNU time
 reads from wait4. Bytes written are its count of 512 byte blocks sent to the file system
 (ru_oublock), data and metadata of the target alike.</li>
+<li>The storage daemon's own job is timed from the QMP command to the completion event, without the
+daemon's start; its CPU, memory and writes are the daemon's, as /proc tells them. Of a server that
+writes a peer's target, they are added to the peer's. A server that both read from is nobody's.</li>
 <li>The result of our warm-up run is compared with the disk by <code>qemu-img compare</code> and,
 where it is an image, checked by <code>qemu-img check</code>; a case with a wrong result has no
 figures. Fragmentation is what <code>qemu-img check</code> says.</li>
-<li>The limit is fio reading and writing the same number of bytes at once with O_DIRECT, looking at
-none of them; its time is that of the slower of the two jobs, without the start of fio.</li>
+<li>The limit moves the same bytes and looks at none of them. Of a copy from a file it is fio, reading
+and writing at once with O_DIRECT; its time is that of the slower of the two jobs, without the start
+of fio. Of a copy over NBD it is libnbd reading from the same socket, and writing nothing.</li>
 <li><code>$DIR</code> is the directory given with <code>--dir</code>.</li>
 </ul>`

@@ -5,7 +5,18 @@ import { BackupError, ioError } from '../../lib/errors.ts'
 import { formatSize } from '../../lib/units.ts'
 import { run } from './process.ts'
 
-const PACKAGES = { 'qemu-img': 'qemu-utils', fio: 'fio', time: 'time', dd: 'coreutils' }
+/** Debian packages by the tool that is asked for its version. */
+const PACKAGES = {
+  'qemu-img': 'qemu-utils',
+  'qemu-io': 'qemu-utils',
+  'qemu-nbd': 'qemu-utils',
+  'qemu-storage-daemon': 'qemu-system-common',
+  nbdcopy: 'libnbd-bin',
+  cc: 'gcc',
+  fio: 'fio',
+  time: 'time',
+  dd: 'coreutils',
+}
 
 /** Refuses early what would fail in the middle. @throws BackupError IO for a missing tool */
 export async function requireTools(signal: AbortSignal): Promise<void> {

@@ -12,7 +12,7 @@ export interface QemuNbd extends Server {
  * bitmaps record what is written, and are stored when it is stopped.
  */
 export async function startQemuNbd(image: string, stage: Stage): Promise<QemuNbd> {
-  const socket = socketPath(stage, 'written')
+  const socket = socketPath(stage, 'written.sock')
   const pidFile = join(stage.scratch, 'written.pid')
   await rm(pidFile, { force: true })
   const argv = [

@@ -41,8 +41,8 @@ export async function startStorageDaemon(
   bitmap: string | undefined,
   stage: Stage,
 ): Promise<StorageDaemon> {
-  const monitor = socketPath(stage, 'monitor')
-  const socket = socketPath(stage, 'disk')
+  const monitor = socketPath(stage, 'monitor.sock')
+  const socket = socketPath(stage, 'disk.sock')
   const pidFile = join(stage.scratch, 'daemon.pid')
   await rm(pidFile, { force: true })
   const bitmaps = bitmap === undefined ? [] : [bitmap]

@@ -35,6 +35,7 @@ t.test('scattered disk', async (t) => {
   t.ok(extents.every(({ offset }, i) => i === 0 || offset >= end(extents[i - 1])))
   t.ok(end(extents.at(-1)!) <= disk.size)
   t.same(scatteredLayout(disk), extents, 'the same each time')
+  t.notSame(scatteredLayout(disk, 3), extents, 'other places for another seed')
 })
 
 function end({ offset, length }: { offset: number; length: number }): number {

@@ -18,6 +18,14 @@ t.test('a command that ends', async (t) => {
   t.ok(wall >= 0.2 && wall < 2, `took ${wall}`)
 })
 
+t.test('a command that reads', async (t) => {
+  const input = [Buffer.from('one '), Buffer.from('two')]
+  t.equal((await run(['cat'], never, input)).stdout, 'one two')
+  t.equal((await run(['cat'], never)).stdout, '', 'nothing, if nothing is given')
+  const many = Array.from({ length: 64 }, () => Buffer.alloc(2 ** 16))
+  t.equal((await run(['true'], never, many)).status, 0, 'what is not read is no error')
+})
+
 t.test('a command that fails', async (t) => {
   await t.rejects(succeed(['sh', '-c', 'echo one >&2; echo two >&2; exit 1'], never), {
     code: 'IO',
@@ -53,6 +61,8 @@ t.test('what a run cost', async (t) => {
   t.match(found, { fileSize: 8 * 2 ** 20, allocated: Number, written: Number })
   t.ok(found.wall > 0 && found.cpu >= 0)
   t.ok(found.peak > 2 ** 20 && found.peak < 64 * 2 ** 20, 'peak is in bytes, and dd is small')
+  const none = await measure(['true'], join(dir, 'usage'), join(dir, 'none'), never)
+  t.match(none, { fileSize: 0, allocated: 0 }, 'a command that makes no file')
   await t.rejects(measure(['false'], join(dir, 'usage'), target, never), {
     message: 'false: ended with 1: no message',
   })

@@ -1,5 +1,11 @@
 import t from 'tap'
-import { judge, type Limit } from '../../../scripts/perf/limits.ts'
+import {
+  cpuSeconds,
+  judge,
+  type Limit,
+  limitRatio,
+  wallBeyondPeer,
+} from '../../../scripts/perf/limits.ts'
 import { summarize } from '../../../scripts/perf/summary.ts'
 import { fragmentedPercent } from '../../../scripts/perf/verify.ts'
 import { MEASURED, PAIRS, SUMMARY } from './canned.ts'
@@ -30,6 +36,12 @@ t.test('limits', async (t) => {
     unit: 's',
     of: () => value,
   })
+  t.same(
+    judge([limitRatio(1.15), wallBeyondPeer(0.05), cpuSeconds(1)], SUMMARY).map((v) => v.value),
+    [4 / 3.6, -1, 2],
+  )
+  const unlimited = judge([limitRatio(1)], summarize(PAIRS, []))
+  t.equal(unlimited[0].met, false, 'nothing to compare with is no pass')
   t.equal(judge([limit(1, 1)], SUMMARY)[0].met, true, 'up to and with')
   t.equal(judge([limit(1, Number.NaN)], SUMMARY)[0].met, false, 'no figure is no pass')
 })
