@@ -1,5 +1,6 @@
 import { formatSize } from '../../../lib/units.ts'
 import { BITMAP, type ChangedDisk, scatteredChanges } from '../changed-disks.ts'
+import { fioCopy } from '../fio.ts'
 import { granuleCommand, READ_FAST } from '../granules.ts'
 import { scatteredLayout } from '../layout.ts'
 import { type Limit, limitRatio, wallRatio } from '../limits.ts'
@@ -36,6 +37,7 @@ export const incScatteredFile: PerfCase = {
     const changed = await scatteredChanges(setup, setup.data.disks.changed)
     return {
       ...planScattered(setup, changed, changed.disk, [wallRatio(0.4)]),
+      limit: await fioCopy(changed.disk, setup.signal),
       peer: (target) =>
         job(changed, target, setup, async () => {
           const daemon = await serve(changed, setup)
