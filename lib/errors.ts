@@ -17,6 +17,10 @@ export type ErrorCode =
   | 'BAD_BITMAP'
   /** The gate refused a file that an image names. */
   | 'NOT_ALLOWED'
+  /** Another process has the image open, for something that does not go along with this. */
+  | 'IN_USE'
+  /** What should be the same is not. */
+  | 'DIFFERENT'
   /** The source changed its size while it was read. */
   | 'SOURCE_CHANGED'
   /** The operating system refused; `errno` holds its name. */
@@ -37,18 +41,21 @@ export class BackupError extends Error {
   readonly why: string
   /** The system's name of the error (`ENOSPC`, `EACCES` …) where the system refused. */
   readonly errno?: string
+  /** What QEMU says where it refuses the same, for the commands that print what it prints. */
+  readonly qemu?: string
 
   constructor(
     code: ErrorCode,
     what: string,
     why: string,
-    options: { cause?: unknown; errno?: string } = {},
+    options: { cause?: unknown; errno?: string; qemu?: string } = {},
   ) {
     super(`${what}: ${why}`, { cause: options.cause })
     this.code = code
     this.what = what
     this.why = why
     this.errno = options.errno
+    this.qemu = options.qemu
   }
 }
 

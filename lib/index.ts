@@ -16,6 +16,19 @@ export type {
 } from './backup/types.ts'
 export { BackupError, type ErrorCode } from './errors.ts'
 export type { Extent } from './extents/extent.ts'
+export { type CheckOptions, checkImage, type ImageCheck } from './qemu-img/check/image.ts'
+export {
+  type CompareImagesOptions,
+  type Comparison,
+  compareImages,
+} from './qemu-img/compare/images.ts'
+export { backingChainInfo, type ImageInfo, imageInfo } from './qemu-img/info/info.ts'
+export { type MapOptions, mapImage } from './qemu-img/map/image.ts'
+export type { MapEntry } from './qemu-img/map/map.ts'
+export { type MeasureImageOptions, measureImage, measureSize } from './qemu-img/measure/image.ts'
+export type { Measure } from './qemu-img/measure/measure.ts'
+export { QemuImgError } from './qemu-img/messages.ts'
 export type { CustomExtent, CustomSource } from './source/custom.ts'
 export { openSource } from './source/open.ts'
 export type { Piece, Source, SourceExport, SourceFile, SourceReader } from './source/source.ts'
+export { type Verified, type VerifyOptions, verifyImages } from './verify/verify.ts'

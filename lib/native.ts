@@ -110,6 +110,12 @@ export interface Addon {
   fileExtents(fd: number, start: number, end: number, max: number): Promise<Float64Array>
   /** Size in bytes of a block device, or of a file. */
   deviceSize(fd: number): number
+  /**
+   * Takes shared locks of single bytes, which last until the file is closed, and then looks whether
+   * others have locks of the bytes in `tests`. Where files have no locks nothing is done.
+   * @returns the first byte that somebody else has locked; -1: none
+   */
+  lockFile(fd: number, locks: readonly number[], tests: readonly number[]): number
   /** Gives an unnamed file (O_TMPFILE) a name; fails with EEXIST if the name is taken. */
   linkFile(fd: number, path: string): void
   /**

@@ -28,6 +28,7 @@ const SIDES: readonly Side[] = [
       ['copy'],
       ['backup'],
       ['image', 'live', 'qemu-img'],
+      ['verify'],
       ['index'],
       ['cli'],
     ],

@@ -30,16 +30,16 @@ export interface Backing {
 /**
  * Opens a previous backup as the backing file of a target.
  * @param options its format is qcow2, or what `backingFormat` says: never what its content looks like
- * @throws BackupError BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED or IO if it or its chain cannot be read;
+ * @throws BackupError BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IN_USE or IO if it or its chain cannot be read;
  * BAD_TARGET if the target is one of its files or its name cannot be recorded
  */
 export async function openBacking(
   path: string,
   target: string,
-  { allowPaths, backingFormat }: OpenOptions,
+  { allowPaths, backingFormat, forceShare }: OpenOptions,
 ): Promise<Backing> {
   if (!path) throw usageError('--backing', 'missing; it names the previous backup')
-  const chain = await openChain(path, { allowPaths, backingFormat }, openFile)
+  const chain = await openChain(path, { allowPaths, backingFormat, forceShare }, openFile)
   const { format, files, layers } = chain
   try {
     requireFormat(path, format, backingFormat)

@@ -1,6 +1,7 @@
 import type { CopyOptions, CopyResult } from '../backup/types.ts'
 import { type CopyFlags, copyOptions } from './options.ts'
-import { formatResult, print } from './output.ts'
+import { formatResult } from './output.ts'
+import { print } from './print.ts'
 import { openProgress } from './progress.ts'
 import { interruptible } from './signals.ts'
 

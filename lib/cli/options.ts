@@ -13,6 +13,7 @@ export interface SourceFlags {
   format?: 'raw' | 'qcow2'
   allowPath?: string[]
   backingFormat?: 'raw' | 'qcow2'
+  forceShare?: boolean
   connections?: number
   /** Seconds. */
   timeout?: number
@@ -23,9 +24,24 @@ export interface SourceFlags {
  * @param format what the format is without `-f`, for the help text
  */
 export function addSourceOptions(command: Command, format = 'by its magic'): Command {
+  return addImageAccess(command, format)
+    .option(
+      '--connections <n>',
+      'connections to an NBD server, 1 to 16 (default: 4 if it allows several)',
+      wholeNumber('--connections'),
+    )
+    .option(
+      '--timeout <seconds>',
+      'how long an NBD server may be silent (default: 30)',
+      wholeNumber('--timeout'),
+    )
+}
+
+/** How images in files are opened. */
+export function addImageAccess(command: Command, format: string): Command {
   return command
     .addOption(
-      new Option('-f, --format <format>', `the source's format (default: ${format})`).choices([
+      new Option('-f, --format <format>', `the format (default: ${format})`).choices([
         'raw',
         'qcow2',
       ]),
@@ -41,16 +57,7 @@ export function addSourceOptions(command: Command, format = 'by its magic'): Com
         'the format of a backing file whose image does not record it',
       ).choices(['raw', 'qcow2']),
     )
-    .option(
-      '--connections <n>',
-      'connections to an NBD server, 1 to 16 (default: 4 if it allows several)',
-      wholeNumber('--connections'),
-    )
-    .option(
-      '--timeout <seconds>',
-      'how long an NBD server may be silent (default: 30)',
-      wholeNumber('--timeout'),
-    )
+    .option('-U, --force-share', 'also read images that another process may be writing to')
 }
 
 export function openOptions(flags: SourceFlags): OpenOptions {
@@ -58,6 +65,7 @@ export function openOptions(flags: SourceFlags): OpenOptions {
     format: flags.format,
     allowPaths: flags.allowPath,
     backingFormat: flags.backingFormat,
+    forceShare: flags.forceShare,
     connections: flags.connections,
     timeoutMs: flags.timeout === undefined ? undefined : flags.timeout * 1000,
   }

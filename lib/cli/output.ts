@@ -1,29 +1,11 @@
 import type { CopyResult } from '../backup/types.ts'
-import { ioError } from '../errors.ts'
 import type { Extent } from '../extents/extent.ts'
 import type { MarkedExtent } from '../extents/marked.ts'
 import { formatSize } from '../units.ts'
 import { oneLine } from './errors.ts'
 
-/** Whoever read stdout has closed it. */
-export class OutputClosed extends Error {}
-
 /** Characters gathered for a write. */
 const BATCH = 64 * 1024
-
-/**
- * Writes to stdout and waits until it is taken, so that a slow reader bounds the memory used.
- * @throws OutputClosed if the reader is gone, BackupError IO if stdout cannot be written
- */
-export function print(text: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    process.stdout.write(text, (error) => {
-      if (!error) resolve()
-      else if ((error as NodeJS.ErrnoException).code === 'EPIPE') reject(new OutputClosed())
-      else reject(ioError('standard output', error))
-    })
-  })
-}
 
 /** Extents as a JSON array, one to a line, in pieces of text of bounded size. */
 export async function* formatExtents(

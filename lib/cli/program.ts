@@ -1,5 +1,6 @@
 import { createRequire } from 'node:module'
 import { Command } from 'commander'
+import { QEMU_IMG_COMMANDS } from './qemu-img.ts'
 
 /** A command's module: what it takes and does is declared only once it was asked for. */
 interface CommandModule {
@@ -27,6 +28,11 @@ const COMMANDS: readonly { name: string; summary: string; load(): Promise<Comman
     name: 'extents',
     summary: 'print which parts of a disk hold data, as JSON',
     load: () => import('./commands/extents.ts'),
+  },
+  {
+    name: 'verify',
+    summary: 'look at images with qemu-img and with this program, and compare what they say',
+    load: () => import('./commands/verify.ts'),
   },
 ]
 
@@ -59,6 +65,10 @@ export function buildProgram(): Command {
     .exitOverride()
     .configureOutput({ writeErr: () => {} })
   for (const { name, summary } of COMMANDS) program.command(name).summary(summary)
+  // Only to be listed: they read their arguments as qemu-img does, and so never come here.
+  for (const [name, summary] of Object.entries(QEMU_IMG_COMMANDS)) {
+    program.command(name).summary(summary)
+  }
   program.hook('preSubcommand', async (_program, command) => {
     const { load } = COMMANDS.find(({ name }) => name === command.name())!
     const module = await load()

@@ -1,6 +1,5 @@
-import { describeError, exitStatus } from './errors.ts'
-import { OutputClosed } from './output.ts'
-import { buildProgram } from './program.ts'
+import { OutputClosed } from './print.ts'
+import { isQemuImgCommand, runQemuImg } from './qemu-img.ts'
 
 /**
  * Runs the command line. Results are on stdout and an error is one line on stderr when it returns.
@@ -9,11 +8,17 @@ import { buildProgram } from './program.ts'
  */
 export async function run(argv: readonly string[]): Promise<number> {
   try {
-    await buildProgram().parseAsync(helpFirst(argv), { from: 'user' })
+    const args = rearranged(argv)
+    const [name, ...rest] = args
+    if (isQemuImgCommand(name)) return await runQemuImg(name, rest)
+    // Loaded only now: what qemu-img does in 10 ms must not wait for all this.
+    const { buildProgram } = await import('./program.ts')
+    await buildProgram().parseAsync(args, { from: 'user' })
     return 0
   } catch (error) {
     // The reader has all it wants (`extents … | head`).
     if (error instanceof OutputClosed) return 0
+    const { describeError, exitStatus } = await import('./errors.ts')
     const line = describeError(error)
     if (line !== undefined) {
       process.stderr.write(`qcow2-backup: ${line}\n`)
@@ -23,9 +28,14 @@ export async function run(argv: readonly string[]): Promise<number> {
   }
 }
 
-/** `help` and `help COMMAND` mean `--help` and `COMMAND --help`. */
-function helpFirst(argv: readonly string[]): string[] {
-  return argv[0] === 'help' ? [...argv.slice(1, 2), '--help'] : [...argv]
+/**
+ * `help` and `help COMMAND` mean `--help` and `COMMAND --help`; `--debug` in front is as good as
+ * behind the command.
+ */
+function rearranged(argv: readonly string[]): string[] {
+  if (argv[0] === 'help') return [...argv.slice(1, 2), '--help']
+  const at = argv.findIndex((argument) => argument !== '--debug')
+  return [...argv.slice(at, at + 1), ...argv.slice(0, Math.max(at, 0)), ...argv.slice(at + 1)]
 }
 
 /** The stack of an error and of what caused it. */

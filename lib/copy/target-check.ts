@@ -1,8 +1,9 @@
 import type { BigIntStats } from 'node:fs'
-import { readlink, realpath, stat } from 'node:fs/promises'
+import { open, readlink, realpath, stat } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
 import { BackupError, ioError, usageError } from '../errors.ts'
 import { identityOf } from '../source/file.ts'
+import { lockFile, WRITING } from '../source/locks.ts'
 import type { SourceFile } from '../source/source.ts'
 
 /** What tells whether a target is one of the sources. */
@@ -56,7 +57,7 @@ async function linkTarget(path: string, location: string): Promise<string | unde
 /**
  * Checks that something may be written at `location`.
  * @returns whether a block device stands there, which is written in place
- * @throws BackupError TARGET_EXISTS, BAD_TARGET, or IO if it cannot be looked at
+ * @throws BackupError TARGET_EXISTS, BAD_TARGET, IN_USE, or IO if it cannot be looked at
  */
 export async function checkTarget(
   path: string,
@@ -77,6 +78,7 @@ export async function checkTarget(
   if (!force) {
     throw new BackupError('TARGET_EXISTS', path, 'exists; --force replaces it')
   }
+  await requireUnused(path, location)
   return stats.isBlockDevice()
 }
 
@@ -95,4 +97,19 @@ function wrongKind(stats: BigIntStats): string | undefined {
   if (stats.isSocket()) return 'socket'
   if (stats.isCharacterDevice()) return 'character device'
   return undefined
+}
+
+/**
+ * A running QEMU would go on with a file that has lost its name.
+ * @throws BackupError IN_USE if another process has what stands there open as an image
+ */
+async function requireUnused(path: string, location: string): Promise<void> {
+  // What cannot be read can be replaced all the same.
+  const handle = await open(location).catch(() => undefined)
+  if (!handle) return
+  try {
+    lockFile(handle, path, WRITING)
+  } finally {
+    await handle.close()
+  }
 }

@@ -3,6 +3,7 @@ import { constants, open } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { BackupError, ioError } from '../errors.ts'
 import { type CopySpec, native } from '../native.ts'
+import { lockFile, WRITING } from '../source/locks.ts'
 import type { SourceIdentity } from './target-check.ts'
 import { checkTarget, locate } from './target-check.ts'
 import { TemporaryFile } from './temporary-file.ts'
@@ -61,6 +62,13 @@ async function openFile(path: string, location: string, force: boolean): Promise
     await file.discard()
     await directory.close().catch(() => {})
   }
+  try {
+    // From its first moment under the target's name, until it is closed.
+    lockFile(file.handle, path, WRITING)
+  } catch (error) {
+    await discard()
+    throw error
+  }
   return {
     path,
     store: { fd: file.handle.fd },
@@ -89,6 +97,12 @@ async function openDevice(path: string, location: string): Promise<Target> {
     throw new BackupError('BAD_TARGET', path, why, { cause: error, errno: 'EBUSY' })
   }
   const discard = () => handle.close().catch(() => {})
+  try {
+    lockFile(handle, path, WRITING)
+  } catch (error) {
+    await discard()
+    throw error
+  }
   return {
     path,
     store: { fd: handle.fd },

@@ -15,8 +15,13 @@ export interface ImageFile {
  * @throws BackupError IO, or SOURCE_CHANGED if the file has become shorter than it was
  */
 export async function readAt(file: ImageFile, offset: number, length: number): Promise<Buffer> {
-  const buffer = Buffer.alloc(length)
-  const wanted = Math.max(0, Math.min(length, file.size - offset))
+  return await readInto(Buffer.alloc(length), file, offset)
+}
+
+/** The same, into the whole of a buffer that is there already; returns it. */
+export async function readInto(buffer: Buffer, file: ImageFile, offset: number): Promise<Buffer> {
+  const wanted = Math.max(0, Math.min(buffer.length, file.size - offset))
+  if (wanted < buffer.length) buffer.fill(0, wanted)
   let done = 0
   while (done < wanted) {
     const { bytesRead } = await file.handle

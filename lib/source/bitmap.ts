@@ -1,6 +1,11 @@
 import { BackupError } from '../errors.ts'
-import { bitmapRuns, bitmapTableSize } from '../format/qcow2/bitmap-data.ts'
-import { type Bitmap, bitmapsAreCurrent, readBitmaps } from '../format/qcow2/bitmaps.ts'
+import { bitmapRuns } from '../format/qcow2/bitmap-data.ts'
+import {
+  type Bitmap,
+  bitmapsAreCurrent,
+  bitmapTableSize,
+  readBitmaps,
+} from '../format/qcow2/bitmaps.ts'
 import type { DirtyRun } from '../format/qcow2/bits.ts'
 import { quoted } from '../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'

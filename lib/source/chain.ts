@@ -9,6 +9,7 @@ import type { OpenedFile, OpenFile } from './file.ts'
 import { type Passed, passGate } from './gate.ts'
 import { looksPreallocated } from './holes.ts'
 import type { Layer } from './layer.ts'
+import { lockFile, READING, SHARED_READING } from './locks.ts'
 import type { NbdOptions } from './nbd-export.ts'
 import { qcow2Layer } from './qcow2.ts'
 import { rawLayer } from './raw.ts'
@@ -24,6 +25,11 @@ export interface OpenOptions extends NbdOptions {
   allowPaths?: readonly string[]
   /** The format of a backing file whose image does not record one. */
   backingFormat?: Format
+  /**
+   * Read images that another process may be writing to, whatever comes of it. Default: they are
+   * refused.
+   */
+  forceShare?: boolean
   /**
    * The dirty bitmap that tells what changed: of an image, a persistent one of its own; of an NBD
    * server, one that it exports as `qemu:dirty-bitmap:NAME`.
@@ -55,7 +61,7 @@ const MAX_DEPTH = 256
  * Opens an image and its chain. Every name found inside an image goes through the gate, and
  * nothing is opened but by `open`. Whatever fails, no file stays open.
  * @param path of the topmost image, which the user names, so it is opened wherever it lies
- * @throws BackupError BAD_IMAGE, BAD_BITMAP, UNSUPPORTED, NOT_ALLOWED, IO
+ * @throws BackupError BAD_IMAGE, BAD_BITMAP, UNSUPPORTED, NOT_ALLOWED, IN_USE, IO
  */
 export async function openChain(
   path: string,
@@ -116,6 +122,7 @@ class Opening {
   async #openFile(path: string): Promise<OpenedFile> {
     const file = await this.#open(path)
     this.files.push(file)
+    lockFile(file.handle, path, this.#options.forceShare ? SHARED_READING : READING)
     return file
   }
 

@@ -1,7 +1,6 @@
 import type { BigIntStats } from 'node:fs'
 import { type FileHandle, open, stat } from 'node:fs/promises'
 import { BackupError, ioError } from '../errors.ts'
-import { native } from '../native.ts'
 import type { SourceFile } from './source.ts'
 
 /** A file that was opened for reading. */
@@ -20,10 +19,19 @@ export type OpenFile = (path: string) => Promise<OpenedFile>
  * opened: opening a FIFO waits for a writer, and opening a device may already do something.
  * @throws BackupError IO, or UNSUPPORTED for another kind of file
  */
-export async function openFile(path: string): Promise<OpenedFile> {
+export function openFile(path: string): Promise<OpenedFile> {
+  return openWith(path, 'r')
+}
+
+/** The same, to write to it too. */
+export function openWritable(path: string): Promise<OpenedFile> {
+  return openWith(path, 'r+')
+}
+
+async function openWith(path: string, flags: 'r' | 'r+'): Promise<OpenedFile> {
   try {
     requireReadable(path, await stat(path, { bigint: true }))
-    const handle = await open(path, 'r')
+    const handle = await open(path, flags)
     try {
       const now = await handle.stat({ bigint: true })
       requireReadable(path, now)
@@ -67,7 +75,9 @@ export async function requireUnchanged(files: readonly SourceFile[]): Promise<vo
 
 async function sizeOf(handle: FileHandle): Promise<number> {
   const now = await handle.stat()
-  return now.isBlockDevice() ? native().deviceSize(handle.fd) : now.size
+  if (!now.isBlockDevice()) return now.size
+  const { native } = await import('../native.ts')
+  return native().deviceSize(handle.fd)
 }
 
 function requireReadable(path: string, stats: BigIntStats): void {

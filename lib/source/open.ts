@@ -23,7 +23,8 @@ const SECTOR = 512
  * builds on, an export of an NBD server, or what the calling program reads by itself.
  * @param location a path, an NBD URI, or a source of the program's own
  * @param open how files are opened; for tests
- * @throws BackupError USAGE, BAD_IMAGE, BAD_BITMAP, UNSUPPORTED, NOT_ALLOWED (by the gate) or IO
+ * @throws BackupError USAGE, BAD_IMAGE, BAD_BITMAP, UNSUPPORTED, NOT_ALLOWED (by the gate),
+ * IN_USE or IO
  */
 export async function openSource(
   location: string | CustomSource,

@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -56,11 +58,50 @@ Napi::Value link_file(const Napi::CallbackInfo& info) {
   });
 }
 
+// Open file description locks: they belong to the open file, not to the process, and end with it.
+struct flock byte_lock(int64_t byte, int16_t type) {
+  struct flock lock {};
+  lock.l_type = type;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = byte;
+  lock.l_len = 1;
+  return lock;
+}
+
+// Some network file systems have none.
+bool no_locks(int error) {
+  return error == EINVAL || error == ENOLCK || error == ENOSYS || error == EOPNOTSUPP;
+}
+
+Napi::Value lock_file(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    constexpr double kFree = -1;
+    int fd = info[0].As<Napi::Number>().Int32Value();
+    auto locks = info[1].As<Napi::Array>();
+    for (uint32_t i = 0; i < locks.Length(); i++) {
+      struct flock lock = byte_lock(locks.Get(i).As<Napi::Number>().Int64Value(), F_RDLCK);
+      if (fcntl(fd, F_OFD_SETLK, &lock) == 0) continue;
+      // Somebody who is no friend of QEMU's holds the byte for itself.
+      if (errno == EAGAIN || errno == EACCES) return locks.Get(i);
+      check_errno(no_locks(errno), "lock");
+      return Napi::Number::New(info.Env(), kFree);
+    }
+    auto tests = info[2].As<Napi::Array>();
+    for (uint32_t i = 0; i < tests.Length(); i++) {
+      struct flock lock = byte_lock(tests.Get(i).As<Napi::Number>().Int64Value(), F_WRLCK);
+      check_errno(fcntl(fd, F_OFD_GETLK, &lock) == 0, "test a lock");
+      if (lock.l_type != F_UNLCK) return tests.Get(i);
+    }
+    return Napi::Number::New(info.Env(), kFree);
+  });
+}
+
 }  // namespace
 
 void export_files(Napi::Env env, Napi::Object exports) {
   exports.Set("fileExtents", Napi::Function::New(env, extents, "fileExtents"));
   exports.Set("deviceSize", Napi::Function::New(env, device_size, "deviceSize"));
+  exports.Set("lockFile", Napi::Function::New(env, lock_file, "lockFile"));
   exports.Set("linkFile", Napi::Function::New(env, link_file, "linkFile"));
 }
 

@@ -355,7 +355,7 @@ t.test('a block device', { skip: NO_LOOP_DEVICES }, async (t) => {
   write(target, 'written in place', 512)
   await t.rejects(
     open(device, true),
-    { code: 'BAD_TARGET', why: /^is in use/ },
+    { code: 'IN_USE', why: /^is in use/ },
     'the second one to want it exclusively',
   )
   await target.publish()

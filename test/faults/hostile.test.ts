@@ -28,8 +28,8 @@ function sound(t: Test, ...options: string[]) {
 
 t.test('headers that claim what cannot be', async (t) => {
   const cases: [string, (image: string) => void][] = [
-    ['virtual size 9223372036854775808 is too large', (i) => poke(i, 24, 1n << 63n)],
-    ['virtual size 18446744073709551104 is too large', (i) => poke(i, 24, (1n << 64n) - 512n)],
+    ['image is too big', (i) => poke(i, 24, 1n << 63n)],
+    ['image is too big', (i) => poke(i, 24, (1n << 64n) - 512n)],
     ['L1 table is too small', (i) => poke(i, 24, 1n << 52n)],
     ['active L1 table reaches past the end of the file', (i) => poke(i, 36, (32 * MIB) / 8)],
     ['active L1 table too large', (i) => poke(i, 36, (32 * MIB) / 8 + 1)],

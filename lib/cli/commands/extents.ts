@@ -5,7 +5,8 @@ import { alignMarked, type MarkedExtent, mergeMarked } from '../../extents/marke
 import { SECTOR_SIZE } from '../../format/qcow2/constants.ts'
 import type { ExtentsOptions, Source } from '../../source/source.ts'
 import { addSourceOptions, openOptions, type SourceFlags } from '../options.ts'
-import { formatExtents, print } from '../output.ts'
+import { formatExtents } from '../output.ts'
+import { print } from '../print.ts'
 import { interruptible } from '../signals.ts'
 
 const HELP = `

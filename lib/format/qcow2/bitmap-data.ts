@@ -25,15 +25,6 @@ const OFFSET_HIGH = 0x00ffffff
 const OFFSET_LOW = 0xfffffe00
 const ALL_ONES = 1
 
-/** Entries that the table of a bitmap has for a disk of this size. */
-export function bitmapTableSize(
-  { virtualSize, clusterSize }: Pick<Qcow2Header, 'virtualSize' | 'clusterSize'>,
-  { granularityBits }: Pick<Bitmap, 'granularityBits'>,
-): number {
-  const bits = Math.ceil(virtualSize / 2 ** granularityBits)
-  return Math.ceil(Math.ceil(bits / 8) / clusterSize)
-}
-
 /**
  * What a bitmap says of the disk: batches of ordered, contiguous runs from 0 to the virtual size,
  * neighbours differ. Table and bits are read as they are asked for, a part at a time.

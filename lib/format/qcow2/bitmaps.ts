@@ -1,3 +1,4 @@
+import type { BackupError } from '../../errors.ts'
 import { type ImageFile, readAt } from '../read.ts'
 import {
   BITMAPS,
@@ -7,8 +8,9 @@ import {
   MIN_GRANULARITY_BITS,
 } from './constants.ts'
 import type { BitmapsExtension } from './extensions.ts'
-import { badImage, quoted, u64, unsupported } from './fields.ts'
+import { badImage, cString, quoted, u64, unsupported } from './fields.ts'
 import type { Qcow2Header } from './header.ts'
+import { END_OF_FILES } from './validate.ts'
 
 /** An entry of the bitmap directory (spec: "Bitmap directory entry"). */
 export interface Bitmap {
@@ -42,6 +44,15 @@ export function bitmapsAreCurrent(header: Qcow2Header): boolean {
   return (header.autoclearFeatures & BITMAPS) !== 0n
 }
 
+/** Entries that the table of a bitmap has for a disk of this size. */
+export function bitmapTableSize(
+  { virtualSize, clusterSize }: Pick<Qcow2Header, 'virtualSize' | 'clusterSize'>,
+  { granularityBits }: Pick<Bitmap, 'granularityBits'>,
+): number {
+  const bits = Math.ceil(virtualSize / 2 ** granularityBits)
+  return Math.ceil(Math.ceil(bits / 8) / clusterSize)
+}
+
 /**
  * The persistent bitmaps of an image, those in use too; none where they are not current.
  * @throws BackupError BAD_IMAGE, UNSUPPORTED or IO
@@ -50,8 +61,13 @@ export async function readBitmaps(file: ImageFile, header: Qcow2Header): Promise
   const extension = header.extensions.bitmaps
   if (!extension || !bitmapsAreCurrent(header)) return []
   const { directoryOffset, directorySize } = extension
-  if (directoryOffset === 0 || directoryOffset + directorySize > file.size) {
-    throw badImage(file.path, 'the bitmap directory lies outside of the file')
+  if (directorySize === 0) {
+    const why = 'bitmap directory size is zero'
+    throw badImage(file.path, why, `Requested ${why}`)
+  }
+  if (directoryOffset >= file.size) {
+    const why = 'the bitmap directory lies outside of the file'
+    throw badImage(file.path, why, unsound(''))
   }
   const directory = await readAt(file, directoryOffset, directorySize)
   return decodeBitmapDirectory(directory, extension, header, file.path)
@@ -64,26 +80,55 @@ export async function readBitmaps(file: ImageFile, header: Qcow2Header): Promise
  */
 export function decodeBitmapDirectory(
   directory: Buffer,
-  extension: Pick<BitmapsExtension, 'count'>,
-  header: Pick<Qcow2Header, 'clusterSize'>,
+  { count }: Pick<BitmapsExtension, 'count'>,
+  header: Pick<Qcow2Header, 'clusterSize' | 'virtualSize'>,
   path: string,
 ): Bitmap[] {
-  const bitmaps = new Map<string, Bitmap>()
+  const bitmaps: Bitmap[] = []
   for (let at = 0; at < directory.length; ) {
     const left = directory.length - at
-    const bytes = left < ENTRY_BYTES ? ENTRY_BYTES : entryBytes(directory, at)
-    if (bytes > left) throw badImage(path, 'the bitmap directory ends inside an entry')
-    const bitmap = decodeEntry(directory.subarray(at, at + bytes), header, path)
-    if (bitmaps.has(bitmap.name)) {
-      throw badImage(path, `has two bitmaps ${quoted(bitmap.name)}`)
+    if (left < ENTRY_BYTES) throw cut(path)
+    if (bitmaps.length === count) {
+      throw badImage(
+        path,
+        `has more bitmaps than the ${count} that its header says`,
+        'More bitmaps found than specified in header extension',
+      )
     }
-    bitmaps.set(bitmap.name, bitmap)
+    const bytes = entryBytes(directory, at)
+    if (bytes > left) throw cut(path)
+    bitmaps.push(decodeEntry(directory.subarray(at, at + bytes), header, path))
     at += bytes
   }
-  if (bitmaps.size !== extension.count) {
-    throw badImage(path, `has ${bitmaps.size} bitmaps, where its header says ${extension.count}`)
+  if (bitmaps.length < count) {
+    throw badImage(
+      path,
+      `has ${bitmaps.length} bitmaps, where its header says ${count}`,
+      'Less bitmaps found than specified in header extension',
+    )
   }
-  return [...bitmaps.values()]
+  requireUnique(bitmaps, path)
+  return bitmaps
+}
+
+/** What QEMU says of all that can be wrong with an entry. */
+function unsound(name: string): string {
+  return `Bitmap '${name}' doesn't satisfy the constraints`
+}
+
+function cut(path: string): BackupError {
+  const why = 'the bitmap directory ends inside an entry'
+  return badImage(path, why, 'Broken bitmap directory')
+}
+
+function requireUnique(bitmaps: readonly Bitmap[], path: string): void {
+  const names = new Set<string>()
+  for (const { name } of bitmaps) {
+    if (names.has(name)) {
+      throw badImage(path, `has two bitmaps ${quoted(name)}`, `Bitmap already exists: ${name}`)
+    }
+    names.add(name)
+  }
 }
 
 /** Bytes of the entry at `at`, with what pads it. */
@@ -95,38 +140,38 @@ function entryBytes(directory: Buffer, at: number): number {
 
 function decodeEntry(
   entry: Buffer,
-  { clusterSize }: Pick<Qcow2Header, 'clusterSize'>,
+  { clusterSize, virtualSize }: Pick<Qcow2Header, 'clusterSize' | 'virtualSize'>,
   path: string,
 ): Bitmap {
   const flags = entry.readUInt32BE(12)
   const nameSize = entry.readUInt16BE(18)
   const extraDataSize = entry.readUInt32BE(20)
-  const nameAt = ENTRY_BYTES + extraDataSize
-  const name = entry.toString('utf8', nameAt, nameAt + nameSize)
-  const bad = (why: string) => badImage(path, `bitmap ${quoted(name)}: ${why}`)
-  if (nameSize > MAX_BITMAP_NAME) throw badImage(path, 'the name of a bitmap is too long')
+  const name = cString(entry.subarray(ENTRY_BYTES + extraDataSize).subarray(0, nameSize))
+  const qemu = unsound(name)
+  const bad = (why: string) => badImage(path, `bitmap ${quoted(name)}: ${why}`, qemu)
   if (extraDataSize !== 0 || (flags & EXTRA_DATA_COMPATIBLE) !== 0) {
-    throw unsupported(path, `bitmap ${quoted(name)} has extra data`)
+    const why = `bitmap ${quoted(name)} has extra data`
+    throw unsupported(path, why, extraDataSize ? 'Bitmap extra data is not supported' : qemu)
   }
+  if (nameSize > MAX_BITMAP_NAME) throw badImage(path, 'the name of a bitmap is too long', qemu)
   if ((flags & ~(IN_USE | AUTO)) !== 0) throw bad(`unknown flags 0x${flags.toString(16)}`)
   if (entry[16] !== DIRTY_TRACKING) {
-    throw unsupported(path, `bitmap ${quoted(name)} is of unknown type ${entry[16]}`)
+    throw unsupported(path, `bitmap ${quoted(name)} is of unknown type ${entry[16]}`, qemu)
   }
   const granularityBits = entry[17]
   if (granularityBits < MIN_GRANULARITY_BITS || granularityBits > MAX_GRANULARITY_BITS) {
     throw bad(`a granularity of 2^${granularityBits} bytes`)
   }
-  const tableOffset = u64(entry, 0, 'bitmap table offset', path)
-  if (tableOffset === 0 || tableOffset % clusterSize !== 0) throw bad('table offset invalid')
+  const tableOffset = u64(entry, 0)
+  const invalid = tableOffset === 0 || tableOffset % clusterSize !== 0
+  if (invalid || tableOffset >= END_OF_FILES) throw bad('table offset invalid')
   const tableSize = entry.readUInt32BE(8)
   if (tableSize === 0) throw bad('its table is empty')
   if (tableSize * clusterSize > MAX_BITMAP_BYTES) throw bad('its table is too large')
-  return {
-    name,
-    tableOffset,
-    tableSize,
-    granularityBits,
-    inUse: (flags & IN_USE) !== 0,
-    auto: (flags & AUTO) !== 0,
+  const inUse = (flags & IN_USE) !== 0
+  // One that was not stored may be of a disk that has grown since.
+  if (!inUse && virtualSize > tableSize * clusterSize * 8 * 2 ** granularityBits) {
+    throw bad('its table is too small for the disk')
   }
+  return { name, tableOffset, tableSize, granularityBits, inUse, auto: (flags & AUTO) !== 0 }
 }

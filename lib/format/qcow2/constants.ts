@@ -3,9 +3,10 @@
 /** "QFI" and 0xfb, the first four bytes of every image. */
 export const MAGIC = 0x514649fb
 
-/** Bytes of a version 2 header, and least bytes of a version 3 one. */
+/** Bytes of a version 2 header; least, and usual, bytes of a version 3 one. */
 export const V2_HEADER_LENGTH = 72
 export const V3_HEADER_MIN_LENGTH = 104
+export const V3_HEADER_LENGTH = 112
 /** Where the compression type stands in a version 3 header that is long enough. */
 export const COMPRESSION_TYPE_OFFSET = 104
 
@@ -23,6 +24,8 @@ export const CORRUPT = 1n << 1n
 export const EXTERNAL_DATA_FILE = 1n << 2n
 export const COMPRESSION_TYPE = 1n << 3n
 export const EXTENDED_L2 = 1n << 4n
+/** Compatible features: an image with any bit can be read. */
+export const LAZY_REFCOUNTS = 1n << 0n
 /** Autoclear features. */
 export const BITMAPS = 1n << 0n
 export const DATA_FILE_RAW = 1n << 1n

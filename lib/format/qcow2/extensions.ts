@@ -1,4 +1,6 @@
 import {
+  BITMAPS,
+  CRYPT_LUKS,
   EXT_BACKING_FORMAT,
   EXT_BITMAPS,
   EXT_DATA_FILE,
@@ -8,6 +10,8 @@ import {
   MAX_BACKING_FORMAT,
 } from './constants.ts'
 import { badImage, cString, u64 } from './fields.ts'
+import type { HeaderFields } from './header.ts'
+import { requireBitmaps } from './validate.ts'
 
 /** One header extension as it stands in the image. */
 export interface RawExtension {
@@ -51,62 +55,75 @@ const MAX_EXTENSIONS = 1024
 /** Bytes of an entry of the feature name table: kind u8, bit u8, name. */
 const FEATURE_NAME_BYTES = 48
 
+/** What of the header the extensions depend on. */
+type Fields = Pick<
+  HeaderFields,
+  'headerLength' | 'backingFileOffset' | 'clusterSize' | 'cryptMethod' | 'autoclearFeatures'
+>
+
 /**
  * Decodes the extension area (spec: "Header extensions"): type u32, length u32, data padded to 8
- * bytes. It ends at an end marker or where the area ends. Of an extension that comes twice the
- * later one wins, as in QEMU.
- * @param area the bytes from the end of the header to the backing name, or to the cluster's end
+ * bytes. It goes from the end of the header to an end marker, to the backing name or to the end of
+ * the cluster. Of an extension that comes twice the later one wins, as in QEMU.
+ * @param cluster the first one, whole
  * @throws BackupError BAD_IMAGE
  */
-export function decodeExtensions(area: Buffer, path: string): Extensions {
+export function decodeExtensions(cluster: Buffer, fields: Fields, path: string): Extensions {
   const extensions: Extensions = { all: [], featureNames: [] }
-  let at = 0
-  while (at + 8 <= area.length) {
-    const type = area.readUInt32BE(at)
-    const length = area.readUInt32BE(at + 4)
-    if (type === EXT_END) break
-    at += 8
-    if (extensions.all.length === MAX_EXTENSIONS) {
-      throw badImage(path, `more than ${MAX_EXTENSIONS} header extensions`)
-    }
-    if (length > area.length - at) throw badImage(path, 'a header extension is too large')
-    const data = area.subarray(at, at + length)
-    extensions.all.push({ type, data })
-    decodeExtension(extensions, type, data, path)
-    at += Math.ceil(length / 8) * 8
-  }
+  addExtensions(extensions, cluster, fields, path)
   return extensions
 }
 
-function decodeExtension(into: Extensions, type: number, data: Buffer, path: string): void {
+/** The names of features, as far as they can be read; for a message. */
+export function readFeatureNames(cluster: Buffer, fields: Fields): FeatureName[] {
+  const extensions: Extensions = { all: [], featureNames: [] }
+  try {
+    addExtensions(extensions, cluster, fields, '')
+  } catch {
+    // What comes first is the features that are not known.
+  }
+  return extensions.featureNames
+}
+
+function addExtensions(into: Extensions, cluster: Buffer, fields: Fields, path: string): void {
+  const end = fields.backingFileOffset || fields.clusterSize
+  for (let at = fields.headerLength; at < end; ) {
+    const [type, length] =
+      at + 8 <= end ? [cluster.readUInt32BE(at), cluster.readUInt32BE(at + 4)] : [EXT_END, 1]
+    at += 8
+    if (length > end - at) {
+      throw badImage(path, 'a header extension is too large', 'Header extension too large')
+    }
+    if (type === EXT_END) break
+    if (into.all.length === MAX_EXTENSIONS) {
+      throw badImage(path, `more than ${MAX_EXTENSIONS} header extensions`)
+    }
+    const data = cluster.subarray(at, at + length)
+    into.all.push({ type, data })
+    addExtension(into, type, data, fields, path)
+    at += Math.ceil(length / 8) * 8
+  }
+}
+
+function addExtension(
+  into: Extensions,
+  type: number,
+  data: Buffer,
+  fields: Fields,
+  path: string,
+): void {
   switch (type) {
     case EXT_BACKING_FORMAT:
-      if (data.length > MAX_BACKING_FORMAT) {
-        throw badImage(
-          path,
-          `the backing format is ${data.length} bytes long, more than ${MAX_BACKING_FORMAT}`,
-        )
-      }
-      into.backingFormat = cString(data)
+      into.backingFormat = decodeBackingFormat(data, path)
       break
     case EXT_FEATURE_NAMES:
       into.featureNames = decodeFeatureNames(data)
       break
     case EXT_BITMAPS:
-      requireLength(data, 24, 'bitmaps', path)
-      into.bitmaps = {
-        count: data.readUInt32BE(0),
-        reserved: data.readUInt32BE(4),
-        directorySize: u64(data, 8, 'bitmap directory size', path),
-        directoryOffset: u64(data, 16, 'bitmap directory offset', path),
-      }
+      into.bitmaps = decodeBitmaps(data, fields, path)
       break
     case EXT_LUKS:
-      requireLength(data, 16, 'encryption', path)
-      into.luks = {
-        offset: u64(data, 0, 'encryption header offset', path),
-        length: u64(data, 8, 'encryption header length', path),
-      }
+      into.luks = decodeLuks(data, fields, path)
       break
     case EXT_DATA_FILE:
       into.dataFile = cString(data)
@@ -114,15 +131,70 @@ function decodeExtension(into: Extensions, type: number, data: Buffer, path: str
   }
 }
 
-function requireLength(data: Buffer, length: number, name: string, path: string): void {
-  if (data.length !== length) {
-    throw badImage(path, `the ${name} extension is ${data.length} bytes long, not ${length}`)
+function decodeBackingFormat(data: Buffer, path: string): string {
+  const { length } = data
+  if (length > MAX_BACKING_FORMAT) {
+    throw badImage(
+      path,
+      `the backing format is ${length} bytes long, more than ${MAX_BACKING_FORMAT}`,
+      `ERROR: ext_backing_format: len=${length} too large (>=${MAX_BACKING_FORMAT + 1})`,
+    )
   }
+  return cString(data)
+}
+
+function decodeBitmaps(data: Buffer, fields: Fields, path: string): BitmapsExtension {
+  const { length } = data
+  if (length !== 24) {
+    const why = `the bitmaps extension is ${length} bytes long, not 24`
+    throw badImage(path, why, 'bitmaps_ext: Invalid extension length')
+  }
+  const bitmaps = {
+    count: data.readUInt32BE(0),
+    reserved: data.readUInt32BE(4),
+    directorySize: u64(data, 8),
+    directoryOffset: u64(data, 16),
+  }
+  // Without the flag the extension is out of date and is not looked at.
+  if ((fields.autoclearFeatures & BITMAPS) !== 0n) requireBitmaps(bitmaps, fields, path)
+  return bitmaps
+}
+
+function decodeLuks(
+  data: Buffer,
+  fields: Fields,
+  path: string,
+): { offset: number; length: number } {
+  const { length } = data
+  if (fields.cryptMethod !== CRYPT_LUKS) {
+    throw badImage(
+      path,
+      'has a LUKS header, but is not encrypted with LUKS',
+      'CRYPTO header extension only expected with LUKS encryption method',
+    )
+  }
+  if (length !== 16) {
+    throw badImage(
+      path,
+      `the encryption extension is ${length} bytes long, not 16`,
+      `CRYPTO header extension size ${length}, but expected size 16`,
+    )
+  }
+  const offset = u64(data, 0)
+  if (offset % fields.clusterSize !== 0) {
+    throw badImage(
+      path,
+      'the LUKS header is not at the start of a cluster',
+      `Encryption header offset '${data.readBigUInt64BE(0)}' is not a multiple of cluster size ` +
+        `'${fields.clusterSize}'`,
+    )
+  }
+  return { offset, length: u64(data, 8) }
 }
 
 function decodeFeatureNames(data: Buffer): FeatureName[] {
   const names: FeatureName[] = []
-  for (let at = 0; at + FEATURE_NAME_BYTES <= data.length; at += FEATURE_NAME_BYTES) {
+  for (let at = 0; at + 2 <= data.length; at += FEATURE_NAME_BYTES) {
     const name = cString(data.subarray(at + 2, at + FEATURE_NAME_BYTES))
     names.push({ kind: data[at], bit: data[at + 1], name })
   }

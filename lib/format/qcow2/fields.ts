@@ -1,31 +1,33 @@
 import { BackupError } from '../../errors.ts'
+import { decodeText } from '../text.ts'
 
-/** An image that cannot be true. */
-export function badImage(path: string, why: string): BackupError {
-  return new BackupError('BAD_IMAGE', path, why)
+/**
+ * An image that cannot be true.
+ * @param qemu what QEMU says of it, where it refuses it too
+ */
+export function badImage(path: string, why: string, qemu?: string): BackupError {
+  return new BackupError('BAD_IMAGE', path, why, { qemu })
 }
 
 /** An image that may be sound, but which this version cannot read. */
-export function unsupported(path: string, why: string): BackupError {
-  return new BackupError('UNSUPPORTED', path, why)
+export function unsupported(path: string, why: string, qemu?: string): BackupError {
+  return new BackupError('UNSUPPORTED', path, why, { qemu })
 }
 
 /**
- * A 64-bit size or offset. No file system holds more than 2^53 − 1 bytes in a file, so what is
- * beyond cannot be true, and what is not is exact as a Number.
- * @param name the field's name, for the message
- * @throws BackupError BAD_IMAGE
+ * A 64-bit size or offset. One that a number cannot hold, which is beyond what any file has, is
+ * Infinity: out of every bound, and aligned to nothing.
  */
-export function u64(buffer: Buffer, at: number, name: string, path: string): number {
+export function u64(buffer: Buffer, at: number): number {
   const value = buffer.readBigUInt64BE(at)
-  if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw badImage(path, `${name} ${value} is too large`)
-  return Number(value)
+  const rounded = Number(value)
+  return BigInt(rounded) === value ? rounded : Number.POSITIVE_INFINITY
 }
 
 /** A string of fixed length that a NUL may end early, as C programs read it. */
 export function cString(bytes: Buffer): string {
   const nul = bytes.indexOf(0)
-  return bytes.toString('utf8', 0, nul < 0 ? bytes.length : nul)
+  return decodeText(nul < 0 ? bytes : bytes.subarray(0, nul))
 }
 
 /** An offset as messages show it. */

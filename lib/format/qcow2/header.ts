@@ -9,14 +9,21 @@ import {
   MIN_CLUSTER_BITS,
   SECTOR_SIZE,
   V2_HEADER_LENGTH,
+  V3_HEADER_LENGTH,
   V3_HEADER_MIN_LENGTH,
 } from './constants.ts'
 import type { Extensions } from './extensions.ts'
-import { decodeExtensions } from './extensions.ts'
+import { decodeExtensions, readFeatureNames } from './extensions.ts'
 import { badImage, cString, u64, unsupported } from './fields.ts'
+import {
+  requireFeatures,
+  requireKnownEncryption,
+  requireLuksHeader,
+  requireTables,
+} from './validate.ts'
 
-/** A qcow2 header, fields in the spec's order and by its names. Offsets and sizes are bytes. */
-export interface Qcow2Header {
+/** The fields of a qcow2 header, in the spec's order and by its names. Offsets, sizes are bytes. */
+export interface HeaderFields {
   version: number
   backingFileOffset: number
   backingFileSize: number
@@ -40,9 +47,6 @@ export interface Qcow2Header {
   headerLength: number
   /** 0 deflate, 1 zstd. */
   compressionType: number
-  extensions: Extensions
-  /** The backing file's name as it stands in the image. Not to be followed without the gate. */
-  backingFile?: string
 
   /** Derived: 2^clusterBits. */
   clusterSize: number
@@ -56,51 +60,79 @@ export interface Qcow2Header {
   dataFileRaw: boolean
 }
 
+/** A qcow2 header with all that belongs to it. */
+export interface Qcow2Header extends HeaderFields {
+  extensions: Extensions
+  /** The backing file's name as it stands in the image. Not to be followed without the gate. */
+  backingFile?: string
+}
+
+/** For whom a header is decoded. */
+export interface HeaderOptions {
+  /** To check the image: what a check may find or repair is let pass. Default: no. */
+  checking?: boolean
+}
+
 /**
- * Decodes a header of version 2 or 3 with its extensions. Checks what must hold for the bytes to
- * mean anything; whether the tables it points to can be true is `validateHeader`'s.
- * @param head the image's first cluster, or its first 2 MiB; shorter only if the file is
+ * Decodes a header of version 2 or 3 with its extensions, and checks everything in it that can be
+ * checked without reading further, as QEMU does on open and in its order. The dirty and corrupt
+ * flags only forbid writing.
+ * @param head the image's first cluster, or its first 2 MiB; shorter only if the file is, which then
+ * is as good as filled up with zeroes
  * @param path for messages
- * @throws BackupError BAD_IMAGE, or UNSUPPORTED for another version
+ * @throws BackupError BAD_IMAGE, or UNSUPPORTED for what this version does not know
  */
-export function decodeHeader(head: Buffer, path: string): Qcow2Header {
+export function decodeHeader(head: Buffer, path: string, options: HeaderOptions = {}): Qcow2Header {
   if (head.length < 4 || head.readUInt32BE(0) !== MAGIC) {
-    throw badImage(path, 'image is not in qcow2 format')
+    throw badImage(path, 'image is not in qcow2 format', 'Image is not in qcow2 format')
   }
-  requireBytes(head, V2_HEADER_LENGTH, path)
+  const fields = decodeFields(filledUp(head, V3_HEADER_LENGTH), path)
+  const cluster = filledUp(head, fields.clusterSize)
+  requireFeatures(fields, () => readFeatureNames(cluster, fields), path)
+  requireTables(fields, path, options.checking)
+  requireKnownEncryption(fields, path)
+  const extensions = decodeExtensions(cluster, fields, path)
+  requireLuksHeader(fields, extensions, path)
+  return { ...fields, extensions, backingFile: backingName(cluster, fields, path) }
+}
+
+function filledUp(head: Buffer, length: number): Buffer {
+  return head.length < length ? Buffer.concat([head], length) : head
+}
+
+function decodeFields(head: Buffer, path: string): HeaderFields {
   const version = head.readUInt32BE(4)
-  if (version !== 2 && version !== 3)
-    throw unsupported(path, `unsupported qcow2 version ${version}`)
+  if (version !== 2 && version !== 3) {
+    const why = `qcow2 version ${version}`
+    throw unsupported(path, `unsupported ${why}`, `Unsupported ${why}`)
+  }
   const clusterBits = head.readUInt32BE(20)
   if (clusterBits < MIN_CLUSTER_BITS || clusterBits > MAX_CLUSTER_BITS) {
-    throw badImage(path, `unsupported cluster size 2^${clusterBits}`)
+    const bits = `2^${clusterBits}`
+    throw badImage(path, `unsupported cluster size ${bits}`, `Unsupported cluster size: ${bits}`)
   }
   const clusterSize = 2 ** clusterBits
   const v3 = version === 3 ? decodeVersion3(head, clusterSize, path) : VERSION_2
-  const size = u64(head, 24, 'virtual size', path)
-
-  const backingFileOffset = u64(head, 8, 'backing file offset', path)
-  const backingFileSize = head.readUInt32BE(16)
-  if (backingFileOffset > clusterSize) throw badImage(path, 'invalid backing file offset')
-  const extensionsEnd = backingFileOffset || clusterSize
-  const extensions = decodeExtensions(head.subarray(v3.headerLength, extensionsEnd), path)
-
+  const backingFileOffset = u64(head, 8)
+  if (backingFileOffset > clusterSize) {
+    throw badImage(path, 'invalid backing file offset', 'Invalid backing file offset')
+  }
+  // Rounded from 2^53 on, which no image that can be read is.
+  const size = Number(head.readBigUInt64BE(24))
   return {
     version,
     backingFileOffset,
-    backingFileSize,
+    backingFileSize: head.readUInt32BE(16),
     clusterBits,
     size,
     cryptMethod: head.readUInt32BE(32),
     l1Size: head.readUInt32BE(36),
-    l1TableOffset: u64(head, 40, 'L1 table offset', path),
-    refcountTableOffset: u64(head, 48, 'refcount table offset', path),
+    l1TableOffset: u64(head, 40),
+    refcountTableOffset: u64(head, 48),
     refcountTableClusters: head.readUInt32BE(56),
     nbSnapshots: head.readUInt32BE(60),
-    snapshotsOffset: u64(head, 64, 'snapshot table offset', path),
+    snapshotsOffset: u64(head, 64),
     ...v3,
-    extensions,
-    backingFile: backingName(head, backingFileOffset, backingFileSize, clusterSize, path),
     clusterSize,
     virtualSize: Math.floor(size / SECTOR_SIZE) * SECTOR_SIZE,
     extendedL2: (v3.incompatibleFeatures & EXTENDED_L2) !== 0n,
@@ -120,15 +152,14 @@ const VERSION_2 = {
 }
 
 function decodeVersion3(head: Buffer, clusterSize: number, path: string): typeof VERSION_2 {
-  requireBytes(head, V3_HEADER_MIN_LENGTH, path)
   const headerLength = head.readUInt32BE(100)
+  const why = `the header's length of ${headerLength} bytes`
   if (headerLength < V3_HEADER_MIN_LENGTH) {
-    throw badImage(path, `the header's length of ${headerLength} bytes is too short`)
+    throw badImage(path, `${why} is too short`, 'qcow2 header too short')
   }
   if (headerLength > clusterSize) {
-    throw badImage(path, `the header's length of ${headerLength} bytes exceeds the cluster size`)
+    throw badImage(path, `${why} exceeds the cluster size`, 'qcow2 header exceeds cluster size')
   }
-  requireBytes(head, headerLength, path)
   return {
     incompatibleFeatures: head.readBigUInt64BE(72),
     compatibleFeatures: head.readBigUInt64BE(80),
@@ -139,20 +170,12 @@ function decodeVersion3(head: Buffer, clusterSize: number, path: string): typeof
   }
 }
 
-function requireBytes(head: Buffer, length: number, path: string): void {
-  if (head.length < length) throw badImage(path, 'the file ends inside the qcow2 header')
-}
-
-function backingName(
-  head: Buffer,
-  offset: number,
-  size: number,
-  clusterSize: number,
-  path: string,
-): string | undefined {
+function backingName(cluster: Buffer, fields: HeaderFields, path: string): string | undefined {
+  const { backingFileOffset: offset, backingFileSize: size, clusterSize } = fields
   if (offset === 0) return undefined
   if (size > Math.min(MAX_BACKING_NAME, clusterSize - offset)) {
-    throw badImage(path, `the backing file name of ${size} bytes is too long`)
+    const why = `the backing file name of ${size} bytes is too long`
+    throw badImage(path, why, 'Backing file name too long')
   }
-  return cString(head.subarray(offset, offset + size)) || undefined
+  return cString(cluster.subarray(offset, offset + size)) || undefined
 }

@@ -1,10 +1,12 @@
 import { type ImageFile, readAt } from '../read.ts'
 import { HostBounds } from './bounds.ts'
-import { MAX_CLUSTER_SIZE, SUBCLUSTERS } from './constants.ts'
+import { SUBCLUSTERS } from './constants.ts'
 import { badImage } from './fields.ts'
+import { readFirstCluster } from './first-cluster.ts'
 import { decodeHeader, type Qcow2Header } from './header.ts'
 import { decodeL2, l1Offset, l2EntrySize, type Run } from './tables.ts'
-import { l2Coverage, requireUnencrypted, validateHeader } from './validate.ts'
+import { l2Coverage, requireReadable } from './validate.ts'
+import { OVER_AND_OVER, TableWork } from './work.ts'
 
 /** A stretch of the guest, `start` to `end`, that one part of a table maps. */
 export interface TableWindow {
@@ -36,11 +38,8 @@ interface Part {
  * @throws BackupError BAD_IMAGE, UNSUPPORTED, IO
  */
 export async function readHeader(file: ImageFile): Promise<Qcow2Header> {
-  // The header and all that belongs to it lie in the first cluster, whose size is not yet known.
-  const head = await readAt(file, 0, Math.min(file.size, MAX_CLUSTER_SIZE))
-  const header = decodeHeader(head, file.path)
-  validateHeader(header, file.path)
-  requireUnencrypted(header, file.path)
+  const header = decodeHeader(await readFirstCluster(file), file.path)
+  requireReadable(header, file.path)
   return header
 }
 
@@ -62,6 +61,7 @@ export class Qcow2Image {
   #l1: Part | undefined
   /** The parts of L2 tables that were read last, by their offset. */
   #l2 = new Map<number, Part>()
+  readonly #work: TableWork
 
   /**
    * @param header as `readHeader` gave it
@@ -73,6 +73,7 @@ export class Qcow2Image {
     this.header = mapping
     this.#file = file
     this.#bounds = new HostBounds(file.path, header, file.size, data.size)
+    this.#work = new TableWork(file.size, header.extendedL2)
     this.#l2Coverage = l2Coverage(header)
     this.#partSize = Math.min(header.clusterSize, PART)
     // Unlike the tail of a cluster, the end of this table is always written: QEMU's fresh files end
@@ -122,8 +123,11 @@ export class Qcow2Image {
     return {
       start,
       end: Math.min(start + span, base + coverage, header.virtualSize),
-      runs: (from, to) =>
-        this.#bounds.checked(decodeL2(view, header, base, from, to, this.#file.path)),
+      runs: (from, to) => {
+        const runs = decodeL2(view, header, base, from, to, this.#file.path)
+        if (this.#work.allows(to, runs.length - 1)) return this.#bounds.checked(runs)
+        throw badImage(this.#file.path, OVER_AND_OVER)
+      },
     }
   }
 

@@ -1,5 +1,5 @@
+import type { BackupError } from '../../errors.ts'
 import {
-  BITMAPS,
   COMPRESSION_TYPE,
   CORRUPT,
   CRYPT_AES,
@@ -15,130 +15,264 @@ import {
   SECTOR_SIZE,
   SUBCLUSTERS,
 } from './constants.ts'
+import type { BitmapsExtension, Extensions, FeatureName } from './extensions.ts'
 import { badImage, quoted, unsupported } from './fields.ts'
-import type { Qcow2Header } from './header.ts'
+import type { HeaderFields, Qcow2Header } from './header.ts'
 
 const KNOWN_INCOMPATIBLE = DIRTY | CORRUPT | EXTERNAL_DATA_FILE | COMPRESSION_TYPE | EXTENDED_L2
 
-/**
- * Checks everything in a header that can be checked without reading further, as QEMU does on open.
- * The dirty and corrupt flags only forbid writing.
- * @throws BackupError UNSUPPORTED for a feature that cannot be read, else BAD_IMAGE
- */
-export function validateHeader(header: Qcow2Header, path: string): void {
-  // First, because an unknown feature may change the meaning of every other field.
-  requireKnownFeatures(header, path)
-  requireCompression(header, path)
-  const subclusterSize = header.clusterSize / SUBCLUSTERS
-  if (header.extendedL2 && subclusterSize < SECTOR_SIZE) {
-    throw badImage(path, `unsupported subcluster size ${subclusterSize}`)
-  }
-  if (header.refcountOrder > 6) throw badImage(path, 'refcount entries are wider than 64 bits')
-  requireEncryption(header, path)
-  requireTables(header, path)
-  requireDataFile(header, path)
-  requireBitmaps(header, path)
-}
+/** Least bytes of an entry of the snapshot table. */
+const SNAPSHOT_BYTES = 40
+/** No file reaches to here: offsets are signed for the system. */
+export const END_OF_FILES = 2 ** 63
 
 /**
- * Refuses encrypted images, which can be described but not read.
- * @throws BackupError UNSUPPORTED
+ * Checks that the features of an image, and with them the meaning of every other field, are known.
+ * @param names those that the image has for its features
+ * @throws BackupError UNSUPPORTED, BAD_IMAGE
  */
-export function requireUnencrypted(header: Qcow2Header, path: string): void {
-  if (header.cryptMethod === CRYPT_AES) throw unsupported(path, 'encrypted with AES')
-  if (header.cryptMethod === CRYPT_LUKS) throw unsupported(path, 'encrypted with LUKS')
-}
-
-/** Guest bytes that one L2 table maps. */
-export function l2Coverage(header: Pick<Qcow2Header, 'clusterSize' | 'extendedL2'>): number {
-  return (header.clusterSize / (header.extendedL2 ? 16 : 8)) * header.clusterSize
-}
-
-function requireKnownFeatures(header: Qcow2Header, path: string): void {
-  const unknown = header.incompatibleFeatures & ~KNOWN_INCOMPATIBLE
-  if (unknown === 0n) return
-  const names: string[] = []
-  for (let bit = 0; bit < 64; bit++) {
-    if (((unknown >> BigInt(bit)) & 1n) === 0n) continue
-    const known = header.extensions.featureNames.find((f) => f.kind === 0 && f.bit === bit)
-    names.push(known ? quoted(known.name) : `incompatible feature bit ${bit}`)
-  }
-  throw unsupported(path, `unsupported qcow2 features: ${names.join(', ')}`)
-}
-
-function requireCompression(header: Qcow2Header, path: string): void {
-  const { compressionType } = header
-  if (compressionType > 1) throw unsupported(path, `unknown compression type ${compressionType}`)
-  const flagged = (header.incompatibleFeatures & COMPRESSION_TYPE) !== 0n
-  if (flagged !== (compressionType !== 0)) {
-    const must = flagged ? 'must not be' : 'must be'
+export function requireFeatures(
+  fields: HeaderFields,
+  names: () => FeatureName[],
+  path: string,
+): void {
+  requireCompression(fields, path)
+  const unknown = fields.incompatibleFeatures & ~KNOWN_INCOMPATIBLE
+  if (unknown !== 0n) throw unknownFeatures(unknown, names(), path)
+  const subclusterSize = fields.clusterSize / SUBCLUSTERS
+  if (fields.extendedL2 && subclusterSize < SECTOR_SIZE) {
+    const why = 'subcluster size'
     throw badImage(
       path,
-      `compression type ${compressionType}: its incompatible feature bit ${must} set`,
+      `unsupported ${why} ${subclusterSize}`,
+      `Unsupported ${why}: ${subclusterSize}`,
+    )
+  }
+  if (fields.refcountOrder > 6) {
+    throw badImage(
+      path,
+      'refcount entries are wider than 64 bits',
+      'Reference count entry width too large; may not exceed 64 bits',
     )
   }
 }
 
-function requireEncryption(header: Qcow2Header, path: string): void {
-  if (header.cryptMethod > CRYPT_LUKS) {
-    throw unsupported(path, `unsupported encryption method ${header.cryptMethod}`)
+/**
+ * Checks where the tables of an image are said to be.
+ * @param checking what a check finds, and repairs, is let pass
+ * @throws BackupError BAD_IMAGE
+ */
+export function requireTables(fields: HeaderFields, path: string, checking = false): void {
+  const { clusterSize, refcountTableClusters, nbSnapshots, l1Size } = fields
+  if (refcountTableClusters === 0 && !checking) {
+    throw badImage(
+      path,
+      'image has no refcount table',
+      'Image does not contain a reference count table',
+    )
   }
-  const { luks } = header.extensions
-  if (header.cryptMethod === CRYPT_LUKS) {
-    if (!luks) throw badImage(path, 'encrypted with LUKS, but the LUKS header is not recorded')
-    if (luks.offset % header.clusterSize !== 0) {
-      throw badImage(path, 'the LUKS header is not at the start of a cluster')
+  if (refcountTableClusters * clusterSize > MAX_REFCOUNT_TABLE_BYTES) {
+    throw badImage(path, 'refcount table too large', 'Reference count table too large')
+  }
+  requireAligned(
+    fields.refcountTableOffset,
+    refcountTableClusters * clusterSize,
+    fields,
+    'refcount table',
+    'Reference count table offset invalid',
+    path,
+  )
+
+  if (!checking) {
+    if (nbSnapshots > MAX_SNAPSHOTS) {
+      throw badImage(path, 'snapshot table too large', 'Snapshot table too large')
     }
-  } else if (luks) {
-    throw badImage(path, 'has a LUKS header, but is not encrypted with LUKS')
+    requireAligned(
+      fields.snapshotsOffset,
+      nbSnapshots * SNAPSHOT_BYTES,
+      fields,
+      'snapshot table',
+      'Snapshot table offset invalid',
+      path,
+    )
+  }
+
+  if (l1Size * 8 > MAX_L1_BYTES) {
+    throw badImage(path, 'active L1 table too large', 'Active L1 table too large')
+  }
+  requireAligned(
+    fields.l1TableOffset,
+    l1Size * 8,
+    fields,
+    'active L1 table',
+    'Active L1 table offset invalid',
+    path,
+  )
+  const l1Needed = Math.ceil(fields.size / l2Coverage(fields))
+  if (l1Needed > 0x7fffffff) throw badImage(path, 'image is too big', 'Image is too big')
+  if (l1Size < l1Needed) throw badImage(path, 'L1 table is too small', 'L1 table is too small')
+  if (!Number.isSafeInteger(fields.size)) throw unsupported(path, 'image is larger than 8 PiB')
+}
+
+/** @throws BackupError UNSUPPORTED for a method of encryption that does not exist */
+export function requireKnownEncryption({ cryptMethod }: HeaderFields, path: string): void {
+  if (cryptMethod <= CRYPT_LUKS) return
+  const why = `encryption method ${cryptMethod}`
+  throw unsupported(path, `unsupported ${why}`, `Unsupported ${why}`)
+}
+
+/** @throws BackupError BAD_IMAGE if an image encrypted with LUKS does not tell where its header is */
+export function requireLuksHeader(
+  { cryptMethod }: HeaderFields,
+  { luks }: Extensions,
+  path: string,
+): void {
+  if (cryptMethod !== CRYPT_LUKS || luks) return
+  const why = 'encrypted with LUKS, but the LUKS header is not recorded'
+  throw badImage(path, why, `Missing CRYPTO header for crypt method ${CRYPT_LUKS}`)
+}
+
+/**
+ * Checks what is known of bitmaps that are current.
+ * @throws BackupError BAD_IMAGE
+ */
+export function requireBitmaps(
+  bitmaps: BitmapsExtension,
+  fields: Pick<HeaderFields, 'clusterSize'>,
+  path: string,
+): void {
+  const { count, directorySize } = bitmaps
+  if (bitmaps.reserved !== 0) {
+    throw badImage(
+      path,
+      'bitmaps extension: reserved field is not zero',
+      'bitmaps_ext: Reserved field is not zero',
+    )
+  }
+  if (count > MAX_BITMAPS) {
+    throw badImage(
+      path,
+      `${count} bitmaps are too many`,
+      `bitmaps_ext: Image has ${count} bitmaps, exceeding the QEMU supported maximum of ${MAX_BITMAPS}`,
+    )
+  }
+  if (count === 0) {
+    const why = 'bitmaps extension with zero bitmaps'
+    throw badImage(path, why, `found ${why}`)
+  }
+  requireAligned(
+    bitmaps.directoryOffset,
+    directorySize,
+    fields,
+    'bitmap directory',
+    'bitmaps_ext: invalid bitmap directory offset',
+    path,
+  )
+  if (directorySize > MAX_BITMAP_DIRECTORY_BYTES) {
+    throw badImage(
+      path,
+      'bitmap directory too large',
+      `bitmaps_ext: bitmap directory size (${directorySize}) exceeds the maximum supported size ` +
+        `(${MAX_BITMAP_DIRECTORY_BYTES})`,
+    )
   }
 }
 
-function requireTables(header: Qcow2Header, path: string): void {
-  const { clusterSize, refcountTableClusters, nbSnapshots, l1Size } = header
-  const l1Needed = Math.ceil(header.virtualSize / l2Coverage(header))
-  if (l1Needed > 0x7fffffff) throw badImage(path, 'image is too big')
-
-  if (refcountTableClusters === 0) throw badImage(path, 'image has no refcount table')
-  if (refcountTableClusters * clusterSize > MAX_REFCOUNT_TABLE_BYTES) {
-    throw badImage(path, 'refcount table too large')
-  }
-  requireAligned(header.refcountTableOffset, header, 'refcount table', path)
-
-  if (nbSnapshots > MAX_SNAPSHOTS) throw badImage(path, 'snapshot table too large')
-  requireAligned(header.snapshotsOffset, header, 'snapshot table', path)
-
-  if (l1Size * 8 > MAX_L1_BYTES) throw badImage(path, 'active L1 table too large')
-  requireAligned(header.l1TableOffset, header, 'active L1 table', path)
-  if (l1Size < l1Needed) throw badImage(path, 'L1 table is too small')
+/**
+ * Checks what must hold for an image to be read, not only described: that it is not encrypted, and
+ * that its data and its L1 table are somewhere.
+ * @throws BackupError UNSUPPORTED, BAD_IMAGE
+ */
+export function requireReadable(header: Qcow2Header, path: string): void {
+  if (header.cryptMethod === CRYPT_AES) throw unsupported(path, 'encrypted with AES')
+  if (header.cryptMethod === CRYPT_LUKS) throw unsupported(path, 'encrypted with LUKS')
+  requireDataFile(header, path)
   // The first cluster is the header's; QEMU would read the header as a table.
-  if (l1Size > 0 && header.l1TableOffset === 0) {
+  if (header.l1Size > 0 && header.l1TableOffset === 0) {
     throw badImage(path, 'active L1 table lies over the header')
   }
 }
 
-function requireAligned(offset: number, header: Qcow2Header, name: string, path: string): void {
-  if (offset % header.clusterSize !== 0) throw badImage(path, `${name} offset invalid`)
-}
-
-function requireDataFile(header: Qcow2Header, path: string): void {
-  if (header.externalDataFile && !header.extensions.dataFile) {
-    throw badImage(path, 'its data is in another file, but the name of that is not recorded')
+/**
+ * Checks that the data of an image is where its flags say.
+ * @throws BackupError BAD_IMAGE
+ */
+export function requireDataFile(header: Qcow2Header, path: string): void {
+  if (header.externalDataFile && header.extensions.dataFile === undefined) {
+    const why = 'its data is in another file, but the name of that is not recorded'
+    throw badImage(path, why, "'data-file' is required for this image")
   }
   if (header.dataFileRaw && !header.externalDataFile) {
-    throw badImage(path, 'data-file-raw requires a data file')
+    const why = 'data-file-raw requires a data file'
+    throw badImage(path, why, why)
   }
 }
 
-function requireBitmaps(header: Qcow2Header, path: string): void {
-  const { bitmaps } = header.extensions
-  // Without the flag the extension is out of date and is not looked at.
-  if (!bitmaps || (header.autoclearFeatures & BITMAPS) === 0n) return
-  if (bitmaps.reserved !== 0) throw badImage(path, 'bitmaps extension: reserved field is not zero')
-  if (bitmaps.count === 0) throw badImage(path, 'bitmaps extension with zero bitmaps')
-  if (bitmaps.count > MAX_BITMAPS) throw badImage(path, `${bitmaps.count} bitmaps are too many`)
-  requireAligned(bitmaps.directoryOffset, header, 'bitmap directory', path)
-  if (bitmaps.directorySize > MAX_BITMAP_DIRECTORY_BYTES) {
-    throw badImage(path, 'bitmap directory too large')
+/** Guest bytes that one L2 table maps. */
+export function l2Coverage(header: Pick<HeaderFields, 'clusterSize' | 'extendedL2'>): number {
+  return (header.clusterSize / (header.extendedL2 ? 16 : 8)) * header.clusterSize
+}
+
+function requireCompression(fields: HeaderFields, path: string): void {
+  const { compressionType } = fields
+  if (compressionType > 1) {
+    const why = 'unknown compression type'
+    const type = compressionType
+    throw unsupported(path, `${why} ${type}`, `qcow2: ${why}: ${type}`)
   }
+  const flagged = (fields.incompatibleFeatures & COMPRESSION_TYPE) !== 0n
+  if (flagged !== (compressionType !== 0)) {
+    const must = flagged ? 'must not be set' : 'must be set'
+    throw badImage(
+      path,
+      `compression type ${compressionType}: its incompatible feature bit ${must}`,
+      `qcow2: Compression type incompatible feature bit ${must}`,
+    )
+  }
+}
+
+function unknownFeatures(
+  unknown: bigint,
+  names: readonly FeatureName[],
+  path: string,
+): BackupError {
+  const has = (bits: bigint, bit: number) => ((bits >> BigInt(bit)) & 1n) !== 0n
+  const named = names.filter(
+    ({ kind, bit, name }) => kind === 0 && name !== '' && has(unknown, bit),
+  )
+  const ours: string[] = []
+  for (let bit = 0; bit < 64; bit++) {
+    if (!has(unknown, bit)) continue
+    const known = named.find((feature) => feature.bit === bit)
+    ours.push(known ? quoted(known.name) : `incompatible feature bit ${bit}`)
+  }
+  // QEMU follows the table, and shows what that does not name as one number.
+  let rest = unknown
+  const qemu: string[] = []
+  for (const { bit, name } of named) {
+    if (has(rest, bit)) qemu.push(name)
+    rest &= ~(1n << BigInt(bit))
+  }
+  if (rest !== 0n) qemu.push(`Unknown incompatible feature: ${rest.toString(16)}`)
+  return unsupported(
+    path,
+    `unsupported qcow2 features: ${ours.join(', ')}`,
+    `Unsupported qcow2 feature(s): ${qemu.join(', ')}`,
+  )
+}
+
+/**
+ * @param bytes of the table
+ * @param qemu what QEMU says
+ */
+function requireAligned(
+  offset: number,
+  bytes: number,
+  { clusterSize }: Pick<HeaderFields, 'clusterSize'>,
+  name: string,
+  qemu: string,
+  path: string,
+): void {
+  if (offset % clusterSize === 0 && offset + bytes < END_OF_FILES) return
+  throw badImage(path, `${name} offset invalid`, qemu)
 }

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { decodeHeader, type Qcow2Header } from '../../../lib/format/qcow2/header.ts'
-import { requireUnencrypted, validateHeader } from '../../../lib/format/qcow2/validate.ts'
+import { requireReadable } from '../../../lib/format/qcow2/validate.ts'
 
 const CLUSTER = 65536
 
@@ -43,8 +43,7 @@ function words(...values: (number | bigint)[]): Buffer {
 
 function read(head: Buffer): Qcow2Header {
   const header = decodeHeader(head, 'disk')
-  validateHeader(header, 'disk')
-  requireUnencrypted(header, 'disk')
+  requireReadable(header, 'disk')
   return header
 }
 
@@ -167,11 +166,7 @@ t.test('malformed headers', async (t) => {
       (h) => h.writeUInt32BE(65537, 100),
     ],
     ['invalid backing file offset', 'BAD_IMAGE', (h) => h.writeBigUInt64BE(65537n, 8)],
-    [
-      'backing file offset 18446744073709551615 is too large',
-      'BAD_IMAGE',
-      (h) => h.writeBigUInt64BE(2n ** 64n - 1n, 8),
-    ],
+    ['invalid backing file offset', 'BAD_IMAGE', (h) => h.writeBigUInt64BE(2n ** 64n - 1n, 8)],
     [
       'a header extension is too large',
       'BAD_IMAGE',
@@ -276,13 +271,12 @@ t.test('malformed headers', async (t) => {
     [
       'the encryption extension is 8 bytes long, not 16',
       'BAD_IMAGE',
-      (h) => extension(0x0537be77, words(0x10000n)).copy(h, 112),
+      (h) => {
+        h.writeUInt32BE(2, 32)
+        extension(0x0537be77, words(0x10000n)).copy(h, 112)
+      },
     ],
-    [
-      'virtual size 9223372036854775808 is too large',
-      'BAD_IMAGE',
-      (h) => h.writeBigUInt64BE(2n ** 63n, 24),
-    ],
+    ['image is too big', 'BAD_IMAGE', (h) => h.writeBigUInt64BE(2n ** 63n, 24)],
     [
       'image is too big',
       'BAD_IMAGE',
@@ -295,7 +289,7 @@ t.test('malformed headers', async (t) => {
     ['refcount table too large', 'BAD_IMAGE', (h) => h.writeUInt32BE(129, 56)],
     ['refcount table offset invalid', 'BAD_IMAGE', (h) => h.writeBigUInt64BE(65537n, 48)],
     [
-      'refcount table offset 9223372036854710272 is too large',
+      'refcount table offset invalid',
       'BAD_IMAGE',
       (h) => h.writeBigUInt64BE(2n ** 63n - 65536n, 48),
     ],
@@ -339,12 +333,15 @@ t.test('malformed headers', async (t) => {
   }
 })
 
-t.test('a file that ends inside its header', async (t) => {
-  for (const length of [4, 71, 72, 103, 104, 111]) {
-    t.throws(() => read(sound().subarray(0, length)), {
-      code: 'BAD_IMAGE',
-      why: 'the file ends inside the qcow2 header',
-    })
+t.test('what a file lacks of its header is zero', async (t) => {
+  const cases: [number, string][] = [
+    [3, 'image is not in qcow2 format'],
+    [4, 'unsupported qcow2 version 0'],
+    [20, 'unsupported cluster size 2^0'],
+    [100, "the header's length of 0 bytes is too short"],
+  ]
+  for (const [length, why] of cases) {
+    t.throws(() => read(sound().subarray(0, length)), { why, message: `disk: ${why}` })
   }
-  t.equal(read(sound().subarray(0, 112)).version, 3, 'the rest of the cluster may be missing')
+  t.equal(read(sound().subarray(0, 104)).version, 3)
 })

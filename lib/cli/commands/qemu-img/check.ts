@@ -1,0 +1,77 @@
+import { parseArguments, wantsJson } from '../../../qemu-img/arguments.ts'
+import { checkToJson, checkToText, repairedToText } from '../../../qemu-img/check/format.ts'
+import { checkImage, type ImageCheck } from '../../../qemu-img/check/image.ts'
+import { formatJson } from '../../../qemu-img/json.ts'
+import { QemuImgError, QemuImgUsageError } from '../../../qemu-img/messages.ts'
+import type { QemuImgCommand } from '../../../qemu-img/run.ts'
+
+const HELP = `Usage: qcow2-backup check [options] FILE
+
+Looks for errors in a qcow2 image, as qemu-img check does: the same output, byte for byte. What is
+found is told on stderr, a line each; the sum on stdout.
+
+Options:
+  -f, --format FORMAT      the image's format (default: by its first bytes)
+  --output human|json      how to print the sum (default: human)
+  -r, --repair leaks|all   free clusters that are in use for nothing; or mend all that can be
+  -q, --quiet              print nothing but errors
+  -T CACHE                 how QEMU would cache the image; checked, without effect
+  -U, --force-share        also an image that is open elsewhere
+  --qemu-version X.Y       print what that version of qemu-img prints (default: the newest known)
+  --allow-path DIR         let images name files below this directory too; repeatable, / allows all
+  --backing-format FORMAT  the format of a backing file whose image does not record it
+  -h, --help               display this help
+
+Exit status: 0 no errors, 1 the check failed, 2 the image is corrupt, 3 clusters are leaked,
+63 not a format that can be checked.
+
+Examples:
+  qcow2-backup check backup.qcow2
+  qcow2-backup check --output=json backup.qcow2
+  qcow2-backup check -r leaks backup.qcow2
+`
+
+const OPTIONS = [
+  { name: 'format', letter: 'f', value: true },
+  { name: 'repair', letter: 'r', value: true },
+  { name: 'output', value: true },
+  { name: 'T', letter: 'T', value: true },
+  { name: 'quiet', letter: 'q' },
+] as const
+
+const CACHE_MODES = ['none', 'off', 'directsync', 'writeback', 'writethrough', 'unsafe']
+
+export const command: QemuImgCommand = {
+  help: HELP,
+  async run(argv, io) {
+    const args = parseArguments('check', argv, OPTIONS)
+    const repair = repairOf(args.get('repair'))
+    if (args.operands.length !== 1) throw new QemuImgUsageError('Expecting one image file name')
+    const json = wantsJson(args)
+    const cache = args.get('T')
+    if (cache !== undefined && !CACHE_MODES.includes(cache)) {
+      throw new QemuImgError(`Invalid source cache option: ${cache}`)
+    }
+    const say = (text: string) => (args.has('quiet') ? Promise.resolve() : io.stdout(text))
+    const check = await checkImage(args.operands[0], {
+      ...args.access,
+      ...{ format: args.get('format'), repair },
+      warn: io.stderr,
+      onFinding: io.stderr,
+      onRepaired: json ? undefined : (repaired) => say(repairedToText(repaired)),
+    })
+    await say(json ? formatJson(checkToJson(check)) : checkToText(check))
+    return statusOf(check)
+  },
+}
+
+function repairOf(text: string | undefined): 'leaks' | 'all' | undefined {
+  if (text === undefined || text === 'leaks' || text === 'all') return text
+  throw new QemuImgUsageError(`Unknown option value for -r (expecting 'leaks' or 'all'): ${text}`)
+}
+
+function statusOf({ checkErrors, corruptions, leaks }: ImageCheck): number {
+  if (checkErrors > 0) throw new QemuImgError('Check failed')
+  if (corruptions > 0) return 2
+  return leaks > 0 ? 3 : 0
+}

@@ -1,0 +1,121 @@
+import { parseArguments } from '../../../qemu-img/arguments.ts'
+import type { Finding } from '../../../qemu-img/compare/examine.ts'
+import { compareImages } from '../../../qemu-img/compare/images.ts'
+import { QemuProgress } from '../../../qemu-img/compare/progress.ts'
+import { QemuImgError, QemuImgUsageError } from '../../../qemu-img/messages.ts'
+import type { CommandIo, QemuImgCommand } from '../../../qemu-img/run.ts'
+import { textOf } from '../../../qemu-img/status/chain.ts'
+import { atLeast } from '../../../qemu-img/version.ts'
+
+const HELP = `Usage: qcow2-backup compare [options] FILE1 FILE2
+
+Compares what a guest sees of two images, as qemu-img compare does: the same output, byte for byte.
+
+Options:
+  -f FORMAT                the first image's format, raw or qcow2 (default: by its first bytes)
+  -F FORMAT                the second image's format
+  -s                       strict: sizes and what is allocated must be equal too
+  -p                       print progress
+  -q                       print nothing but errors
+  -T CACHE                 none, off, directsync: read past the page cache, the default; writeback,
+                           writethrough, unsafe: through it
+  -U, --force-share        also images that are open elsewhere
+  --qemu-version X.Y       print what that version of qemu-img prints (default: the newest known)
+  --allow-path DIR         let images name files below this directory too; repeatable, / allows all
+  --backing-format FORMAT  the format of a backing file whose image does not record it
+  -h, --help               display this help
+
+Exit status: 0 the same, 1 different or wrong usage, 2 an image could not be opened, 3 its metadata
+and 4 its data could not be read.
+
+Examples:
+  qcow2-backup compare -f raw -F qcow2 /dev/vg/disk backup.qcow2
+  qcow2-backup compare -p --allow-path /srv/base overlay.qcow2 copy.qcow2
+`
+
+const OPTIONS = [
+  { name: 'f', letter: 'f', value: true },
+  { name: 'F', letter: 'F', value: true },
+  { name: 'T', letter: 'T', value: true },
+  { name: 'p', letter: 'p' },
+  { name: 'q', letter: 'q' },
+  { name: 's', letter: 's' },
+] as const
+
+/** Whether QEMU's cache modes read past the page cache. */
+const DIRECT: Record<string, boolean> = {
+  none: true,
+  off: true,
+  directsync: true,
+  writeback: false,
+  writethrough: false,
+  unsafe: false,
+}
+
+export const command: QemuImgCommand = {
+  help: HELP,
+  async run(argv, io) {
+    const args = parseArguments('compare', argv, OPTIONS)
+    if (args.operands.length !== 2) throw new QemuImgUsageError('Expecting two image file names')
+    const quiet = args.has('q')
+    const say = (text: string) => (quiet ? Promise.resolve() : io.stdout(text))
+    const progress = args.has('p') && !quiet ? new QemuProgress() : undefined
+    const [a, b] = args.operands
+    try {
+      const { finding } = await compareImages([a, b], {
+        formats: [args.get('f'), args.get('F')],
+        ...args.access,
+        warn: io.stderr,
+        strict: args.has('s'),
+        compressedFlag: atLeast(args.version, 8, 2),
+        direct: isDirect(args.get('T')),
+        onOpen: progress && (() => say(progress.start())),
+        onTail: () => say('Warning: Image size mismatch!\n'),
+        onEqual: progress && ((bytes, size) => say(progress.add(bytes, size))),
+      }).catch((error) => {
+        if (error instanceof QemuImgError)
+          throw new QemuImgError(error.message, 2, { cause: error })
+        throw error
+      })
+      return await conclude(finding, [a, b], say, io)
+    } finally {
+      if (progress) await say('\n')
+    }
+  },
+}
+
+function isDirect(cache: string | undefined): boolean {
+  if (cache === undefined) return true
+  if (Object.hasOwn(DIRECT, cache)) return DIRECT[cache]
+  throw new QemuImgError(`Invalid source cache option: ${cache}`, 2)
+}
+
+/** Prints what was found; the exit status. */
+async function conclude(
+  finding: Finding | undefined,
+  names: readonly [string, string],
+  say: (text: string) => Promise<void>,
+  io: CommandIo,
+): Promise<number> {
+  switch (finding?.kind) {
+    case undefined:
+      await say('Images are identical.\n')
+      return 0
+    case 'content':
+      await say(`Content mismatch at offset ${finding.start}!\n`)
+      return 1
+    case 'sizes':
+      await say('Strict mode: Image size mismatch!\n')
+      return 1
+    case 'status':
+      await say(`Strict mode: Offset ${finding.start} block status mismatch!\n`)
+      return 1
+    case 'unknown':
+      io.stderr(textOf(finding))
+      throw new QemuImgError(`Sector allocation test failed for ${names[finding.side]}`, 3)
+    case 'unreadable': {
+      const where = `offset ${finding.start} of ${names[finding.side]}`
+      throw new QemuImgError(`Error while reading ${where}: ${finding.why}`, 4)
+    }
+  }
+}

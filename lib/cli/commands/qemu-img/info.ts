@@ -1,0 +1,57 @@
+import { parseArguments, wantsJson } from '../../../qemu-img/arguments.ts'
+import { backingChainInfo, imageInfo } from '../../../qemu-img/info/info.ts'
+import { infoToJson } from '../../../qemu-img/info/json.ts'
+import { chainToText, infoToText } from '../../../qemu-img/info/text.ts'
+import { formatJson } from '../../../qemu-img/json.ts'
+import { QemuImgUsageError } from '../../../qemu-img/messages.ts'
+import type { QemuImgCommand } from '../../../qemu-img/run.ts'
+
+const HELP = `Usage: qcow2-backup info [options] FILE
+
+Describes a raw or qcow2 image, as qemu-img info does: the same output, byte for byte.
+
+Options:
+  -f, --format FORMAT      the image's format, raw or qcow2 (default: by its first bytes)
+  --output human|json      how to print it (default: human)
+  --backing-chain          describe the images below it too
+  -U, --force-share        also an image that is open elsewhere
+  --qemu-version X.Y       print what that version of qemu-img prints (default: the newest known)
+  --allow-path DIR         let images name files below this directory too; repeatable, / allows all
+  --backing-format FORMAT  the format of a backing file whose image does not record it
+  -h, --help               display this help
+
+Nothing but FILE is opened, unless --backing-chain is given.
+Exit status: 0 done, 1 failed.
+
+Examples:
+  qcow2-backup info disk.qcow2
+  qcow2-backup info --output=json --backing-chain monday.qcow2
+  qcow2-backup info --qemu-version 7.2 disk.qcow2
+`
+
+const OPTIONS = [
+  { name: 'format', letter: 'f', value: true },
+  { name: 'output', value: true },
+  { name: 'backing-chain' },
+] as const
+
+export const command: QemuImgCommand = {
+  help: HELP,
+  async run(argv, { stdout, stderr }) {
+    const args = parseArguments('info', argv, OPTIONS)
+    const [name] = args.operands
+    if (args.operands.length !== 1) throw new QemuImgUsageError('Expecting one image file name')
+    const json = wantsJson(args)
+    const { version, access } = args
+    const options = { format: args.get('format'), ...access, warn: stderr }
+    if (args.has('backing-chain')) {
+      const chain = await backingChainInfo(name, options)
+      const toJson = () => formatJson(chain.map((info) => infoToJson(info, version)))
+      await stdout(json ? toJson() : chainToText(chain, version))
+    } else {
+      const info = await imageInfo(name, options)
+      await stdout(json ? formatJson(infoToJson(info, version)) : infoToText(info, version))
+    }
+    return 0
+  },
+}

@@ -1,0 +1,100 @@
+import { type Arguments, parseArguments, wantsJson } from '../../../qemu-img/arguments.ts'
+import {
+  HUMAN_HEADER,
+  humanRow,
+  JSON_END,
+  JSON_SEPARATOR,
+  JSON_START,
+  jsonEntry,
+  NOT_IN_PLACE,
+} from '../../../qemu-img/map/format.ts'
+import { mapImage } from '../../../qemu-img/map/image.ts'
+import type { MapEntry } from '../../../qemu-img/map/map.ts'
+import { QemuImgError, QemuImgUsageError } from '../../../qemu-img/messages.ts'
+import type { CommandIo, QemuImgCommand } from '../../../qemu-img/run.ts'
+import { sizeArgument } from '../../../qemu-img/sizes.ts'
+import { atLeast } from '../../../qemu-img/version.ts'
+
+const HELP = `Usage: qcow2-backup map [options] FILE
+
+Prints where the parts of a disk are stored, as qemu-img map does: the same output, byte for byte.
+
+Options:
+  -f, --format FORMAT       the image's format, raw or qcow2 (default: by its first bytes)
+  --output human|json       how to print it (default: human, which only lists stored data)
+  -s, --start-offset SIZE   where in the disk to start
+  -l, --max-length SIZE     how much of it to look at
+  -U, --force-share         also an image that is open elsewhere
+  --qemu-version X.Y        print what that version of qemu-img prints (default: the newest known)
+  --allow-path DIR          let images name files below this directory too; repeatable, / allows all
+  --backing-format FORMAT   the format of a backing file whose image does not record it
+  -h, --help                display this help
+
+Exit status: 0 done, 1 failed.
+
+Examples:
+  qcow2-backup map --output=json disk.qcow2
+  qcow2-backup map --allow-path /srv/base -s 1G -l 64M overlay.qcow2
+`
+
+const OPTIONS = [
+  { name: 'format', letter: 'f', value: true },
+  { name: 'output', value: true },
+  { name: 'start-offset', letter: 's', value: true },
+  { name: 'max-length', letter: 'l', value: true },
+] as const
+
+type Entries = AsyncIterable<readonly MapEntry[]>
+
+export const command: QemuImgCommand = {
+  help: HELP,
+  async run(argv, io) {
+    const args = parseArguments('map', argv, OPTIONS)
+    const start = size(args, 'start-offset', 'start offset')
+    const length = size(args, 'max-length', 'max length')
+    const [name] = args.operands
+    if (args.operands.length !== 1) throw new QemuImgUsageError('Expecting one image file name')
+    const json = wantsJson(args)
+    const options = { format: args.get('format'), ...args.access, warn: io.stderr }
+    const onOpen = () => io.stdout(json ? JSON_START : HUMAN_HEADER)
+    const entries = mapImage(name, { ...options, start, length, onOpen })
+    if (json) await printJson(entries, atLeast(args.version, 8, 2), io)
+    else await printRows(entries, io)
+    return 0
+  },
+}
+
+function size(args: Arguments, option: string, what: string): number | undefined {
+  const text = args.get(option)
+  return text === undefined ? undefined : Number(sizeArgument(text, what))
+}
+
+async function printJson(entries: Entries, compressed: boolean, io: CommandIo): Promise<void> {
+  let separator = ''
+  try {
+    for await (const batch of entries) {
+      const text = batch.map((entry) => jsonEntry(entry, compressed)).join(JSON_SEPARATOR)
+      await io.stdout(separator + text)
+      separator = JSON_SEPARATOR
+    }
+  } catch (error) {
+    // As if another entry followed.
+    if (separator !== '') await io.stdout(separator)
+    throw error
+  }
+  await io.stdout(JSON_END)
+}
+
+async function printRows(entries: Entries, io: CommandIo): Promise<void> {
+  for await (const batch of entries) {
+    let text = ''
+    for (const entry of batch) {
+      if (entry.data && entry.offset === undefined) {
+        await io.stdout(text)
+        throw new QemuImgError(NOT_IN_PLACE)
+      }
+      text += humanRow(entry)
+    }
+    await io.stdout(text)
+  }
+}

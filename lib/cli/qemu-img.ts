@@ -1,0 +1,62 @@
+import { encodeText } from '../format/text.ts'
+import { HelpRequest } from '../qemu-img/arguments.ts'
+import { errorText, QemuImgError } from '../qemu-img/messages.ts'
+import type { CommandIo, QemuImgCommand } from '../qemu-img/run.ts'
+import { print } from './print.ts'
+
+/** The commands that do what qemu-img's do, each with its summary. */
+export const QEMU_IMG_COMMANDS = {
+  info: 'describe an image, as qemu-img info does',
+  check: 'look for errors in an image, and repair them, as qemu-img check does',
+  map: 'print where the parts of a disk are stored, as qemu-img map does',
+  compare: 'compare what two images hold, as qemu-img compare does',
+  measure: 'say how large an image would become, as qemu-img measure does',
+} as const
+
+type Name = keyof typeof QEMU_IMG_COMMANDS
+
+/** Loaded one by one, and without what the other commands need: most of these run for an instant. */
+const LOAD: Record<Name, () => Promise<{ command: QemuImgCommand }>> = {
+  info: () => import('./commands/qemu-img/info.ts'),
+  check: () => import('./commands/qemu-img/check.ts'),
+  map: () => import('./commands/qemu-img/map.ts'),
+  compare: () => import('./commands/qemu-img/compare.ts'),
+  measure: () => import('./commands/qemu-img/measure.ts'),
+}
+
+const STANDARD: CommandIo = {
+  stdout: print,
+  stderr: (text) => {
+    process.stderr.write(encodeText(text))
+  },
+}
+
+/** Whether a command is one that takes its arguments as qemu-img's does. */
+export function isQemuImgCommand(name: string | undefined): name is Name {
+  return name !== undefined && Object.hasOwn(LOAD, name)
+}
+
+/**
+ * Runs such a command: what it prints, and on which stream, is what qemu-img prints.
+ * @param io where it prints; default: the standard streams
+ * @returns the exit status, qemu-img's
+ */
+export async function runQemuImg(
+  name: Name,
+  argv: readonly string[],
+  io: CommandIo = STANDARD,
+): Promise<number> {
+  const { command } = await LOAD[name]()
+  try {
+    return await command.run(argv, io)
+  } catch (error) {
+    if (error instanceof HelpRequest) {
+      await io.stdout(command.help)
+      return 0
+    }
+    if (!(error instanceof QemuImgError)) throw error
+    io.stderr(errorText(error))
+    if (argv.includes('--debug')) io.stderr(`${error.stack}\n`)
+    return error.status
+  }
+}

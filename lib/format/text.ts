@@ -1,0 +1,50 @@
+/**
+ * Names in images and what is printed of them. They are UTF-8 as a rule, but may be any bytes, and
+ * two different names must stay different: a byte that belongs to no character becomes one of the
+ * code units U+DC80 to U+DCFF, which stand for nothing else when alone (as Python's
+ * `surrogateescape` has it).
+ */
+
+const ESCAPE = 0xdc00
+
+/** Code units that stand for a byte. A surrogate that is one of a pair does not match. */
+const ESCAPED = /[\udc80-\udcff]/u
+export const ESCAPED_RUN = /[\udc80-\udcff]+/gu
+
+/** The text in some bytes. */
+export function decodeText(bytes: Buffer): string {
+  const text = bytes.toString('utf8')
+  return text.includes('\ufffd') ? decodeEach(bytes) : text
+}
+
+/** The bytes of a text. */
+export function encodeText(text: string): Buffer {
+  if (!ESCAPED.test(text)) return Buffer.from(text)
+  const parts = Array.from(text, (character) =>
+    ESCAPED.test(character) ? Buffer.of(character.charCodeAt(0) - ESCAPE) : Buffer.from(character),
+  )
+  return Buffer.concat(parts)
+}
+
+function decodeEach(bytes: Buffer): string {
+  let text = ''
+  for (let at = 0; at < bytes.length; ) {
+    const character = bytes.subarray(at, at + sequenceLength(bytes[at]))
+    const decoded = character.toString('utf8')
+    if (Buffer.from(decoded).equals(character)) {
+      text += decoded
+      at += character.length
+    } else {
+      text += String.fromCharCode(ESCAPE + bytes[at])
+      at++
+    }
+  }
+  return text
+}
+
+/** Bytes of the character that begins with this one. */
+function sequenceLength(first: number): number {
+  if (first < 0xc0) return 1
+  if (first < 0xe0) return 2
+  return first < 0xf0 ? 3 : 4
+}

@@ -1,0 +1,85 @@
+import { type Bitmap, bitmapTableSize } from '../format/qcow2/bitmaps.ts'
+import { badImage, quoted } from '../format/qcow2/fields.ts'
+import type { Qcow2Header } from '../format/qcow2/header.ts'
+import { type ImageFile, readAt } from '../format/read.ts'
+
+/** Bits 9 to 55 of an entry of a bitmap's table, in its halves: an offset. Bit 0: all ones. */
+const OFFSET_HIGH = 0x00ffffff
+const OFFSET_LOW = 0xfffffe00
+const ALL_ONES = 1
+
+/**
+ * Checks what QEMU finds when it loads the bitmaps of an image that it opens. Those in use it does
+ * not load.
+ * @throws BackupError BAD_IMAGE, IO
+ */
+export async function requireLoadable(
+  file: ImageFile,
+  header: Qcow2Header,
+  bitmaps: readonly Bitmap[],
+): Promise<void> {
+  const tables = new Tables(file, header.clusterSize)
+  for (const bitmap of bitmaps) {
+    if (bitmap.inUse) continue
+    const { name } = bitmap
+    if (!(await tables.isSound(bitmap))) {
+      throw badImage(
+        file.path,
+        `bitmap ${quoted(name)}: its table has an invalid entry`,
+        `Could not read bitmap_table table from image for bitmap '${name}': Invalid argument`,
+      )
+    }
+    if (bitmap.tableSize !== bitmapTableSize(header, bitmap)) {
+      throw badImage(
+        file.path,
+        `bitmap ${quoted(name)}: its table is not of the size that the disk needs`,
+        `Could not read bitmap '${name}' from image: Invalid argument`,
+      )
+    }
+  }
+}
+
+/** Looks at each cluster of tables once, however many bitmaps claim it to be theirs. */
+class Tables {
+  readonly #file: ImageFile
+  readonly #clusterSize: number
+  readonly #seen = new Set<string>()
+  /** Offsets of clusters all of whose entries are sound. */
+  readonly #sound = new Set<number>()
+
+  constructor(file: ImageFile, clusterSize: number) {
+    this.#file = file
+    this.#clusterSize = clusterSize
+  }
+
+  async isSound({ tableOffset, tableSize }: Bitmap): Promise<boolean> {
+    const table = `${tableOffset} ${tableSize}`
+    if (this.#seen.has(table)) return true
+    // What is past the end of the file reads as zero, which is sound.
+    const end = Math.min(tableOffset + tableSize * 8, this.#file.size)
+    for (let at = tableOffset; at < end; at += this.#clusterSize) {
+      if (this.#sound.has(at)) continue
+      const length = Math.min(this.#clusterSize, tableOffset + tableSize * 8 - at)
+      if (!this.#hasSoundEntries(await readAt(this.#file, at, length))) return false
+      if (length === this.#clusterSize) this.#sound.add(at)
+    }
+    this.#seen.add(table)
+    return true
+  }
+
+  #hasSoundEntries(entries: Buffer): boolean {
+    for (let at = 0; at < entries.length; at += 8) {
+      if (!isSoundEntry(entries, at, this.#clusterSize)) return false
+    }
+    return true
+  }
+}
+
+/** Whether an entry of a bitmap's table is an offset, or the flag of all ones, or nothing. */
+export function isSoundEntry(table: Buffer, at: number, clusterSize: number): boolean {
+  const high = table.readUInt32BE(at)
+  const low = table.readUInt32BE(at + 4)
+  if ((high & ~OFFSET_HIGH) !== 0 || (low & ~OFFSET_LOW & ~ALL_ONES) !== 0) return false
+  const offset = (high & OFFSET_HIGH) * 2 ** 32 + ((low & OFFSET_LOW) >>> 0)
+  return offset === 0 || ((low & ALL_ONES) === 0 && offset % clusterSize === 0)
+}

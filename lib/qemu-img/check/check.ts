@@ -1,0 +1,32 @@
+import type { Qcow2Header } from '../../format/qcow2/header.ts'
+import type { OpenedFile } from '../../source/file.ts'
+import { compareRefcounts } from './compare.ts'
+import { checkCopied } from './copied.ts'
+import { type CheckResult, Report } from './report.ts'
+import { checkSnapshotTable } from './snapshot-table.ts'
+import { survey } from './structures.ts'
+
+/**
+ * Checks a qcow2 image: its refcounts against what its tables refer to, and the flags that follow
+ * from them (`qcow2_co_check`).
+ * @param say takes what is found, in QEMU's words, a line with its line feed at a time
+ * @throws CheckFailed if it cannot be done
+ */
+export async function checkQcow2(
+  file: OpenedFile,
+  header: Qcow2Header,
+  say: (text: string) => void,
+): Promise<CheckResult> {
+  const report = new Report(say, file.size)
+  const table = await checkSnapshotTable(file, header, report)
+  const { snapshots, size } = table
+  const checked = { file, header, snapshots, snapshotsSize: size }
+  const { stored, counts, allCopied } = await survey(checked, report, say)
+  const { highest } = await compareRefcounts(stored, counts, report)
+  // Where nothing is wrong and nothing is shared, each refcount is 0 or 1: the flags are right.
+  const { result } = report
+  const faults = result.corruptions + result.leaks + result.checkErrors
+  if (faults > 0 || counts.shared || !allCopied) await checkCopied(checked, stored, report)
+  report.result.imageEndOffset = (highest + 1) * header.clusterSize
+  return report.result
+}

@@ -1,0 +1,87 @@
+import { l2EntrySize } from '../../format/qcow2/tables.ts'
+import { hostOffset } from '../status/entries.ts'
+import { clusterType, hexEntry, isCopied, setCopied } from './entries.ts'
+import { type Refcount, type StoredRefcounts, Unreadable } from './refcounts.ts'
+import { CheckFailed, IO_ERROR, type Report } from './report.ts'
+import type { Checked } from './structures.ts'
+import { l2Tables } from './walk.ts'
+import type { ImageWriter } from './writer.ts'
+
+/**
+ * Holds the COPIED flag of each entry of the active tables against its refcount: it is to be set
+ * where that is exactly one (spec: "Cluster mapping"), or a write would change a snapshot, too.
+ * @param writer mends the flags, if given
+ * @throws CheckFailed
+ */
+export async function checkCopied(
+  { file, header }: Checked,
+  stored: StoredRefcounts,
+  report: Report,
+  writer?: ImageWriter,
+): Promise<void> {
+  const { clusterSize, externalDataFile } = header
+  const { result } = report
+  const size = l2EntrySize(header)
+  const what = writer ? 'Repairing' : 'ERROR'
+  const l1 = { offset: header.l1TableOffset, entries: header.l1Size }
+  /** Offsets of tables without clusters, which may be shared by all of a disk. */
+  const empty = new Set<number>()
+  const loaded = async (cluster: number): Promise<Refcount | Unreadable> => {
+    await stored.load(cluster)
+    return stored.get(cluster)!
+  }
+  for await (const { index, entry, offset, l2 } of l2Tables(file, clusterSize, l1, empty)) {
+    if (offset === 0) continue
+    if (l2?.byteLength !== 0) report.table(clusterSize)
+    const cluster = Math.floor(offset / clusterSize)
+    const refcount = stored.get(cluster) ?? (await loaded(cluster))
+    // That it cannot be read was told before.
+    if (refcount instanceof Unreadable) continue
+    if (isWrong(entry, 0, refcount)) {
+      report.say(
+        `${what} OFLAG_COPIED L2 cluster: l1_index=${index} l1_entry=${hexEntry(entry, 0)} refcount=${refcount}`,
+      )
+      if (writer) {
+        setCopied(entry, 0, refcount === 1)
+        await writer.write(l1.offset + index * 8, bytesOf(entry))
+      }
+      count(1)
+    }
+    if (l2 === undefined) {
+      report.say(`ERROR: Could not read L2 table: ${IO_ERROR}`)
+      result.checkErrors++
+      throw new CheckFailed(IO_ERROR)
+    }
+    let changed = 0
+    let clusters = 0
+    for (let at = 0; at < l2.byteLength; at += size) {
+      if (l2.getUint32(at) === 0 && l2.getUint32(at + 4) === 0) continue
+      const type = clusterType(l2, at, header)
+      if (type !== 'data' && type !== 'zero+host') continue
+      clusters++
+      const host = Math.floor(hostOffset(l2, at) / clusterSize)
+      const refcount = externalDataFile ? 1 : (stored.get(host) ?? (await loaded(host)))
+      if (refcount instanceof Unreadable || !isWrong(l2, at, refcount)) continue
+      const shown = hexEntry(l2, at)
+      report.say(`${what} OFLAG_COPIED data cluster: l2_entry=${shown} refcount=${refcount}`)
+      if (writer) setCopied(l2, at, refcount === 1)
+      changed++
+    }
+    if (writer && changed > 0) await writer.writeTable(offset, bytesOf(l2))
+    count(changed)
+    if (clusters === 0) empty.add(offset)
+  }
+
+  function count(entries: number): void {
+    if (writer) result.corruptionsFixed += entries
+    else result.corruptions += entries
+  }
+}
+
+function isWrong(table: DataView, at: number, refcount: Refcount): boolean {
+  return (refcount === 1) !== isCopied(table, at)
+}
+
+function bytesOf({ buffer, byteOffset, byteLength }: DataView): Buffer {
+  return Buffer.from(buffer, byteOffset, byteLength)
+}

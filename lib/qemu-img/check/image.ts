@@ -1,0 +1,98 @@
+import { BackupError } from '../../errors.ts'
+import { readFirstCluster } from '../../format/qcow2/first-cluster.ts'
+import { decodeHeader } from '../../format/qcow2/header.ts'
+import type { OpenedFile } from '../../source/file.ts'
+import { closeChain, type OpenChainOptions, openChain } from '../chain.ts'
+import { QemuImgError } from '../messages.ts'
+import { describeImageError } from '../words.ts'
+import { checkQcow2 } from './check.ts'
+import { repairQcow2 } from './repair.ts'
+import { CheckFailed, type CheckResult } from './report.ts'
+
+export interface CheckOptions extends OpenChainOptions {
+  /**
+   * Mend what is found: only clusters that are in use for nothing, which is always safe, or all
+   * that can be. Default: nothing.
+   */
+  repair?: 'leaks' | 'all'
+  /** Takes what is found, in QEMU's words, a line with its line feed at a time. */
+  onFinding?: (text: string) => void
+  /** Called when something was mended, before the image is checked again. */
+  onRepaired?: (repaired: CheckResult) => void | Promise<void>
+}
+
+/** What a check found; after a repair, what it left. */
+export interface ImageCheck extends CheckResult {
+  /** As QEMU names it. */
+  filename: string
+  format: 'qcow2'
+}
+
+/** The exit status for formats in which nothing can be checked. */
+const NOT_SUPPORTED = 63
+
+/**
+ * Checks a qcow2 image: its refcounts, and that all it refers to is where it can be. Content is not
+ * looked at. The images below it are opened, but not checked.
+ * @param name as the user gave it
+ * @throws QemuImgError if it cannot be opened or looked at; its status is 63 for a raw image
+ */
+export async function checkImage(name: string, options: CheckOptions = {}): Promise<ImageCheck> {
+  const { repair, onFinding: say = () => {} } = options
+  if (repair === undefined) return await checkOnce(name, options)
+  const image = await openChain(name, { ...options, checking: true, writable: true })
+  try {
+    if (!image.qcow2) throw notSupported()
+    const fix = { leaks: true, errors: repair === 'all' }
+    const { file, qcow2 } = image
+    const first = await concluded(() => repairQcow2(file, qcow2.header, fix, say))
+    const { corruptionsFixed, leaksFixed } = first
+    if (corruptionsFixed + leaksFixed === 0) return { ...first, filename: name, format: 'qcow2' }
+    await options.onRepaired?.(first)
+    const now = await concluded(() => checkAgain(file, say))
+    return { ...now, corruptionsFixed, leaksFixed, filename: name, format: 'qcow2' }
+  } finally {
+    await closeChain(image)
+  }
+}
+
+async function checkOnce(name: string, options: CheckOptions): Promise<ImageCheck> {
+  const { onFinding: say = () => {} } = options
+  const image = await openChain(name, { ...options, checking: true })
+  try {
+    const { qcow2, file } = image
+    if (!qcow2) throw notSupported()
+    const result = await concluded(() => checkQcow2(file, qcow2.header, say))
+    return { ...result, filename: name, format: 'qcow2' }
+  } finally {
+    await closeChain(image)
+  }
+}
+
+/** Checks an image that was written to since it was opened. */
+async function checkAgain(opened: OpenedFile, say: (text: string) => void): Promise<CheckResult> {
+  const { size } = await opened.handle.stat()
+  const file = { ...opened, size: Math.max(size, opened.size) }
+  const header = decodeHeader(await readFirstCluster(file), file.path, { checking: true })
+  return await checkQcow2(file, header, say)
+}
+
+/** @throws QemuImgError for a check that failed */
+async function concluded<T>(check: () => Promise<T>): Promise<T> {
+  try {
+    return await check()
+  } catch (error) {
+    const why =
+      error instanceof CheckFailed
+        ? error.why
+        : error instanceof BackupError
+          ? describeImageError(error)
+          : undefined
+    if (why === undefined) throw error
+    throw new QemuImgError(`Check failed: ${why}`, 1, { cause: error })
+  }
+}
+
+function notSupported(): QemuImgError {
+  return new QemuImgError('This image format does not support checks', NOT_SUPPORTED)
+}

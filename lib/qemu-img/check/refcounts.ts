@@ -1,0 +1,219 @@
+import type { Qcow2Header } from '../../format/qcow2/header.ts'
+import { END_OF_FILES } from '../../format/qcow2/validate.ts'
+import { readAt } from '../../format/read.ts'
+import type { OpenedFile } from '../../source/file.ts'
+import { corruptionText } from '../status/chain.ts'
+import { alternate } from '../status/preallocation.ts'
+import { IO_ERROR } from './report.ts'
+
+/** A refcount; of 64 bits it may be more than a number holds. */
+export type Refcount = number | bigint
+
+/** Bits 9 to 63 of an entry of the refcount table, its low half. */
+const LOW = 0xfffffe00
+/** Bits 0 to 8, which must be 0. */
+const RESERVED = 0x1ff
+/** Bytes of refcount blocks that are kept. */
+const CACHE = 64 * 2 ** 20
+
+/** An entry of the refcount table. */
+export interface TableEntry {
+  /** Where the block is, bytes; 0: there is none. */
+  offset: number
+  aligned: boolean
+  reserved: boolean
+}
+
+/** A block of refcounts in memory. */
+export interface Block {
+  offset: number
+  bytes: Buffer
+}
+
+/** Why a refcount cannot be read, in QEMU's words. */
+export class Unreadable {
+  readonly why: string
+
+  constructor(why: string) {
+    this.why = why
+  }
+}
+
+/** The refcounts as they stand in an image. */
+export class StoredRefcounts {
+  /** Clusters whose refcounts are in one block. */
+  readonly perBlock: number
+  readonly #file: OpenedFile
+  readonly #clusterSize: number
+  readonly #bits: number
+  readonly #warn: (text: string) => void
+  readonly #table: Buffer
+  readonly #blocks = new Map<number, Block | Unreadable>()
+  /** The block that was asked last: neighbours mostly lie in one. */
+  #lastIndex = -1
+  #last: Buffer = Buffer.alloc(0)
+  /** Entries of the table, and those of them that are within the file: the others are 0. */
+  readonly entries: number
+  readonly stored: number
+  #told = false
+
+  private constructor(
+    file: OpenedFile,
+    header: Qcow2Header,
+    table: Buffer,
+    warn: (text: string) => void,
+  ) {
+    this.#file = file
+    this.#clusterSize = header.clusterSize
+    this.#bits = 2 ** header.refcountOrder
+    this.#table = table
+    this.#warn = warn
+    this.stored = Math.floor(table.length / 8)
+    this.entries = (header.refcountTableClusters * header.clusterSize) / 8
+    this.perBlock = (header.clusterSize * 8) / this.#bits
+  }
+
+  /** @param warn takes what QEMU prints of a corrupt image that it goes on with */
+  static async open(
+    file: OpenedFile,
+    header: Qcow2Header,
+    warn: (text: string) => void,
+  ): Promise<StoredRefcounts> {
+    const { refcountTableOffset: offset, refcountTableClusters, clusterSize } = header
+    // What lies past the end of the file reads as zero: no blocks.
+    const bytes = Math.min(refcountTableClusters * clusterSize, Math.max(0, file.size - offset))
+    return new StoredRefcounts(file, header, await readAt(file, offset, bytes), warn)
+  }
+
+  entry(index: number): TableEntry {
+    const at = index * 8
+    if (index >= this.stored) return { offset: 0, aligned: true, reserved: false }
+    const low = this.#table.readUInt32BE(at + 4)
+    const offset = this.#table.readUInt32BE(at) * 2 ** 32 + ((low & LOW) >>> 0)
+    return {
+      offset,
+      aligned: (low & LOW & (this.#clusterSize - 1)) === 0,
+      reserved: (low & RESERVED) !== 0,
+    }
+  }
+
+  /** Whether the table names a block, be it readable or not. */
+  hasBlock(index: number): boolean {
+    return this.entry(index).offset !== 0
+  }
+
+  /** The first block from `index` on; behind all if there is none. */
+  nextBlock(index: number): number {
+    let next = index
+    while (next < this.stored && !this.hasBlock(next)) next++
+    return next < this.stored ? next : Number.POSITIVE_INFINITY
+  }
+
+  /** The refcount of a cluster; undefined if its block has to be loaded first. */
+  get(cluster: number): Refcount | Unreadable | undefined {
+    const index = Math.floor(cluster / this.perBlock)
+    if (index !== this.#lastIndex) {
+      if (index >= this.entries || this.entry(index).offset === 0) return 0
+      const block = this.#blocks.get(index)
+      if (block === undefined || block instanceof Unreadable) return block
+      this.#lastIndex = index
+      this.#last = block.bytes
+    }
+    return decodeRefcount(this.#last, cluster - index * this.perBlock, this.#bits)
+  }
+
+  /**
+   * How many clusters from `cluster` on are seen to have the refcounts `wanted`. May stop early, at
+   * the end of a block.
+   */
+  alike(cluster: number, wanted: ArrayLike<number>): number {
+    if (this.get(cluster) !== wanted[0]) return 0
+    const from = cluster - this.#lastIndex * this.perBlock
+    // The refcount was 0 for want of a block.
+    if (from < 0 || from >= this.perBlock) return 1
+    const block = this.#last
+    const bits = this.#bits
+    const end = Math.min(wanted.length, this.perBlock - from)
+    let n = 1
+    while (n < end && decodeRefcount(block, from + n, bits) === wanted[n]) n++
+    return n
+  }
+
+  /** Changes a refcount in its block, which is in memory; the block is to be written. */
+  set(cluster: number, refcount: number): Block {
+    const block = this.#blocks.get(Math.floor(cluster / this.perBlock)) as Block
+    encodeRefcount(block.bytes, cluster % this.perBlock, this.#bits, refcount)
+    return block
+  }
+
+  /** Reads the block of the refcount of a cluster. */
+  async load(cluster: number): Promise<void> {
+    const index = Math.floor(cluster / this.perBlock)
+    for (const kept of this.#blocks.keys()) {
+      if (this.#blocks.size * this.#clusterSize < CACHE) break
+      this.#blocks.delete(kept)
+    }
+    this.#blocks.set(index, await this.#read(index))
+    this.#lastIndex = -1
+  }
+
+  async #read(index: number): Promise<Block | Unreadable> {
+    const { offset, aligned } = this.entry(index)
+    if (!aligned) {
+      if (!this.#told) {
+        const where = `Refblock offset ${alternate(offset)} unaligned (reftable index: ${alternate(index)})`
+        this.#warn(corruptionText(where))
+      }
+      this.#told = true
+      return new Unreadable(IO_ERROR)
+    }
+    if (offset >= END_OF_FILES) return new Unreadable(IO_ERROR)
+    try {
+      return { offset, bytes: await readAt(this.#file, offset, this.#clusterSize) }
+    } catch {
+      return new Unreadable(IO_ERROR)
+    }
+  }
+}
+
+/** Entry `n` of a block; of less than 8 bits, the first of a byte is in its lowest ones. */
+function decodeRefcount(block: Buffer, n: number, bits: number): Refcount {
+  switch (bits) {
+    case 8:
+      return block[n]
+    case 16:
+      // Not by readUInt16BE, which looks at its argument each time.
+      return (block[n * 2] << 8) | block[n * 2 + 1]
+    case 32:
+      return block.readUInt32BE(n * 4)
+    case 64: {
+      const refcount = block.readBigUInt64BE(n * 8)
+      return refcount <= Number.MAX_SAFE_INTEGER ? Number(refcount) : refcount
+    }
+    default:
+      return (block[(n * bits) >> 3] >> ((n * bits) & 7)) & (2 ** bits - 1)
+  }
+}
+
+/** Sets entry `n` of a block. */
+export function encodeRefcount(block: Buffer, n: number, bits: number, refcount: number): void {
+  switch (bits) {
+    case 8:
+      block[n] = refcount
+      break
+    case 16:
+      block.writeUInt16BE(refcount, n * 2)
+      break
+    case 32:
+      block.writeUInt32BE(refcount, n * 4)
+      break
+    case 64:
+      block.writeBigUInt64BE(BigInt(refcount), n * 8)
+      break
+    default: {
+      const at = (n * bits) >> 3
+      const shift = (n * bits) & 7
+      block[at] = (block[at] & ~((2 ** bits - 1) << shift)) | (refcount << shift)
+    }
+  }
+}

@@ -1,0 +1,223 @@
+import { CORRUPT, DIRTY } from '../../format/qcow2/constants.ts'
+import type { Qcow2Header } from '../../format/qcow2/header.ts'
+import { l2EntrySize } from '../../format/qcow2/tables.ts'
+import { readAt } from '../../format/read.ts'
+import type { OpenedFile } from '../../source/file.ts'
+import { type Compared, compareRefcounts, type Fix } from './compare.ts'
+import { checkCopied } from './copied.ts'
+import { makeZero } from './entries.ts'
+import { rebuildRefcounts } from './rebuild.ts'
+import type { Block } from './refcounts.ts'
+import { CheckFailed, type CheckResult, IO_ERROR, Report } from './report.ts'
+import { checkSnapshotTable, encodeSnapshots } from './snapshot-table.ts'
+import { type Checked, type Surveyed, survey } from './structures.ts'
+import { ImageWriter, INCOMPATIBLE_FIELD, SNAPSHOTS_FIELD } from './writer.ts'
+
+/**
+ * Mends what a check finds (`qemu-img check -r`). Each step is on the disk before the next begins,
+ * and none makes the image worse than it was, so that a repair can be interrupted, and begun again.
+ * @param file open for writing
+ * @param say takes what is found, in QEMU's words, a line with its line feed at a time
+ * @throws CheckFailed if it cannot be done
+ */
+export async function repairQcow2(
+  file: OpenedFile,
+  header: Qcow2Header,
+  fix: Fix,
+  say: (text: string) => void,
+): Promise<CheckResult> {
+  const report = new Report(say, file.size)
+  const tableReport = new Report(say, file.size)
+  const writer = new ImageWriter(file, header, report)
+  const errorsWriter = fix.errors ? writer : undefined
+  const table = await checkSnapshotTable(file, header, tableReport, errorsWriter)
+  const { snapshots, size } = table
+  const checked: Checked = { file, header, snapshots, snapshotsSize: size }
+
+  const repair = new Repair(checked, fix, report, writer, say)
+  const { highest } = await repair.refcounts()
+  await repair.copied()
+  if (fix.errors && tableReport.result.corruptions > 0) {
+    await repair.snapshotTable()
+    tableReport.result.corruptionsFixed += tableReport.result.corruptions
+    tableReport.result.corruptions = 0
+  }
+  const { result } = report
+  result.imageEndOffset = (highest + 1) * header.clusterSize
+  result.corruptions += tableReport.result.corruptions
+  result.corruptionsFixed += tableReport.result.corruptionsFixed
+  if (result.checkErrors === 0 && result.corruptions === 0) await markClean(header, writer)
+  return result
+}
+
+class Repair {
+  #checked: Checked
+  #surveyed!: Surveyed
+  readonly #fix: Fix
+  readonly #report: Report
+  readonly #writer: ImageWriter
+  readonly #say: (text: string) => void
+
+  constructor(
+    checked: Checked,
+    fix: Fix,
+    report: Report,
+    writer: ImageWriter,
+    say: (text: string) => void,
+  ) {
+    this.#checked = checked
+    this.#fix = fix
+    this.#report = report
+    this.#writer = writer
+    this.#say = say
+  }
+
+  /** Mends refcounts: in their place if they can be, or all of them anew. */
+  async refcounts(): Promise<Compared> {
+    const report = this.#report
+    const writer = this.#fix.errors ? this.#writer : undefined
+    this.#surveyed = await survey(this.#checked, report, this.#say, writer)
+    const { stored, counts } = this.#surveyed
+    this.#writer.protect(this.#checked, stored)
+    await this.#mendEntries()
+    const before = { ...report.result }
+    const compared = await compareRefcounts(stored, counts, report)
+    if (compared.rebuild || this.#surveyed.rebuild) return await this.#rebuild()
+    if (report.result.leaks + report.result.corruptions === 0) return compared
+    Object.assign(report.result, before)
+    return await this.#compare(this.#fix)
+  }
+
+  /** Mends the COPIED flags. To fix leaks only, just where all else is right. */
+  async copied(): Promise<void> {
+    const { checkErrors, corruptions, leaks } = this.#report.result
+    const safe = this.#fix.errors || checkErrors + corruptions + leaks === 0
+    const writer = safe ? this.#writer : undefined
+    await checkCopied(this.#checked, this.#surveyed.stored, this.#report, writer)
+    await this.#writer.flush()
+  }
+
+  /** Writes the table of snapshots anew, into clusters of its own. */
+  async snapshotTable(): Promise<void> {
+    const { header, snapshots } = this.#checked
+    const { clusterSize } = header
+    const table = encodeSnapshots(snapshots)
+    const clusters = Math.ceil(table.length / clusterSize)
+    const taken = (cluster: number) => this.#writer.isMetadata(cluster)
+    const snapshotsOffset = this.#surveyed.counts.allocate(clusters, 0, taken) * clusterSize
+    await this.#keep(snapshotsOffset / clusterSize, clusters)
+    await this.#writer.write(snapshotsOffset, table)
+    await this.#writer.flush()
+    const field = Buffer.alloc(12)
+    field.writeUInt32BE(snapshots.length)
+    field.writeBigUInt64BE(BigInt(snapshotsOffset), 4)
+    await this.#writer.write(SNAPSHOTS_FIELD, field)
+    await this.#writer.flush()
+    this.#checked = {
+      ...this.#checked,
+      header: { ...this.#checked.header, snapshotsOffset },
+      snapshotsSize: table.length,
+    }
+    // What was the table is in use for nothing.
+    const quiet = new Report(() => {}, this.#checked.file.size)
+    this.#surveyed = await survey(this.#checked, quiet, () => {})
+    await this.#compare({ leaks: true, errors: false }, quiet)
+  }
+
+  async #mendEntries(): Promise<void> {
+    const { file, header } = this.#checked
+    const size = l2EntrySize(header)
+    for (const { table, index } of this.#surveyed.badEntries) {
+      if (!this.#writer.isTable(table)) {
+        this.#report.say('ERROR: Overlap check failed')
+        this.#report.result.checkErrors++
+        throw new CheckFailed(IO_ERROR)
+      }
+      const at = table + index * size
+      const bytes = await readAt(file, at, size)
+      makeZero(new DataView(bytes.buffer, bytes.byteOffset, size), 0, header.extendedL2)
+      await this.#writer.write(at, bytes)
+      this.#report.result.corruptionsFixed++
+    }
+    await this.#writer.flush()
+  }
+
+  /** @param again how often, if that turns out to be needed */
+  async #rebuild(again = 2): Promise<Compared> {
+    const report = this.#report
+    const { result } = report
+    if (!this.#fix.errors) {
+      report.say('ERROR need to rebuild refcount structures')
+      result.checkErrors++
+      throw new CheckFailed(IO_ERROR)
+    }
+    const before = { ...result }
+    report.say('Rebuilding refcount structure')
+    await this.#writeAnew()
+    result.corruptions = 0
+    result.leaks = 0
+    this.#surveyed = await survey(this.#checked, report, this.#say)
+    this.#writer.protect(this.#checked, this.#surveyed.stored)
+    // The old structures are leaks now, which were not there before and so do not count.
+    const saved = { ...result }
+    const compared = await this.#compare({ leaks: true, errors: false })
+    if (compared.rebuild) {
+      // The file has become longer, and what lay behind its end before has references now.
+      if (again > 0) return await this.#rebuild(again - 1)
+      report.say('ERROR rebuilt refcount structure is still broken')
+    }
+    const fresh = result.leaks - saved.leaks
+    Object.assign(result, saved)
+    result.corruptionsFixed += Math.max(0, before.corruptions - result.corruptions)
+    result.leaksFixed += Math.max(0, before.leaks - result.leaks)
+    result.leaks += fresh
+    return compared
+  }
+
+  /** Writes the refcounts anew, and goes on with the image as it is then. */
+  async #writeAnew(): Promise<void> {
+    const { file, header } = this.#checked
+    const { counts } = this.#surveyed
+    const table = await rebuildRefcounts(header, counts, this.#writer)
+    const { size } = await file.handle.stat()
+    this.#checked = {
+      ...this.#checked,
+      file: { ...file, size: Math.max(file.size, size) },
+      header: { ...header, ...table },
+    }
+  }
+
+  async #compare(fix: Fix, report = this.#report): Promise<Compared> {
+    const { stored, counts } = this.#surveyed
+    const write = ({ offset, bytes }: Block) => this.#writer.write(offset, bytes)
+    const compared = await compareRefcounts(stored, counts, report, fix, write)
+    await this.#writer.flush()
+    return compared
+  }
+
+  /** Stores the refcounts of clusters that were just allocated. */
+  async #keep(first: number, clusters: number): Promise<void> {
+    const { stored } = this.#surveyed
+    const all = Array.from({ length: clusters }, (_, i) => first + i)
+    if (all.some((cluster) => !stored.hasBlock(Math.floor(cluster / stored.perBlock)))) {
+      await this.#writeAnew()
+      return
+    }
+    for (const cluster of all) {
+      if (stored.get(cluster) === undefined) await stored.load(cluster)
+      const { offset, bytes } = stored.set(cluster, 1)
+      await this.#writer.write(offset, bytes)
+    }
+    await this.#writer.flush()
+  }
+}
+
+/** Nothing is wrong any more, and nobody else writes. */
+async function markClean(header: Qcow2Header, writer: ImageWriter): Promise<void> {
+  const features = header.incompatibleFeatures & ~(DIRTY | CORRUPT)
+  if (features === header.incompatibleFeatures) return
+  const field = Buffer.alloc(8)
+  field.writeBigUInt64BE(features)
+  await writer.write(INCOMPATIBLE_FIELD, field)
+  await writer.flush()
+}

@@ -1,0 +1,296 @@
+import type { Qcow2Header } from '../../format/qcow2/header.ts'
+import { compressedRange, l2EntrySize } from '../../format/qcow2/tables.ts'
+import { readAt, readInto } from '../../format/read.ts'
+import type { OpenedFile } from '../../source/file.ts'
+import { hostOffset } from '../status/entries.ts'
+import {
+  clusterType,
+  hasAny,
+  hexEntry,
+  isCopied,
+  L1_RESERVED,
+  L2_RESERVED,
+  plainHost,
+  plainRun,
+  subclusters,
+} from './entries.ts'
+import type { ReferenceCounts } from './references.ts'
+import { CheckFailed, IO_ERROR, type Report } from './report.ts'
+
+/** Bytes of an L1 table, and of L2 tables, that are read at once. */
+const PART = 64 * 1024
+const AHEAD = 2 ** 20
+
+const NOTHING = new DataView(new ArrayBuffer(0))
+
+/** Where an L1 table is. */
+export interface L1Table {
+  /** Bytes. */
+  offset: number
+  entries: number
+}
+
+/** An entry of an L2 table that is to become zero: its cluster lies nowhere a cluster can. */
+export interface BadEntry {
+  table: number
+  index: number
+}
+
+/** An L2 table that an L1 table names. */
+interface Named {
+  /** Of the entry in the L1 table. */
+  index: number
+  /** The entry, whole. */
+  entry: DataView
+  offset: number
+}
+
+/** Goes through mapping tables, counts what they refer to, and reports entries that are wrong. */
+export class Walk {
+  /** What can be mended by itself. Filled only in a repair. */
+  readonly badEntries: BadEntry[] = []
+  /** Each active entry that names a cluster has the COPIED flag. */
+  allCopied = true
+  /** Offsets of tables in which there is nothing but zero: they may be shared by all of a disk. */
+  readonly #empty = new Set<number>()
+  readonly #file: OpenedFile
+  readonly #header: Qcow2Header
+  readonly #counts: ReferenceCounts
+  readonly #report: Report
+  readonly #repair: boolean
+
+  /** @param repair entries that can be mended by themselves are, later */
+  constructor(
+    file: OpenedFile,
+    header: Qcow2Header,
+    counts: ReferenceCounts,
+    report: Report,
+    repair: boolean,
+  ) {
+    this.#file = file
+    this.#header = header
+    this.#counts = counts
+    this.#report = report
+    this.#repair = repair
+  }
+
+  /**
+   * Goes through an L1 table and its L2 tables.
+   * @param active they are those that the guest sees: their clusters go into the statistics
+   * @throws CheckFailed
+   */
+  async l1(table: L1Table, active: boolean): Promise<void> {
+    const { clusterSize } = this.#header
+    if (table.entries === 0) return
+    // Snapshots may all name one table, of which each entry is looked at.
+    this.#report.table(Math.min(table.entries * 8, this.#file.size))
+    this.#counts.add(table.offset, table.entries * 8)
+    for await (const { entry, offset, l2 } of l2Tables(
+      this.#file,
+      clusterSize,
+      table,
+      this.#empty,
+    )) {
+      if (l2?.byteLength !== 0) this.#report.table(clusterSize)
+      if (hasAny(entry, 0, L1_RESERVED)) {
+        const shown = hexEntry(entry, 0)
+        this.#report.corruption(`ERROR found L1 entry with reserved bits set: ${shown}`)
+      }
+      if (active && !isCopied(entry, 0)) this.allCopied = false
+      this.#counts.add(offset, clusterSize)
+      if (offset % clusterSize !== 0) {
+        this.#report.corruption(
+          `ERROR l2_offset=${offset.toString(16)}: Table is not cluster aligned; L1 entry corrupted`,
+        )
+      }
+      if (l2 === undefined) throw this.#unreadable('check_refcounts_l2')
+      const { lines } = this.#report
+      const { additions } = this.#counts
+      this.#l2(l2, offset, active)
+      if (lines === this.#report.lines && additions === this.#counts.additions) {
+        this.#empty.add(offset)
+      }
+    }
+  }
+
+  #unreadable(where: string): CheckFailed {
+    this.#report.say(`ERROR: I/O error in ${where}`)
+    this.#report.result.checkErrors++
+    return new CheckFailed(IO_ERROR)
+  }
+
+  #l2(table: DataView, offset: number, active: boolean): void {
+    const header = this.#header
+    const size = l2EntrySize(header)
+    /** Where the next cluster is if it is not a fragment; 0: nowhere yet. */
+    let next = 0
+    const end = table.byteLength
+    for (let at = 0; at < end; at += size) {
+      if (isEmpty(table, at, size)) continue
+      const host = header.extendedL2 ? 0 : plainHost(table, at, header.clusterSize)
+      if (host !== 0) {
+        const run = plainRun(table, at, (end - at) / size, header.clusterSize)
+        if (active && !isCopied(table, at)) this.allCopied = false
+        next = this.#inUse(host, run, active, next)
+        at += (run - 1) * size
+        continue
+      }
+      const type = clusterType(table, at, header)
+      if (type !== 'compressed' && hasAny(table, at, L2_RESERVED)) {
+        const shown = hexEntry(table, at)
+        this.#report.corruption(`ERROR found l2 entry with reserved bits set: ${shown}`)
+      }
+      if (type === 'compressed') this.#compressed(table, at, active)
+      else if (type === 'data' || type === 'zero+host') {
+        next = this.#standard(table, at, offset, active, next)
+      } else if (header.extendedL2 && subclusters(table, at).data !== 0) {
+        this.#report.corruption('ERROR: Unallocated cluster has non-zero subcluster allocation map')
+      }
+    }
+  }
+
+  #compressed(table: DataView, at: number, active: boolean): void {
+    const { clusterBits, extendedL2, externalDataFile } = this.#header
+    const report = this.#report
+    const offsetBits = BigInt(62 - (clusterBits - 8))
+    const exact = () => BigInt.asUintN(Number(offsetBits), table.getBigUint64(at))
+    let entry = table.getBigUint64(at)
+    if (isCopied(table, at)) {
+      report.corruption(
+        `ERROR: coffset=0x${exact().toString(16)}: copied flag must never be set for compressed clusters`,
+      )
+      entry = BigInt.asUintN(63, entry)
+    }
+    const which = `ERROR compressed cluster ${at / l2EntrySize(this.#header)} with`
+    if (externalDataFile) {
+      report.corruption(`${which} data file, entry=0x${entry.toString(16)}`)
+      return
+    }
+    if (extendedL2 && table.getBigUint64(at + 8) !== 0n) {
+      const bitmap = 'non-zero subcluster allocation bitmap'
+      report.corruption(`${which} ${bitmap}, entry=0x${entry.toString(16)}`)
+      return
+    }
+    const { offset, size } = compressedRange(
+      table.getUint32(at),
+      table.getUint32(at + 4),
+      clusterBits,
+    )
+    this.#counts.add(offset, size, Number.isSafeInteger(offset) ? undefined : exact())
+    if (!active) return
+    report.result.allocatedClusters++
+    report.result.compressedClusters++
+    // Its neighbour may be in the same sector, which then is read twice.
+    report.result.fragmentedClusters++
+  }
+
+  /**
+   * A cluster that is stored as it is.
+   * @param next where it is if it is not a fragment; 0: nowhere
+   * @returns the same for the one after it
+   */
+  #standard(table: DataView, at: number, l2Offset: number, active: boolean, next: number): number {
+    const header = this.#header
+    const report = this.#report
+    const host = hostOffset(table, at)
+    const shown = () => host.toString(16)
+    if (active && !isCopied(table, at)) this.allCopied = false
+    if (header.extendedL2) {
+      const { zeros, data } = subclusters(table, at)
+      if ((zeros & data) !== 0) {
+        report.corruption(
+          `ERROR offset=${shown()}: Allocated cluster has corrupted subcluster allocation bitmap`,
+        )
+      }
+    }
+    if (host % header.clusterSize !== 0) {
+      if (holdsData(table, at, header.extendedL2)) {
+        report.corruption(
+          `ERROR offset=${shown()}: Data cluster is not properly aligned; L2 entry corrupted.`,
+        )
+      } else {
+        const what = 'Preallocated cluster is not properly aligned; L2 entry corrupted.'
+        report.say(`${this.#repair ? 'Repairing' : 'ERROR'} offset=${shown()}: ${what}`)
+        if (this.#repair) {
+          // What it names is not in use any more.
+          this.badEntries.push({ table: l2Offset, index: at / l2EntrySize(header) })
+          return next
+        }
+        report.result.corruptions++
+      }
+    }
+    return this.#inUse(host, 1, active, next)
+  }
+
+  /** Counts clusters that are stored as they are, one behind the other; for `next` see above. */
+  #inUse(host: number, clusters: number, active: boolean, next: number): number {
+    const { clusterSize, externalDataFile } = this.#header
+    const { result } = this.#report
+    if (active) {
+      result.allocatedClusters += clusters
+      if (next !== 0 && host !== next) result.fragmentedClusters++
+    }
+    if (!externalDataFile) this.#counts.addRun(host, clusters)
+    return active ? host + clusters * clusterSize : next
+  }
+}
+
+function isEmpty(table: DataView, at: number, size: number): boolean {
+  if (table.getUint32(at) !== 0 || table.getUint32(at + 4) !== 0) return false
+  return size === 8 || (table.getUint32(at + 8) === 0 && table.getUint32(at + 12) === 0)
+}
+
+/** Whether the guest reads anything from the cluster. */
+function holdsData(table: DataView, at: number, extendedL2: boolean): boolean {
+  if (extendedL2) return subclusters(table, at).data !== 0
+  return (table.getUint32(at + 4) & 1) === 0
+}
+
+/** An L2 table that was read; `l2` is undefined where that failed, and empty where it was left out. */
+export interface ReadTable extends Named {
+  l2: DataView | undefined
+}
+
+/**
+ * The L2 tables that an L1 table names, each as often as it does, in order. A few are read ahead.
+ * What lies past the end of the file reads as zero, as it does for QEMU.
+ * The view of a table holds until the next one is asked for.
+ * @param leaveOut offsets of tables that need not be read; may change meanwhile
+ */
+export async function* l2Tables(
+  file: OpenedFile,
+  clusterSize: number,
+  { offset, entries }: L1Table,
+  leaveOut: ReadonlySet<number>,
+): AsyncGenerator<ReadTable> {
+  const end = Math.min(offset + entries * 8, file.size)
+  const many = Math.max(1, AHEAD / clusterSize)
+  const buffers: Buffer[] = []
+  for (let at = offset; at < end; at += PART) {
+    const part = view(await readAt(file, at, Math.min(PART, offset + entries * 8 - at)))
+    const named = [...namedTables(part, (at - offset) / 8)]
+    for (let i = 0; i < named.length; i += many) {
+      const batch = named.slice(i, i + many)
+      const read = await Promise.all(
+        batch.map(async (table, k) => {
+          if (leaveOut.has(table.offset)) return NOTHING
+          buffers[k] ??= Buffer.alloc(clusterSize)
+          return await readInto(buffers[k], file, table.offset).then(view, () => undefined)
+        }),
+      )
+      for (const [k, table] of batch.entries()) yield { ...table, l2: read[k] }
+    }
+  }
+}
+
+function* namedTables(part: DataView, first: number): Generator<Named> {
+  for (let at = 0; at < part.byteLength; at += 8) {
+    if (part.getUint32(at) === 0 && part.getUint32(at + 4) === 0) continue
+    const entry = new DataView(part.buffer, part.byteOffset + at, 8)
+    yield { index: first + at / 8, entry, offset: hostOffset(part, at) }
+  }
+}
+
+function view(bytes: Buffer): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+}

@@ -1,0 +1,111 @@
+import type { FileHandle } from 'node:fs/promises'
+import type { Qcow2Header } from '../../format/qcow2/header.ts'
+import type { OpenedFile } from '../../source/file.ts'
+import { strerror } from '../words.ts'
+import type { StoredRefcounts } from './refcounts.ts'
+import { CheckFailed, IO_ERROR, type Report } from './report.ts'
+import type { Checked } from './structures.ts'
+
+/** Byte of the header where the offset, u64, and the clusters, u32, of the refcount table stand. */
+export const REFCOUNT_TABLE_FIELD = 48
+/** Byte of the header where the number, u32, and the offset, u64, of the snapshots stand. */
+export const SNAPSHOTS_FIELD = 60
+/** Byte of the header where the incompatible features stand. */
+export const INCOMPATIBLE_FIELD = 72
+
+/**
+ * Writes to an image that is repaired. What one step relies on is on the disk before it begins: an
+ * image whose repair is interrupted is at most as broken as before, and can be repaired again.
+ */
+export class ImageWriter {
+  readonly #handle: FileHandle
+  readonly #clusterSize: number
+  readonly #report: Report
+  /** Clusters of what a mapping table must not lie over. */
+  #metadata = new Set<number>()
+
+  /** @param file open for writing */
+  constructor({ handle }: OpenedFile, { clusterSize }: Qcow2Header, report: Report) {
+    this.#handle = handle
+    this.#clusterSize = clusterSize
+    this.#report = report
+  }
+
+  /** Learns where the image has what is no L2 table. */
+  protect({ header, snapshots, snapshotsSize }: Checked, stored: StoredRefcounts): void {
+    this.#metadata = new Set()
+    this.#add(0, 1)
+    this.#add(header.l1TableOffset, header.l1Size * 8)
+    this.#add(header.refcountTableOffset, header.refcountTableClusters * header.clusterSize)
+    this.#add(header.snapshotsOffset, snapshotsSize)
+    for (const { l1TableOffset, l1Size } of snapshots) this.#add(l1TableOffset, l1Size * 8)
+    const { bitmaps } = header.extensions
+    if (bitmaps) this.#add(bitmaps.directoryOffset, bitmaps.directorySize)
+    for (let i = 0; i < stored.stored; i++) {
+      const { offset } = stored.entry(i)
+      if (offset !== 0) this.#add(offset, 1)
+    }
+  }
+
+  #add(offset: number, bytes: number): void {
+    if (bytes === 0 || !Number.isSafeInteger(offset)) return
+    const last = Math.floor((offset + bytes - 1) / this.#clusterSize)
+    for (let cluster = Math.floor(offset / this.#clusterSize); cluster <= last; cluster++) {
+      this.#metadata.add(cluster)
+    }
+  }
+
+  /** Whether a cluster holds something that nothing may be written over. */
+  isMetadata(cluster: number): boolean {
+    return this.#metadata.has(cluster)
+  }
+
+  /** Whether an L2 table can be at an offset, and nothing else that is known is. */
+  isTable(offset: number): boolean {
+    return offset % this.#clusterSize === 0 && !this.isMetadata(offset / this.#clusterSize)
+  }
+
+  /**
+   * Writes an L2 table.
+   * @throws CheckFailed, also if something else is where the table is
+   */
+  async writeTable(offset: number, bytes: Buffer): Promise<void> {
+    if (!this.isTable(offset)) {
+      const what = 'ERROR: Could not write L2 table; metadata overlap check failed'
+      this.#report.say(`${what}: ${IO_ERROR}`)
+      this.#report.result.checkErrors++
+      throw new CheckFailed(IO_ERROR)
+    }
+    await this.write(offset, bytes)
+  }
+
+  async write(offset: number, bytes: Uint8Array): Promise<void> {
+    for (let done = 0; done < bytes.length; ) {
+      const { bytesWritten } = await this.#handle.write(
+        bytes,
+        done,
+        bytes.length - done,
+        offset + done,
+      )
+      done += bytesWritten
+    }
+  }
+
+  /** Waits until all that was written is on the disk. */
+  async flush(): Promise<void> {
+    await this.#handle.datasync()
+  }
+
+  /**
+   * Lets the file reach to `size` bytes.
+   * @returns why it cannot, in C's words
+   */
+  async growTo(size: number): Promise<string | undefined> {
+    try {
+      await this.#handle.truncate(size)
+      return undefined
+    } catch (error) {
+      return strerror((error as NodeJS.ErrnoException).code) ?? (error as Error).message
+    }
+  }
+}

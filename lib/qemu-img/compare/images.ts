@@ -1,0 +1,56 @@
+import { type ChainImage, closeChain, type OpenChainOptions, openChain } from '../chain.ts'
+import { nodeOf } from '../status/chain.ts'
+import { type CompareOptions, compareNodes } from './compare.ts'
+import type { Finding } from './examine.ts'
+
+export interface CompareImagesOptions
+  extends Omit<OpenChainOptions, 'format'>,
+    Omit<CompareOptions, 'onEqual'> {
+  /** Of the two images. Default: recognised by their first bytes. */
+  formats?: readonly [string | undefined, string | undefined]
+  /** Called when both images are open. */
+  onOpen?: () => void | Promise<void>
+  /**
+   * Called as bytes turn out to be equal, in order.
+   * @param size of the larger image, bytes
+   */
+  onEqual?: (bytes: number, size: number) => void | Promise<void>
+}
+
+export interface Comparison {
+  /** The guest sees the same; of images of different sizes, the rest of the larger one is zero. */
+  identical: boolean
+  /** Virtual sizes, bytes. */
+  sizes: [number, number]
+  /** What was found first, in the order of the guest. */
+  finding?: Finding
+}
+
+/**
+ * Compares what the guest sees of two images, each with all below it. Bytes are only read where the
+ * metadata does not tell: zeroes, and what is the same place of the same file, are not.
+ * @param names as the user gave them
+ * @throws QemuImgError if an image cannot be opened
+ */
+export async function compareImages(
+  names: readonly [string, string],
+  options: CompareImagesOptions = {},
+): Promise<Comparison> {
+  const { formats = [], onOpen, onEqual, warn } = options
+  const images: ChainImage[] = []
+  try {
+    for (const [i, name] of names.entries()) {
+      images.push(await openChain(name, { ...options, format: formats[i] }))
+    }
+    const [a, b] = images
+    await onOpen?.()
+    const size = Math.max(a.size, b.size)
+    const finding = await compareNodes([nodeOf(a, warn), nodeOf(b, warn)], {
+      ...options,
+      onEqual: onEqual && ((bytes) => onEqual(bytes, size)),
+    })
+    return { identical: finding === undefined, sizes: [a.size, b.size], finding }
+  } finally {
+    for (const image of images) await closeChain(image)
+  }
+}

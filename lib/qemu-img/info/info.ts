@@ -1,0 +1,163 @@
+import type { LuksHeader } from '../../format/luks.ts'
+import { CORRUPT, CRYPT_AES, DIRTY, LAZY_REFCOUNTS } from '../../format/qcow2/constants.ts'
+import type { Qcow2Header } from '../../format/qcow2/header.ts'
+import type { Snapshot } from '../../format/qcow2/snapshots.ts'
+import { judge, type OpenChainOptions, requireBackingFormat } from '../chain.ts'
+import { fullName } from '../filename.ts'
+import { QemuImgError } from '../messages.ts'
+import { type OpenImage, openNamed, openNode, type Qcow2Metadata } from '../open.ts'
+
+/** A persistent bitmap, as it is described. */
+export interface BitmapInfo {
+  name: string
+  /** Bytes that a bit stands for. */
+  granularity: number
+  /** It was not stored by whoever opened it last. */
+  inUse: boolean
+  /** It records what is written. */
+  auto: boolean
+}
+
+/** What is particular to a qcow2 image. */
+export interface Qcow2Info {
+  /** `0.10` is version 2, `1.1` version 3. */
+  compat: '0.10' | '1.1'
+  compressionType: 'zlib' | 'zstd'
+  refcountBits: number
+  lazyRefcounts: boolean
+  corrupt: boolean
+  extendedL2: boolean
+  bitmaps: BitmapInfo[]
+  /** Its data is in another file. */
+  externalDataFile: boolean
+  /** The name of that as it stands in the image. */
+  dataFile?: string
+  /** That is a raw image by itself. */
+  dataFileRaw: boolean
+  /** How it is encrypted, if it is. */
+  encryption?: { method: 'aes' } | { method: 'luks'; header: LuksHeader }
+}
+
+/** What there is to say of an image. */
+export interface ImageInfo {
+  /** As QEMU names it. */
+  filename: string
+  format: 'raw' | 'qcow2'
+  /** Bytes. */
+  virtualSize: number
+  /** What the file system has given its file, bytes. */
+  actualSize: number
+  /** Bytes of its file. */
+  fileSize: number
+  /** It is on a block device. */
+  blockDevice: boolean
+  /** Of a qcow2 image, bytes. */
+  clusterSize?: number
+  encrypted: boolean
+  /** It was not closed by whoever wrote to it last. */
+  dirty: boolean
+  /** The name of its backing file as it stands in the image. */
+  backingFile?: string
+  /** The same, relative to where the image is. */
+  fullBackingFile?: string
+  backingFormat?: string
+  snapshots: Snapshot[]
+  qcow2?: Qcow2Info
+}
+
+/** Most images of a chain; real ones have some dozens, and libvirt stops at 200. */
+const MAX_DEPTH = 256
+
+/**
+ * Describes an image by itself. Nothing else is opened: not its backing file, nor its data file.
+ * @throws QemuImgError
+ */
+export async function imageInfo(name: string, options: OpenChainOptions = {}): Promise<ImageInfo> {
+  return await describe(name, () => openNode(name, options))
+}
+
+/**
+ * Describes an image and those below it, top first. Every name found inside an image goes through
+ * the gate, and no format is guessed but that of the file that the user named.
+ * @throws QemuImgError
+ */
+export async function backingChainInfo(
+  name: string,
+  options: OpenChainOptions = {},
+): Promise<ImageInfo[]> {
+  const chain = [await imageInfo(name, options)]
+  const seen = new Set([name])
+  /** Where the last one is. */
+  let path = chain[0].filename
+  for (;;) {
+    const { backingFile, fullBackingFile, backingFormat } = chain[chain.length - 1]
+    if (backingFile === undefined || fullBackingFile === undefined) return chain
+    const next = fullBackingFile
+    if (seen.has(next)) throw new QemuImgError(`Backing file '${next}' creates an infinite loop.`)
+    seen.add(next)
+    if (seen.size > MAX_DEPTH) {
+      throw new QemuImgError(`'${name}' has more than ${MAX_DEPTH} images in its chain`)
+    }
+    const info = await describe(next, async () => {
+      const format = requireBackingFormat(backingFormat, options)
+      const passed = await judge(backingFile, next, path, 'backing file', options)
+      path = passed.path
+      return await openNode(next, { ...options, format }, passed.real)
+    })
+    chain.push(info)
+  }
+}
+
+/** @param name as a message names it */
+async function describe(name: string, open: () => Promise<OpenImage>): Promise<ImageInfo> {
+  const image = await openNamed(name, open)
+  await image.file.handle.close()
+  const { filename, format, size, file, qcow2 } = image
+  const header = qcow2?.header
+  const backingFile = header?.backingFile
+  return {
+    filename,
+    format,
+    virtualSize: size,
+    actualSize: file.allocatedBytes,
+    fileSize: file.size,
+    blockDevice: file.blockDevice,
+    clusterSize: header?.clusterSize,
+    encrypted: header !== undefined && header.cryptMethod !== 0,
+    dirty: header !== undefined && (header.incompatibleFeatures & DIRTY) !== 0n,
+    backingFile,
+    fullBackingFile: backingFile === undefined ? undefined : fullName(backingFile, filename),
+    backingFormat: header?.extensions.backingFormat || undefined,
+    snapshots: qcow2?.snapshots ?? [],
+    qcow2: qcow2 && describeQcow2(qcow2),
+  }
+}
+
+function describeQcow2({ header, bitmaps, luks }: Qcow2Metadata): Qcow2Info {
+  return {
+    compat: header.version < 3 ? '0.10' : '1.1',
+    compressionType: header.compressionType === 0 ? 'zlib' : 'zstd',
+    refcountBits: 2 ** header.refcountOrder,
+    lazyRefcounts: (header.compatibleFeatures & LAZY_REFCOUNTS) !== 0n,
+    corrupt: (header.incompatibleFeatures & CORRUPT) !== 0n,
+    extendedL2: header.extendedL2,
+    bitmaps: bitmaps.map(({ name, granularityBits, inUse, auto }) => ({
+      name,
+      granularity: 2 ** granularityBits,
+      inUse,
+      auto,
+    })),
+    externalDataFile: header.externalDataFile,
+    dataFile: header.extensions.dataFile || undefined,
+    dataFileRaw: header.dataFileRaw,
+    encryption: describeEncryption(header, luks),
+  }
+}
+
+function describeEncryption(
+  { cryptMethod }: Qcow2Header,
+  luks: LuksHeader | undefined,
+): Qcow2Info['encryption'] {
+  if (luks) return { method: 'luks', header: luks }
+  return cryptMethod === CRYPT_AES ? { method: 'aes' } : undefined
+}

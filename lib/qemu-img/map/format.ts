@@ -1,0 +1,38 @@
+import type { MapEntry } from './map.ts'
+
+/** What `map --output=json` prints before its first entry, between two, and after its last one. */
+export const JSON_START = '['
+export const JSON_SEPARATOR = ',\n'
+export const JSON_END = ']\n'
+/** What stands before the rows for people. */
+export const HUMAN_HEADER = `${'Offset'.padEnd(16)}${'Length'.padEnd(16)}${'Mapped to'.padEnd(16)}File\n`
+
+/** QEMU's words for data that is not in a file as it is. */
+export const NOT_IN_PLACE = 'File contains external, encrypted or compressed clusters.'
+
+/**
+ * An entry as `--output=json` prints it, without what separates it from the next.
+ * @param compressed whether that is told, as it is since 8.2
+ */
+export function jsonEntry(entry: MapEntry, compressed: boolean): string {
+  const { start, length, depth, present, zero, data, offset } = entry
+  return (
+    `{ "start": ${start}, "length": ${length}, "depth": ${depth}, "present": ${present}, ` +
+    `"zero": ${zero}, "data": ${data}` +
+    (compressed ? `, "compressed": ${entry.compressed}` : '') +
+    // Behind 2^53 a number prints rounded.
+    (offset === undefined ? '' : `, "offset": ${BigInt(offset)}`) +
+    '}'
+  )
+}
+
+/** The row of an entry for people; only what is stored and not zero has one. */
+export function humanRow({ start, length, data, zero, offset = 0, filename = '' }: MapEntry) {
+  if (!data || zero) return ''
+  return `${column(start)}${column(length)}${column(offset)}${filename}\n`
+}
+
+/** A number as C's `%#-16x` prints it. */
+function column(n: number): string {
+  return (n === 0 ? '0' : `0x${n.toString(16)}`).padEnd(16)
+}

@@ -1,0 +1,34 @@
+import { closeChain, type OpenChainOptions, openChain } from '../chain.ts'
+import { QemuImgError } from '../messages.ts'
+import { nodeOf, textOf } from '../status/chain.ts'
+import { StatusError } from '../status/status.ts'
+import { type MapEntry, type MapRange, mapNode } from './map.ts'
+
+export interface MapOptions extends OpenChainOptions, MapRange {
+  /** Called when the image is open. */
+  onOpen?: () => void | Promise<void>
+}
+
+/**
+ * Where the guest bytes of an image and of all below it are: batches of ordered, contiguous
+ * entries, neighbours with equal status merged. Of an empty range one entry of length 0.
+ * @param name as the user gave it
+ * @throws QemuImgError
+ */
+export async function* mapImage(
+  name: string,
+  options: MapOptions = {},
+): AsyncGenerator<readonly MapEntry[]> {
+  const image = await openChain(name, options)
+  try {
+    await options.onOpen?.()
+    yield* mapNode(nodeOf(image, options.warn), options)
+  } catch (error) {
+    if (!(error instanceof StatusError)) throw error
+    options.warn?.(textOf(error))
+    const message = 'Could not read file metadata: Input/output error'
+    throw new QemuImgError(message, 1, { cause: error })
+  } finally {
+    await closeChain(image)
+  }
+}

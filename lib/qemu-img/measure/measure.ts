@@ -1,0 +1,81 @@
+import { type BlockNode, statusAbove } from '../status/node.ts'
+import { ALLOCATED, DATA, ZERO } from '../status/status.ts'
+import { bitmapsBytes, fullyAllocated, type MeasuredBitmap, roundUp, tooLarge } from './layout.ts'
+import { OptionError } from './options.ts'
+import type { Qcow2Options } from './qcow2.ts'
+
+/** How large an image will be. Bytes; bigint, because disks of 2^53 bytes and more are measured. */
+export interface Measure {
+  /** With the content that the source has now. */
+  required: bigint
+  /** Once the guest has written every byte. */
+  fullyAllocated: bigint
+  /** What copying the bitmaps takes besides, where source and target can have some. */
+  bitmaps?: bigint
+}
+
+/** What is measured: a disk of some size, and what is known of its content. */
+export interface Measured {
+  /** Virtual size, bytes. */
+  size: bigint
+  /** Its content; without it the disk is empty. */
+  content?: BlockNode
+  /** Of a source that can have bitmaps. */
+  bitmaps?: readonly MeasuredBitmap[]
+}
+
+const SECTOR = 512n
+
+/** What a raw image of it will be. */
+export function measureRaw({ size }: Measured): Measure {
+  const required = roundUp(size, SECTOR)
+  return { required, fullyAllocated: required }
+}
+
+/**
+ * What a qcow2 image of it will be.
+ * @throws OptionError if QEMU would not make such an image, StatusError
+ */
+export async function measureQcow2(
+  { size, content, bitmaps }: Measured,
+  { version, layout, preallocated, backing, declared }: Qcow2Options,
+): Promise<Measure> {
+  // Of a source QEMU does not check the size.
+  if (tooLarge(content ? declared : size, layout)) throw tooLargeError()
+  const disk = roundUp(size, layout.clusterSize)
+  let data = 0n
+  if (content) {
+    data = backing ? disk : BigInt(await storedBytes(content, Number(layout.clusterSize)))
+  }
+  // Not before, because QEMU looks at the content, and fails if it cannot.
+  if (preallocated) data = disk
+  const full = fullyAllocated(size, layout)
+  const measure: Measure = { required: full - disk + data, fullyAllocated: full }
+  if (version === 3 && bitmaps) measure.bitmaps = bitmapsBytes(bitmaps, size, layout)
+  return measure
+}
+
+function tooLargeError(): OptionError {
+  return new OptionError('The image size is too large (try using a larger cluster size)')
+}
+
+/** Bytes of the clusters of a size in which anything is stored that may not be zero. */
+async function storedBytes(content: BlockNode, clusterSize: number): Promise<number> {
+  let stored = 0
+  for (let at = 0; at < content.size; ) {
+    const status = statusAbove(content, at, content.size - at)
+    if (status instanceof Promise) {
+      await status
+      continue
+    }
+    const { flags, length } = status
+    if ((flags & ZERO) === 0 && (flags & (DATA | ALLOCATED)) === (DATA | ALLOCATED)) {
+      const end = Math.ceil((at + length) / clusterSize) * clusterSize
+      stored += end - Math.floor(at / clusterSize) * clusterSize
+      at = end
+    } else {
+      at += length
+    }
+  }
+  return stored
+}

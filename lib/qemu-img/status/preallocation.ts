@@ -1,0 +1,69 @@
+import { SECTOR_SIZE } from '../../format/qcow2/constants.ts'
+import type { Qcow2Header } from '../../format/qcow2/header.ts'
+import { readAt } from '../../format/read.ts'
+import { roundUp } from '../../units.ts'
+import { type HostFile, StatusError } from './status.ts'
+
+/** Bits 9 to 63 of an entry of the refcount table. */
+const LOW = 0xfffffe00
+
+/**
+ * Whether more clusters of an image are in use than the file system has given the file blocks for:
+ * then data clusters may be holes, and QEMU looks for them (`qcow2_detect_metadata_preallocation`).
+ * @param file the image itself, also where its data is in another file
+ * @throws StatusError for a refcount block that cannot be where it is said to be
+ */
+export async function looksPreallocated(file: HostFile, header: Qcow2Header): Promise<boolean> {
+  const { clusterSize, refcountOrder } = header
+  const real = Math.floor(file.allocatedBytes / clusterSize)
+  const threshold = Math.max(Math.floor((real * 10) / 9), real + 2)
+  const clusters = Math.ceil(roundUp(file.size, SECTOR_SIZE) / clusterSize)
+  const perBlock = (clusterSize * 8) / 2 ** refcountOrder
+  const table = await readAt(
+    file,
+    header.refcountTableOffset,
+    Math.min(Math.ceil(clusters / perBlock) * 8, header.refcountTableClusters * clusterSize),
+  )
+  let used = 0
+  for (let at = 0; at < table.length && used < threshold; at += 8) {
+    const low = table.readUInt32BE(at + 4)
+    const offset = table.readUInt32BE(at) * 2 ** 32 + ((low & LOW) >>> 0)
+    if (offset === 0) continue
+    if (offset % clusterSize !== 0) {
+      const where = `0x${offset.toString(16)} unaligned (reftable index: ${alternate(at / 8)})`
+      throw new StatusError(`Refblock offset ${where}`)
+    }
+    // Too few clusters for it to matter how many are in use.
+    if (clusters < threshold) continue
+    const entries = Math.min(perBlock, clusters - (at / 8) * perBlock)
+    used += countUsed(await readAt(file, offset, clusterSize), entries, 2 ** refcountOrder)
+  }
+  return used >= threshold
+}
+
+/** A number as C's `%#x` prints it. */
+export function alternate(n: number): string {
+  return n === 0 ? '0' : `0x${n.toString(16)}`
+}
+
+/** How many of the first `entries` refcounts of a block, each `bits` wide, are not 0. */
+export function countUsed(block: Buffer, entries: number, bits: number): number {
+  let used = 0
+  if (bits < 8) {
+    // The first entry of a byte is in its lowest bits.
+    const mask = 2 ** bits - 1
+    for (let i = 0; i < entries; i++) {
+      if (((block[(i * bits) >> 3] >> ((i * bits) & 7)) & mask) !== 0) used++
+    }
+    return used
+  }
+  const bytes = bits / 8
+  for (let i = 0; i < entries; i++) {
+    for (let at = i * bytes; at < (i + 1) * bytes; at++) {
+      if (block[at] === 0) continue
+      used++
+      break
+    }
+  }
+  return used
+}

@@ -1,0 +1,201 @@
+import { SUBCLUSTERS } from '../../format/qcow2/constants.ts'
+import type { Qcow2Header } from '../../format/qcow2/header.ts'
+import { compressedRange, l2EntrySize } from '../../format/qcow2/tables.ts'
+import { l2Coverage } from '../../format/qcow2/validate.ts'
+import { OVER_AND_OVER, TableWork } from '../../format/qcow2/work.ts'
+import {
+  contiguousSubclusters,
+  hasHost,
+  hostOffset,
+  type SubclusterType,
+  subclusterType,
+} from './entries.ts'
+import { HostNode } from './host.ts'
+import type { BlockNode } from './node.ts'
+import { alternate, looksPreallocated } from './preallocation.ts'
+import {
+  type Answer,
+  COMPRESSED,
+  DATA,
+  type HostFile,
+  OFFSET_VALID,
+  RECURSE,
+  type Status,
+  StatusError,
+  type Stream,
+  ZERO,
+} from './status.ts'
+import { MappingTables } from './tables.ts'
+
+/** QEMU asks a qcow2 image for this many bytes at most. */
+const MOST = 2 ** 31 - 1
+
+/** What an image and its files are to a `Qcow2Node`. */
+export interface Qcow2Parts {
+  file: HostFile
+  /** Checked as QEMU does on open. */
+  header: Qcow2Header
+  /** The file that data clusters are in: the image itself, or its external data file. */
+  data: HostFile
+  /** What the image builds on. */
+  backing?: BlockNode
+  /** Called with what turns out to be corrupt but does not keep the status from being known. */
+  onCorrupt: (message: string) => void
+}
+
+/** Where an L2 entry stands. */
+interface Place {
+  table: DataView
+  /** Host offset of the table. */
+  offset: number
+  /** Its index in the table. */
+  entry: number
+  /** Guest offset of the cluster. */
+  cluster: number
+}
+
+/** A qcow2 image as QEMU's block layer sees it (`qcow2_co_block_status`). */
+export class Qcow2Node implements BlockNode {
+  readonly size: number
+  readonly overlay = true
+  readonly backing: BlockNode | undefined
+  readonly host: HostNode
+  readonly #parts: Qcow2Parts
+  readonly #tables: MappingTables
+  readonly #work: TableWork
+  #told = false
+  /** Whether clusters may be holes of the file; undefined: not yet looked at. */
+  #preallocated: boolean | undefined
+
+  constructor(parts: Qcow2Parts) {
+    this.size = parts.header.virtualSize
+    this.backing = parts.backing
+    this.host = new HostNode(parts.data)
+    this.#parts = parts
+    this.#tables = new MappingTables(parts.file, parts.header)
+    this.#work = new TableWork(parts.file.size, parts.header.extendedL2)
+  }
+
+  ask(at: number, bytes: number): Answer {
+    if (this.#preallocated === undefined) return this.#lookForPreallocation()
+    const { header } = this.#parts
+    const { clusterSize } = header
+    const coverage = l2Coverage(header)
+    const index = Math.floor(at / coverage)
+    const offset = this.#tables.l1(index)
+    if (typeof offset !== 'number') return offset
+
+    // Lengths from here on count from the start of the cluster.
+    const within = at % clusterSize
+    const cluster = at - within
+    const wanted = Math.min(Math.min(bytes, MOST) + within, coverage - (cluster % coverage))
+    if (offset === 0) return { flags: 0, length: wanted - within, offset: 0 }
+    if (offset % clusterSize !== 0) {
+      const place = `${alternate(offset)} unaligned (L1 index: ${alternate(index)})`
+      throw this.#corrupt(`L2 table offset ${place}`)
+    }
+    const table = this.#tables.l2(offset, index)
+    if (table instanceof Promise) return table
+    const entry = (cluster % coverage) / clusterSize
+    return this.#inTable({ table, offset, entry, cluster }, within, wanted)
+  }
+
+  async #lookForPreallocation(): Promise<void> {
+    const { file, header } = this.#parts
+    this.#preallocated = await looksPreallocated(file, header).catch((error) => {
+      if (!(error instanceof StatusError)) throw error
+      // QEMU goes on as if it did not look so.
+      this.#parts.onCorrupt(error.message)
+      this.#told = true
+      return false
+    })
+  }
+
+  /** The status of `wanted` bytes of clusters at most, but for the first `within`. */
+  #inTable(place: Place, within: number, wanted: number): Status {
+    const { header } = this.#parts
+    const { clusterSize } = header
+    const { table, entry, cluster } = place
+    const perCluster = header.extendedL2 ? SUBCLUSTERS : 1
+    const subclusterSize = clusterSize / perCluster
+    const first = Math.floor(within / subclusterSize)
+    const at = entry * l2EntrySize(header)
+    const type = subclusterType(table, at, first, header)
+    const host = this.#hostOf(place, at, type)
+    const entries = Math.ceil(wanted / clusterSize)
+    const same = contiguousSubclusters(table, entry, first, entries, header)
+    if ('invalid' in same) {
+      throw this.#corrupt(`Invalid cluster entry found  (${where(place.offset, same.invalid)})`)
+    }
+    const known = (first + same.subclusters) * subclusterSize
+    if (known < wanted && !this.#work.allows(cluster + known, 1)) {
+      throw this.#corrupt(OVER_AND_OVER)
+    }
+    const length = Math.min(known, wanted) - within
+    return this.#status(type, length, host + within, table, at, within)
+  }
+
+  /**
+   * The host offset of the cluster of a type, if it has one.
+   * @throws StatusError for an entry that QEMU takes for corrupt
+   */
+  #hostOf({ table, offset, entry, cluster }: Place, at: number, type: SubclusterType): number {
+    const { header } = this.#parts
+    const place = where(offset, entry)
+    if (header.version < 3 && (type === 'zero' || type === 'zero+host')) {
+      throw this.#corrupt(`Zero cluster entry found in pre-v3 image (${place})`)
+    }
+    if (type === 'compressed' && header.externalDataFile) {
+      throw this.#corrupt(
+        `Compressed cluster entry found in image with external data file (${place})`,
+      )
+    }
+    if (!hasHost(type)) return 0
+    const host = hostOffset(table, at)
+    if (host % header.clusterSize !== 0) {
+      throw this.#corrupt(`Cluster allocation offset ${alternate(host)} unaligned (${place})`)
+    }
+    if (header.externalDataFile && host !== cluster) {
+      throw this.#corrupt(
+        `External data file host cluster offset ${alternate(host)} does not match guest cluster ` +
+          `offset: ${alternate(cluster)}, L2 index: ${alternate(entry)})`,
+      )
+    }
+    return host
+  }
+
+  #status(
+    type: SubclusterType,
+    length: number,
+    offset: number,
+    table: DataView,
+    at: number,
+    within: number,
+  ): Status {
+    const { file, data, header } = this.#parts
+    if (type === 'compressed') {
+      const [high, low] = [table.getUint32(at), table.getUint32(at + 4)]
+      const { clusterBits, clusterSize } = header
+      const method = header.compressionType === 0 ? 'deflate' : 'zstd'
+      const range = compressedRange(high, low, clusterBits)
+      const stream: Stream = { method, ...range, clusterSize, within }
+      return { flags: DATA | COMPRESSED, length, file, offset: 0, stream }
+    }
+    if (type === 'zero' || type === 'unallocated') {
+      return { flags: type === 'zero' ? ZERO : 0, length, offset: 0 }
+    }
+    let flags = OFFSET_VALID
+    if (type === 'zero+host') flags |= ZERO
+    if (type === 'data') flags |= this.#preallocated ? DATA | RECURSE : DATA
+    return { flags, length, file: data, offset }
+  }
+
+  #corrupt(message: string): StatusError {
+    return new StatusError(message, this.#told)
+  }
+}
+
+/** Where an L2 entry stands, as QEMU says it. */
+function where(table: number, entry: number): string {
+  return `L2 offset: ${alternate(table)}, L2 index: ${alternate(entry)}`
+}

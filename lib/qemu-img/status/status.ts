@@ -1,0 +1,73 @@
+import type { OpenedFile } from '../../source/file.ts'
+
+/**
+ * What QEMU's block layer says of a range of guest bytes, as flags (BDRV_BLOCK_… in its
+ * include/block/block-common.h). `map`, `compare` and `measure` print what follows from them, so
+ * every flag and every length here is QEMU's own answer, also where another would be as true.
+ */
+export const DATA = 0x01
+/** Reads as zero. */
+export const ZERO = 0x02
+/** `Status.offset` says where in `Status.file` the bytes are. */
+export const OFFSET_VALID = 0x04
+/** The image that was asked holds it: it does not leave it to its backing file. */
+export const ALLOCATED = 0x10
+/** The range ends where the image ends. */
+export const EOF = 0x20
+/** The file below has to be asked, too: it may know of holes. Never in a final answer. */
+export const RECURSE = 0x40
+/** Since 8.2. */
+export const COMPRESSED = 0x80
+
+/** The stream of a compressed cluster; `within` bytes into what it expands to the range starts. */
+export interface Stream {
+  method: 'deflate' | 'zstd'
+  /** Host offset, bytes. */
+  offset: number
+  /** Bytes, rounded up to a sector: the stream may end before. */
+  size: number
+  clusterSize: number
+  within: number
+}
+
+/** One answer: holds for `length` bytes from where was asked. */
+export interface Status {
+  flags: number
+  /** Bytes; 0 only behind the end of an image. */
+  length: number
+  /** The file that holds the bytes. */
+  file?: HostFile
+  /** Host offset in it, bytes; meant only with OFFSET_VALID. */
+  offset: number
+  stream?: Stream
+}
+
+/** A file that holds guest bytes. */
+export interface HostFile extends OpenedFile {
+  /** As QEMU names it in its output. */
+  readonly filename: string
+}
+
+/** An answer, or the promise that asking again will get further: something has to be read first. */
+export type Answer = Status | Promise<void>
+
+/** The status cannot be known, because a table is corrupt; QEMU ends with EIO. */
+export class StatusError extends Error {
+  override readonly name = 'StatusError'
+  /** What QEMU says of it; nothing if it has already said that the image is corrupt. */
+  readonly corruption: string | undefined
+
+  constructor(message: string, told = false) {
+    super(message)
+    this.corruption = told ? undefined : message
+  }
+}
+
+/** Asks until there is an answer. Most answers come at once, from a table already in memory. */
+export async function answered(ask: () => Answer): Promise<Status> {
+  for (;;) {
+    const answer = ask()
+    if (!(answer instanceof Promise)) return answer
+    await answer
+  }
+}

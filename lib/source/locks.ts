@@ -1,0 +1,60 @@
+/**
+ * The locks by which QEMU keeps two processes from writing the same image (its block/file-posix.c).
+ * Whoever has an image open holds a shared lock of byte 100 + n for each permission n that it uses,
+ * and of byte 200 + n for each that it does not let others have. It is refused if others hold the
+ * byte that contradicts one of its own.
+ */
+import type { FileHandle } from 'node:fs/promises'
+import { BackupError } from '../errors.ts'
+import { native } from '../native.ts'
+
+/** Numbers of QEMU's permissions. */
+const READ = 0
+const WRITE = 1
+const RESIZE = 3
+const NAMES: Record<number, string> = {
+  [READ]: 'consistent read',
+  [WRITE]: 'write',
+  [RESIZE]: 'resize',
+}
+const USED = 100
+const DENIED = 200
+
+/** What is done to an image, and what others may not do meanwhile. */
+export interface Use {
+  uses: readonly number[]
+  denies: readonly number[]
+}
+
+/** Reading while nobody writes: what is read belongs together. */
+export const READING: Use = { uses: [READ], denies: [WRITE, RESIZE] }
+/** Reading whatever others do. */
+export const SHARED_READING: Use = { uses: [READ], denies: [] }
+/** Writing, alone. */
+export const WRITING: Use = { uses: [READ, WRITE, RESIZE], denies: [WRITE, RESIZE] }
+
+/**
+ * Locks an open file for a use. The locks last until it is closed.
+ * @param name of the file, for messages
+ * @throws BackupError IN_USE if others have it open for what does not go along with that; IO
+ */
+export function lockFile(handle: FileHandle, name: string, { uses, denies }: Use): void {
+  const locks = [...uses.map((n) => USED + n), ...denies.map((n) => DENIED + n)]
+  const tests = [...uses.map((n) => DENIED + n), ...denies.map((n) => USED + n)]
+  const byte = native().lockFile(handle.fd, locks, tests)
+  if (byte >= 0) throw inUse(name, byte)
+}
+
+/** @param byte that others have locked */
+function inUse(name: string, byte: number): BackupError {
+  // They use what is denied to them, or deny what is used.
+  const shared = byte < DENIED
+  const permission = NAMES[byte - (shared ? USED : DENIED)]
+  const why = shared
+    ? 'is open for writing in another process; stop that, back up through its NBD export, or read ' +
+      'the image as it is with --force-share'
+    : 'is in use by another process'
+  const lock = `${shared ? 'shared ' : ''}"${permission}" lock`
+  const hint = `Is another process using the image [${name}]?`
+  return new BackupError('IN_USE', name, why, { qemu: `Failed to get ${lock}\n${hint}` })
+}

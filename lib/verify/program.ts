@@ -1,0 +1,68 @@
+import { execFile, spawn } from 'node:child_process'
+import { open } from 'node:fs/promises'
+import { constants } from 'node:os'
+import { promisify } from 'node:util'
+import { BackupError, ioError } from '../errors.ts'
+
+/** What a program did. */
+export interface Printed {
+  /** The exit status; 128 and its number for a signal that ended it. */
+  status: number
+  /** Files that hold what it printed. */
+  stdout: string
+  stderr: string
+}
+
+/** As shells have it. */
+const BY_SIGNAL = 128
+
+/**
+ * Runs a program to its end, its output in files.
+ * @param prefix of the names of the files
+ * @throws BackupError IO if it cannot be run, ABORTED
+ */
+export async function runProgram(
+  argv: readonly string[],
+  prefix: string,
+  signal?: AbortSignal,
+): Promise<Printed> {
+  const printed = { stdout: `${prefix}.stdout`, stderr: `${prefix}.stderr` }
+  const stdout = await open(printed.stdout, 'w')
+  const stderr = await open(printed.stderr, 'w')
+  try {
+    return { ...printed, status: await statusOf(argv, [stdout.fd, stderr.fd], signal) }
+  } finally {
+    await stdout.close()
+    await stderr.close()
+  }
+}
+
+function statusOf(
+  [program, ...args]: readonly string[],
+  [stdout, stderr]: readonly [number, number],
+  signal?: AbortSignal,
+): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, args, { stdio: ['ignore', stdout, stderr], signal })
+    child.on('error', (error) => {
+      if (signal?.aborted) reject(new BackupError('ABORTED', program, 'was interrupted'))
+      else reject(ioError(program, error))
+    })
+    child.on('close', (status, by) => {
+      resolve(status ?? BY_SIGNAL + constants.signals[by as NodeJS.Signals])
+    })
+  })
+}
+
+/** What a program prints on stdout, of which there is little. */
+export async function textOf(
+  [program, ...args]: readonly string[],
+  signal?: AbortSignal,
+): Promise<string> {
+  try {
+    return (await promisify(execFile)(program, args, { signal })).stdout
+  } catch (error) {
+    if (signal?.aborted) throw new BackupError('ABORTED', program, 'was interrupted')
+    throw ioError(program, error)
+  }
+}

@@ -1,0 +1,132 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { BackupError } from '../errors.ts'
+import { parseVersion } from '../qemu-img/version.ts'
+import { difference } from './difference.ts'
+import { type Printed, runProgram, textOf } from './program.ts'
+
+/** How images are looked at. */
+export interface VerifyOptions {
+  /** The qemu-img to stand beside. Default: `qemu-img`, found in PATH. */
+  qemuImg?: string
+  /** The images' format. Default: recognised by their first bytes, by each program itself. */
+  format?: 'raw' | 'qcow2'
+  /** Directories below which files named inside images may be opened by us; qemu-img opens any. */
+  allowPaths?: readonly string[]
+  /** The format of a backing file whose image does not record one. */
+  backingFormat?: 'raw' | 'qcow2'
+  /** Also images that another process may be writing to. */
+  forceShare?: boolean
+  signal?: AbortSignal
+}
+
+/** What one command said of one image. */
+export interface Verified {
+  image: string
+  /** The command with its options, without the image: `check --output=json`. */
+  command: string
+  /** Both programs printed the same on both streams, and ended with the same status. */
+  same: boolean
+  /** The exit status of both; of qemu-img, where they differ. */
+  status: number
+  /** What differs, as `diff -u` has it, from qemu-img's to ours. */
+  difference?: string
+}
+
+const CLI = fileURLToPath(new URL('../cli/main.js', import.meta.url))
+const COMMANDS = [
+  ['info', '--backing-chain'],
+  ['info', '--backing-chain', '--output=json'],
+  ['check'],
+  ['check', '--output=json'],
+  ['map'],
+  ['map', '--output=json'],
+  ['measure', '-O', 'qcow2'],
+  ['measure', '-O', 'qcow2', '--output=json'],
+]
+
+/**
+ * Runs our commands and qemu-img's on images, side by side, and compares what they print byte for
+ * byte, and their exit statuses. Yields as each pair is done. Output goes through files in the
+ * system's temporary directory, so that any amount of it takes no memory.
+ * @throws BackupError IO if qemu-img cannot be run, UNSUPPORTED if it tells no version, ABORTED
+ */
+export async function* verifyImages(
+  images: readonly string[],
+  options: VerifyOptions = {},
+): AsyncGenerator<Verified> {
+  const { qemuImg = 'qemu-img', signal } = options
+  const version = await versionOf(qemuImg, signal)
+  const directory = await mkdtemp(join(tmpdir(), 'qcow2-backup-verify-'))
+  try {
+    for (const image of images) {
+      for (const command of COMMANDS) {
+        const [name, ...rest] = command
+        const common = [...rest, ...commonOptions(options)]
+        const ours = [...ownOptions(options), '--qemu-version', version]
+        // A name may begin with a dash.
+        const operand = image.startsWith('-') ? `./${image}` : image
+        const a = await runProgram(
+          [qemuImg, name, ...common, operand],
+          join(directory, 'qemu-img'),
+          signal,
+        )
+        const b = await runProgram(
+          [process.execPath, CLI, name, ...common, ...ours, operand],
+          join(directory, 'qcow2-backup'),
+          signal,
+        )
+        yield await compare(image, command.join(' '), a, b, signal)
+      }
+    }
+  } finally {
+    await rm(directory, { recursive: true, force: true })
+  }
+}
+
+async function versionOf(qemuImg: string, signal?: AbortSignal): Promise<string> {
+  const text = await textOf([qemuImg, '--version'], signal)
+  const version = parseVersion(text.replace(/^qemu-img version /, ''))
+  if (version) return `${version.major}.${version.minor}`
+  throw new BackupError('UNSUPPORTED', qemuImg, `tells no version: ${text.slice(0, 60).trim()}`)
+}
+
+function commonOptions({ format, forceShare }: VerifyOptions): string[] {
+  const options: string[] = []
+  if (format !== undefined) options.push('-f', format)
+  if (forceShare) options.push('-U')
+  return options
+}
+
+function ownOptions({ allowPaths = [], backingFormat }: VerifyOptions): string[] {
+  const options = allowPaths.flatMap((path) => ['--allow-path', path])
+  if (backingFormat !== undefined) options.push('--backing-format', backingFormat)
+  return options
+}
+
+async function compare(
+  image: string,
+  command: string,
+  theirs: Printed,
+  ours: Printed,
+  signal?: AbortSignal,
+): Promise<Verified> {
+  const parts: string[] = []
+  if (theirs.status !== ours.status) {
+    parts.push(`-exit status ${theirs.status}\n+exit status ${ours.status}\n`)
+  }
+  for (const stream of ['stdout', 'stderr'] as const) {
+    const found = await difference(theirs[stream], ours[stream], stream, signal)
+    if (found !== undefined) parts.push(found)
+  }
+  const same = parts.length === 0
+  return {
+    image,
+    command,
+    same,
+    status: theirs.status,
+    difference: same ? undefined : parts.join(''),
+  }
+}

@@ -1,0 +1,77 @@
+/**
+ * The five commands beside those of the installed qemu-img, over random images: made by it, by
+ * qemu-io and by us, and for `check` damaged too. A failing image is made again with its seed:
+ *   SEED=n IMAGES=1 npm test -- test/qemu-img/campaign.test.ts
+ */
+import { join } from 'node:path'
+import t from 'tap'
+import { randomNumbers } from '../support/changes.ts'
+import { damage } from '../support/damage.ts'
+import { ours, theirs } from '../support/parity.ts'
+import { run } from '../support/qemu.ts'
+import { type Random, type RandomImage, randomImage, seedOf } from '../support/random-image.ts'
+
+const IMAGES = Number(process.env.IMAGES ?? 300)
+const FIRST = seedOf()
+t.setTimeout(900_000)
+t.comment(`SEED=${FIRST} IMAGES=${IMAGES}`)
+
+for (let seed = FIRST; seed < FIRST + IMAGES; seed++) {
+  // qemu-img takes its time to print that each of 65536 snapshots is wrong.
+  t.test(`SEED=${seed}`, { timeout: 120_000 }, async (t) => {
+    const random = randomNumbers(seed)
+    const dir = t.testdir()
+    const image = await randomImage(dir, random)
+    const name = image.path.slice(dir.length + 1)
+    for (const args of commands(name, image, random)) await same(args)
+
+    if (image.format === 'qcow2') {
+      const damaged = `damaged ${name}`
+      // It may be large, but not its data.
+      run('cp', ['--sparse=always', image.path, join(dir, damaged)])
+      const done = damage(join(dir, damaged), random)
+      image.description += `\n${done.join('\n')}`
+      for (const args of commandsOnDamaged(damaged)) await same(args)
+    }
+
+    async function same(args: readonly string[]): Promise<void> {
+      const [a, b] = [await ours(args, dir), theirs(args, dir)]
+      // Of a crash or a hang there is nothing to be copied.
+      if (b.status === null || b.status > 100) return
+      const equal = JSON.stringify(a) === JSON.stringify(b)
+      if (!equal) t.strictSame(a, b, args.join(' '), { description: image.description })
+    }
+    t.pass('all the same')
+  })
+}
+
+const JSON_OUTPUT = '--output=json'
+
+function commands(name: string, { format }: RandomImage, random: Random): string[][] {
+  const range = ['-s', String(random(2 ** 20)), '-l', String(random(2 ** 20))]
+  const option = random(2) === 0 ? 'cluster_size' : 'refcount_bits'
+  const value = option === 'cluster_size' ? 512 * 2 ** random(13) : 2 ** random(7)
+  return [
+    ['info', JSON_OUTPUT, '-f', format, name],
+    ['info', '--backing-chain', name],
+    ['info', '--backing-chain', JSON_OUTPUT, name],
+    ['check', name],
+    ['check', JSON_OUTPUT, name],
+    ['map', name],
+    ['map', JSON_OUTPUT, name],
+    ['map', JSON_OUTPUT, ...range, name],
+    ['compare', name, name],
+    ['compare', '-s', '-f', format, '-F', 'raw', name, name],
+    ['measure', '-O', 'qcow2', '-o', `${option}=${value}`, name],
+    ['measure', JSON_OUTPUT, '-O', random(4) === 0 ? 'raw' : 'qcow2', name],
+  ]
+}
+
+function commandsOnDamaged(name: string): string[][] {
+  return [
+    ['check', '-f', 'qcow2', name],
+    ['check', '-f', 'qcow2', JSON_OUTPUT, name],
+    ['info', '-f', 'qcow2', name],
+    ['map', '-f', 'qcow2', JSON_OUTPUT, name],
+  ]
+}

@@ -1,0 +1,19 @@
+import t from 'tap'
+import { atLeast, NEWEST, parseVersion } from '../../lib/qemu-img/version.ts'
+
+t.test('versions', async (t) => {
+  t.strictSame(parseVersion('7.2'), { major: 7, minor: 2 })
+  t.strictSame(parseVersion('7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)'), { major: 7, minor: 2 })
+  t.strictSame(parseVersion('10.1'), { major: 10, minor: 1 })
+  for (const text of ['', 'newest', '8', '8.', '.2', ' 8.2', '12345.1']) {
+    t.equal(parseVersion(text), undefined, text)
+  }
+})
+
+t.test('older and newer', async (t) => {
+  t.ok(atLeast({ major: 8, minor: 2 }, 8, 2))
+  t.ok(atLeast({ major: 9, minor: 0 }, 8, 2))
+  t.notOk(atLeast({ major: 8, minor: 1 }, 8, 2))
+  t.notOk(atLeast({ major: 7, minor: 2 }, 8, 0))
+  t.ok(atLeast(NEWEST, 9, 0))
+})

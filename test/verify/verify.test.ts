@@ -1,0 +1,73 @@
+import { chmodSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { fullBackup, verifyImages } from '../../lib/index.ts'
+import { runCli } from '../support/cli.ts'
+import { noise } from '../support/disks.ts'
+import { peek64, poke } from '../support/patch.ts'
+
+async function all<T>(list: AsyncIterable<T>): Promise<T[]> {
+  const items: T[] = []
+  for await (const item of list) items.push(item)
+  return items
+}
+
+t.test('our backup, a damaged one, and a raw disk', async (t) => {
+  const dir = t.testdir({ raw: noise(300_000, 1) })
+  const [raw, backup, damaged] = ['raw', 'backup', 'damaged'].map((name) => join(dir, name))
+  await fullBackup(raw, backup)
+  await fullBackup(raw, damaged)
+  poke(damaged, Number(peek64(damaged, 40)), 0)
+  const found = await all(verifyImages([backup, damaged, raw]))
+  t.equal(found.length, 24)
+  t.strictSame(
+    found.filter(({ same }) => !same),
+    [],
+  )
+  t.equal(found.find(({ command }) => command === 'check')?.status, 0)
+  t.ok(found.some(({ image, status }) => image === damaged && status > 0))
+})
+
+t.test('a qemu-img that says something else', async (t) => {
+  const dir = t.testdir({ raw: noise(1000, 1) })
+  const [raw, backup, fake] = ['raw', 'backup', 'fake'].map((name) => join(dir, name))
+  await fullBackup(raw, backup)
+  const script = '#!/bin/sh\nqemu-img "$@" | sed "s/compat/COMPAT/"\n'
+  writeFileSync(fake, script)
+  chmodSync(fake, 0o755)
+  const found = await all(verifyImages([backup], { qemuImg: fake }))
+  const different = found.filter(({ same }) => !same)
+  t.strictSame(
+    different.map(({ command }) => command),
+    ['info --backing-chain', 'info --backing-chain --output=json'],
+  )
+  t.match(different[0].difference, /^--- qemu-img stdout\n\+\+\+ qcow2-backup stdout\n/)
+  t.match(different[0].difference, /\n- +COMPAT: 1\.1\n\+ +compat: 1\.1\n/)
+
+  const printed = await runCli(['verify', '--qemu-img', fake, backup])
+  t.equal(printed.status, 1)
+  t.match(printed.stdout, /backup: check: same, status 0\n/)
+  t.match(printed.stdout, /backup: info --backing-chain: different\n--- qemu-img stdout\n/)
+  t.equal(printed.stderr, 'qcow2-backup: verify: 2 of 8 comparisons with qemu-img differ\n')
+  const json = await runCli(['verify', '--json', '--qemu-img', fake, backup])
+  t.strictSame(JSON.parse(json.stdout), JSON.parse(JSON.stringify(found)))
+})
+
+t.test('a qemu-img that cannot be run, or is none', async (t) => {
+  await t.rejects(all(verifyImages(['x'], { qemuImg: './nothing' })), {
+    code: 'IO',
+    message: './nothing: no such file or directory',
+  })
+  await t.rejects(all(verifyImages(['x'], { qemuImg: 'echo' })), {
+    code: 'UNSUPPORTED',
+    message: /^echo: tells no version: /,
+  })
+})
+
+t.test('an image that is not there', async (t) => {
+  const found = await all(verifyImages([join(t.testdir(), 'nothing')]))
+  t.strictSame(
+    found.filter(({ same, status }) => !same || status !== 1),
+    [],
+  )
+})
