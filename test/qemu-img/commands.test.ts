@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { noise } from '../support/disks.ts'
 import { sameAsQemuImg } from '../support/parity.ts'
-import { poke } from '../support/patch.ts'
+import { peek64, poke } from '../support/patch.ts'
 import { qemuImg, qemuIo } from '../support/qemu.ts'
 
 /** Some images, one of each kind that the commands tell apart. */
@@ -190,3 +190,18 @@ for (const [command, cases] of Object.entries(ALL)) {
     for (const args of cases) await sameAsQemuImg(t, dir, [command, ...args])
   })
 }
+
+t.test('check: a file that ends inside an entry of the refcount table', async (t) => {
+  const dir = t.testdir()
+  const path = join(dir, 'image')
+  // Clusters of 128 KiB: the offset of the first block ends in two bytes of zero.
+  qemuImg('create', '-q', '-f', 'qcow2', '-o', 'cluster_size=128k', path, '1M')
+  const table = Number(peek64(path, 48))
+  const block = peek64(path, table)
+  const moved = 1024 * 1024
+  poke(path, moved, block)
+  poke(path, 48, BigInt(moved))
+  truncateSync(path, moved + 6)
+  await sameAsQemuImg(t, dir, ['check', 'image'])
+  await sameAsQemuImg(t, dir, ['info', 'image'])
+})

@@ -2,6 +2,7 @@ import type { Qcow2Header } from '../../format/qcow2/header.ts'
 import { END_OF_FILES } from '../../format/qcow2/validate.ts'
 import { readAt } from '../../format/read.ts'
 import type { OpenedFile } from '../../source/file.ts'
+import { roundUp } from '../../units.ts'
 import { corruptionText } from '../status/chain.ts'
 import { alternate } from '../status/preallocation.ts'
 import { IO_ERROR } from './report.ts'
@@ -68,7 +69,7 @@ export class StoredRefcounts {
     this.#bits = 2 ** header.refcountOrder
     this.#table = table
     this.#warn = warn
-    this.stored = Math.floor(table.length / 8)
+    this.stored = table.length / 8
     this.entries = (header.refcountTableClusters * header.clusterSize) / 8
     this.perBlock = (header.clusterSize * 8) / this.#bits
   }
@@ -80,8 +81,9 @@ export class StoredRefcounts {
     warn: (text: string) => void,
   ): Promise<StoredRefcounts> {
     const { refcountTableOffset: offset, refcountTableClusters, clusterSize } = header
-    // What lies past the end of the file reads as zero: no blocks.
-    const bytes = Math.min(refcountTableClusters * clusterSize, Math.max(0, file.size - offset))
+    // What lies past the end of the file reads as zero: no blocks. An entry may be cut there, too.
+    const inFile = roundUp(Math.max(0, file.size - offset), 8)
+    const bytes = Math.min(refcountTableClusters * clusterSize, inFile)
     return new StoredRefcounts(file, header, await readAt(file, offset, bytes), warn)
   }
 

@@ -120,8 +120,8 @@ async function countBitmap(
 ): Promise<void> {
   counts.add(tableOffset, tableSize * 8)
   report.work(tableSize * 8)
-  const end = Math.min(tableOffset + tableSize * 8, file.size)
-  const bytes = await readAt(file, tableOffset, Math.max(0, end - tableOffset) & ~7)
+  const inFile = roundUp(Math.max(0, file.size - tableOffset), 8)
+  const bytes = await readAt(file, tableOffset, Math.min(tableSize * 8, inFile))
   for (let at = 0; at < bytes.length; at += 8) {
     if (isSoundEntry(bytes, at, clusterSize)) continue
     report.result.corruptions++
