@@ -2,6 +2,7 @@
  * The five commands beside those of the installed qemu-img, over random images: made by it, by
  * qemu-io and by us, and for `check` damaged too. A failing image is made again with its seed:
  *   SEED=n IMAGES=1 npm test -- test/qemu-img/campaign.test.ts
+ * and other images are looked at with another seed and number.
  */
 import { join } from 'node:path'
 import t from 'tap'
