@@ -16,7 +16,7 @@
       "cflags_cc": ["-std=c++20", "-Wall", "-Wextra", "-Wno-missing-field-initializers", "-Wno-restrict", "-Werror=return-type", "-fvisibility-inlines-hidden"],
       "cflags_cc!": ["-fno-rtti"],
       "ldflags": ["-Wl,-Bsymbolic", "-Wl,--exclude-libs,ALL", "-Wl,-z,nodelete", "-Wl,--version-script=../native/napi/exports.map"],
-      "libraries": ["-l:liburing.a", "-l:libdeflate.a", "-l:libzstd.a", "-l:libz.a", "-lpthread", "-ldl"]
+      "libraries": ["-l:liburing.a", "-l:libdeflate.a", "-l:libzstd.a", "-l:libz.a", "-l:libb2.a", "-lpthread", "-ldl"]
     }
   ]
 }

@@ -19,6 +19,8 @@ export type ErrorCode =
   | 'NOT_ALLOWED'
   /** Another process has the image open, for something that does not go along with this. */
   | 'IN_USE'
+  /** A file that should be an image's manifest is none. */
+  | 'BAD_MANIFEST'
   /** What should be the same is not. */
   | 'DIFFERENT'
   /** The source changed its size while it was read. */

@@ -2,8 +2,10 @@
 
 export { fullBackup } from './backup/full.ts'
 export { incrementalBackup } from './backup/incremental.ts'
+export type { Manifest } from './backup/manifest.ts'
 export { restore } from './backup/restore.ts'
 export type {
+  ContentHash,
   CopyOptions,
   CopyResult,
   DiscardOptions,
@@ -13,6 +15,7 @@ export type {
   OpenOptions,
   Progress,
   RestoreOptions,
+  VerifyingOptions,
 } from './backup/types.ts'
 export { BackupError, type ErrorCode } from './errors.ts'
 export type { Extent } from './extents/extent.ts'
@@ -31,4 +34,9 @@ export { QemuImgError } from './qemu-img/messages.ts'
 export type { CustomExtent, CustomSource } from './source/custom.ts'
 export { openSource } from './source/open.ts'
 export type { Piece, Source, SourceExport, SourceFile, SourceReader } from './source/source.ts'
+export {
+  type ManifestVerified,
+  type VerifyManifestsOptions,
+  verifyManifests,
+} from './verify/manifests.ts'
 export { type Verified, type VerifyOptions, verifyImages } from './verify/verify.ts'

@@ -66,7 +66,8 @@ export interface CopySpec {
    * what the caller reads by itself. Sizes in bytes.
    */
   sources: ({ fd: number; size: number } | CopyExport | { size: number })[]
-  target: { fd: number } | CopyTargetExport
+  /** Of none of these: nothing is written, for a `hash` only. */
+  target: { fd: number } | CopyTargetExport | Record<string, never>
   format: 'qcow2' | 'raw'
   /** Virtual size, bytes. */
   size: number
@@ -87,15 +88,19 @@ export interface CopySpec {
   rateLimit: number
   /** Areas that cannot be read are told by copyEvents; else the first one ends the copy. */
   holdFailures: boolean
+  /** Take the hash of the content, see native/copy/content_hash.h. */
+  hash: boolean
 }
 
-/** Guest bytes by what became of them. */
+/** How a copy ended: guest bytes by what became of them. */
 export interface CopyCounters {
   dataBytes: number
   zeroBytes: number
   unchangedBytes: number
   engine: 'io_uring' | 'threads'
   direct: boolean
+  /** In hexadecimal, if it was wanted. */
+  checksum?: string
 }
 
 /** What the addon offers. Arguments are checked by the callers in TypeScript. */

@@ -8,8 +8,18 @@ import { openSource } from '../source/open.ts'
 import type { Source } from '../source/source.ts'
 import { formatSize } from '../units.ts'
 import { type Backing, requireApart } from './backing.ts'
+import { contentOf } from './content.ts'
+import { type ManifestFile, openManifest } from './manifest.ts'
 import { discardGranule, jobOptions } from './options.ts'
-import type { CopyOptions, CopyResult, DiscardOptions, ImageOptions, OpenOptions } from './types.ts'
+import type {
+  CopyOptions,
+  CopyResult,
+  DiscardOptions,
+  ImageOptions,
+  OpenOptions,
+  VerifyingOptions,
+} from './types.ts'
+import { verifyWritten } from './verify.ts'
 
 /**
  * The whole way of a disk into a new file: open, check, copy, publish. `fullBackup`, `restore` and
@@ -21,7 +31,7 @@ export async function copyToNew(
   from: string | CustomSource,
   to: string,
   format: 'qcow2' | 'raw',
-  options: CopyOptions & OpenOptions & ImageOptions & DiscardOptions,
+  options: CopyOptions & OpenOptions & ImageOptions & DiscardOptions & VerifyingOptions,
   backing?: Backing,
   open: typeof openTarget = openTarget,
 ): Promise<CopyResult> {
@@ -31,25 +41,33 @@ export async function copyToNew(
     if (backing) requireApart(source, backing)
     const job = jobOptions(format, source.size, options, backing)
     const discarding = discardingOf(source, options)
-    const files = [...source.files, ...(backing?.files ?? [])]
-    const target = await open(to, { force: options.force, sources: files })
+    const sources = [...source.files, ...(backing?.files ?? [])]
+    const target = await open(to, { force: options.force, sources })
+    let manifest: ManifestFile | undefined
     try {
+      if (options.manifest) manifest = await openManifest(target, options.force, sources)
       const { room } = target
       if (room !== undefined && format === 'raw') checkRoom(source, target, room)
-      const counters = await copyDisk(source, target, job, discarding)
+      const { checksum, ...counters } = await copyDisk(source, target, job, discarding)
       await source.checkUnchanged()
       await backing?.checkUnchanged()
+      const written = { virtualSize: source.size, ...counters, ...contentOf(checksum) }
+      if (options.verify) await verifyWritten(target, written, job)
+      await manifest?.write(written, backing?.name)
       await target.publish()
+      await manifest?.publish()
       await discarding?.finish()
       return {
         target: to,
-        virtualSize: source.size,
-        ...counters,
+        ...written,
         ...(room === undefined ? await sizes(to) : { fileSize: room, allocatedBytes: room }),
         elapsedSeconds: (performance.now() - started) / 1000,
+        ...(options.verify && { verified: true }),
+        ...(manifest && { manifest: manifest.path }),
         ...notesOf(source, discarding),
       }
     } finally {
+      await manifest?.discard()
       await target.discard()
     }
   } finally {

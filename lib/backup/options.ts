@@ -3,7 +3,7 @@ import { usageError } from '../errors.ts'
 import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
 import { formatSize } from '../units.ts'
 import type { Backing } from './backing.ts'
-import type { CopyOptions, DiscardOptions, ImageOptions } from './types.ts'
+import type { CopyOptions, DiscardOptions, ImageOptions, VerifyingOptions } from './types.ts'
 
 const DEFAULT_CLUSTER_SIZE = 65536
 const MIN_CLUSTER_SIZE = 512
@@ -43,7 +43,7 @@ const LEVELS = {
 export function jobOptions(
   format: 'qcow2' | 'raw',
   size: number,
-  options: CopyOptions & ImageOptions,
+  options: CopyOptions & ImageOptions & VerifyingOptions,
   backing?: Pick<Backing, 'name' | 'format' | 'size'>,
 ): JobOptions {
   const { requests = DEFAULT_REQUESTS, retries = DEFAULT_RETRIES, rateLimit } = options
@@ -66,6 +66,7 @@ export function jobOptions(
     requests,
     retries,
     rateLimit: rateLimit ?? 0,
+    hash: Boolean(options.verify || options.manifest),
     signal: options.signal,
     onProgress: options.onProgress,
   }

@@ -45,9 +45,30 @@ export interface DiscardOptions {
   discardAfterCopy?: number
 }
 
-export interface FullOptions extends CopyOptions, OpenOptions, ImageOptions, DiscardOptions {}
+/** How it is made sure that a new image holds what was read. */
+export interface VerifyingOptions {
+  /**
+   * Before the image gets its name, check it, read back what was written, and compare that with a
+   * hash of the source's blocks as they were read. Takes as long as reading the image.
+   */
+  verify?: boolean
+  /** Write what `verifyManifests` needs into a file beside the image, `IMAGE.manifest.json`. */
+  manifest?: boolean
+}
 
-export interface IncrementalOptions extends CopyOptions, OpenOptions, ImageOptions, DiscardOptions {
+export interface FullOptions
+  extends CopyOptions,
+    OpenOptions,
+    ImageOptions,
+    DiscardOptions,
+    VerifyingOptions {}
+
+export interface IncrementalOptions
+  extends CopyOptions,
+    OpenOptions,
+    ImageOptions,
+    DiscardOptions,
+    VerifyingOptions {
   /** The bitmap that tells what changed since the previous backup; a custom source says that itself. */
   bitmap?: string
   /**
@@ -62,6 +83,19 @@ export interface RestoreOptions extends CopyOptions, OpenOptions, ImageOptions {
   to?: 'raw' | 'qcow2'
   /** Have the NBD server that is restored to give room to what is zero, too. */
   noHole?: boolean
+}
+
+/**
+ * A hash of a disk's content: the hash of the hashes of its blocks, as imageio and nbdcopy
+ * --blkhash have it. Of an image over a backing file it is that of what the image itself holds, see
+ * native/copy/content_hash.h.
+ */
+export interface ContentHash {
+  algorithm: 'blake2b-256'
+  /** Bytes; the last block may be shorter. */
+  blockSize: number
+  /** In hexadecimal. */
+  checksum: string
 }
 
 /** What a copy did. dataBytes + zeroBytes + unchangedBytes = virtualSize. */
@@ -83,6 +117,12 @@ export interface CopyResult {
   /** How the kernel was asked, and whether the target was written past the page cache. */
   engine: 'io_uring' | 'threads'
   direct: boolean
+  /** Of the content as it was read, with `verify` or `manifest`. */
+  content?: ContentHash
+  /** With `verify`: the image was found sound, and its content that which was read. */
+  verified?: true
+  /** Path of the manifest, if one was wanted. */
+  manifest?: string
   /** What must be known about the result, such as that a bitmap was disabled. */
   notes?: readonly string[]
 }

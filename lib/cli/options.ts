@@ -1,5 +1,11 @@
 import { type Command, Option } from 'commander'
-import type { CopyOptions, DiscardOptions, ImageOptions, OpenOptions } from '../backup/types.ts'
+import type {
+  CopyOptions,
+  DiscardOptions,
+  ImageOptions,
+  OpenOptions,
+  VerifyingOptions,
+} from '../backup/types.ts'
 import { usageError } from '../errors.ts'
 import { parseSize } from '../units.ts'
 
@@ -110,6 +116,17 @@ export function discardOptions({ discardAfterCopy }: DiscardOptions): DiscardOpt
   return { discardAfterCopy }
 }
 
+/** How it is made sure of what was made. `addVerifyingOptions` yields the library's own options. */
+export function addVerifyingOptions(command: Command): Command {
+  return command
+    .option('--verify', 'check the new image, and compare what it holds with what was read')
+    .option('--manifest', 'keep the hash of the content beside the image, for verify --manifest')
+}
+
+export function verifyingOptions({ verify, manifest }: VerifyingOptions): VerifyingOptions {
+  return { verify, manifest }
+}
+
 /** What `addCopyOptions` yields. */
 export interface CopyFlags
   extends Pick<CopyOptions, 'force' | 'requests' | 'retries' | 'rateLimit' | 'engine' | 'direct'> {
@@ -120,7 +137,7 @@ export interface CopyFlags
 
 /** How a copy runs and what it tells. */
 export function addCopyOptions(command: Command): Command {
-  return command
+  const options = command
     .option('--force', 'replace a target that exists, once the new one is complete')
     .option(
       '--requests <n>',
@@ -148,6 +165,12 @@ export function addCopyOptions(command: Command): Command {
         .env('QCOW2_BACKUP_DIRECT'),
     )
     .option('--json', 'print the result as one JSON object')
+  return addProgressOptions(options)
+}
+
+/** What is shown while something takes its time. */
+export function addProgressOptions(command: Command): Command {
+  return command
     .addOption(
       new Option('--progress <form>', 'print progress on stderr as lines of JSON').choices([
         'json',

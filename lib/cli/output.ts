@@ -33,7 +33,7 @@ export async function* formatExtents(
 /** What a copy did, in lines for people. */
 export function formatResult(result: CopyResult): string {
   const { virtualSize, dataBytes, zeroBytes, unchangedBytes, notes = [] } = result
-  const { fileSize, allocatedBytes, elapsedSeconds } = result
+  const { fileSize, allocatedBytes, elapsedSeconds, content, verified } = result
   const rate = elapsedSeconds > 0 ? formatSize(Math.round(dataBytes / elapsedSeconds)) : '0 B'
   const unchanged = unchangedBytes > 0 ? `, ${formatSize(unchangedBytes)} unchanged` : ''
   return [
@@ -42,6 +42,11 @@ export function formatResult(result: CopyResult): string {
       unchanged,
     `  file ${formatSize(fileSize)} (${formatSize(allocatedBytes)} on disk), ` +
       `${elapsedSeconds.toFixed(2)} s, ${rate}/s`,
+    ...(verified ? ['  verified: the image is sound and holds what was read'] : []),
+    ...(content
+      ? [`  ${content.algorithm} of ${formatSize(content.blockSize)} blocks: ${content.checksum}`]
+      : []),
+    ...(result.manifest ? [`  manifest ${oneLine(result.manifest)}`] : []),
     ...notes.map((note) => `  note: ${oneLine(note)}`),
     '',
   ].join('\n')

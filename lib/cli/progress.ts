@@ -24,8 +24,8 @@ export async function openProgress(mode: 'json' | false | undefined): Promise<Pr
 
 function jsonLines(): ProgressDisplay {
   return {
-    update({ position, size, dataBytes, elapsedSeconds }) {
-      const line = JSON.stringify({ position, size, dataBytes, elapsedSeconds })
+    update({ phase, position, size, dataBytes, elapsedSeconds }) {
+      const line = JSON.stringify({ phase, position, size, dataBytes, elapsedSeconds })
       process.stderr.write(`${line}\n`)
     },
     close() {},
@@ -55,12 +55,14 @@ async function bar(): Promise<ProgressDisplay> {
 }
 
 /** One line: bar, percent, position, data, rate of data, and the time left at the pace so far. */
-export function formatProgress({ position, size, dataBytes, elapsedSeconds }: Progress): string {
+export function formatProgress(progress: Progress): string {
+  const { phase, position, size, dataBytes, elapsedSeconds } = progress
   const done = size > 0 ? Math.min(position / size, 1) : 1
   const filled = Math.floor(done * BAR_CHARACTERS)
   const rate = elapsedSeconds > 0 ? Math.round(dataBytes / elapsedSeconds) : 0
   const left = done > 0 ? formatDuration(elapsedSeconds / done - elapsedSeconds) : '-:--'
   return [
+    ...(phase === 'verify' ? ['verifying'] : []),
     `[${'='.repeat(filled)}${' '.repeat(BAR_CHARACTERS - filled)}]`,
     `${Math.floor(done * 100)
       .toString()

@@ -1,5 +1,5 @@
 import { BackupError, ioError } from '../errors.ts'
-import type { Source } from '../source/source.ts'
+import type { Disk } from '../source/source.ts'
 
 /** What the addon's errors carry, see native/copy/error.h and native/napi/errors.cc. */
 interface NativeFailure extends Error {
@@ -21,7 +21,7 @@ interface NativeFailure extends Error {
  */
 export function copyError(
   error: unknown,
-  source: Source,
+  source: Pick<Disk, 'name' | 'files'>,
   target: string,
   cause?: Error,
 ): BackupError {

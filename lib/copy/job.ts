@@ -1,7 +1,7 @@
 import { type CopyCounters, type CopyJob, type CopySpec, native } from '../native.ts'
 import { planFresh, planOverlay } from '../plan/plan.ts'
 import { areaOf } from '../plan/rows.ts'
-import type { Source, SourceReader, SourceStore } from '../source/source.ts'
+import type { Disk, SourceReader, SourceStore } from '../source/source.ts'
 import type { Discarding } from './discard.ts'
 import { copyError } from './failure.ts'
 import { type Progress, Reporter } from './progress.ts'
@@ -39,8 +39,8 @@ const MEMORY = 48 * 2 ** 20
  * @throws BackupError; or what `onProgress` threw, which ends the copy
  */
 export async function copyDisk(
-  source: Source,
-  target: Target,
+  source: Disk,
+  target: Pick<Target, 'path' | 'store'>,
   options: JobOptions,
   discarding?: Discarding,
 ): Promise<CopyCounters> {
@@ -97,7 +97,7 @@ function storeOf(store: SourceStore): CopySpec['sources'][number] {
 }
 
 /** What the calling program has to read by itself: such a source has nothing else. */
-function readsOf(job: CopyJob, source: Source): CallerReads | undefined {
+function readsOf(job: CopyJob, source: Disk): CallerReads | undefined {
   const [store] = source.files
   return store && 'read' in store ? new CallerReads(job, store as SourceReader) : undefined
 }
@@ -144,8 +144,8 @@ async function attend(
 
 function abortedOr(
   error: unknown,
-  source: Source,
-  target: Target,
+  source: Disk,
+  target: Pick<Target, 'path' | 'store'>,
   signal?: AbortSignal,
   cause?: Error,
 ): Error {

@@ -2,6 +2,8 @@ import { type CopyJob, native } from '../native.ts'
 
 /** Where a running copy stands. */
 export interface Progress {
+  /** `verify`: what was written is being read again, from its start. */
+  phase: 'copy' | 'verify'
   /** Guest bytes from 0 that are settled: copied, zeroed or left alone. */
   position: number
   /** Virtual size, bytes. */
@@ -38,7 +40,7 @@ export class Reporter {
     const [position, dataBytes] = this.#numbers
     const elapsedSeconds = (performance.now() - this.#started) / 1000
     try {
-      this.#onProgress({ position, size: this.#size, dataBytes, elapsedSeconds })
+      this.#onProgress({ phase: 'copy', position, size: this.#size, dataBytes, elapsedSeconds })
     } catch (error) {
       // From a timer it would end the process, and the caller's promise would never know.
       this.#thrown ??= { error }

@@ -14,6 +14,8 @@ export interface Target {
   readonly path: string
   /** What the addon writes to. Closed by `publish` and `discard`. */
   readonly store: CopySpec['target']
+  /** Of a file or a device, open for reading and writing. Closed by `publish` and `discard`. */
+  readonly handle?: FileHandle
   /**
    * Bytes of a block device or an export, which is written in place; undefined for a file, which
    * stands nowhere before `publish`.
@@ -72,6 +74,7 @@ async function openFile(path: string, location: string, force: boolean): Promise
   return {
     path,
     store: { fd: file.handle.fd },
+    handle: file.handle,
     async publish() {
       try {
         await file.handle.sync()
@@ -106,6 +109,7 @@ async function openDevice(path: string, location: string): Promise<Target> {
   return {
     path,
     store: { fd: handle.fd },
+    handle,
     room: native().deviceSize(handle.fd),
     async publish() {
       try {

@@ -1,10 +1,10 @@
-import type { Source } from '../source/source.ts'
+import type { Disk } from '../source/source.ts'
 import { alignDirty } from './align.ts'
 import { FRESH, OVERLAY } from './policy.ts'
 import { packRows } from './rows.ts'
 
 /** The plan of a copy into a target without a backing file: rows for the whole disk, in batches. */
-export async function* planFresh(source: Source): AsyncGenerator<Float64Array> {
+export async function* planFresh(source: Disk): AsyncGenerator<Float64Array> {
   for await (const pieces of source.pieces()) yield packRows(pieces, FRESH)
 }
 
@@ -15,7 +15,7 @@ export async function* planFresh(source: Source): AsyncGenerator<Float64Array> {
  * @param backingSize virtual size of the previous backup, bytes
  */
 export async function* planOverlay(
-  source: Source,
+  source: Disk,
   clusterSize: number,
   backingSize: number,
 ): AsyncGenerator<Float64Array> {

@@ -33,19 +33,30 @@ async function openWith(path: string, flags: 'r' | 'r+'): Promise<OpenedFile> {
     requireReadable(path, await stat(path, { bigint: true }))
     const handle = await open(path, flags)
     try {
-      const now = await handle.stat({ bigint: true })
-      requireReadable(path, now)
-      const blockDevice = now.isBlockDevice()
-      const identity = identityOf(now)
-      const size = await sizeOf(handle)
-      const allocatedBytes = Number(now.blocks) * 512
-      return { path, handle, size, identity, blockDevice, allocatedBytes }
+      return await openedFile(path, handle)
     } catch (error) {
       await handle.close()
       throw error
     }
   } catch (error) {
     throw ioError(path, error)
+  }
+}
+
+/**
+ * A regular file or a block device that is open already.
+ * @throws BackupError UNSUPPORTED; what the system calls throw
+ */
+export async function openedFile(path: string, handle: FileHandle): Promise<OpenedFile> {
+  const now = await handle.stat({ bigint: true })
+  requireReadable(path, now)
+  return {
+    path,
+    handle,
+    size: await sizeOf(handle),
+    identity: identityOf(now),
+    blockDevice: now.isBlockDevice(),
+    allocatedBytes: Number(now.blocks) * 512,
   }
 }
 

@@ -100,17 +100,14 @@ export interface SourceBitmap {
   readonly notes: readonly string[]
 }
 
-/** A disk that can be read. Closed by whoever opened it. */
-export interface Source {
+/** What a copy needs of what it reads. */
+export interface Disk {
   /** As messages name it. */
   readonly name: string
-  readonly format: 'raw' | 'qcow2'
   /** Virtual size in bytes, a multiple of 512. */
   readonly size: number
   /** What pieces point into: `Piece.file` is an index here. */
   readonly files: readonly SourceStore[]
-  /** The bitmap that it was opened with. */
-  readonly bitmap?: SourceBitmap
   /**
    * Where every byte from 0 to `size` is: batches of ordered, contiguous pieces, made as they are
    * asked for, each of bounded size.
@@ -122,7 +119,14 @@ export interface Source {
    * REQUIRES: opened with a bitmap.
    */
   markedPieces(): AsyncGenerator<readonly MarkedPiece[]>
-  /** The same as extents, neighbours with equal flags merged over the whole disk. */
+}
+
+/** A disk that can be read. Closed by whoever opened it. */
+export interface Source extends Disk {
+  readonly format: 'raw' | 'qcow2'
+  /** The bitmap that it was opened with. */
+  readonly bitmap?: SourceBitmap
+  /** `pieces` as extents, neighbours with equal flags merged over the whole disk. */
   extents(options?: ExtentsOptions): AsyncGenerator<Extent>
   /**
    * How what was copied can be let go of, where a source can do that.

@@ -10,7 +10,7 @@ import { type Printed, runProgram, textOf } from './program.ts'
 /** How images are looked at. */
 export interface VerifyOptions {
   /** The qemu-img to stand beside. Default: `qemu-img`, found in PATH. */
-  qemuImg?: string
+  against?: string
   /** The images' format. Default: recognised by their first bytes, by each program itself. */
   format?: 'raw' | 'qcow2'
   /** Directories below which files named inside images may be opened by us; qemu-img opens any. */
@@ -57,8 +57,8 @@ export async function* verifyImages(
   images: readonly string[],
   options: VerifyOptions = {},
 ): AsyncGenerator<Verified> {
-  const { qemuImg = 'qemu-img', signal } = options
-  const version = await versionOf(qemuImg, signal)
+  const { against = 'qemu-img', signal } = options
+  const version = await versionOf(against, signal)
   const directory = await mkdtemp(join(tmpdir(), 'qcow2-backup-verify-'))
   try {
     for (const image of images) {
@@ -69,7 +69,7 @@ export async function* verifyImages(
         // A name may begin with a dash.
         const operand = image.startsWith('-') ? `./${image}` : image
         const a = await runProgram(
-          [qemuImg, name, ...common, operand],
+          [against, name, ...common, operand],
           join(directory, 'qemu-img'),
           signal,
         )
@@ -86,11 +86,11 @@ export async function* verifyImages(
   }
 }
 
-async function versionOf(qemuImg: string, signal?: AbortSignal): Promise<string> {
-  const text = await textOf([qemuImg, '--version'], signal)
+async function versionOf(against: string, signal?: AbortSignal): Promise<string> {
+  const text = await textOf([against, '--version'], signal)
   const version = parseVersion(text.replace(/^qemu-img version /, ''))
   if (version) return `${version.major}.${version.minor}`
-  throw new BackupError('UNSUPPORTED', qemuImg, `tells no version: ${text.slice(0, 60).trim()}`)
+  throw new BackupError('UNSUPPORTED', against, `tells no version: ${text.slice(0, 60).trim()}`)
 }
 
 function commonOptions({ format, forceShare }: VerifyOptions): string[] {

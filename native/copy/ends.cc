@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "copy/gather.h"
 #include "copy/nbd_sink.h"
+#include "copy/no_target.h"
 #include "image/qcow2_writer.h"
 #include "image/raw_writer.h"
 
@@ -53,11 +54,16 @@ std::vector<Store> open_stores(std::vector<std::optional<File>>& files,
 std::unique_ptr<Sink> make_sink(const CopyTarget& target, std::optional<File>& file, Queue& queue,
                                 Engine& engine) {
   if (file) return std::make_unique<Gather>(*file, queue);
+  if (target.nothing) return std::make_unique<NoSink>();
   return std::make_unique<NbdSink>(*target.nbd, target.can_zero, [&engine] { engine.wake(); });
 }
 
 std::unique_ptr<DiskWriter> make_writer(const CopySpec& spec, const std::optional<File>& file,
                                         BufferPool& pool, Sink& sink) {
+  if (spec.target.nothing) {
+    return std::make_unique<NoWriter>(1ull << spec.image.cluster_bits,
+                                      !spec.image.backing_file.empty());
+  }
   if (spec.qcow2) return std::make_unique<Qcow2Writer>(spec.image, pool, sink);
   return make_raw_writer(spec, file, pool, sink);
 }

@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -32,10 +33,11 @@ struct CopySource {
   std::shared_ptr<CallerReads> caller = nullptr;
 };
 
-// One of a file or device, and an export.
+// One of a file or device, an export, and nothing.
 struct CopyTarget {
   int fd = -1;  // only used by the constructor
   std::optional<NbdClientSpec> nbd = std::nullopt;
+  bool nothing = false;   // what is read is only hashed
   bool can_zero = false;  // the export's server makes zeroes by itself
 };
 
@@ -53,6 +55,7 @@ struct CopySpec {
   uint64_t rate_limit = 0;  // bytes read per second; 0: none
   // Areas that can't be read are held for retry() or give_up(); else the first one ends the copy.
   bool hold_failures = false;
+  bool hash = false;  // see checksum()
 };
 
 // Guest bytes.
@@ -111,6 +114,9 @@ class CopyJob {
   CopyCounters counters() const;
   // REQUIRES: ended().
   const char* engine_name() const { return engine_name_; }
+  // REQUIRES: ended(), no failure. The hash of the content (content_hash.h); empty if none was
+  // wanted.
+  const std::string& checksum() const { return checksum_; }
   bool direct() const { return target_ && target_->direct(); }
 
  private:
@@ -148,6 +154,7 @@ class CopyJob {
   std::atomic<bool> ended_ = false;
   std::exception_ptr failure_;
   const char* engine_name_ = "";
+  std::string checksum_;
   std::atomic<uint64_t> data_ = 0, zero_ = 0, unchanged_ = 0, position_ = 0, read_ = 0;
 };
 

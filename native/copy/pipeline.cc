@@ -46,7 +46,10 @@ Pipeline::Pipeline(CopyJob& job, Engine& engine)
       assembler_(writer_->unit(), step_bytes_, job.spec_.image.size, writer_->has_backing()),
       reader_(stores_, queue_, pool_),
       next_read_(Engine::Clock::now()),
-      workers_(std::max(1u, std::thread::hardware_concurrency())) {}
+      workers_(std::max(1u, std::thread::hardware_concurrency())) {
+  if (!job.spec_.hash) return;
+  hash_.emplace(job.spec_.image.size, writer_->has_backing(), workers_, [this] { engine_.wake(); });
+}
 
 void Pipeline::run() {
   try {
@@ -58,7 +61,7 @@ void Pipeline::run() {
 }
 
 void Pipeline::copy() {
-  if (job_.spec_.qcow2 && job_.target_->is_device()) {
+  if (job_.spec_.qcow2 && job_.target_ && job_.target_->is_device()) {
     // Whatever image was there is none from now on.
     uint64_t size = writer_->unit();
     BufferRef zeroes = pool_.get_zeroed(size);
@@ -77,12 +80,21 @@ void Pipeline::copy() {
     turn();
   }
   writer_->finish();
+  if (hash_) finish_hash();
   drain();
   sink_->set_length(writer_->file_length());
   sync();
   job_.check_cancelled();
   writer_->header();
   drain();
+}
+
+void Pipeline::finish_hash() {
+  while (hash_->busy()) {
+    job_.check_cancelled();
+    turn();
+  }
+  job_.checksum_ = hash_->finish();
 }
 
 // Waits for whatever comes next and handles it.
@@ -153,7 +165,9 @@ Chunk* Pipeline::failed_chunk(uint64_t start) {
 
 bool Pipeline::may_read() {
   if (reading_ >= job_.spec_.requests) return false;
-  if (pool_.in_use() + step_bytes_ > job_.spec_.memory && !chunks_.empty()) return false;
+  // One more where nothing else will ever let go of memory.
+  bool held = !chunks_.empty() || (hash_ && hash_->busy());
+  if (held && pool_.in_use() + step_bytes_ > job_.spec_.memory) return false;
   return job_.spec_.rate_limit == 0 || next_read_ <= Engine::Clock::now() + kBurst;
 }
 
@@ -261,6 +275,7 @@ bool Pipeline::hand_on_ready() {
   bool any = false;
   while (!chunks_.empty() && chunks_.front()->ready && sink_->in_flight() < kMostWrites) {
     any = true;
+    job_.check_cancelled();
     if (hand_on(*chunks_.front())) chunks_.pop_front();
   }
   return any;
@@ -274,11 +289,14 @@ bool Pipeline::hand_on(Chunk& chunk) {
     return true;
   }
   uint64_t length = std::min(step.length, writer_->most_zero());
+  if (hash_) length = std::min(length, ContentHash::kMostAtOnce);
   if (step.kind == Step::Kind::kSkip) {
     writer_->skip(length);
+    if (hash_) hash_->skip(length);
     count(writer_->has_backing() ? job_.unchanged_ : job_.zero_, length);
   } else {
     writer_->zero(length);
+    if (hash_) hash_->zero(length);
     count(job_.zero_, length);
   }
   step.start += length;
@@ -294,13 +312,16 @@ void Pipeline::hand_on_data(const Chunk& chunk) {
     bool stream = kind != 0 && kind != Chunk::kStored;
     while (!stream && end < chunk.units.size() && chunk.units[end] == kind) end++;
     uint64_t length = (end - i) * unit;
+    const uint8_t* bytes = chunk.buffer->data() + i * unit;
     if (stream) {
       writer_->compressed(chunk.streams->data() + i * unit, kind);
     } else if (kind == 0) {
       writer_->zero(length);
     } else {
-      writer_->data(chunk.buffer->data() + i * unit, length, chunk.buffer);
+      writer_->data(bytes, length, chunk.buffer);
     }
+    if (hash_ && kind == 0) hash_->zero(length);
+    if (hash_ && kind != 0) hash_->data(bytes, length, chunk.buffer);
     // The last unit may stand past the end of the disk.
     count(kind == 0 ? job_.zero_ : job_.data_, std::min(length, chunk.step.length - i * unit));
     i = end;

@@ -12,6 +12,7 @@
 #include "base/workers.h"
 #include "codec/codec.h"
 #include "copy/assembler.h"
+#include "copy/content_hash.h"
 #include "copy/job.h"
 #include "copy/reader.h"
 #include "copy/sink.h"
@@ -50,6 +51,7 @@ class Pipeline {
   bool hand_on(Chunk& chunk);
   void hand_on_data(const Chunk& chunk);
   void count(std::atomic<uint64_t>& as, uint64_t length);
+  void finish_hash();
   void drain();
   void sync();
   void let_go();
@@ -72,6 +74,7 @@ class Pipeline {
   size_t reading_ = 0;                   // chunks whose reads are not complete
   std::vector<Transfer*> done_;          // come back and not handled yet
   Engine::Clock::time_point next_read_;  // rate limit
+  std::optional<ContentHash> hash_;      // if one is wanted
 
   std::mutex mutex_;  // guards the three below
   std::vector<Chunk*> prepared_;

@@ -175,6 +175,7 @@ class Handle : public std::enable_shared_from_this<Handle> {
     object.Set("unchangedBytes", static_cast<double>(counters.unchanged));
     object.Set("engine", job_->engine_name());
     object.Set("direct", job_->direct());
+    if (!job_->checksum().empty()) object.Set("checksum", job_->checksum());
     return object;
   }
 

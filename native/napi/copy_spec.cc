@@ -49,7 +49,8 @@ CopySource source_of(const Napi::Object& source) {
 }
 
 CopyTarget target_of(const Napi::Object& target) {
-  if (!target.Has("uri")) return {.fd = static_cast<int>(number(target, "fd"))};
+  if (target.Has("fd")) return {.fd = static_cast<int>(number(target, "fd"))};
+  if (!target.Has("uri")) return {.nothing = true};
   CopyTarget made{.nbd = export_of(target), .can_zero = flag(target, "canZero")};
   made.nbd->no_hole = flag(target, "noHole");
   // What a server acknowledged before it was lost may be lost with it.
@@ -85,6 +86,7 @@ CopySpec copy_spec_of(const Napi::Object& options) {
   spec.memory = number(options, "memory");
   spec.rate_limit = number(options, "rateLimit");
   spec.hold_failures = flag(options, "holdFailures");
+  spec.hash = flag(options, "hash");
   return spec;
 }
 

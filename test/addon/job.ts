@@ -34,6 +34,7 @@ export function specOf(directory: string, changes: Partial<CopySpec> = {}): Copy
     requests: 4,
     memory: 16 * MIB,
     rateLimit: 0,
+    hash: false,
     holdFailures: false,
     ...changes,
   }

@@ -5,7 +5,7 @@ const GIB = 2 ** 30
 
 t.test('the line of the bar', async (t) => {
   const line = (position: number, size: number, dataBytes: number, elapsedSeconds: number) =>
-    formatProgress({ position, size, dataBytes, elapsedSeconds })
+    formatProgress({ phase: 'copy', position, size, dataBytes, elapsedSeconds })
   t.equal(
     line(0, 8 * GIB, 0, 0),
     '[                        ]   0% 0 B of 8 GiB, data 0 B, 0 B/s, -:-- left',
@@ -23,8 +23,8 @@ t.test('the line of the bar', async (t) => {
 t.test('JSON lines, whatever stderr is', async (t) => {
   const written = t.capture(process.stderr, 'write', () => true)
   const display = await openProgress('json')
-  display.update({ position: 1, size: 3, dataBytes: 1, elapsedSeconds: 0.5 })
-  display.update({ position: 3, size: 3, dataBytes: 2, elapsedSeconds: 1 })
+  display.update({ phase: 'copy', position: 1, size: 3, dataBytes: 1, elapsedSeconds: 0.5 })
+  display.update({ phase: 'copy', position: 3, size: 3, dataBytes: 2, elapsedSeconds: 1 })
   display.close()
   t.strictSame(
     written().map(({ args }) => args[0]),
@@ -43,7 +43,7 @@ t.test('nothing where there is no terminal, or none is wanted', async (t) => {
   ] as const) {
     t.intercept(process.stderr, 'isTTY', { value: terminal })
     const display = await openProgress(mode)
-    display.update({ position: 1, size: 3, dataBytes: 1, elapsedSeconds: 0.5 })
+    display.update({ phase: 'copy', position: 1, size: 3, dataBytes: 1, elapsedSeconds: 0.5 })
     display.close()
   }
   t.strictSame(written(), [])

@@ -205,3 +205,13 @@ t.test('check: a file that ends inside an entry of the refcount table', async (t
   await sameAsQemuImg(t, dir, ['check', 'image'])
   await sameAsQemuImg(t, dir, ['info', 'image'])
 })
+
+t.test('a refcount block far behind all files, whose offset a double cannot hold', async (t) => {
+  const dir = t.testdir()
+  const path = join(dir, 'image')
+  qemuImg('create', '-q', '-f', 'qcow2', '-o', 'cluster_size=2M', path, '64M')
+  poke(path, Number(peek64(path, 48)), 0x8000000000e00200n)
+  await sameAsQemuImg(t, dir, ['check', 'image'])
+  await sameAsQemuImg(t, dir, ['map', 'image'])
+  await sameAsQemuImg(t, dir, ['map', '--output=json', 'image'])
+})

@@ -35,7 +35,7 @@ t.test('a qemu-img that says something else', async (t) => {
   const script = '#!/bin/sh\nqemu-img "$@" | sed "s/compat/COMPAT/"\n'
   writeFileSync(fake, script)
   chmodSync(fake, 0o755)
-  const found = await all(verifyImages([backup], { qemuImg: fake }))
+  const found = await all(verifyImages([backup], { against: fake }))
   const different = found.filter(({ same }) => !same)
   t.strictSame(
     different.map(({ command }) => command),
@@ -44,21 +44,21 @@ t.test('a qemu-img that says something else', async (t) => {
   t.match(different[0].difference, /^--- qemu-img stdout\n\+\+\+ qcow2-backup stdout\n/)
   t.match(different[0].difference, /\n- +COMPAT: 1\.1\n\+ +compat: 1\.1\n/)
 
-  const printed = await runCli(['verify', '--qemu-img', fake, backup])
+  const printed = await runCli(['verify', '--against', fake, backup])
   t.equal(printed.status, 1)
   t.match(printed.stdout, /backup: check: same, status 0\n/)
   t.match(printed.stdout, /backup: info --backing-chain: different\n--- qemu-img stdout\n/)
   t.equal(printed.stderr, 'qcow2-backup: verify: 2 of 8 comparisons with qemu-img differ\n')
-  const json = await runCli(['verify', '--json', '--qemu-img', fake, backup])
+  const json = await runCli(['verify', '--json', '--against', fake, backup])
   t.strictSame(JSON.parse(json.stdout), JSON.parse(JSON.stringify(found)))
 })
 
 t.test('a qemu-img that cannot be run, or is none', async (t) => {
-  await t.rejects(all(verifyImages(['x'], { qemuImg: './nothing' })), {
+  await t.rejects(all(verifyImages(['x'], { against: './nothing' })), {
     code: 'IO',
     message: './nothing: no such file or directory',
   })
-  await t.rejects(all(verifyImages(['x'], { qemuImg: 'echo' })), {
+  await t.rejects(all(verifyImages(['x'], { against: 'echo' })), {
     code: 'UNSUPPORTED',
     message: /^echo: tells no version: /,
   })

@@ -1,17 +1,19 @@
 import type { Command } from 'commander'
-import type { DiscardOptions } from '../../backup/types.ts'
+import type { DiscardOptions, VerifyingOptions } from '../../backup/types.ts'
 import { runCopy } from '../copy.ts'
 import {
   addCopyOptions,
   addDiscardOptions,
   addImageOptions,
   addSourceOptions,
+  addVerifyingOptions,
   type CopyFlags,
   discardOptions,
   type ImageFlags,
   imageOptions,
   openOptions,
   type SourceFlags,
+  verifyingOptions,
 } from '../options.ts'
 
 const HELP = `
@@ -19,6 +21,7 @@ What reads as zero takes no room in TARGET. TARGET appears under its name only w
 
 Examples:
   qcow2-backup full disk.raw backup.qcow2
+  qcow2-backup full --verify --manifest disk.raw backup.qcow2
   qcow2-backup full --compress zstd /dev/vg0/disk backup.qcow2
   qcow2-backup full 'nbd+unix:///disk?socket=/run/nbd' backup.qcow2
   qcow2-backup full --json --progress json overlay.qcow2 --allow-path /srv/base backup.qcow2`
@@ -34,11 +37,12 @@ export function declare(command: Command): void {
   addSourceOptions(command)
   addImageOptions(command)
   addDiscardOptions(command)
+  addVerifyingOptions(command)
   addCopyOptions(command)
   command.addHelpText('after', HELP).action(full)
 }
 
-type Flags = SourceFlags & ImageFlags & DiscardOptions & CopyFlags
+type Flags = SourceFlags & ImageFlags & DiscardOptions & VerifyingOptions & CopyFlags
 
 async function full(source: string, target: string, flags: Flags): Promise<void> {
   const { fullBackup } = await import('../../backup/full.ts')
@@ -47,6 +51,7 @@ async function full(source: string, target: string, flags: Flags): Promise<void>
       ...openOptions(flags),
       ...imageOptions(flags),
       ...discardOptions(flags),
+      ...verifyingOptions(flags),
       ...options,
     }),
   )

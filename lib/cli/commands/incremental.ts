@@ -1,17 +1,19 @@
 import type { Command } from 'commander'
-import type { DiscardOptions } from '../../backup/types.ts'
+import type { DiscardOptions, VerifyingOptions } from '../../backup/types.ts'
 import { runCopy } from '../copy.ts'
 import {
   addCopyOptions,
   addDiscardOptions,
   addImageOptions,
   addSourceOptions,
+  addVerifyingOptions,
   type CopyFlags,
   discardOptions,
   type ImageFlags,
   imageOptions,
   openOptions,
   type SourceFlags,
+  verifyingOptions,
 } from '../options.ts'
 
 const HELP = `
@@ -38,6 +40,7 @@ export function declare(command: Command): void {
   addSourceOptions(command)
   addImageOptions(command)
   addDiscardOptions(command)
+  addVerifyingOptions(command)
   addCopyOptions(command)
   command.addHelpText('after', HELP).action(incremental)
 }
@@ -45,6 +48,7 @@ export function declare(command: Command): void {
 type Flags = SourceFlags &
   ImageFlags &
   DiscardOptions &
+  VerifyingOptions &
   CopyFlags & { bitmap?: string; backing?: string }
 
 async function incremental(source: string, target: string, flags: Flags): Promise<void> {
@@ -55,6 +59,7 @@ async function incremental(source: string, target: string, flags: Flags): Promis
       ...openOptions(flags),
       ...imageOptions(flags),
       ...discardOptions(flags),
+      ...verifyingOptions(flags),
       ...options,
       bitmap,
       backing,

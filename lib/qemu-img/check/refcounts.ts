@@ -4,26 +4,14 @@ import { readAt } from '../../format/read.ts'
 import type { OpenedFile } from '../../source/file.ts'
 import { roundUp } from '../../units.ts'
 import { corruptionText } from '../status/chain.ts'
-import { alternate } from '../status/preallocation.ts'
+import { type TableEntry, tableEntry, unaligned } from '../status/refcount-table.ts'
 import { IO_ERROR } from './report.ts'
 
 /** A refcount; of 64 bits it may be more than a number holds. */
 export type Refcount = number | bigint
 
-/** Bits 9 to 63 of an entry of the refcount table, its low half. */
-const LOW = 0xfffffe00
-/** Bits 0 to 8, which must be 0. */
-const RESERVED = 0x1ff
 /** Bytes of refcount blocks that are kept. */
 const CACHE = 64 * 2 ** 20
-
-/** An entry of the refcount table. */
-export interface TableEntry {
-  /** Where the block is, bytes; 0: there is none. */
-  offset: number
-  aligned: boolean
-  reserved: boolean
-}
 
 /** A block of refcounts in memory. */
 export interface Block {
@@ -88,15 +76,8 @@ export class StoredRefcounts {
   }
 
   entry(index: number): TableEntry {
-    const at = index * 8
     if (index >= this.stored) return { offset: 0, aligned: true, reserved: false }
-    const low = this.#table.readUInt32BE(at + 4)
-    const offset = this.#table.readUInt32BE(at) * 2 ** 32 + ((low & LOW) >>> 0)
-    return {
-      offset,
-      aligned: (low & LOW & (this.#clusterSize - 1)) === 0,
-      reserved: (low & RESERVED) !== 0,
-    }
+    return tableEntry(this.#table, index, this.#clusterSize)
   }
 
   /** Whether the table names a block, be it readable or not. */
@@ -162,10 +143,7 @@ export class StoredRefcounts {
   async #read(index: number): Promise<Block | Unreadable> {
     const { offset, aligned } = this.entry(index)
     if (!aligned) {
-      if (!this.#told) {
-        const where = `Refblock offset ${alternate(offset)} unaligned (reftable index: ${alternate(index)})`
-        this.#warn(corruptionText(where))
-      }
+      if (!this.#told) this.#warn(corruptionText(unaligned(this.#table, index)))
       this.#told = true
       return new Unreadable(IO_ERROR)
     }

@@ -2,10 +2,8 @@ import { SECTOR_SIZE } from '../../format/qcow2/constants.ts'
 import type { Qcow2Header } from '../../format/qcow2/header.ts'
 import { readAt } from '../../format/read.ts'
 import { roundUp } from '../../units.ts'
+import { tableEntry, unaligned } from './refcount-table.ts'
 import { type HostFile, StatusError } from './status.ts'
-
-/** Bits 9 to 63 of an entry of the refcount table. */
-const LOW = 0xfffffe00
 
 /**
  * Whether more clusters of an image are in use than the file system has given the file blocks for:
@@ -25,25 +23,16 @@ export async function looksPreallocated(file: HostFile, header: Qcow2Header): Pr
     Math.min(Math.ceil(clusters / perBlock) * 8, header.refcountTableClusters * clusterSize),
   )
   let used = 0
-  for (let at = 0; at < table.length && used < threshold; at += 8) {
-    const low = table.readUInt32BE(at + 4)
-    const offset = table.readUInt32BE(at) * 2 ** 32 + ((low & LOW) >>> 0)
+  for (let index = 0; index * 8 < table.length && used < threshold; index++) {
+    const { offset, aligned } = tableEntry(table, index, clusterSize)
     if (offset === 0) continue
-    if (offset % clusterSize !== 0) {
-      const where = `0x${offset.toString(16)} unaligned (reftable index: ${alternate(at / 8)})`
-      throw new StatusError(`Refblock offset ${where}`)
-    }
+    if (!aligned) throw new StatusError(unaligned(table, index))
     // Too few clusters for it to matter how many are in use.
     if (clusters < threshold) continue
-    const entries = Math.min(perBlock, clusters - (at / 8) * perBlock)
+    const entries = Math.min(perBlock, clusters - index * perBlock)
     used += countUsed(await readAt(file, offset, clusterSize), entries, 2 ** refcountOrder)
   }
   return used >= threshold
-}
-
-/** A number as C's `%#x` prints it. */
-export function alternate(n: number): string {
-  return n === 0 ? '0' : `0x${n.toString(16)}`
 }
 
 /** How many of the first `entries` refcounts of a block, each `bits` wide, are not 0. */

@@ -12,7 +12,8 @@ import {
 } from './entries.ts'
 import { HostNode } from './host.ts'
 import type { BlockNode } from './node.ts'
-import { alternate, looksPreallocated } from './preallocation.ts'
+import { looksPreallocated } from './preallocation.ts'
+import { alternate } from './refcount-table.ts'
 import {
   type Answer,
   COMPRESSED,

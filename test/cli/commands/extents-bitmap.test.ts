@@ -13,7 +13,13 @@ function makeDisk(t: Test): string {
   qemuImg('create', '-q', '-f', 'qcow2', disk, '4M')
   qemuIo(disk, 'write -P 1 0 1M')
   qemuImg('bitmap', '--add', disk, 'sunday')
-  qemuIo(disk, 'write -P 2 64k 128k', 'write -z 256k 64k', 'discard 384k 64k', 'write -P 3 4032k 1')
+  qemuIo(
+    disk,
+    'write -P 2 64k 128k',
+    'write -z 256k 64k',
+    'discard 384k 64k',
+    'write -P 3 4032k 64k',
+  )
   return disk
 }
 

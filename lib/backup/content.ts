@@ -1,0 +1,59 @@
+import { copyDisk, type JobOptions } from '../copy/job.ts'
+import type { Qcow2Header } from '../format/qcow2/header.ts'
+import type { OpenedFile } from '../source/file.ts'
+import { ownLayer } from '../source/own-layer.ts'
+import type { ContentHash } from './types.ts'
+
+/** The same as in native/copy/content_hash.cc: do not change one without the other. */
+export const BLOCK_SIZE = 4 * 2 ** 20
+
+/** What a copy's checksum is in its result; nothing if none was taken. */
+export function contentOf(checksum?: string): { content?: ContentHash } {
+  if (checksum === undefined) return {}
+  return { content: { algorithm: 'blake2b-256', blockSize: BLOCK_SIZE, checksum } }
+}
+
+/** How an image is read back. */
+export type ReadBackOptions = Partial<
+  Pick<JobOptions, 'engine' | 'direct' | 'requests' | 'signal' | 'onProgress'>
+>
+
+/** What is read lies together, mostly. */
+const REQUESTS = 16
+
+/**
+ * Reads what a qcow2 image itself holds, and hashes it as the copy did that made it.
+ * @returns ContentHash.checksum
+ * @throws BackupError BAD_IMAGE, IO, ABORTED
+ */
+export async function hashImage(
+  file: OpenedFile,
+  header: Qcow2Header,
+  options: ReadBackOptions,
+): Promise<string> {
+  const { virtualSize, clusterSize, backingFile } = header
+  const { engine = 'auto', direct = 'auto', requests = REQUESTS, signal, onProgress } = options
+  const { checksum } = await copyDisk(
+    ownLayer(file, header),
+    { path: file.path, store: {} },
+    {
+      engine,
+      direct,
+      requests,
+      signal,
+      format: 'qcow2',
+      clusterBits: Math.log2(clusterSize),
+      backing: backingFile ?? '',
+      backingFormat: '',
+      // What the image lacks past the end of its backing file is not made up for here.
+      backingSize: backingFile ? virtualSize : undefined,
+      compress: '',
+      level: 0,
+      retries: 0,
+      rateLimit: 0,
+      hash: true,
+      onProgress: onProgress && ((progress) => onProgress({ ...progress, phase: 'verify' })),
+    },
+  )
+  return checksum!
+}

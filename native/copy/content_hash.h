@@ -1,0 +1,85 @@
+// The hash of what a copy hands on, so that the target can be held against it later. BLAKE2b with
+// 32 bytes, of blocks, so that several threads can do it and zeroes cost nothing:
+//
+//   H(H(block 0), H(block 1), …)
+//
+// with blocks of 4 MiB, of which the last may be shorter: what imageio and nbdcopy --blkhash tell
+// of the same disk. A disk over a backing file has only what it does not leave to that one: blocks
+// of which it has nothing are left out, and in the others each longest run that it has as data or
+// as zero stands as its start and length in guest bytes (u64, little endian), its kind (u8, 1:
+// zero, 2: data), and its bytes if they are data.
+#pragma once
+
+#include <blake2.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/workers.h"
+
+namespace qb {
+
+// Takes a disk in guest order, as a DiskWriter does. Not thread-safe. `workers` must end first.
+class ContentHash {
+ public:
+  // Bytes: the most of skip() and zero() that takes no noticeable time.
+  static constexpr uint64_t kMostAtOnce = 1ull << 43;
+
+  // `size`: of the disk, bytes. `has_backing`: what is skipped is not part of it; else it reads as
+  // zero. `hashed`: called on any thread when busy() may have become false.
+  ContentHash(uint64_t size, bool has_backing, Workers& workers, std::function<void()> hashed);
+
+  // What stands past the end of the disk is left out. `owner` keeps the bytes alive, unchanged.
+  void data(const uint8_t* data, uint64_t length, const BufferRef& owner);
+  void zero(uint64_t length);
+  void skip(uint64_t length);
+
+  // True while memory is held by blocks that threads work on.
+  bool busy() const { return busy_ > 0; }
+  // In hexadecimal. REQUIRES: the whole disk was given, !busy().
+  std::string finish();
+
+ private:
+  using Digest = std::array<uint8_t, 32>;
+  enum class Kind : uint8_t { kSkip = 0, kZero = 1, kData = 2 };
+  struct Piece {
+    Kind kind;
+    uint64_t length;
+    const uint8_t* data = nullptr;
+    BufferRef owner;
+  };
+  struct Block {
+    uint64_t start = 0;
+    std::vector<Piece> pieces;
+    Digest digest;
+    uint64_t count = 1;  // that many alike
+    std::atomic<bool> done = false;
+  };
+
+  void add(Kind kind, uint64_t length, const uint8_t* data, const BufferRef& owner);
+  uint64_t add_blocks(Kind kind, uint64_t length);
+  void close_block();
+  void add_zero_blocks(uint64_t count);
+  void compute(Block& block) const;
+  void fold();
+
+  uint64_t size_;
+  bool has_backing_;
+  Workers& workers_;
+  std::function<void()> hashed_;
+  Digest zero_block_;
+  uint64_t position_ = 0;                      // guest, bytes
+  std::unique_ptr<Block> open_;                // the one that position_ is in
+  std::deque<std::unique_ptr<Block>> blocks_;  // closed, not yet part of total_
+  std::atomic<size_t> busy_ = 0;
+  blake2b_state total_;
+};
+
+}  // namespace qb
