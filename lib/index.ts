@@ -19,6 +19,15 @@ export type {
 } from './backup/types.ts'
 export { BackupError, type ErrorCode } from './errors.ts'
 export type { Extent } from './extents/extent.ts'
+export { type ChainReport, type ChainReportImage, readBitmapChain } from './image/chain.ts'
+export {
+  type BitmapFacts,
+  type BitmapHealth,
+  type BitmapPlace,
+  type ImageFacts,
+  validateBitmapChain,
+} from './image/chain-health.ts'
+export { factsFromQmp, type NamedBitmap, type NamedBlockNode } from './image/chain-qmp.ts'
 export { type CheckOptions, checkImage, type ImageCheck } from './qemu-img/check/image.ts'
 export {
   type CompareImagesOptions,

@@ -45,6 +45,14 @@ export function addSourceOptions(command: Command, format = 'by its magic'): Com
 
 /** How images in files are opened. */
 export function addImageAccess(command: Command, format: string): Command {
+  return addFormats(command, format).option(
+    '-U, --force-share',
+    'also read images that another process may be writing to',
+  )
+}
+
+/** What images in files are, and where those may be that they name. */
+export function addFormats(command: Command, format: string): Command {
   return command
     .addOption(
       new Option('-f, --format <format>', `the format (default: ${format})`).choices([
@@ -63,7 +71,6 @@ export function addImageAccess(command: Command, format: string): Command {
         'the format of a backing file whose image does not record it',
       ).choices(['raw', 'qcow2']),
     )
-    .option('-U, --force-share', 'also read images that another process may be writing to')
 }
 
 export function openOptions(flags: SourceFlags): OpenOptions {

@@ -30,6 +30,11 @@ const COMMANDS: readonly { name: string; summary: string; load(): Promise<Comman
     load: () => import('./commands/extents.ts'),
   },
   {
+    name: 'chain',
+    summary: 'judge the dirty bitmaps along a backing chain',
+    load: () => import('./commands/chain.ts'),
+  },
+  {
     name: 'verify',
     summary: 'look at images with qemu-img and with this program, and compare what they say',
     load: () => import('./commands/verify.ts'),

@@ -37,12 +37,23 @@ export interface OpenOptions extends NbdOptions {
   bitmap?: string
 }
 
+/** An image of a chain by itself. */
+export interface ChainImage {
+  /** By which the user or the image above named it, relative to the working directory. */
+  path: string
+  file: OpenedFile
+  /** Undefined if it is raw. */
+  header?: Qcow2Header
+}
+
 /** An image with all that it builds on, open. */
 export interface Chain {
   /** Of the topmost image. */
   format: Format
   /** Top first. */
   layers: Layer[]
+  /** The same images. */
+  images: ChainImage[]
   /** Every file that was opened. */
   files: OpenedFile[]
   /** Those whose data clusters may lie in holes, by their index in `files`. */
@@ -90,6 +101,7 @@ interface Backing extends Passed {
 class Opening {
   readonly files: OpenedFile[] = []
   readonly #layers: Layer[] = []
+  readonly #images: ChainImage[] = []
   readonly #sparse = new Map<number, OpenedFile>()
   readonly #seen = new Set<string>()
   readonly #options: OpenOptions
@@ -109,7 +121,14 @@ class Opening {
       const file = await this.#openFile(backing.real)
       backing = await this.#addLayer(file, backing.path, backing.format)
     }
-    return { format, layers: this.#layers, files: this.files, sparse: this.#sparse, bitmap }
+    return {
+      format,
+      layers: this.#layers,
+      images: this.#images,
+      files: this.files,
+      sparse: this.#sparse,
+      bitmap,
+    }
   }
 
   async #openBitmap(top: OpenedFile, format: Format): Promise<ImageBitmap | undefined> {
@@ -140,9 +159,11 @@ class Opening {
     }
     if (format === 'raw') {
       this.#layers.push(rawLayer(file, this.files.indexOf(file)))
+      this.#images.push({ path, file })
       return undefined
     }
     const header = await readHeader(file)
+    this.#images.push({ path, file, header })
     const external = header.externalDataFile
     const data = external ? await this.#openDataFile(file, header, path) : file
     const index = this.files.indexOf(data)

@@ -45,6 +45,11 @@ export function lockFile(handle: FileHandle, name: string, { uses, denies }: Use
   if (byte >= 0) throw inUse(name, byte)
 }
 
+/** Whether another process has an open file for writing, as QEMU's locks tell. */
+export function isWritten(handle: FileHandle): boolean {
+  return native().lockFile(handle.fd, [], [USED + WRITE]) >= 0
+}
+
 /** @param byte that others have locked */
 function inUse(name: string, byte: number): BackupError {
   // They use what is denied to them, or deny what is used.

@@ -8,6 +8,7 @@ import {
   type ScatteredDisk,
   scatteredLayout,
 } from './layout.ts'
+import { type MappedDisk, makeMapped } from './mapped-image.ts'
 import { makeImage } from './verify.ts'
 
 const MIB = 2 ** 20
@@ -31,6 +32,8 @@ export interface Disks {
   alternating: number
   /** What changes of the mixed disk from one backup of a chain to the next. */
   round: ScatteredDisk
+  /** The image that is only looked at. */
+  mapped: MappedDisk
 }
 
 // 15 TiB, because a file on ext4 ends at 16.
@@ -42,6 +45,7 @@ const FULL: Disks = {
   trimmed: 4 * GIB,
   alternating: 1_000_000,
   round: { size: 8 * GIB, blocks: 4000, blockSize: 65536 },
+  mapped: { size: TIB, perTable: 1024, run: 16 },
 }
 const QUICK: Disks = {
   mixed: { size: GIB, dataBytes: 384 * MIB, smallExtents: 150, largest: 32 * MIB },
@@ -51,6 +55,7 @@ const QUICK: Disks = {
   trimmed: GIB,
   alternating: 1_000_000,
   round: { size: GIB, blocks: 500, blockSize: 65536 },
+  mapped: { size: 128 * GIB, perTable: 1024, run: 16 },
 }
 
 /** The disks that the cases copy. Each is made once per directory, when first asked for. */
@@ -72,7 +77,7 @@ export class DataStore {
   /** The most bytes that the disks and one run's targets take up. */
   get bytesNeeded(): number {
     const { mixed, changed, round, trimmed } = this.disks
-    // Raw, qcow2, a backup to restore, a target; a changed disk and its backup; before and after
+    // Raw, qcow2, a backup to restore or to compare, a target; a changed disk and its backup; before and after
     // it is zeroed; four rounds, on the disk and in the chain; and the tables of the huge disks.
     return (
       4 * mixed.dataBytes +
@@ -97,6 +102,12 @@ export class DataStore {
     return this.made('mixed.qcow2', this.disks.mixed, (path) =>
       makeImage({ path: raw, format: 'raw' }, { path, format: 'qcow2' }, this.#signal),
     )
+  }
+
+  /** @returns path of the image with many allocated clusters */
+  mappedQcow2(): Promise<string> {
+    const { mapped } = this.disks
+    return this.made('mapped.qcow2', mapped, (path) => makeMapped(path, mapped, this.#signal))
   }
 
   /** @returns path of the raw disk with scattered blocks */

@@ -58,8 +58,13 @@ export function bitmapTableSize(
  * @throws BackupError BAD_IMAGE, UNSUPPORTED or IO
  */
 export async function readBitmaps(file: ImageFile, header: Qcow2Header): Promise<Bitmap[]> {
+  return bitmapsAreCurrent(header) ? await readAnyBitmaps(file, header) : []
+}
+
+/** The same, also where they are not current: then nothing that they say is to be trusted. */
+export async function readAnyBitmaps(file: ImageFile, header: Qcow2Header): Promise<Bitmap[]> {
   const extension = header.extensions.bitmaps
-  if (!extension || !bitmapsAreCurrent(header)) return []
+  if (!extension) return []
   const { directoryOffset, directorySize } = extension
   if (directorySize === 0) {
     const why = 'bitmap directory size is zero'

@@ -3,6 +3,7 @@ import { incAlternating, incClean, incTrimmed, incTrimmed1T } from './flags.ts'
 import { fullQcow2, fullRaw } from './full.ts'
 import { fullNbd, fullNbdCopy } from './full-nbd.ts'
 import { incScattered, incScatteredFile } from './incremental.ts'
+import { check, compare, compareCompressed, info, map } from './looking.ts'
 import { restore } from './restore.ts'
 import { restoreChain } from './restore-chain.ts'
 import { empty, sparse } from './sparse.ts'
@@ -12,4 +13,5 @@ export const CASES: PerfCase[] = [
   ...[fullRaw, fullQcow2, fullNbd, fullNbdCopy, sparse, empty],
   ...[incScattered, incScatteredFile, incTrimmed, incTrimmed1T, incClean, incAlternating],
   ...[restore, restoreChain],
+  ...[compare, compareCompressed, check, map, info],
 ]

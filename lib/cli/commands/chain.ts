@@ -1,0 +1,63 @@
+import type { Command } from 'commander'
+import { BackupError } from '../../errors.ts'
+import type { ChainReport } from '../../image/chain.ts'
+import type { BitmapHealth, BitmapPlace } from '../../image/chain-health.ts'
+import { formatSize } from '../../units.ts'
+import { oneLine } from '../errors.ts'
+import { addFormats, type SourceFlags } from '../options.ts'
+import { print } from '../print.ts'
+
+const HELP = `
+A bitmap is valid if it is in TOP, the images that have it follow each other from there without a
+gap, and in each of them it records and is consistent: then an incremental backup by it is right.
+That a running VM holds an image is no fault; its bitmaps are in its memory then.
+
+Exit status: 0 every bitmap is valid, 1 one is not, or an image cannot be read.
+
+Examples:
+  qcow2-backup chain overlay.qcow2
+  qcow2-backup chain --json overlay.qcow2 --allow-path /srv/base`
+
+/** `chain TOP`: the health of the bitmaps along a backing chain. */
+export function declare(command: Command): void {
+  command
+    .description('Judges the dirty bitmaps of an image and of all that it builds on.')
+    .argument('<top>', 'the topmost qcow2 image')
+  addFormats(command, 'by its magic')
+    .option('--json', 'print one JSON object')
+    .addHelpText('after', HELP)
+    .action(chain)
+}
+
+async function chain(top: string, flags: SourceFlags & { json?: boolean }): Promise<void> {
+  const { readBitmapChain } = await import('../../image/chain.ts')
+  const { format, allowPath: allowPaths, backingFormat } = flags
+  const report = await readBitmapChain(top, { format, allowPaths, backingFormat })
+  await print(flags.json ? `${JSON.stringify(report)}\n` : describe(report))
+  const invalid = report.bitmaps.filter(({ valid }) => !valid).length
+  if (invalid === 0) return
+  const why = `${invalid} of ${report.bitmaps.length} bitmaps are not valid`
+  throw new BackupError('BAD_BITMAP', top, why)
+}
+
+function describe({ images, bitmaps }: ChainReport): string {
+  const lines = images.map(({ image, format, virtualSize, live }) => {
+    const held = live ? ', open in another process' : ''
+    return `${oneLine(image)}: ${format}, ${formatSize(virtualSize)}${held}`
+  })
+  if (bitmaps.length === 0) lines.push('no bitmaps')
+  return `${[...lines, ...bitmaps.flatMap(describeBitmap)].join('\n')}\n`
+}
+
+function describeBitmap({ name, valid, reasons, images }: BitmapHealth): string[] {
+  const places = images.filter(({ present }) => present).map(describePlace)
+  return [
+    `bitmap '${oneLine(name)}': ${valid ? 'valid' : 'NOT VALID'} (${places.join(', ')})`,
+    ...reasons.map((reason) => `  ${oneLine(reason)}`),
+  ]
+}
+
+function describePlace({ image, recording, inconsistent, granularity }: BitmapPlace): string {
+  const state = inconsistent ? 'inconsistent' : recording ? 'recording' : 'disabled'
+  return `${oneLine(image)}: ${state}, ${formatSize(granularity!)}`
+}
