@@ -19,6 +19,14 @@ export type {
 } from './backup/types.ts'
 export { BackupError, type ErrorCode } from './errors.ts'
 export type { Extent } from './extents/extent.ts'
+export {
+  type BitmapInfo,
+  type BitmapOperation,
+  BitmapOperationError,
+  type EditBitmapOptions,
+  editBitmap,
+  listBitmaps,
+} from './image/bitmaps.ts'
 export { type ChainReport, type ChainReportImage, readBitmapChain } from './image/chain.ts'
 export {
   type BitmapFacts,

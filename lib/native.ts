@@ -66,8 +66,8 @@ export interface CopySpec {
    * what the caller reads by itself. Sizes in bytes.
    */
   sources: ({ fd: number; size: number } | CopyExport | { size: number })[]
-  /** Of none of these: nothing is written, for a `hash` only. */
-  target: { fd: number } | CopyTargetExport | Record<string, never>
+  /** `nothing`: what is read is only hashed. */
+  target: { fd: number } | CopyTargetExport | { nothing: true }
   format: 'qcow2' | 'raw'
   /** Virtual size, bytes. */
   size: number

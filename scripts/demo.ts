@@ -5,7 +5,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-const CLI = join(import.meta.dirname, '../lib/cli/main.js')
+const CLI = join(import.meta.dirname, '../lib/cli/main.cjs')
 
 /** Runs commands in a folder of its own, each with a line that says what it is for. */
 class Show {

@@ -35,7 +35,7 @@ export async function hashImage(
   const { engine = 'auto', direct = 'auto', requests = REQUESTS, signal, onProgress } = options
   const { checksum } = await copyDisk(
     ownLayer(file, header),
-    { path: file.path, store: {} },
+    { path: file.path, store: { nothing: true } },
     {
       engine,
       direct,

@@ -7,4 +7,6 @@ process.stdout.on('error', () => {})
 process.stderr.on('error', () => {})
 
 // Not process.exit(): what was written to a pipe must still arrive there.
-process.exitCode = await run(process.argv.slice(2))
+run(process.argv.slice(2)).then((status) => {
+  process.exitCode = status
+})

@@ -10,6 +10,7 @@ export const QEMU_IMG_COMMANDS = {
   check: 'look for errors in an image, and repair them, as qemu-img check does',
   map: 'print where the parts of a disk are stored, as qemu-img map does',
   compare: 'compare what two images hold, as qemu-img compare does',
+  bitmap: 'change a dirty bitmap of an image, as qemu-img bitmap does',
   measure: 'say how large an image would become, as qemu-img measure does',
 } as const
 
@@ -21,6 +22,7 @@ const LOAD: Record<Name, () => Promise<{ command: QemuImgCommand }>> = {
   check: () => import('./commands/qemu-img/check.ts'),
   map: () => import('./commands/qemu-img/map.ts'),
   compare: () => import('./commands/qemu-img/compare.ts'),
+  bitmap: () => import('./commands/qemu-img/bitmap.ts'),
   measure: () => import('./commands/qemu-img/measure.ts'),
 }
 

@@ -68,14 +68,17 @@ const OURS: readonly OptionSpec[] = [
  * names, and `--`.
  * @param command the name, for messages
  * @param options those of the command besides `-h`, `-U`, `--object` and `--image-opts`
+ * @param common `forceShare`: whether the command has `-U`; default: it has
  * @throws QemuImgError in qemu-img's words, HelpRequest
  */
 export function parseArguments(
   command: string,
   argv: readonly string[],
   options: readonly OptionSpec[],
+  { forceShare = true }: { forceShare?: boolean } = {},
 ): Arguments {
-  const given = [...readOptions(command, argv, [...COMMON, ...options])]
+  const common = COMMON.filter(({ name }) => forceShare || name !== 'force-share')
+  const given = [...readOptions(command, argv, [...common, ...options])]
   const operands = given.flatMap((item) => (typeof item === 'string' ? [item] : []))
   const all = given.filter((item) => typeof item !== 'string')
   const values = (name: string) => all.filter((option) => option.name === name)

@@ -35,7 +35,7 @@ export interface Verified {
   difference?: string
 }
 
-const CLI = fileURLToPath(new URL('../cli/main.js', import.meta.url))
+const CLI = fileURLToPath(new URL('../cli/main.cjs', import.meta.url))
 const COMMANDS = [
   ['info', '--backing-chain'],
   ['info', '--backing-chain', '--output=json'],

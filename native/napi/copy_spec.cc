@@ -49,8 +49,8 @@ CopySource source_of(const Napi::Object& source) {
 }
 
 CopyTarget target_of(const Napi::Object& target) {
-  if (target.Has("fd")) return {.fd = static_cast<int>(number(target, "fd"))};
-  if (!target.Has("uri")) return {.nothing = true};
+  if (target.Has("nothing")) return {.nothing = true};
+  if (!target.Has("uri")) return {.fd = static_cast<int>(number(target, "fd"))};
   CopyTarget made{.nbd = export_of(target), .can_zero = flag(target, "canZero")};
   made.nbd->no_hole = flag(target, "noHole");
   // What a server acknowledged before it was lost may be lost with it.

@@ -42,6 +42,23 @@ export async function fioCopy(
   }
 }
 
+/**
+ * The bound of a comparison: fio reading files at once, O_DIRECT, 1 MiB at a time.
+ * @returns its wall in seconds is that of the slowest job, without the start of fio itself
+ */
+export async function fioRead(files: string[], signal: AbortSignal): Promise<Timed<number>> {
+  const engine = await workingEngine(files[0], signal)
+  const jobs: string[] = []
+  for (const file of files) {
+    // Not a byte more than there is: fio fills up a file that is shorter than it is told.
+    const bytes = Math.floor((await stat(file)).size / MIB) * MIB
+    jobs.push('--name=read', '--rw=read', `--filename=${file}`, `--size=${bytes}`, '--iodepth=8')
+  }
+  const how = [`--ioengine=${engine}`, '--direct=1', '--bs=1M', '--readonly']
+  const command = ['fio', '--output-format=json', '--thread', ...how, ...jobs]
+  return { words: command.join(' '), run: () => slowerJob(command, signal) }
+}
+
 async function slowerJob(command: string[], signal: AbortSignal): Promise<number> {
   const { stdout } = await succeed(command, signal)
   const { jobs } = JSON.parse(stdout) as { jobs: { job_runtime: number }[] }

@@ -15,7 +15,7 @@ import { renderTable } from './table.ts'
 
 /** The checkout: this file runs from its dist/scripts/perf. */
 const ROOT = resolve(import.meta.dirname, '../../..')
-const PROGRAM = join(ROOT, 'dist/lib/cli/main.js')
+const PROGRAM = join(ROOT, 'dist/lib/cli/main.cjs')
 
 /** @returns exit status: 1 if a case failed; a missed limit is a mark in the table, no failure */
 async function main(args: string[], signal: AbortSignal): Promise<number> {

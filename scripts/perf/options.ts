@@ -25,7 +25,7 @@ Runs qcow2-backup and its peer in turn, and writes perf/results.json and perf/re
   --dir DIR           where the disks are made and kept, on a file system with O_DIRECT
                       (default: perf/data in the checkout)
   --pairs N           measured pairs of each case (default: 5; quick: 2)
-  --ours COMMAND      measure this command, e.g. an earlier build: 'node /old/dist/lib/cli/main.js'
+  --ours COMMAND      measure this command, e.g. an earlier build: 'node /old/dist/lib/cli/main.cjs'
   --help              show this text
 `
 

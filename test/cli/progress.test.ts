@@ -29,8 +29,8 @@ t.test('JSON lines, whatever stderr is', async (t) => {
   t.strictSame(
     written().map(({ args }) => args[0]),
     [
-      '{"position":1,"size":3,"dataBytes":1,"elapsedSeconds":0.5}\n',
-      '{"position":3,"size":3,"dataBytes":2,"elapsedSeconds":1}\n',
+      '{"phase":"copy","position":1,"size":3,"dataBytes":1,"elapsedSeconds":0.5}\n',
+      '{"phase":"copy","position":3,"size":3,"dataBytes":2,"elapsedSeconds":1}\n',
     ],
   )
 })

@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 
 /** The program, as its `bin` entry starts it. */
-export const CLI = fileURLToPath(new URL('../../lib/cli/main.js', import.meta.url))
+export const CLI = fileURLToPath(new URL('../../lib/cli/main.cjs', import.meta.url))
 
 /** How a run of the program ended. */
 export interface CliResult {

@@ -5,7 +5,7 @@ import { badImage, hex, quoted } from './fields.ts'
 import type { Qcow2Header } from './header.ts'
 
 /** Neighbouring clusters of bits: at `offset` of the image, or all alike and not stored. */
-interface Stretch {
+export interface Stretch {
   /** Bytes of bits. */
   length: number
   /** Bytes; undefined if every bit is `ones`. */
@@ -37,7 +37,7 @@ export async function* bitmapRuns(
   bitmap: Bitmap,
 ): AsyncGenerator<readonly DirtyRun[]> {
   const runs = new BitRuns(2 ** bitmap.granularityBits, header.virtualSize)
-  for await (const { offset, length, ones } of stretches(file, header.clusterSize, bitmap)) {
+  for await (const { offset, length, ones } of bitmapStretches(file, header.clusterSize, bitmap)) {
     if (offset === undefined) {
       runs.addSame(ones, length * 8)
       continue
@@ -54,8 +54,11 @@ export async function* bitmapRuns(
   if (last.length > 0) yield last
 }
 
-/** The bits of a bitmap in order. */
-async function* stretches(
+/**
+ * Where the bits of a bitmap are, in order. Those past the end of the disk may be anything.
+ * @throws BackupError BAD_IMAGE for a table entry that cannot be true, IO
+ */
+export async function* bitmapStretches(
   file: ImageFile,
   clusterSize: number,
   bitmap: Bitmap,

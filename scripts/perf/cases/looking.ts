@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import { BackupError } from '../../../lib/errors.ts'
 import { formatSize } from '../../../lib/units.ts'
+import { fioRead } from '../fio.ts'
 import { type Limit, peakMemory, wallBeyondPeer, wallRatio } from '../limits.ts'
 import { mappedClusters } from '../mapped-image.ts'
 import { run, succeed } from '../process.ts'
@@ -55,12 +56,14 @@ async function planCompare(
   const disk = await data.mixedQcow2()
   const backup = join(scratch, 'backup.qcow2')
   await succeed([...ours, 'full', ...options, disk, backup, '--no-progress'], signal)
+  const limit = await fioRead([disk, backup], signal)
   const words = ['compare', '-f', 'qcow2', '-F', 'qcow2']
   return {
     ...lookedAt(describe(data.disks.mixed), [disk, backup]),
     ours: () => [...ours, ...words, disk, backup],
     // Past the page cache, which is where qemu-img is fastest.
     peer: () => ['qemu-img', ...words, '-T', 'none', disk, backup],
+    limit: () => limit,
     verify: () => requireSameWords(ours, [...words, disk, backup], signal),
     limits,
   }

@@ -74,7 +74,7 @@ t.test('--progress json: lines on stderr that end at the whole size', async (t) 
     .map((line) => JSON.parse(line))
   t.match(lines.at(-1), { position: 16 * MIB, size: 16 * MIB, dataBytes: MIB })
   for (const line of lines) {
-    t.strictSame(Object.keys(line), ['position', 'size', 'dataBytes', 'elapsedSeconds'])
+    t.strictSame(Object.keys(line), ['phase', 'position', 'size', 'dataBytes', 'elapsedSeconds'])
   }
 })
 

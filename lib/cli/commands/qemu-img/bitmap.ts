@@ -1,0 +1,172 @@
+import { BackupError } from '../../../errors.ts'
+import {
+  type BitmapInfo,
+  type BitmapOperation,
+  BitmapOperationError,
+  editBitmap,
+  listBitmaps,
+} from '../../../image/bitmaps.ts'
+import { type Arguments, parseArguments } from '../../../qemu-img/arguments.ts'
+import { QemuImgError } from '../../../qemu-img/messages.ts'
+import type { QemuImgCommand } from '../../../qemu-img/run.ts'
+import { sizeArgument } from '../../../qemu-img/sizes.ts'
+import { describeImageError, describeOpenError } from '../../../qemu-img/words.ts'
+import { formatSize } from '../../../units.ts'
+import { oneLine } from '../../errors.ts'
+
+const HELP = `Usage: qcow2-backup bitmap OPERATION... [options] FILE BITMAP
+       qcow2-backup bitmap list [--json] [-U] FILE
+
+Changes a persistent dirty bitmap of a qcow2 image, as qemu-img bitmap does, but that either all of
+the operations are done or none. The image is checked first: one that is corrupt is not written to.
+
+Operations, done in their order:
+  --add                    add it, without a bit set, recording what is written
+  --remove                 remove it, also one that is inconsistent
+  --clear                  clear all its bits
+  --enable                 let it record what is written
+  --disable                let it stay as it is
+  --merge SOURCE           set the bits that bitmap SOURCE has set, of FILE or of that of -b
+
+Options:
+  -g, --granularity SIZE   with --add: what one bit stands for, 512 to 2G (default: the cluster size,
+                           but 4K at least and 64K at most)
+  -b, --source-file FILE   with --merge: the image that holds SOURCE
+  -F, --source-format FORMAT  that image's format (default: by its first bytes)
+  -f, --format FORMAT      the format of FILE: qcow2
+  -h, --help               display this help
+
+Exit status: 0 done, 1 not done.
+
+Examples:
+  qcow2-backup bitmap --add disk.qcow2 monday
+  qcow2-backup bitmap --add --disable --merge monday --merge tuesday disk.qcow2 both
+  qcow2-backup bitmap --merge monday -b overlay.qcow2 -F qcow2 base.qcow2 monday
+  qcow2-backup bitmap list disk.qcow2
+`
+
+const OPTIONS = [
+  { name: 'add' },
+  { name: 'remove' },
+  { name: 'clear' },
+  { name: 'enable' },
+  { name: 'disable' },
+  { name: 'merge', value: true },
+  { name: 'granularity', letter: 'g', value: true },
+  { name: 'source-file', letter: 'b', value: true },
+  { name: 'source-format', letter: 'F', value: true },
+  { name: 'format', letter: 'f', value: true },
+] as const
+
+const NO_NAME = "Could not open '': The 'file' block driver requires a file name"
+
+const KINDS = ['add', 'remove', 'clear', 'enable', 'disable', 'merge'] as const
+type Kind = (typeof KINDS)[number]
+
+const LIST_OPTIONS = [{ name: 'json' }, { name: 'force-share', letter: 'U' }] as const
+
+export const command: QemuImgCommand = {
+  help: HELP,
+  async run(argv, io) {
+    if (asksForList(argv)) {
+      await io.stdout(await list(argv))
+      return 0
+    }
+    const args = parseArguments('bitmap', argv, OPTIONS, { forceShare: false })
+    const operations = operationsOf(args)
+    const [path, name] = args.operands
+    requireFormat(path, args.get('format'))
+    await inQemusWords(path, name, () => editBitmap(path, name, operations))
+    return 0
+  },
+}
+
+/** qemu-img has no such thing: there it would lack an operation. */
+function asksForList(argv: readonly string[]): boolean {
+  return (
+    argv.includes('list') && !argv.some((argument) => argument.startsWith('--') && isKind(argument))
+  )
+}
+
+function isKind(argument: string): boolean {
+  return KINDS.includes(argument.slice(2).split('=')[0] as Kind)
+}
+
+function operationsOf(args: Arguments): BitmapOperation[] {
+  const given = args.options.filter(({ name }) => KINDS.includes(name as Kind))
+  const granularity = args.get('granularity')
+  const size = granularity === undefined ? 0n : sizeArgument(granularity, 'granularity')
+  if (given.length === 0) {
+    const all = '--add, --remove, --clear, --enable, --disable, or --merge'
+    throw new QemuImgError(`Need at least one of ${all}`)
+  }
+  if (granularity !== undefined && !args.has('add')) {
+    throw new QemuImgError('granularity only supported with --add')
+  }
+  const from = args.get('source-file')
+  if (args.has('source-format') && from === undefined) {
+    throw new QemuImgError('-F only supported with -b')
+  }
+  if (from !== undefined && !args.has('merge')) {
+    throw new QemuImgError('Merge bitmap source file only supported with --merge')
+  }
+  if (args.operands.length !== 2) throw new QemuImgError('Expecting filename and bitmap name')
+  const format = formatOf(args.get('source-format'))
+  return given.map(({ name, value }): BitmapOperation => {
+    const kind = name as Kind
+    if (kind === 'merge') return { kind, source: value, from, format }
+    // 0 is none, and so is what 32 bits do not hold.
+    if (kind === 'add') return { kind, granularity: size === 0n ? undefined : Number(size) }
+    return { kind }
+  })
+}
+
+function formatOf(text: string | undefined): 'raw' | 'qcow2' | undefined {
+  if (text === undefined || text === 'raw' || text === 'qcow2') return text
+  throw new QemuImgError(`Unknown driver '${text}'`)
+}
+
+function requireFormat(path: string, format: string | undefined): void {
+  if (formatOf(format) !== 'raw') return
+  throw new QemuImgError(`Could not open '${path}': raw images hold no bitmaps`)
+}
+
+/** @throws QemuImgError for what the image or an operation does not allow */
+async function inQemusWords(
+  path: string,
+  bitmap: string,
+  edit: () => Promise<void>,
+): Promise<void> {
+  try {
+    await edit()
+  } catch (error) {
+    if (!(error instanceof BackupError)) throw error
+    if (error instanceof BitmapOperationError) {
+      const what = `Operation ${error.operation} on bitmap ${bitmap} failed`
+      throw new QemuImgError(`${what}: ${describeImageError(error)}`, 1, { cause: error })
+    }
+    if (path === '') throw new QemuImgError(NO_NAME, 1, { cause: error })
+    const why =
+      error.code === 'IO' && error.what !== ''
+        ? describeOpenError(error.what, error)
+        : describeImageError(error)
+    throw new QemuImgError(`Could not open '${error.what || path}': ${why}`, 1, { cause: error })
+  }
+}
+
+async function list(argv: readonly string[]): Promise<string> {
+  const args = parseArguments('bitmap list', argv, LIST_OPTIONS)
+  const [word, path] = args.operands
+  if (word !== 'list' || args.operands.length !== 2) {
+    throw new QemuImgError('Expecting one image file name')
+  }
+  const bitmaps = await listBitmaps(path, { forceShare: args.access.forceShare })
+  if (args.has('json')) return `${JSON.stringify(bitmaps)}\n`
+  return bitmaps.length === 0 ? 'no bitmaps\n' : bitmaps.map(describe).join('')
+}
+
+function describe({ name, granularity, recording, inconsistent, dirtyBytes }: BitmapInfo): string {
+  const state = inconsistent ? 'inconsistent' : recording ? 'recording' : 'disabled'
+  const dirty = dirtyBytes === null ? '' : `, ${formatSize(dirtyBytes)} dirty`
+  return `${oneLine(name)}: ${state}, ${formatSize(granularity)} a bit${dirty}\n`
+}

@@ -1,0 +1,324 @@
+import { BackupError, ioError, usageError } from '../errors.ts'
+import { probe } from '../format/probe.ts'
+import { bitmapRuns } from '../format/qcow2/bitmap-data.ts'
+import { type Bitmap, bitmapTableSize, readBitmaps } from '../format/qcow2/bitmaps.ts'
+import {
+  MAX_BITMAP_BYTES,
+  MAX_BITMAP_NAME,
+  MAX_BITMAPS,
+  MAX_GRANULARITY_BITS,
+  MIN_GRANULARITY_BITS,
+} from '../format/qcow2/constants.ts'
+import { quoted } from '../format/qcow2/fields.ts'
+import type { Qcow2Header } from '../format/qcow2/header.ts'
+import { readHeader } from '../format/qcow2/image.ts'
+import { readAt } from '../format/read.ts'
+import { encodeText } from '../format/text.ts'
+import { type OpenedFile, openFile } from '../source/file.ts'
+import { lockFile, READING, SHARED_READING } from '../source/locks.ts'
+import { addStored, Bits } from './edit/bits.ts'
+import { type EditedImage, openToEdit } from './edit/image.ts'
+import type { ImageDisk } from './edit/steps.ts'
+import { type NewBitmap, storeBitmaps } from './edit/store.ts'
+
+/** What is done to a bitmap of an image. */
+export type BitmapOperation =
+  /** Adds it, without a bit set, recording. `granularity`: bytes; default: the cluster size, from 4 to 64 KiB. */
+  | { kind: 'add'; granularity?: number }
+  | { kind: 'remove' | 'clear' | 'enable' | 'disable' }
+  /**
+   * Sets the bits that another bitmap has set: of the same image, or of the image at path `from`.
+   * Granularities may differ; the disks are of the same size.
+   */
+  | { kind: 'merge'; source: string; from?: string; format?: 'raw' | 'qcow2' }
+
+export interface EditBitmapOptions {
+  /** How the image is written to; for tests. */
+  disk?: (image: EditedImage) => ImageDisk
+}
+
+/** A bitmap of a qcow2 image. */
+export interface BitmapInfo {
+  name: string
+  /** Bytes that one bit stands for. */
+  granularity: number
+  /** It records what is written. */
+  recording: boolean
+  /** Whoever had the image open last did not store it; only to be removed. */
+  inconsistent: boolean
+  /** Guest bytes in the granules that it has as dirty; null if it is inconsistent. */
+  dirtyBytes: number | null
+}
+
+const DEFAULT_GRANULARITY = { least: 4096, most: 65536 }
+const HINT = 'Try block-dirty-bitmap-remove to delete this bitmap from disk'
+
+/**
+ * Does several things to one bitmap of an image, in their order; all of them or, if one fails, none.
+ * The image is checked first, and is nobody else's meanwhile.
+ * @param path of a qcow2 image of version 3
+ * @throws BackupError BAD_BITMAP if an operation cannot be done, with QEMU's words in `qemu`;
+ * BAD_IMAGE, UNSUPPORTED, IN_USE, IO, USAGE
+ */
+export async function editBitmap(
+  path: string,
+  name: string,
+  operations: readonly BitmapOperation[],
+  options: EditBitmapOptions = {},
+): Promise<void> {
+  const image = await openToEdit(path)
+  try {
+    const edit = new Edit(image, name)
+    for (const operation of operations) {
+      await edit.run(operation).catch((error) => {
+        throw error instanceof BackupError && error.code === 'BAD_BITMAP'
+          ? new BitmapOperationError(operation.kind, error)
+          : error
+      })
+    }
+    await edit.store(options.disk?.(image)).catch((error) => {
+      throw (error as NodeJS.ErrnoException).syscall ? ioError(path, error) : error
+    })
+  } finally {
+    await image.file.handle.close()
+  }
+}
+
+/** An operation on a bitmap that cannot be done. */
+export class BitmapOperationError extends BackupError {
+  readonly operation: BitmapOperation['kind']
+
+  constructor(operation: BitmapOperation['kind'], { what, why, qemu }: BackupError) {
+    super('BAD_BITMAP', what, why, { qemu })
+    this.operation = operation
+  }
+}
+
+/** The bitmaps of an image while they are edited. */
+class Edit {
+  readonly #image: EditedImage
+  readonly #name: string
+  #bitmaps: NewBitmap[]
+  #changed = false
+
+  constructor(image: EditedImage, name: string) {
+    this.#image = image
+    this.#name = name
+    this.#bitmaps = image.bitmaps.map((stored) => ({ ...stored, stored }))
+  }
+
+  async run(operation: BitmapOperation): Promise<void> {
+    this.#changed = true
+    switch (operation.kind) {
+      case 'add':
+        return this.#add(operation.granularity)
+      case 'remove':
+        this.#find(this.#name)
+        this.#bitmaps = this.#bitmaps.filter(({ name }) => name !== this.#name)
+        return
+      case 'clear':
+        return this.#replace((bitmap) => ({ ...bitmap, bits: this.#bitsOf(bitmap) }))
+      case 'enable':
+      case 'disable':
+        return this.#replace((bitmap) => ({ ...bitmap, auto: operation.kind === 'enable' }))
+      case 'merge':
+        return await this.#merge(operation)
+    }
+  }
+
+  async store(disk?: ImageDisk): Promise<void> {
+    if (this.#changed) await storeBitmaps(this.#image, this.#bitmaps, disk)
+  }
+
+  #add(granularity?: number): void {
+    const { header } = this.#image
+    const name = this.#name
+    if (name === '') throw this.#failed('Bitmap name cannot be empty', 'a bitmap needs a name')
+    if (this.#bitmaps.some((bitmap) => bitmap.name === name)) {
+      throw this.#failed(`Bitmap already exists: ${name}`, `has a bitmap ${quoted(name)} already`)
+    }
+    if (header.version < 3) {
+      throw this.#failed(
+        'Cannot store dirty bitmaps in qcow2 v2 files',
+        'is of version 2, which holds no bitmaps',
+      )
+    }
+    if (encodeText(name).length > MAX_BITMAP_NAME) {
+      const qemu = `Name length exceeds maximum (${MAX_BITMAP_NAME} characters)`
+      throw this.#failed(qemu, `the name of a bitmap has at most ${MAX_BITMAP_NAME} bytes`)
+    }
+    if (this.#bitmaps.length === MAX_BITMAPS) {
+      const qemu = 'Maximum number of persistent bitmaps is already reached'
+      throw this.#failed(qemu, `holds ${MAX_BITMAPS} bitmaps, the most`)
+    }
+    if (header.virtualSize === 0) throw this.#failed('No memory', 'a disk of 0 bytes has no bits')
+    const granularityBits = this.#granularityBits(granularity)
+    const bitmap = { name, granularityBits, inUse: false, auto: true }
+    this.#bitmaps.push({ ...bitmap, bits: this.#bitsOf(bitmap) })
+  }
+
+  #granularityBits(wanted?: number): number {
+    const { header } = this.#image
+    const { least, most } = DEFAULT_GRANULARITY
+    const granularity = wanted ?? Math.min(Math.max(header.clusterSize, least), most)
+    const bits = Math.log2(granularity)
+    if (!Number.isInteger(bits) || bits < MIN_GRANULARITY_BITS || bits > MAX_GRANULARITY_BITS) {
+      const why = `a granularity of ${granularity} bytes is not a power of two from 512 to 2G`
+      throw this.#failed('Granularity must be power of 2 and at least 512', why)
+    }
+    if (
+      bitmapTableSize(header, { granularityBits: bits }) * header.clusterSize >
+      MAX_BITMAP_BYTES
+    ) {
+      const qemu = 'Too much space will be occupied by the bitmap. Use larger granularity'
+      throw this.#failed(qemu, `with a granularity of ${granularity} bytes it would be too large`)
+    }
+    return bits
+  }
+
+  async #merge({
+    source,
+    from,
+    format,
+  }: Extract<BitmapOperation, { kind: 'merge' }>): Promise<void> {
+    const target = this.#usable(this.#find(this.#name))
+    if (from === undefined) {
+      const other = this.#usable(this.#find(source))
+      if (other.name === target.name) return
+      const bits = await this.#load(target)
+      await this.#addTo(bits, other)
+      this.#replace((bitmap) => ({ ...bitmap, bits }))
+      return
+    }
+    await withBitmapsOf(from, { format }, async (file, header, found) => {
+      const other = this.#usable(this.#find(source, found, from))
+      const bits = await this.#load(target)
+      await this.#addStored(bits, file, header as Qcow2Header, other)
+      this.#replace((bitmap) => ({ ...bitmap, bits }))
+    })
+  }
+
+  /** The bits of a bitmap, to be changed. */
+  async #load(bitmap: NewBitmap): Promise<Bits> {
+    const bits = this.#bitsOf(bitmap)
+    await this.#addTo(bits, bitmap)
+    return bits
+  }
+
+  async #addTo(bits: Bits, { stored, bits: other }: NewBitmap): Promise<void> {
+    const { file, header } = this.#image
+    if (other) bits.merge(other)
+    else await this.#addStored(bits, file, header, stored as Bitmap)
+  }
+
+  async #addStored(
+    bits: Bits,
+    file: OpenedFile,
+    header: Qcow2Header,
+    bitmap: Bitmap,
+  ): Promise<void> {
+    const size = header.virtualSize
+    if (size !== bits.size) {
+      const sizes = `destination size is ${bits.size}, source size is ${size}`
+      const qemu = `Bitmaps are of different sizes (${sizes}) and can't be merged`
+      throw this.#failed(
+        qemu,
+        `bitmap ${quoted(bitmap.name)} is of a disk of another size (${sizes})`,
+      )
+    }
+    if (bitmap.tableSize !== bitmapTableSize(header, bitmap)) {
+      const why = `bitmap ${quoted(bitmap.name)} is not of the size that the disk needs`
+      throw this.#failed('Invalid argument', why)
+    }
+    await addStored(bits, file, header, bitmap)
+  }
+
+  #bitsOf({ granularityBits }: Pick<Bitmap, 'granularityBits'>): Bits {
+    const { virtualSize, clusterSize } = this.#image.header
+    return new Bits(virtualSize, 2 ** granularityBits, clusterSize)
+  }
+
+  #replace(change: (bitmap: NewBitmap) => NewBitmap): void {
+    const found = this.#usable(this.#find(this.#name))
+    this.#bitmaps = this.#bitmaps.map((bitmap) => (bitmap === found ? change(bitmap) : bitmap))
+  }
+
+  #find<B extends NewBitmap | Bitmap>(
+    name: string,
+    bitmaps: readonly B[] = this.#bitmaps as B[],
+    path = this.#image.file.path,
+  ): B {
+    const found = bitmaps.find((bitmap) => bitmap.name === name)
+    if (found) return found
+    throw this.#failed(`Dirty bitmap '${name}' not found`, `has no bitmap ${quoted(name)}`, path)
+  }
+
+  #usable<B extends NewBitmap | Bitmap>(bitmap: B): B {
+    if (!bitmap.inUse) return bitmap
+    const qemu = `Bitmap '${bitmap.name}' is inconsistent and cannot be used\n${HINT}`
+    const why = `bitmap ${quoted(bitmap.name)} is inconsistent: it can only be removed`
+    throw this.#failed(qemu, why)
+  }
+
+  #failed(qemu: string, why: string, path = this.#image.file.path): BackupError {
+    return new BackupError('BAD_BITMAP', path, why, { qemu })
+  }
+}
+
+/**
+ * The persistent bitmaps of an image.
+ * @throws BackupError BAD_IMAGE, UNSUPPORTED if it is not qcow2, IN_USE, IO
+ */
+export async function listBitmaps(
+  path: string,
+  options: { forceShare?: boolean } = {},
+): Promise<BitmapInfo[]> {
+  return await withBitmapsOf(
+    path,
+    { ...options, format: 'qcow2' },
+    async (file, header, bitmaps) => {
+      const list: BitmapInfo[] = []
+      for (const bitmap of bitmaps) {
+        list.push({
+          name: bitmap.name,
+          granularity: 2 ** bitmap.granularityBits,
+          recording: bitmap.auto,
+          inconsistent: bitmap.inUse,
+          dirtyBytes: bitmap.inUse ? null : await dirtyBytesOf(file, header as Qcow2Header, bitmap),
+        })
+      }
+      return list
+    },
+  )
+}
+
+async function dirtyBytesOf(
+  file: OpenedFile,
+  header: Qcow2Header,
+  bitmap: Bitmap,
+): Promise<number> {
+  let bytes = 0
+  for await (const runs of bitmapRuns(file, header, bitmap)) {
+    for (const { length, dirty } of runs) if (dirty) bytes += length
+  }
+  return bytes
+}
+
+/** Opens an image by itself, to look at its bitmaps. A raw one has none. */
+async function withBitmapsOf<T>(
+  path: string,
+  { format, forceShare }: { format?: 'raw' | 'qcow2'; forceShare?: boolean },
+  look: (file: OpenedFile, header: Qcow2Header | undefined, bitmaps: Bitmap[]) => Promise<T>,
+): Promise<T> {
+  if (path === '') throw usageError('IMAGE', 'has no name')
+  const file = await openFile(path)
+  try {
+    lockFile(file.handle, path, forceShare ? SHARED_READING : READING)
+    const found = format ?? probe(await readAt(file, 0, Math.min(4, file.size)))
+    if (found === 'raw') return await look(file, undefined, [])
+    const header = await readHeader(file)
+    return await look(file, header, await readBitmaps(file, header))
+  } finally {
+    await file.handle.close()
+  }
+}

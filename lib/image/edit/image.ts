@@ -1,0 +1,75 @@
+import { BackupError, usageError } from '../../errors.ts'
+import { probe } from '../../format/probe.ts'
+import { type Bitmap, readBitmaps } from '../../format/qcow2/bitmaps.ts'
+import { CORRUPT, DIRTY } from '../../format/qcow2/constants.ts'
+import { badImage, unsupported } from '../../format/qcow2/fields.ts'
+import { readFirstCluster } from '../../format/qcow2/first-cluster.ts'
+import { decodeHeader, type Qcow2Header } from '../../format/qcow2/header.ts'
+import { readAt } from '../../format/read.ts'
+import { checkQcow2 } from '../../qemu-img/check/check.ts'
+import { StoredRefcounts } from '../../qemu-img/check/refcounts.ts'
+import { CheckFailed } from '../../qemu-img/check/report.ts'
+import { type OpenedFile, openWritable } from '../../source/file.ts'
+import { lockFile, WRITING } from '../../source/locks.ts'
+
+/** An image that is being edited: nobody else writes to it, and it was found sound. */
+export interface EditedImage {
+  file: OpenedFile
+  header: Qcow2Header
+  /** Its first cluster. */
+  first: Buffer
+  stored: StoredRefcounts
+  /** None where they are not current. */
+  bitmaps: Bitmap[]
+}
+
+/**
+ * Opens an image to be edited. An edit takes clusters that the image says it does not use; so what
+ * it says must be right, and it is checked first.
+ * @throws BackupError IN_USE, IO; BAD_IMAGE if it is corrupt, dirty, or found to be corrupt;
+ * UNSUPPORTED if it is not qcow2
+ */
+export async function openToEdit(path: string): Promise<EditedImage> {
+  if (path === '') throw usageError('IMAGE', 'has no name')
+  const file = await openWritable(path)
+  try {
+    lockFile(file.handle, path, WRITING)
+    if (probe(await readAt(file, 0, Math.min(4, file.size))) !== 'qcow2') {
+      throw unsupported(path, 'is not a qcow2 image')
+    }
+    const first = await readFirstCluster(file)
+    const header = decodeHeader(first, path)
+    requireClosed(path, header)
+    await requireSound(file, header)
+    const stored = await StoredRefcounts.open(file, header, () => {})
+    return { file, header, first, stored, bitmaps: await readBitmaps(file, header) }
+  } catch (error) {
+    await file.handle.close()
+    throw error
+  }
+}
+
+function requireClosed(path: string, { incompatibleFeatures }: Qcow2Header): void {
+  if ((incompatibleFeatures & CORRUPT) !== 0n) {
+    throw badImage(path, 'is marked as corrupt; repair it with check -r all first')
+  }
+  if ((incompatibleFeatures & DIRTY) !== 0n) {
+    throw badImage(path, 'was not closed, its refcounts are out of date; run check -r all first')
+  }
+}
+
+/** Leaks do no harm. */
+async function requireSound(file: OpenedFile, header: Qcow2Header): Promise<void> {
+  let first: string | undefined
+  try {
+    const { corruptions, checkErrors } = await checkQcow2(file, header, (text) => {
+      if (text.startsWith('ERROR')) first ??= text.trim()
+    })
+    if (corruptions + checkErrors === 0) return
+  } catch (error) {
+    if (!(error instanceof CheckFailed)) throw error
+    first ??= error.why
+  }
+  const why = `is corrupt, and is not written to: ${first ?? 'see check'}; run check -r all first`
+  throw new BackupError('BAD_IMAGE', file.path, why)
+}
