@@ -53,13 +53,13 @@ export function addImageAccess(command: Command, format: string): Command {
 
 /** What images in files are, and where those may be that they name. */
 export function addFormats(command: Command, format: string): Command {
+  const formats = new Option('-f, --format <format>', `the format (default: ${format})`)
+  return addNamedFiles(command.addOption(formats.choices(['raw', 'qcow2'])))
+}
+
+/** Where files may be that images name, and what those are. */
+export function addNamedFiles(command: Command): Command {
   return command
-    .addOption(
-      new Option('-f, --format <format>', `the format (default: ${format})`).choices([
-        'raw',
-        'qcow2',
-      ]),
-    )
     .option(
       '--allow-path <dir>',
       'let images name files below this directory too; repeatable, / allows all',
@@ -87,14 +87,17 @@ export function openOptions(flags: SourceFlags): OpenOptions {
 /** What `addImageOptions` yields: the library's options under their own names. */
 export type ImageFlags = Required<ImageOptions>
 
+export function addClusterSize(command: Command): Command {
+  return command.option(
+    '--cluster-size <size>',
+    '512 to 2M, a power of two (default: 64K)',
+    size('--cluster-size'),
+  )
+}
+
 /** How a new qcow2 image is made. */
 export function addImageOptions(command: Command): Command {
-  return command
-    .option(
-      '--cluster-size <size>',
-      '512 to 2M, a power of two (default: 64K)',
-      size('--cluster-size'),
-    )
+  return addClusterSize(command)
     .addOption(
       new Option('--compress <method>', 'compress the data clusters').choices(['zlib', 'zstd']),
     )

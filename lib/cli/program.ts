@@ -35,6 +35,11 @@ const COMMANDS: readonly { name: string; summary: string; load(): Promise<Comman
     load: () => import('./commands/chain.ts'),
   },
   {
+    name: 'snapshot',
+    summary: 'make an overlay over an image, in which its dirty bitmaps go on',
+    load: () => import('./commands/snapshot.ts'),
+  },
+  {
     name: 'verify',
     summary: 'look at images with qemu-img and with this program, and compare what they say',
     load: () => import('./commands/verify.ts'),

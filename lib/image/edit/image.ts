@@ -34,19 +34,29 @@ export async function openToEdit(path: string): Promise<EditedImage> {
   const file = await openWritable(path)
   try {
     lockFile(file.handle, path, WRITING)
-    if (probe(await readAt(file, 0, Math.min(4, file.size))) !== 'qcow2') {
-      throw unsupported(path, 'is not a qcow2 image')
-    }
-    const first = await readFirstCluster(file)
-    const header = decodeHeader(first, path)
-    requireClosed(path, header)
-    await requireSound(file, header)
-    const stored = await StoredRefcounts.open(file, header, () => {})
-    return { file, header, first, stored, bitmaps: await readBitmaps(file, header) }
+    return await prepareEdit(file)
   } catch (error) {
     await file.handle.close()
     throw error
   }
+}
+
+/**
+ * Makes an image ready to be edited that is open for writing, and locked.
+ * @throws BackupError IO; BAD_IMAGE if it is corrupt, dirty, or found to be corrupt; UNSUPPORTED if it
+ * is not qcow2
+ */
+export async function prepareEdit(file: OpenedFile): Promise<EditedImage> {
+  const { path } = file
+  if (probe(await readAt(file, 0, Math.min(4, file.size))) !== 'qcow2') {
+    throw unsupported(path, 'is not a qcow2 image')
+  }
+  const first = await readFirstCluster(file)
+  const header = decodeHeader(first, path)
+  requireClosed(path, header)
+  await requireSound(file, header)
+  const stored = await StoredRefcounts.open(file, header, () => {})
+  return { file, header, first, stored, bitmaps: await readBitmaps(file, header) }
 }
 
 function requireClosed(path: string, { incompatibleFeatures }: Qcow2Header): void {
