@@ -4,7 +4,7 @@ import { badImage, quoted, unsupported } from '../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
 import { Qcow2Image, readHeader } from '../format/qcow2/image.ts'
 import { readAt } from '../format/read.ts'
-import { type ImageBitmap, noBitmaps, openBitmap } from './bitmap.ts'
+import { type ImageBitmap, openBitmap } from './bitmap.ts'
 import type { OpenedFile, OpenFile } from './file.ts'
 import { type Passed, passGate } from './gate.ts'
 import { looksPreallocated } from './holes.ts'
@@ -115,12 +115,13 @@ class Opening {
   async run(path: string): Promise<Chain> {
     const top = await this.#openFile(path)
     const format = this.#options.format ?? probe(await readAt(top, 0, Math.min(4, top.size)))
-    const bitmap = await this.#openBitmap(top, format)
     let backing = await this.#addLayer(top, path, format)
     while (backing) {
       const file = await this.#openFile(backing.real)
       backing = await this.#addLayer(file, backing.path, backing.format)
     }
+    const name = this.#options.bitmap
+    const bitmap = name === undefined ? undefined : await openBitmap(this.#images, name)
     return {
       format,
       layers: this.#layers,
@@ -129,13 +130,6 @@ class Opening {
       sparse: this.#sparse,
       bitmap,
     }
-  }
-
-  async #openBitmap(top: OpenedFile, format: Format): Promise<ImageBitmap | undefined> {
-    const { bitmap } = this.#options
-    if (bitmap === undefined) return undefined
-    if (format === 'raw') throw noBitmaps(top.path)
-    return await openBitmap(top, await readHeader(top), bitmap)
   }
 
   async #openFile(path: string): Promise<OpenedFile> {

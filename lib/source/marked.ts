@@ -1,5 +1,6 @@
 import type { DirtyRun } from '../format/qcow2/bits.ts'
 import { BATCH } from './layer.ts'
+import { RunCursor } from './run-cursor.ts'
 import type { MarkedPiece, Piece } from './source.ts'
 
 /** The part of a piece from `start` on, `length` bytes; it keeps where those bytes are. */
@@ -26,7 +27,7 @@ export async function* mark(
   batches: AsyncIterable<readonly Piece[]>,
   runs: AsyncIterable<readonly DirtyRun[]>,
 ): AsyncGenerator<readonly MarkedPiece[]> {
-  const bitmap = new Cursor(runs)
+  const bitmap = new RunCursor(runs)
   try {
     for await (const batch of batches) {
       let out: MarkedPiece[] = []
@@ -34,6 +35,7 @@ export async function* mark(
         const end = piece.start + piece.length
         for (let at = piece.start; at < end; ) {
           const run = bitmap.at(at) ?? (await bitmap.read(at))
+          if (!run) throw new Error(`the bitmap ends before offset ${at}`)
           const to = Math.min(end, run.start + run.length)
           // Not by spreading it, which takes six times as long, and there may be millions.
           out.push(Object.assign(slicePiece(piece, at, to - at), { dirty: run.dirty }))
@@ -48,41 +50,5 @@ export async function* mark(
     }
   } finally {
     await bitmap.close()
-  }
-}
-
-/** Walks the runs of a bitmap forwards. */
-class Cursor {
-  readonly #batches: AsyncIterator<readonly DirtyRun[]>
-  #batch: readonly DirtyRun[] = []
-  #index = 0
-
-  constructor(runs: AsyncIterable<readonly DirtyRun[]>) {
-    this.#batches = runs[Symbol.asyncIterator]()
-  }
-
-  /** The run that holds `offset`, not below one asked for before; undefined if it must be read. */
-  at(offset: number): DirtyRun | undefined {
-    for (; this.#index < this.#batch.length; this.#index++) {
-      const run = this.#batch[this.#index]
-      if (run.start + run.length > offset) return run
-    }
-    return undefined
-  }
-
-  /** The same, from the batches to come. */
-  async read(offset: number): Promise<DirtyRun> {
-    for (;;) {
-      const { value, done } = await this.#batches.next()
-      if (done) throw new Error(`the bitmap ends before offset ${offset}`)
-      this.#batch = value
-      this.#index = 0
-      const run = this.at(offset)
-      if (run) return run
-    }
-  }
-
-  async close(): Promise<void> {
-    await this.#batches.return?.()
   }
 }
