@@ -36,6 +36,12 @@ export {
   validateBitmapChain,
 } from './image/chain-health.ts'
 export { factsFromQmp, type NamedBitmap, type NamedBlockNode } from './image/chain-qmp.ts'
+export {
+  type DiffOptions,
+  type DiffResult,
+  diffToBitmap,
+  type UnreadableArea,
+} from './image/diff.ts'
 export { createSnapshot, type SnapshotOptions, type SnapshotResult } from './image/snapshot.ts'
 export { type CheckOptions, checkImage, type ImageCheck } from './qemu-img/check/image.ts'
 export {

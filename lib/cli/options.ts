@@ -195,7 +195,7 @@ export function copyOptions(flags: CopyFlags): CopyOptions {
 }
 
 /** A parser of sizes for the option named. */
-function size(option: string): (text: string) => number {
+export function size(option: string): (text: string) => number {
   return (text) => parseSize(text, option)
 }
 

@@ -35,6 +35,11 @@ const COMMANDS: readonly { name: string; summary: string; load(): Promise<Comman
     load: () => import('./commands/chain.ts'),
   },
   {
+    name: 'diff',
+    summary: 'add a bitmap of what differs from a known state of the disk',
+    load: () => import('./commands/diff.ts'),
+  },
+  {
     name: 'snapshot',
     summary: 'make an overlay over an image, in which its dirty bitmaps go on',
     load: () => import('./commands/snapshot.ts'),

@@ -68,8 +68,7 @@ export function formatProgress(progress: Progress): string {
       .toString()
       .padStart(3)}%`,
     `${formatSize(position)} of ${formatSize(size)},`,
-    `data ${formatSize(dataBytes)},`,
-    `${formatSize(rate)}/s,`,
+    ...(phase === 'compare' ? [] : [`data ${formatSize(dataBytes)},`, `${formatSize(rate)}/s,`]),
     `${left} left`,
   ].join(' ')
 }

@@ -2,8 +2,8 @@ import { type CopyJob, native } from '../native.ts'
 
 /** Where a running copy stands. */
 export interface Progress {
-  /** `verify`: what was written is being read again, from its start. */
-  phase: 'copy' | 'verify'
+  /** `verify`: what was written is being read again, from its start; `compare`: of diff. */
+  phase: 'copy' | 'verify' | 'compare'
   /** Guest bytes from 0 that are settled: copied, zeroed or left alone. */
   position: number
   /** Virtual size, bytes. */

@@ -76,9 +76,41 @@ export async function editBitmap(
           : error
       })
     }
-    await edit.store(options.disk?.(image)).catch((error) => {
-      throw (error as NodeJS.ErrnoException).syscall ? ioError(path, error) : error
-    })
+    await edit.store(options.disk?.(image))
+  } finally {
+    await image.file.handle.close()
+  }
+}
+
+/** A bitmap that is to be added with bits. */
+export interface AddedBitmap {
+  name: string
+  /** Bytes; default as in BitmapOperation. */
+  granularity?: number
+  recording: boolean
+}
+
+/**
+ * Adds a bitmap whose bits have to be found out first. The image is nobody else's meanwhile.
+ * @param fill sets the bits
+ * @returns what came of it
+ * @throws BackupError as editBitmap; what `fill` threw
+ */
+export async function addBitmap(
+  path: string,
+  { name, granularity, recording }: AddedBitmap,
+  fill: (bits: Bits) => Promise<void>,
+): Promise<{ granularity: number; dirtyBytes: number }> {
+  const image = await openToEdit(path)
+  try {
+    const edit = new Edit(image, name)
+    // Whether it can be is known before the work begins.
+    await edit.run({ kind: 'add', granularity })
+    const bits = edit.emptyBits()
+    await fill(bits)
+    edit.fill(bits, recording)
+    await edit.store()
+    return { granularity: bits.granularity, dirtyBytes: bits.dirtyBytes() }
   } finally {
     await image.file.handle.close()
   }
@@ -126,8 +158,25 @@ class Edit {
     }
   }
 
+  /** Bits for the bitmap as it is now. */
+  emptyBits(): Bits {
+    return this.#bitsOf(this.#find(this.#name))
+  }
+
+  /** Gives the bitmap other bits. */
+  fill(bits: Bits, auto: boolean): void {
+    this.#replace((bitmap) => ({ ...bitmap, bits, auto }))
+  }
+
+  /** @throws BackupError IO, and as storeBitmaps */
   async store(disk?: ImageDisk): Promise<void> {
-    if (this.#changed) await storeBitmaps(this.#image, this.#bitmaps, disk)
+    if (!this.#changed) return
+    try {
+      await storeBitmaps(this.#image, this.#bitmaps, disk)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).syscall) throw ioError(this.#image.file.path, error)
+      throw error
+    }
   }
 
   #add(granularity?: number): void {

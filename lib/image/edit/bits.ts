@@ -1,5 +1,6 @@
 import { bitmapRuns, bitmapStretches } from '../../format/qcow2/bitmap-data.ts'
 import type { Bitmap } from '../../format/qcow2/bitmaps.ts'
+import { BitRuns, type DirtyRun } from '../../format/qcow2/bits.ts'
 import type { Qcow2Header } from '../../format/qcow2/header.ts'
 import { type ImageFile, readAt } from '../../format/read.ts'
 
@@ -65,6 +66,25 @@ export class Bits {
         this.add(start, Math.min(other.granularity, this.size - start))
       }
     }
+  }
+
+  /** Guest bytes in the granules that are dirty. */
+  dirtyBytes(): number {
+    const runs = new BitRuns(this.granularity, this.size)
+    const bits = Math.ceil(this.size / this.granularity)
+    const parts = Math.ceil(bits / (this.#partBytes * 8))
+    let bytes = 0
+    const count = (found: readonly DirtyRun[]) => {
+      for (const { length, dirty } of found) if (dirty) bytes += length
+    }
+    for (let index = 0; index < parts; index++) {
+      const part = this.#parts.get(index)
+      if (part) runs.addBits(part)
+      else runs.addSame(false, this.#partBytes * 8)
+      count(runs.take())
+    }
+    count(runs.end())
+    return bytes
   }
 
   /** Clears the bits that stand for nothing. */

@@ -29,10 +29,26 @@ interface Load {
   expanded: number
 }
 
+/** What is done with steps. */
+export interface Looking<T> {
+  /** Read past the page cache, where files can be. */
+  direct: boolean
+  /**
+   * Looks at what a step reads.
+   * @param memory aligned, for all that it reads
+   */
+  look(step: ReadStep, reader: ContentReader, memory: Buffer): Promise<T>
+  /**
+   * Takes what was found, in the order of the steps; of a step that reads nothing, nothing.
+   * @returns true to end
+   */
+  told(step: Step, found: T | undefined): Promise<boolean>
+}
+
 /** A step that was begun. */
-interface Begun extends Load {
+interface Begun<T> extends Load {
   step: Step
-  finding: Promise<Finding | undefined>
+  found: Promise<T | undefined>
 }
 
 const NONE = Buffer.alloc(0)
@@ -45,57 +61,69 @@ export async function compareNodes(
   images: readonly [BlockNode, BlockNode],
   options: CompareOptions = {},
 ): Promise<Finding | undefined> {
-  const comparison = new Comparison(options)
+  let finding: Finding | undefined
+  await lookAtSteps<Finding | undefined>(planComparison(images, options), {
+    direct: options.direct ?? true,
+    look: examine,
+    async told(step, found) {
+      finding = found ?? foundBy(step)
+      if (finding) return true
+      if (step.kind === 'tail') await options.onTail?.()
+      if ('length' in step) await options.onEqual?.(step.length)
+      return false
+    },
+  })
+  return finding
+}
+
+/** Goes through steps in their order, several under way at once. */
+export async function lookAtSteps<T>(
+  steps: AsyncIterable<Step>,
+  looking: Looking<T>,
+): Promise<void> {
+  const queue = new Queue(looking)
   try {
-    for await (const step of planComparison(images, options)) {
-      const finding = await comparison.add(step)
-      if (finding) return finding
-    }
-    return await comparison.finish()
+    for await (const step of steps) if (await queue.add(step)) return
+    await queue.finish()
   } finally {
-    await comparison.close()
+    await queue.close()
   }
 }
 
-/** Steps under way; what they find is told in their order. */
-class Comparison {
-  readonly #options: CompareOptions
+/** Steps under way. */
+class Queue<T> {
+  readonly #looking: Looking<T>
   readonly #reader: ContentReader
   readonly #ring = new Ring(MEMORY)
-  readonly #begun: Begun[] = []
+  readonly #begun: Begun<T>[] = []
   #expanded = 0
 
-  constructor(options: CompareOptions) {
-    this.#options = options
-    this.#reader = new ContentReader(options.direct ?? true)
+  constructor(looking: Looking<T>) {
+    this.#looking = looking
+    this.#reader = new ContentReader(looking.direct)
   }
 
-  /** Begins a step, and waits for earlier ones as long as too much is under way. */
-  async add(step: Step): Promise<Finding | undefined> {
+  /** Begins a step, and waits for earlier ones as long as too much is under way; true: it is over. */
+  async add(step: Step): Promise<boolean> {
     const load = loadOf(step)
     for (;;) {
       const memory = this.#memoryFor(load)
       if (memory) {
         this.#begin(step, load, memory)
-        return undefined
+        return false
       }
-      const found = await this.#next()
-      if (found) return found
+      if (await this.#next()) return true
     }
   }
 
   /** Waits for the rest. */
-  async finish(): Promise<Finding | undefined> {
-    while (this.#begun.length > 0) {
-      const found = await this.#next()
-      if (found) return found
-    }
-    return undefined
+  async finish(): Promise<void> {
+    while (this.#begun.length > 0) if (await this.#next()) return
   }
 
   /** Waits until nothing is read any more, whatever comes of it. */
   async close(): Promise<void> {
-    await Promise.allSettled(this.#begun.map(({ finding }) => finding))
+    await Promise.allSettled(this.#begun.map(({ found }) => found))
     await this.#reader.close()
   }
 
@@ -106,26 +134,23 @@ class Comparison {
   }
 
   #begin(step: Step, load: Load, memory: Buffer): void {
-    const finding = reads(step)
-      ? examine(step, this.#reader, memory)
-      : Promise.resolve(foundBy(step))
+    const found = reads(step)
+      ? this.#looking.look(step, this.#reader, memory)
+      : Promise.resolve(undefined)
     // It is told when its turn comes, which may be never.
-    finding.catch(() => {})
-    this.#begun.push({ step, finding, ...load })
+    found.catch(() => {})
+    this.#begun.push({ step, found, ...load })
     this.#expanded += load.expanded
   }
 
-  /** Waits for the oldest step. */
-  async #next(): Promise<Finding | undefined> {
-    const { step, finding, read, expanded } = this.#begun[0]
-    const found = await finding
+  /** Waits for the oldest step; true: it is over. */
+  async #next(): Promise<boolean> {
+    const { step, found, read, expanded } = this.#begun[0]
+    const told = await found
     this.#begun.shift()
     if (read > 0) this.#ring.give()
     this.#expanded -= expanded
-    if (found) return found
-    if (step.kind === 'tail') await this.#options.onTail?.()
-    if ('length' in step) await this.#options.onEqual?.(step.length)
-    return undefined
+    return await this.#looking.told(step, told)
   }
 }
 

@@ -35,7 +35,23 @@ export async function examine(
   reader: ContentReader,
   memory: Buffer,
 ): Promise<Finding | undefined> {
-  const { start, length } = step
+  const { start } = step
+  const found = await readStep(step, reader, memory)
+  if ('why' in found) return { kind: 'unreadable', start, ...found }
+  const at = firstDifference(...found.bytes)
+  return at === undefined ? undefined : { kind: 'content', start: start + at }
+}
+
+/**
+ * Reads what a step says: the bytes of both sides, or which side cannot be read, and why.
+ * @param memory aligned, for all that it reads; the bytes may lie in it
+ */
+export async function readStep(
+  step: ReadStep,
+  reader: ContentReader,
+  memory: Buffer,
+): Promise<{ bytes: [Buffer, Buffer] } | { side: Side; why: string }> {
+  const { length } = step
   let taken = 0
   const readOne = async (content: Content): Promise<Buffer> => {
     if (content.kind === 'zero') return ZEROES.subarray(0, length)
@@ -52,11 +68,10 @@ export async function examine(
     } else {
       if (!(side.reason instanceof Unreadable)) throw side.reason
       const of = step.kind === 'compare' ? (index as Side) : step.side
-      return { kind: 'unreadable', start, side: of, why: side.reason.message }
+      return { side: of, why: side.reason.message }
     }
   }
-  const at = firstDifference(read[0], read[1] ?? ZEROES.subarray(0, length))
-  return at === undefined ? undefined : { kind: 'content', start: start + at }
+  return { bytes: [read[0], read[1] ?? ZEROES.subarray(0, length)] }
 }
 
 /** Where the first sector that differs starts, sectors being counted from the first byte. */

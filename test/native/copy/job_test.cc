@@ -1,5 +1,6 @@
 #include "copy/job.h"
 
+#include <blake2.h>
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 
@@ -23,6 +24,31 @@ void check_counters(const CopyCounters& got, const CopyCounters& wanted) {
   CHECK(got.unchanged == wanted.unchanged);
   CHECK(got.position == wanted.position);
   CHECK(got.read >= got.data);
+}
+
+// The checksum of a disk that is only read: the same sources, nothing written, another order.
+std::string read_back(const Plan& plan, CopySpec spec) {
+  spec.target = {.nothing = true};
+  spec.compress = false;
+  spec.requests = 16;
+  spec.memory = 64 << 20;
+  Copy copy(spec);
+  CHECK(copy.run(plan.rows(), 50).message == "");
+  return copy.job().checksum();
+}
+
+// The checksum of a disk of less than a block.
+std::string hash_of_one_block(const Bytes& bytes) {
+  uint8_t digest[32], digests[32];
+  blake2b(digest, bytes.data(), nullptr, sizeof digest, bytes.size(), 0);
+  blake2b(digests, digest, nullptr, sizeof digests, sizeof digest, 0);
+  std::string text;
+  for (uint8_t byte : digests) {
+    constexpr char kDigits[] = "0123456789abcdef";
+    text += kDigits[byte >> 4];
+    text += kDigits[byte & 15];
+  }
+  return text;
 }
 
 Row row(RowKind kind, uint64_t start, uint64_t length) {
@@ -60,6 +86,10 @@ TEST_CASE("CopyJob: random plans arrive byte by byte, whatever the engine, cache
     CHECK(copy.job().engine_name() ==
           std::string(kind == EngineKind::kUring ? "io_uring" : "threads"));
     if (spec.direct == Direct::kOff) CHECK(!copy.job().direct());
+    CHECK(copy.job().checksum().empty() == !spec.hash);
+    if (spec.hash) CHECK(copy.job().checksum() == read_back(plan, spec));
+    bool whole = spec.hash && spec.image.backing_file.empty();
+    if (whole) CHECK(copy.job().checksum() == hash_of_one_block(plan.expected()));
   }
 }
 
