@@ -19,13 +19,12 @@ export type {
 } from './backup/types.ts'
 export { BackupError, type ErrorCode } from './errors.ts'
 export type { Extent } from './extents/extent.ts'
+export { type BitmapInfo, listBitmaps, readBitmap } from './image/bitmap-list.ts'
 export {
-  type BitmapInfo,
   type BitmapOperation,
   BitmapOperationError,
   type EditBitmapOptions,
   editBitmap,
-  listBitmaps,
 } from './image/bitmaps.ts'
 export { type ChainReport, type ChainReportImage, readBitmapChain } from './image/chain.ts'
 export {

@@ -1,7 +1,5 @@
-import { BackupError, ioError, usageError } from '../errors.ts'
-import { probe } from '../format/probe.ts'
-import { bitmapRuns } from '../format/qcow2/bitmap-data.ts'
-import { type Bitmap, bitmapTableSize, readBitmaps } from '../format/qcow2/bitmaps.ts'
+import { BackupError, ioError } from '../errors.ts'
+import { type Bitmap, bitmapTableSize } from '../format/qcow2/bitmaps.ts'
 import {
   MAX_BITMAP_BYTES,
   MAX_BITMAP_NAME,
@@ -11,15 +9,13 @@ import {
 } from '../format/qcow2/constants.ts'
 import { quoted } from '../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
-import { readHeader } from '../format/qcow2/image.ts'
-import { readAt } from '../format/read.ts'
 import { encodeText } from '../format/text.ts'
-import { type OpenedFile, openFile } from '../source/file.ts'
-import { lockFile, READING, SHARED_READING } from '../source/locks.ts'
+import type { OpenedFile } from '../source/file.ts'
 import { addStored, Bits } from './edit/bits.ts'
 import { type EditedImage, openToEdit } from './edit/image.ts'
 import type { ImageDisk } from './edit/steps.ts'
 import { type NewBitmap, storeBitmaps } from './edit/store.ts'
+import { withBitmapsOf } from './open-bitmaps.ts'
 
 /** What is done to a bitmap of an image. */
 export type BitmapOperation =
@@ -35,19 +31,6 @@ export type BitmapOperation =
 export interface EditBitmapOptions {
   /** How the image is written to; for tests. */
   disk?: (image: EditedImage) => ImageDisk
-}
-
-/** A bitmap of a qcow2 image. */
-export interface BitmapInfo {
-  name: string
-  /** Bytes that one bit stands for. */
-  granularity: number
-  /** It records what is written. */
-  recording: boolean
-  /** Whoever had the image open last did not store it; only to be removed. */
-  inconsistent: boolean
-  /** Guest bytes in the granules that it has as dirty; null if it is inconsistent. */
-  dirtyBytes: number | null
 }
 
 const DEFAULT_GRANULARITY = { least: 4096, most: 65536 }
@@ -311,63 +294,5 @@ class Edit {
 
   #failed(qemu: string, why: string, path = this.#image.file.path): BackupError {
     return new BackupError('BAD_BITMAP', path, why, { qemu })
-  }
-}
-
-/**
- * The persistent bitmaps of an image.
- * @throws BackupError BAD_IMAGE, UNSUPPORTED if it is not qcow2, IN_USE, IO
- */
-export async function listBitmaps(
-  path: string,
-  options: { forceShare?: boolean } = {},
-): Promise<BitmapInfo[]> {
-  return await withBitmapsOf(
-    path,
-    { ...options, format: 'qcow2' },
-    async (file, header, bitmaps) => {
-      const list: BitmapInfo[] = []
-      for (const bitmap of bitmaps) {
-        list.push({
-          name: bitmap.name,
-          granularity: 2 ** bitmap.granularityBits,
-          recording: bitmap.auto,
-          inconsistent: bitmap.inUse,
-          dirtyBytes: bitmap.inUse ? null : await dirtyBytesOf(file, header as Qcow2Header, bitmap),
-        })
-      }
-      return list
-    },
-  )
-}
-
-async function dirtyBytesOf(
-  file: OpenedFile,
-  header: Qcow2Header,
-  bitmap: Bitmap,
-): Promise<number> {
-  let bytes = 0
-  for await (const runs of bitmapRuns(file, header, bitmap)) {
-    for (const { length, dirty } of runs) if (dirty) bytes += length
-  }
-  return bytes
-}
-
-/** Opens an image by itself, to look at its bitmaps. A raw one has none. */
-async function withBitmapsOf<T>(
-  path: string,
-  { format, forceShare }: { format?: 'raw' | 'qcow2'; forceShare?: boolean },
-  look: (file: OpenedFile, header: Qcow2Header | undefined, bitmaps: Bitmap[]) => Promise<T>,
-): Promise<T> {
-  if (path === '') throw usageError('IMAGE', 'has no name')
-  const file = await openFile(path)
-  try {
-    lockFile(file.handle, path, forceShare ? SHARED_READING : READING)
-    const found = format ?? probe(await readAt(file, 0, Math.min(4, file.size)))
-    if (found === 'raw') return await look(file, undefined, [])
-    const header = await readHeader(file)
-    return await look(file, header, await readBitmaps(file, header))
-  } finally {
-    await file.handle.close()
   }
 }

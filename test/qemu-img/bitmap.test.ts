@@ -137,3 +137,16 @@ t.test('bitmap list', async (t) => {
   })
   t.equal((await ours(['bitmap', 'list'], dir)).status, 1)
 })
+
+t.test('bitmap show', async (t) => {
+  const dir = setUp(t)
+  const told = await ours(['bitmap', 'show', 'q', 'b'], dir)
+  t.strictSame([told.status, told.stderr], [0, ''])
+  t.strictSame(JSON.parse(told.stdout), [
+    { start: 0, length: 65536, dirty: false },
+    { start: 65536, length: 131072, dirty: true },
+    { start: 196608, length: 2 ** 20 - 196608, dirty: false },
+  ])
+  t.equal((await ours(['bitmap', 'show', 'q'], dir)).status, 1)
+  await t.rejects(ours(['bitmap', 'show', 'q', 'gone'], dir), { code: 'BAD_BITMAP' })
+})

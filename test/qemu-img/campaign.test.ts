@@ -39,6 +39,8 @@ for (let seed = FIRST; seed < FIRST + IMAGES; seed++) {
       const [a, b] = [await ours(args, dir), theirs(args, dir)]
       // Of a crash or a hang there is nothing to be copied.
       if (b.status === null || b.status > 100) return
+      // Damage may make it version 2, which records no format, and we do not guess.
+      if (a.stderr.includes('its format is not recorded, and not guessed')) return
       const equal = JSON.stringify(a) === JSON.stringify(b)
       if (!equal) t.strictSame(a, b, args.join(' '), { description: image.description })
     }

@@ -1,11 +1,6 @@
 import { BackupError } from '../../../errors.ts'
-import {
-  type BitmapInfo,
-  type BitmapOperation,
-  BitmapOperationError,
-  editBitmap,
-  listBitmaps,
-} from '../../../image/bitmaps.ts'
+import { type BitmapInfo, listBitmaps, readBitmap } from '../../../image/bitmap-list.ts'
+import { type BitmapOperation, BitmapOperationError, editBitmap } from '../../../image/bitmaps.ts'
 import { type Arguments, parseArguments } from '../../../qemu-img/arguments.ts'
 import { QemuImgError } from '../../../qemu-img/messages.ts'
 import type { QemuImgCommand } from '../../../qemu-img/run.ts'
@@ -16,6 +11,7 @@ import { oneLine } from '../../errors.ts'
 
 const HELP = `Usage: qcow2-backup bitmap OPERATION... [options] FILE BITMAP
        qcow2-backup bitmap list [--json] [-U] FILE
+       qcow2-backup bitmap show [-U] FILE BITMAP
 
 Changes a persistent dirty bitmap of a qcow2 image, as qemu-img bitmap does, but that either all of
 the operations are done or none. The image is checked first: one that is corrupt is not written to.
@@ -43,6 +39,7 @@ Examples:
   qcow2-backup bitmap --add --disable --merge monday --merge tuesday disk.qcow2 both
   qcow2-backup bitmap --merge monday -b overlay.qcow2 -F qcow2 base.qcow2 monday
   qcow2-backup bitmap list disk.qcow2
+  qcow2-backup bitmap show disk.qcow2 monday
 `
 
 const OPTIONS = [
@@ -63,13 +60,21 @@ const NO_NAME = "Could not open '': The 'file' block driver requires a file name
 const KINDS = ['add', 'remove', 'clear', 'enable', 'disable', 'merge'] as const
 type Kind = (typeof KINDS)[number]
 
+/** What can be asked for instead of an operation. */
+const WORDS = ['list', 'show'] as const
+
 const LIST_OPTIONS = [{ name: 'json' }, { name: 'force-share', letter: 'U' }] as const
 
 export const command: QemuImgCommand = {
   help: HELP,
   async run(argv, io) {
-    if (asksForList(argv)) {
+    const word = WORDS.find((one) => asksFor(one, argv))
+    if (word === 'list') {
       await io.stdout(await list(argv))
+      return 0
+    }
+    if (word === 'show') {
+      await show(argv, io.stdout)
       return 0
     }
     const args = parseArguments('bitmap', argv, OPTIONS, { forceShare: false })
@@ -82,9 +87,9 @@ export const command: QemuImgCommand = {
 }
 
 /** qemu-img has no such thing: there it would lack an operation. */
-function asksForList(argv: readonly string[]): boolean {
+function asksFor(word: string, argv: readonly string[]): boolean {
   return (
-    argv.includes('list') && !argv.some((argument) => argument.startsWith('--') && isKind(argument))
+    argv.includes(word) && !argv.some((argument) => argument.startsWith('--') && isKind(argument))
   )
 }
 
@@ -169,4 +174,28 @@ function describe({ name, granularity, recording, inconsistent, dirtyBytes }: Bi
   const state = inconsistent ? 'inconsistent' : recording ? 'recording' : 'disabled'
   const dirty = dirtyBytes === null ? '' : `, ${formatSize(dirtyBytes)} dirty`
   return `${oneLine(name)}: ${state}, ${formatSize(granularity)} a bit${dirty}\n`
+}
+
+/** A JSON array of what the bitmap has as dirty and as clean, one run to a line. */
+async function show(
+  argv: readonly string[],
+  stdout: (text: string) => Promise<void>,
+): Promise<void> {
+  const args = parseArguments('bitmap show', argv, LIST_OPTIONS)
+  const [word, path, name] = args.operands
+  if (word !== 'show' || args.operands.length !== 3) {
+    throw new QemuImgError('Expecting filename and bitmap name')
+  }
+  let before = '['
+  const { forceShare } = args.access
+  await readBitmap(
+    path,
+    name,
+    async (runs) => {
+      await stdout(before + runs.map((run) => JSON.stringify(run)).join(',\n '))
+      before = ',\n '
+    },
+    { forceShare },
+  )
+  await stdout(before === '[' ? '[]\n' : ']\n')
 }
