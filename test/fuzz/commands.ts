@@ -4,6 +4,7 @@ import { OutputClosed } from '../../lib/cli/print.ts'
 import { isQemuImgCommand, runQemuImg } from '../../lib/cli/qemu-img.ts'
 import { BackupError } from '../../lib/errors.ts'
 import { encodeText } from '../../lib/format/text.ts'
+import { readBitmapChain } from '../../lib/image/chain.ts'
 import { openSource } from '../../lib/source/open.ts'
 
 /**
@@ -22,12 +23,19 @@ export function readings(image: string, other: string, strict: boolean): string[
     ['measure', '-f', 'qcow2', '-O', 'qcow2', image],
     ['measure', '-f', 'qcow2', '-O', 'raw', '--output=json', image],
     ['extents', '-f', 'qcow2', image],
+    ['bitmap', 'list', image],
+    ['chain', '-f', 'qcow2', image],
   ]
 }
 
 /** The command line of a repair, which changes the image. */
 export function repair(image: string, all: boolean): string[] {
   return ['check', '-f', 'qcow2', '-r', all ? 'all' : 'leaks', image]
+}
+
+/** The command line of an edit, of an image that is sound. */
+export function edit(image: string): string[] {
+  return ['bitmap', '--add', image, 'new']
 }
 
 /** Whoever reads the output has had enough after so many characters. */
@@ -42,6 +50,7 @@ export async function runCommand([name, ...args]: readonly string[]): Promise<vo
   const before = openFiles()
   try {
     if (isQemuImgCommand(name)) await runQemuImg(name, args, boundedOutput())
+    else if (name === 'chain') await readBitmapChain(args.at(-1) as string, { format: 'qcow2' })
     else await readExtents(args.at(-1) as string)
   } catch (error) {
     if (!(error instanceof BackupError || error instanceof OutputClosed)) throw error

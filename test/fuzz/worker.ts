@@ -5,7 +5,7 @@
  */
 import { writeFileSync, writeSync } from 'node:fs'
 import fc from 'fast-check'
-import { readings, repair, runCommand } from './commands.ts'
+import { edit, readings, repair, runCommand } from './commands.ts'
 import { readCorpus } from './corpus.ts'
 import { type Mutation, mutate, mutations } from './mutations.ts'
 import { watchOpens } from './opens.ts'
@@ -52,7 +52,8 @@ async function exercise({ sample, file, steps, even }: Case): Promise<void> {
   process.chdir(directory)
   writeFileSync('damaged.img', damaged)
   writeFileSync(victim, damaged)
-  for (const args of [...readings(image, 'pristine.img', even), repair(image, even)]) {
+  const changes = [repair(image, even), edit(image)]
+  for (const args of [...readings(image, 'pristine.img', even), ...changes]) {
     const { user, system } = process.cpuUsage()
     const memory = process.resourceUsage().maxRSS
     const used = { cases, cpu: (user + system) / 1e6, memory }

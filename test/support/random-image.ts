@@ -22,14 +22,6 @@ const NAMES = ['disk.img', 'größe ½.img', 'two words.img', "it's 日本.img",
 const PATTERNS = ['auto', 'b 1', 'è', 'ünï', '日本語', 'a'.repeat(100)]
 
 /**
- * The seed of a run: `SEED` of the environment, or always the same one, since a change must not fail
- * for what it has nothing to do with.
- */
-export function seedOf(): number {
-  return Number(process.env.SEED ?? 101)
-}
-
-/**
  * Makes a random image in a directory, with all that it builds on beside it.
  * @param random decides; see `randomNumbers`
  */

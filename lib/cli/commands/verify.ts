@@ -2,6 +2,7 @@ import type { Command } from 'commander'
 import { BackupError, usageError } from '../../errors.ts'
 import type { ManifestVerified } from '../../verify/manifests.ts'
 import type { Verified } from '../../verify/verify.ts'
+import { oneLine } from '../errors.ts'
 import { addImageAccess, addProgressOptions, type SourceFlags } from '../options.ts'
 import { print } from '../print.ts'
 import { openProgress } from '../progress.ts'
@@ -96,5 +97,7 @@ function describe({ image, command, same, status, difference = '' }: Verified): 
 }
 
 function describeHeld({ image, manifest, same, difference = '' }: ManifestVerified): string {
-  return same ? `${image}: sound, and as it was read on ${manifest.created}\n` : `${difference}\n`
+  // What stands in a manifest may be anybody's.
+  const told = same ? `${image}: sound, and as it was read on ${manifest.created}` : difference
+  return `${oneLine(told)}\n`
 }

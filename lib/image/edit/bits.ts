@@ -6,6 +6,8 @@ import { type ImageFile, readAt } from '../../format/read.ts'
 
 /** Bytes of bits that are read at a time. */
 const PART = 2 ** 20
+/** Bytes of bits that are decoded at a time. */
+const STEP = 2048
 const ZEROES = Buffer.alloc(PART)
 
 /**
@@ -79,9 +81,12 @@ export class Bits {
     }
     for (let index = 0; index < parts; index++) {
       const part = this.#parts.get(index)
-      if (part) runs.addBits(part)
-      else runs.addSame(false, this.#partBytes * 8)
-      count(runs.take())
+      if (!part) runs.addSame(false, this.#partBytes * 8)
+      // Not all at once: each of its bits may be a run.
+      for (let at = 0; part && at < part.length; at += STEP) {
+        runs.addBits(part.subarray(at, at + STEP))
+        count(runs.take())
+      }
     }
     count(runs.end())
     return bytes

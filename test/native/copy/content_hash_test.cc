@@ -146,10 +146,8 @@ TEST_CASE("ContentHash: whatever pieces a disk comes in") {
       CAPTURE(seed);
       CAPTURE(has_backing);
       std::string expected = disk.expected(has_backing);
-      for (uint64_t most : {uint64_t{100'000}, uint64_t{1} << 20, uint64_t{1} << 40}) {
-        CHECK(disk.found(has_backing, most) == expected);
-      }
-      CHECK(disk.found(has_backing, 1 << 20, 3000) == expected);
+      CHECK(disk.found(has_backing, 100'000) == expected);
+      CHECK(disk.found(has_backing, 1ull << 40, 3000) == expected);
     }
   }
 }

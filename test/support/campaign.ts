@@ -1,23 +1,28 @@
 /**
  * The five commands beside those of the installed qemu-img, over random images: made by it, by
- * qemu-io and by us, and for `check` damaged too. A failing image is made again with its seed:
- *   SEED=n IMAGES=1 npm test -- test/qemu-img/campaign.test.ts
+ * qemu-io and by us, and for `check` damaged too. There are two halves, for two processors. A failing
+ * image is made again with its seed:
+ *   SEED=n IMAGES=1 npm test -- test/qemu-img/campaign-1.test.ts
  * and other images are looked at with another seed and number.
  */
 import { join } from 'node:path'
 import t from 'tap'
-import { randomNumbers } from '../support/changes.ts'
-import { damage } from '../support/damage.ts'
-import { ours, theirs } from '../support/parity.ts'
-import { run } from '../support/qemu.ts'
-import { type Random, type RandomImage, randomImage, seedOf } from '../support/random-image.ts'
+import { randomNumbers } from './changes.ts'
+import { damage } from './damage.ts'
+import { ours, theirs } from './parity.ts'
+import { run } from './qemu.ts'
+import { type Random, type RandomImage, randomImage } from './random-image.ts'
 
-const IMAGES = Number(process.env.IMAGES ?? 300)
-const FIRST = seedOf()
-t.setTimeout(900_000)
-t.comment(`SEED=${FIRST} IMAGES=${IMAGES}`)
+/** Looks at images of the seeds from `first` on; the environment may say which, and how many. */
+export function campaign(first: number, count: number): void {
+  const from = Number(process.env.SEED ?? first)
+  const images = Number(process.env.IMAGES ?? count)
+  t.setTimeout(900_000)
+  t.comment(`SEED=${from} IMAGES=${images}`)
+  for (let seed = from; seed < from + images; seed++) look(seed)
+}
 
-for (let seed = FIRST; seed < FIRST + IMAGES; seed++) {
+function look(seed: number): void {
   // qemu-img takes its time to print that each of 65536 snapshots is wrong.
   t.test(`SEED=${seed}`, { timeout: 120_000 }, async (t) => {
     const random = randomNumbers(seed)

@@ -1,0 +1,4 @@
+import { campaign } from '../support/campaign.ts'
+
+// Always the same images: a change must not fail for what it has nothing to do with.
+campaign(251, 150)
