@@ -86,8 +86,8 @@ export interface RestoreOptions extends CopyOptions, OpenOptions, ImageOptions {
 }
 
 /**
- * A hash of a disk's content: the hash of the hashes of its blocks, as imageio and nbdcopy
- * --blkhash have it. Of an image over a backing file it is that of what the image itself holds, see
+ * A hash of a disk's content: the hash of the hashes of its blocks, as imageio has it by default. Of
+ * an image over a backing file it is that of what the image itself holds, see
  * native/copy/content_hash.h.
  */
 export interface ContentHash {
