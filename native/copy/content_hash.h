@@ -4,10 +4,10 @@
 //   H(H(block 0), H(block 1), …)
 //
 // with blocks of 4 MiB, of which the last may be shorter: what imageio's /checksum tells of the
-// same disk by default. A disk over a backing file has only what it does not leave to that one: blocks
-// of which it has nothing are left out, and in the others each longest run that it has as data or
-// as zero stands as its start and length in guest bytes (u64, little endian), its kind (u8, 1:
-// zero, 2: data), and its bytes if they are data.
+// same disk by default. A disk over a backing file has only what it does not leave to that one:
+// blocks of which it has nothing are left out, and in the others each longest run that it has as
+// data or as zero stands as its start and length in guest bytes (u64, little endian), its kind (u8,
+// 1: zero, 2: data), and its bytes if they are data.
 #pragma once
 
 #include <blake2.h>
