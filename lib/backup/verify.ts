@@ -2,8 +2,7 @@ import type { Target } from '../copy/target.ts'
 import { BackupError, ioError } from '../errors.ts'
 import { unsupported } from '../format/qcow2/fields.ts'
 import { readHeader } from '../format/qcow2/image.ts'
-import { checkQcow2 } from '../qemu-img/check/check.ts'
-import { CheckFailed } from '../qemu-img/check/report.ts'
+import { firstFault } from '../qemu-img/check/fault.ts'
 import { type OpenedFile, openedFile } from '../source/file.ts'
 import { formatSize } from '../units.ts'
 import { hashImage, type ReadBackOptions } from './content.ts'
@@ -49,8 +48,9 @@ export async function verifyContent(
   options: ReadBackOptions,
 ): Promise<void> {
   const { path } = file
-  await requireSound(file)
   const header = await readHeader(file)
+  const fault = await firstFault(file, header, { leaks: true })
+  if (fault !== undefined) throw new BackupError('BAD_IMAGE', path, `is not sound: ${fault}`)
   if (header.externalDataFile) throw unsupported(path, 'its content is in another file')
   if (header.virtualSize !== virtualSize) {
     const why = `holds a disk of ${formatSize(header.virtualSize)}, not ${formatSize(virtualSize)}`
@@ -60,18 +60,4 @@ export async function verifyContent(
   if (checksum === content?.checksum) return
   const why = `does not hold what was read: its checksum is ${checksum}, not ${content?.checksum}`
   throw new BackupError('DIFFERENT', path, why)
-}
-
-async function requireSound(file: OpenedFile): Promise<void> {
-  let first: string | undefined
-  try {
-    const result = await checkQcow2(file, await readHeader(file), (text) => {
-      first ??= text.trim()
-    })
-    if (result.corruptions + result.leaks + result.checkErrors === 0) return
-  } catch (error) {
-    if (!(error instanceof CheckFailed)) throw error
-    first ??= error.why
-  }
-  throw new BackupError('BAD_IMAGE', file.path, `is not sound: ${first}`)
 }

@@ -59,7 +59,7 @@ export async function editBitmap(
           : error
       })
     }
-    await edit.store(options.disk?.(image))
+    if (operations.length > 0) await edit.store(options.disk?.(image))
   } finally {
     await image.file.handle.close()
   }
@@ -114,7 +114,6 @@ class Edit {
   readonly #image: EditedImage
   readonly #name: string
   #bitmaps: NewBitmap[]
-  #changed = false
 
   constructor(image: EditedImage, name: string) {
     this.#image = image
@@ -123,7 +122,6 @@ class Edit {
   }
 
   async run(operation: BitmapOperation): Promise<void> {
-    this.#changed = true
     switch (operation.kind) {
       case 'add':
         return this.#add(operation.granularity)
@@ -153,7 +151,6 @@ class Edit {
 
   /** @throws BackupError IO, and as storeBitmaps */
   async store(disk?: ImageDisk): Promise<void> {
-    if (!this.#changed) return
     try {
       await storeBitmaps(this.#image, this.#bitmaps, disk)
     } catch (error) {

@@ -5,8 +5,6 @@ export interface NamedBlockNode {
   'node-name'?: string
   file?: string
   drv?: string
-  image?: { filename?: string; 'backing-image'?: unknown }
-  backing_file?: string
   'dirty-bitmaps'?: readonly NamedBitmap[]
 }
 

@@ -1,4 +1,5 @@
 import { BackupError, usageError } from '../errors.ts'
+import type { Area } from '../extents/areas.ts'
 import { unsupported } from '../format/qcow2/fields.ts'
 import { type ChainImage, closeChain, openChain } from '../qemu-img/chain.ts'
 import { lookAtSteps } from '../qemu-img/compare/compare.ts'
@@ -28,9 +29,7 @@ export interface DiffOptions {
 }
 
 /** Guest bytes that could not be read; they count as different. */
-export interface UnreadableArea {
-  start: number
-  length: number
+export interface UnreadableArea extends Area {
   /** Of the image (0) or of the baseline (1). */
   side: Side
   why: string
@@ -45,12 +44,6 @@ export interface DiffResult {
   /** Guest bytes in the granules that differ. */
   dirtyBytes: number
   unreadable: UnreadableArea[]
-}
-
-/** Guest bytes. */
-interface Area {
-  start: number
-  length: number
 }
 
 /** Bytes between two calls of onProgress. */
@@ -77,10 +70,10 @@ export async function diffToBitmap(
   }
   if (bitmap === '') throw usageError('--bitmap', 'missing; it names the bitmap to add')
   const { granularity, enable = false } = options
-  const unreadable: UnreadableArea[] = []
+  let unreadable: UnreadableArea[] = []
   const added: AddedBitmap = { name: bitmap, granularity, recording: enable }
   const made = await addBitmap(image, added, async (bits) => {
-    unreadable.push(...(await markDifferences(bits, image, baseline, options)))
+    unreadable = await markDifferences(bits, image, baseline, options)
   })
   return { image, bitmap, ...made, unreadable }
 }

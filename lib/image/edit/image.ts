@@ -1,4 +1,4 @@
-import { BackupError, usageError } from '../../errors.ts'
+import { usageError } from '../../errors.ts'
 import { probe } from '../../format/probe.ts'
 import { type Bitmap, readBitmaps } from '../../format/qcow2/bitmaps.ts'
 import { CORRUPT, DIRTY } from '../../format/qcow2/constants.ts'
@@ -6,9 +6,8 @@ import { badImage, unsupported } from '../../format/qcow2/fields.ts'
 import { readFirstCluster } from '../../format/qcow2/first-cluster.ts'
 import { decodeHeader, type Qcow2Header } from '../../format/qcow2/header.ts'
 import { readAt } from '../../format/read.ts'
-import { checkQcow2 } from '../../qemu-img/check/check.ts'
+import { firstFault } from '../../qemu-img/check/fault.ts'
 import { StoredRefcounts } from '../../qemu-img/check/refcounts.ts'
-import { CheckFailed } from '../../qemu-img/check/report.ts'
 import { type OpenedFile, openWritable } from '../../source/file.ts'
 import { lockFile, WRITING } from '../../source/locks.ts'
 
@@ -54,7 +53,11 @@ export async function prepareEdit(file: OpenedFile): Promise<EditedImage> {
   const first = await readFirstCluster(file)
   const header = decodeHeader(first, path)
   requireClosed(path, header)
-  await requireSound(file, header)
+  const fault = await firstFault(file, header, { leaks: false })
+  if (fault !== undefined) {
+    const why = `is corrupt, and is not written to: ${fault}; run check -r all first`
+    throw badImage(path, why)
+  }
   const stored = await StoredRefcounts.open(file, header, () => {})
   return { file, header, first, stored, bitmaps: await readBitmaps(file, header) }
 }
@@ -66,20 +69,4 @@ function requireClosed(path: string, { incompatibleFeatures }: Qcow2Header): voi
   if ((incompatibleFeatures & DIRTY) !== 0n) {
     throw badImage(path, 'was not closed, its refcounts are out of date; run check -r all first')
   }
-}
-
-/** Leaks do no harm. */
-async function requireSound(file: OpenedFile, header: Qcow2Header): Promise<void> {
-  let first: string | undefined
-  try {
-    const { corruptions, checkErrors } = await checkQcow2(file, header, (text) => {
-      if (text.startsWith('ERROR')) first ??= text.trim()
-    })
-    if (corruptions + checkErrors === 0) return
-  } catch (error) {
-    if (!(error instanceof CheckFailed)) throw error
-    first ??= error.why
-  }
-  const why = `is corrupt, and is not written to: ${first ?? 'see check'}; run check -r all first`
-  throw new BackupError('BAD_IMAGE', file.path, why)
 }

@@ -1,4 +1,5 @@
 import type { FileHandle } from 'node:fs/promises'
+import { writeAt } from '../../format/write.ts'
 
 /** Bytes that go to a place in a file. */
 export interface Write {
@@ -16,13 +17,7 @@ export interface ImageDisk {
 
 export function diskOf(handle: FileHandle): ImageDisk {
   return {
-    async write({ offset, bytes }) {
-      for (let done = 0; done < bytes.length; ) {
-        const length = bytes.length - done
-        const { bytesWritten } = await handle.write(bytes, done, length, offset + done)
-        done += bytesWritten
-      }
-    },
+    write: ({ offset, bytes }) => writeAt(handle, offset, bytes),
     sync: () => handle.datasync(),
   }
 }

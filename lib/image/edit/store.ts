@@ -1,8 +1,8 @@
 import { BackupError } from '../../errors.ts'
+import { bitmapStretches } from '../../format/qcow2/bitmap-data.ts'
 import { type Bitmap, bitmapTableSize } from '../../format/qcow2/bitmaps.ts'
 import { BITMAPS, DATA_FILE_RAW } from '../../format/qcow2/constants.ts'
 import { encodeBitmapDirectory, withBitmaps } from '../../format/qcow2/encode.ts'
-import { readAt } from '../../format/read.ts'
 import { type Allocation, Allocator } from './allocator.ts'
 import type { Bits } from './bits.ts'
 import type { EditedImage } from './image.ts'
@@ -26,8 +26,6 @@ const AUTOCLEAR_FIELD = 88
 const REFCOUNT_TABLE_FIELD = 48
 /** The autoclear features that we know; the others are cleared by whoever writes (spec). */
 const KNOWN_AUTOCLEAR = BITMAPS | DATA_FILE_RAW
-/** Bits 9 to 55 of an entry of a bitmap's table: an offset. */
-const OFFSET = 0x00fffffffffffe00n
 
 /**
  * Gives an image other bitmaps. What is new goes to clusters that were not in use; the image names it
@@ -128,11 +126,9 @@ async function unusedBy(image: EditedImage, bitmaps: readonly NewBitmap[]): Prom
   for (const bitmap of image.bitmaps) {
     if (kept.has(bitmap)) continue
     const { tableOffset, tableSize } = bitmap
-    const table = await readAt(file, tableOffset, tableSize * 8)
     unused.push({ offset: tableOffset, clusters: Math.ceil((tableSize * 8) / clusterSize) })
-    for (let at = 0; at < table.length; at += 8) {
-      const offset = Number(table.readBigUInt64BE(at) & OFFSET)
-      if (offset !== 0) unused.push({ offset, clusters: 1 })
+    for await (const { offset, length } of bitmapStretches(file, clusterSize, bitmap)) {
+      if (offset !== undefined) unused.push({ offset, clusters: length / clusterSize })
     }
   }
   return unused

@@ -1,5 +1,6 @@
 import type { FileHandle } from 'node:fs/promises'
 import type { Qcow2Header } from '../../format/qcow2/header.ts'
+import { writeAt } from '../../format/write.ts'
 import type { OpenedFile } from '../../source/file.ts'
 import { strerror } from '../words.ts'
 import type { StoredRefcounts } from './refcounts.ts'
@@ -80,15 +81,7 @@ export class ImageWriter {
   }
 
   async write(offset: number, bytes: Uint8Array): Promise<void> {
-    for (let done = 0; done < bytes.length; ) {
-      const { bytesWritten } = await this.#handle.write(
-        bytes,
-        done,
-        bytes.length - done,
-        offset + done,
-      )
-      done += bytesWritten
-    }
+    await writeAt(this.#handle, offset, bytes)
   }
 
   /** Waits until all that was written is on the disk. */

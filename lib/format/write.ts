@@ -1,0 +1,16 @@
+import type { FileHandle } from 'node:fs/promises'
+
+/**
+ * Writes all of `bytes` at `offset`, however the kernel cuts it.
+ * @throws what the system call throws
+ */
+export async function writeAt(
+  handle: FileHandle,
+  offset: number,
+  bytes: Uint8Array,
+): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    const left = bytes.length - done
+    done += (await handle.write(bytes, done, left, offset + done)).bytesWritten
+  }
+}

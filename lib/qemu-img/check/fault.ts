@@ -1,0 +1,28 @@
+import type { Qcow2Header } from '../../format/qcow2/header.ts'
+import type { OpenedFile } from '../../source/file.ts'
+import { checkQcow2 } from './check.ts'
+import { CheckFailed } from './report.ts'
+
+/**
+ * What a check finds first, in QEMU's words; undefined if the image is sound.
+ * @param leaks whether a leaked cluster is a fault, which does no harm
+ * @throws BackupError as the check does
+ */
+export async function firstFault(
+  file: OpenedFile,
+  header: Qcow2Header,
+  { leaks }: { leaks: boolean },
+): Promise<string | undefined> {
+  let first: string | undefined
+  const say = (text: string) => {
+    if (leaks || text.startsWith('ERROR')) first ??= text.trim()
+  }
+  try {
+    const result = await checkQcow2(file, header, say)
+    const faults = result.corruptions + result.checkErrors + (leaks ? result.leaks : 0)
+    return faults === 0 ? undefined : (first ?? 'see check')
+  } catch (error) {
+    if (!(error instanceof CheckFailed)) throw error
+    return first ?? error.why
+  }
+}
