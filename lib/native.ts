@@ -68,9 +68,11 @@ export interface CopySpec {
   sources: ({ fd: number; size: number } | CopyExport | { size: number })[]
   /** `nothing`: what is read is only hashed. */
   target: { fd: number } | CopyTargetExport | { nothing: true }
-  format: 'qcow2' | 'raw'
+  /** `patch`: a file that exists, in which what is skipped stays as it is. */
+  format: 'qcow2' | 'raw' | 'patch'
   /** Virtual size, bytes. */
   size: number
+  /** Of a patch: what all rows are multiples of. */
   clusterBits: number
   /** The backing file's name and format as recorded in the image; empty: none. */
   backing: string

@@ -11,19 +11,22 @@ import type { Target } from './target.ts'
 import { Tasks } from './tasks.ts'
 
 /** What the image is to be, and how the copy is run: checked and complete. */
-export type JobOptions = Omit<
+export type RunOptions = Omit<
   CopySpec,
   'sources' | 'target' | 'size' | 'memory' | 'holdFailures'
 > & {
+  /** Times that an area which cannot be read is read again. */
+  retries: number
+  signal?: AbortSignal
+  onProgress?: (progress: Progress) => void
+}
+
+export type JobOptions = RunOptions & {
   /**
    * Virtual size of the backing file, bytes. With it only what is dirty in the source's bitmap is
    * copied; without, the whole disk, and there is no backing file.
    */
   backingSize?: number
-  /** Times that an area which cannot be read is read again. */
-  retries: number
-  signal?: AbortSignal
-  onProgress?: (progress: Progress) => void
 }
 
 /**
@@ -41,10 +44,27 @@ const MEMORY = 48 * 2 ** 20
 export async function copyDisk(
   source: Disk,
   target: Pick<Target, 'path' | 'store'>,
-  options: JobOptions,
+  { backingSize, ...options }: JobOptions,
   discarding?: Discarding,
 ): Promise<CopyCounters> {
-  const { signal, onProgress, backingSize, retries, ...spec } = options
+  const clusterSize = 2 ** options.clusterBits
+  const plan =
+    backingSize === undefined ? planFresh(source) : planOverlay(source, clusterSize, backingSize)
+  return await runCopy(source, target, plan, options, discarding)
+}
+
+/**
+ * Runs a copy by a plan: see copyDisk.
+ * @param source what the rows of the plan point into
+ */
+export async function runCopy(
+  source: Pick<Disk, 'name' | 'size' | 'files'>,
+  target: Pick<Target, 'path' | 'store'>,
+  plan: AsyncIterable<Float64Array>,
+  options: RunOptions,
+  discarding?: Discarding,
+): Promise<CopyCounters> {
+  const { signal, onProgress, retries, ...spec } = options
   let job: CopyJob
   try {
     signal?.throwIfAborted()
@@ -69,9 +89,6 @@ export async function copyDisk(
     const attended = attend(job, tasks, new Retries(job, tasks, retries), reads, discarding)
     // The job would wait for what nobody answers any more.
     attended.catch(abort)
-    const clusterSize = 2 ** spec.clusterBits
-    const plan =
-      backingSize === undefined ? planFresh(source) : planOverlay(source, clusterSize, backingSize)
     await feed(job, plan, source.files.length, tasks)
     const counters = await native().copyFinish(job)
     await attended
@@ -97,7 +114,7 @@ function storeOf(store: SourceStore): CopySpec['sources'][number] {
 }
 
 /** What the calling program has to read by itself: such a source has nothing else. */
-function readsOf(job: CopyJob, source: Disk): CallerReads | undefined {
+function readsOf(job: CopyJob, source: Pick<Disk, 'files'>): CallerReads | undefined {
   const [store] = source.files
   return store && 'read' in store ? new CallerReads(job, store as SourceReader) : undefined
 }
@@ -144,7 +161,7 @@ async function attend(
 
 function abortedOr(
   error: unknown,
-  source: Disk,
+  source: Pick<Disk, 'name' | 'files'>,
   target: Pick<Target, 'path' | 'store'>,
   signal?: AbortSignal,
   cause?: Error,

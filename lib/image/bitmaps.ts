@@ -152,7 +152,7 @@ class Edit {
   /** @throws BackupError IO, and as storeBitmaps */
   async store(disk?: ImageDisk): Promise<void> {
     try {
-      await storeBitmaps(this.#image, this.#bitmaps, disk)
+      await storeBitmaps(this.#image, this.#bitmaps, { disk })
     } catch (error) {
       if ((error as NodeJS.ErrnoException).syscall) throw ioError(this.#image.file.path, error)
       throw error

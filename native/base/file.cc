@@ -123,4 +123,9 @@ bool File::zero_device_range(uint64_t offset, uint64_t length) {
                    static_cast<off_t>(length)) == 0;
 }
 
+bool File::punch(uint64_t offset, uint64_t length) {
+  return fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                   static_cast<off_t>(length)) == 0;
+}
+
 }  // namespace qb

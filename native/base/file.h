@@ -40,6 +40,9 @@ class File {
   // Makes [offset, offset + length) of a device read as zero without sending the zeroes. False
   // where the device has no such thing: then zeroes must be written.
   bool zero_device_range(uint64_t offset, uint64_t length);
+  // Makes a range of a file a hole, which reads as zero. False where there are none: then zeroes
+  // must be written.
+  bool punch(uint64_t offset, uint64_t length);
   bool is_device() const { return is_device_; }
 
  private:

@@ -7,6 +7,7 @@
 #include "copy/gather.h"
 #include "copy/nbd_sink.h"
 #include "copy/no_target.h"
+#include "image/patch_writer.h"
 #include "image/qcow2_writer.h"
 #include "image/raw_writer.h"
 
@@ -51,9 +52,10 @@ std::vector<Store> open_stores(std::vector<std::optional<File>>& files,
   return stores;
 }
 
-std::unique_ptr<Sink> make_sink(const CopyTarget& target, std::optional<File>& file, Queue& queue,
+std::unique_ptr<Sink> make_sink(const CopySpec& spec, std::optional<File>& file, Queue& queue,
                                 Engine& engine) {
-  if (file) return std::make_unique<Gather>(*file, queue);
+  const CopyTarget& target = spec.target;
+  if (file) return std::make_unique<Gather>(*file, queue, !spec.patch);
   if (target.nothing) return std::make_unique<NoSink>();
   return std::make_unique<NbdSink>(*target.nbd, target.can_zero, [&engine] { engine.wake(); });
 }
@@ -65,6 +67,11 @@ std::unique_ptr<DiskWriter> make_writer(const CopySpec& spec, const std::optiona
                                       !spec.image.backing_file.empty());
   }
   if (spec.qcow2) return std::make_unique<Qcow2Writer>(spec.image, pool, sink);
+  if (spec.patch) {
+    sink.set_length(spec.image.size);
+    return std::make_unique<PatchWriter>(spec.image.size, 1ull << spec.image.cluster_bits, pool,
+                                         sink);
+  }
   return make_raw_writer(spec, file, pool, sink);
 }
 

@@ -20,7 +20,7 @@ std::vector<Store> open_stores(std::vector<std::optional<File>>& files,
                                const std::vector<CopySource>& sources, Engine& engine);
 
 // `file`: the target, if it is one. Throws Error.
-std::unique_ptr<Sink> make_sink(const CopyTarget& target, std::optional<File>& file, Queue& queue,
+std::unique_ptr<Sink> make_sink(const CopySpec& spec, std::optional<File>& file, Queue& queue,
                                 Engine& engine);
 
 // Throws Error when the target cannot be such an image.

@@ -16,7 +16,7 @@ constexpr uint64_t kWriteBytes = 2 << 20;
 
 }  // namespace
 
-Gather::Gather(File& file, Queue& queue) : file_(file), queue_(queue) {}
+Gather::Gather(File& file, Queue& queue, bool fresh) : file_(file), queue_(queue), fresh_(fresh) {}
 
 bool Gather::continues(uint64_t offset) const {
   return pending_ && offset == pending_->transfer.offset + pending_bytes_ &&
@@ -47,7 +47,8 @@ void Gather::put(uint64_t offset, const uint8_t* data, size_t size, const Buffer
 }
 
 bool Gather::zero(uint64_t offset, uint64_t length) {
-  return !file_.is_device() || file_.zero_device_range(offset, length);
+  if (file_.is_device()) return file_.zero_device_range(offset, length);
+  return fresh_ || file_.punch(offset, length);
 }
 
 void Gather::flush() {

@@ -20,10 +20,10 @@ struct Write {
 // hands is never freed, rather lost.
 class Gather : public Sink {
  public:
-  Gather(File& file, Queue& queue);
+  // `fresh`: a regular file is new, so what was never written is a hole.
+  Gather(File& file, Queue& queue, bool fresh = true);
 
   void put(uint64_t offset, const uint8_t* data, size_t size, const BufferRef& owner) override;
-  // A regular file is new: what was never written is a hole.
   bool zero(uint64_t offset, uint64_t length) override;
   void flush() override;
   void sync() override;
@@ -39,6 +39,7 @@ class Gather : public Sink {
 
   File& file_;
   Queue& queue_;
+  bool fresh_;
   std::unique_ptr<Write> pending_;
   uint64_t pending_bytes_ = 0;
   size_t in_flight_ = 0;

@@ -35,7 +35,7 @@ std::vector<std::optional<File>> open_sources(const CopySpec& spec) {
 
 std::optional<File> open_target(const CopySpec& spec) {
   if (spec.target.nbd || spec.target.nothing) return std::nullopt;
-  uint64_t unit = spec.qcow2 ? 1ull << spec.image.cluster_bits : kPage;
+  uint64_t unit = spec.qcow2 || spec.patch ? 1ull << spec.image.cluster_bits : kPage;
   return at_target([&] { return File(spec.target.fd, true, spec.direct, unit); });
 }
 

@@ -45,7 +45,8 @@ struct CopySpec {
   std::vector<CopySource> sources;
   CopyTarget target;
   bool qcow2 = true;   // else raw
-  ImageOptions image;  // raw: only `size` counts
+  bool patch = false;  // raw, into a file that exists: what is skipped stays as it is
+  ImageOptions image;  // raw: only `size` counts; patch: `cluster_bits` too, the unit of all rows
   bool compress = false;
   int level = 0;
   EngineKind engine = EngineKind::kAuto;

@@ -40,7 +40,7 @@ Pipeline::Pipeline(CopyJob& job, Engine& engine)
       engine_(engine),
       stores_(open_stores(job.sources_, job.spec_.sources, engine)),
       queue_(engine, engine_depth(job.spec_)),
-      sink_(make_sink(job.spec_.target, job.target_, queue_, engine)),
+      sink_(make_sink(job.spec_, job.target_, queue_, engine)),
       writer_(make_writer(job.spec_, job.target_, pool_, *sink_)),
       step_bytes_(std::max(kStepBytes, writer_->unit())),
       assembler_(writer_->unit(), step_bytes_, job.spec_.image.size, writer_->has_backing()),

@@ -68,6 +68,7 @@ CopySpec copy_spec_of(const Napi::Object& options) {
   }
   spec.target = target_of(options.Get("target").As<Napi::Object>());
   spec.qcow2 = text(options, "format") == "qcow2";
+  spec.patch = text(options, "format") == "patch";
   spec.image.size = number(options, "size");
   spec.image.cluster_bits = static_cast<unsigned>(number(options, "clusterBits"));
   spec.image.backing_file = text(options, "backing");

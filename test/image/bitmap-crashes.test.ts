@@ -65,6 +65,7 @@ async function campaign(
   prepare(image)
   copyFileSync(image, done)
   await editBitmap(done, name, operations)
+  // Never one that is out of date.
   const [before, after] = [await stateOf(image), await stateOf(done)]
   let stops = 0
   for (let n = 1; ; n++) {
@@ -72,7 +73,7 @@ async function campaign(
     if (!(await stopped(path, name, operations, n))) break
     stops++
     const state = await stateOf(path)
-    t.ok([before, after, 'none'].includes(state), `stopped at ${n}: ${state}`)
+    t.ok([before, after].includes(state), `stopped at ${n}: ${state}`)
     const { status, report } = qemuImgCheck(path)
     t.ok(status === 0 || status === 3, `stopped at ${n}: check ends with ${status}`)
     t.equal(report.corruptions ?? 0, 0)
@@ -83,7 +84,7 @@ async function campaign(
     await editBitmap(path, 'new', [{ kind: 'add' }])
     t.ok([0, 3].includes(qemuImgCheck(path).status!), 'edited again')
   }
-  t.ok(stops >= 8, `${stops} writes and syncs`)
+  t.ok(stops >= 6, `${stops} writes and syncs`)
 }
 
 const withBitmaps = (image: string) => {
@@ -104,6 +105,11 @@ for (const options of ['cluster_size=64k', 'cluster_size=512,refcount_bits=64'])
       [{ kind: 'clear' }, { kind: 'merge', source: 'c' }],
       withBitmaps,
     )
+  })
+  t.test(`${options}: the removal of the last`, (t) => {
+    return campaign(t, options, 'b', [{ kind: 'remove' }], (image) => {
+      qemuImg('bitmap', '--add', image, 'b')
+    })
   })
   t.test(`${options}: the removal of one of two`, (t) => {
     return campaign(t, options, 'b', [{ kind: 'remove' }], withBitmaps)

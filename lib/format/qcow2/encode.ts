@@ -1,5 +1,5 @@
 import type { Bitmap } from './bitmaps.ts'
-import { EXT_BITMAPS, EXT_END } from './constants.ts'
+import { EXT_BITMAPS, EXT_END, SECTOR_SIZE } from './constants.ts'
 import type { BitmapsExtension, RawExtension } from './extensions.ts'
 import type { Qcow2Header } from './header.ts'
 
@@ -29,24 +29,33 @@ function encodeEntry({ name, tableOffset, tableSize, granularityBits, ...flags }
   return entry
 }
 
+/** An extension that nobody knows, and so keeps: the room of a bitmaps extension to come. */
+const EXT_ROOM = 0x71627270
+/** Of a bitmaps extension, with its type and length. */
+const BITMAPS_BYTES = 32
+
 /**
  * The first cluster of an image with another bitmaps extension, or without one. All other extensions
  * stay, also those that nobody knows, and what is in the header's fields.
  * @param first the first cluster as it is
  * @param header decoded from it
+ * @param bitmaps `room`: an extension of the same size that means nothing
+ * @param inFront make it the first extension; default: where it is, or else the last
  * @returns as many bytes as `first`; undefined if there is no room in them
  */
 export function withBitmaps(
   first: Buffer,
   header: Qcow2Header,
-  bitmaps: BitmapsExtension | undefined,
+  bitmaps: BitmapsExtension | 'room' | undefined,
+  inFront = false,
 ): Buffer | undefined {
-  const extensions = header.extensions.all.filter(({ type }) => type !== EXT_BITMAPS)
-  const place = header.extensions.all.findIndex(({ type }) => type === EXT_BITMAPS)
+  const isOurs = ({ type }: RawExtension) => type === EXT_BITMAPS || type === EXT_ROOM
+  const extensions = header.extensions.all.filter((extension) => !isOurs(extension))
+  const place = header.extensions.all.findIndex(isOurs)
   if (bitmaps) {
     // Where it was, so that nothing else moves.
-    const at = place < 0 ? extensions.length : place
-    extensions.splice(at, 0, { type: EXT_BITMAPS, data: encodeExtension(bitmaps) })
+    const at = inFront ? 0 : place < 0 ? extensions.length : place
+    extensions.splice(at, 0, encodeExtension(bitmaps))
   }
   const { headerLength, backingFileOffset, backingFileSize } = header
   const name = first.subarray(backingFileOffset, backingFileOffset + backingFileSize)
@@ -64,18 +73,20 @@ export function withBitmaps(
   return cluster
 }
 
-function encodeExtension({
-  count,
-  reserved,
-  directorySize,
-  directoryOffset,
-}: BitmapsExtension): Buffer {
-  const data = Buffer.alloc(24)
+/** Whether a bitmaps extension in front is in the first sector, which is written wholly or not at all. */
+export function fitsFirstSector({ headerLength }: Pick<Qcow2Header, 'headerLength'>): boolean {
+  return headerLength + BITMAPS_BYTES <= SECTOR_SIZE
+}
+
+function encodeExtension(bitmaps: BitmapsExtension | 'room'): RawExtension {
+  const data = Buffer.alloc(BITMAPS_BYTES - 8)
+  if (bitmaps === 'room') return { type: EXT_ROOM, data }
+  const { count, reserved, directorySize, directoryOffset } = bitmaps
   data.writeUInt32BE(count, 0)
   data.writeUInt32BE(reserved, 4)
   data.writeBigUInt64BE(BigInt(directorySize), 8)
   data.writeBigUInt64BE(BigInt(directoryOffset), 16)
-  return data
+  return { type: EXT_BITMAPS, data }
 }
 
 function encodeRaw({ type, data }: RawExtension): Buffer {

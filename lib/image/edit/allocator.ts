@@ -31,8 +31,8 @@ export class Allocator {
   readonly #header: Qcow2Header
   readonly #stored: StoredRefcounts
   readonly #path: string
-  /** Clusters that were handed out. */
-  readonly #taken = new Set<number>()
+  /** Clusters that were handed out, and how many references they get. */
+  readonly #taken = new Map<number, number>()
   /** New refcount blocks: their cluster, by their index. */
   readonly #blocks = new Map<number, number>()
   #capacity: number
@@ -40,12 +40,26 @@ export class Allocator {
   /** No cluster below it is free. */
   #from = 0
 
-  /** @param stored the image's refcounts */
-  constructor({ path }: OpenedFile, header: Qcow2Header, stored: StoredRefcounts) {
+  /**
+   * @param stored the image's refcounts
+   * @param from offset below which none is to be looked for, bytes
+   */
+  constructor({ path }: OpenedFile, header: Qcow2Header, stored: StoredRefcounts, from = 0) {
     this.#header = header
     this.#stored = stored
     this.#path = path
     this.#capacity = stored.entries
+    this.#from = Math.ceil(from / header.clusterSize)
+  }
+
+  /** No cluster below it was free that was looked for; bytes. */
+  get from(): number {
+    return this.#from * this.#header.clusterSize
+  }
+
+  /** Gives a cluster that was handed out, at `offset`, so many references instead of one. */
+  setReferences(offset: number, references: number): void {
+    this.#taken.set(offset / this.#header.clusterSize, references)
   }
 
   /**
@@ -69,15 +83,15 @@ export class Allocator {
       fresh.set(index, { offset: cluster * clusterSize, bytes: Buffer.alloc(clusterSize) })
     }
     const changed = new Map<number, Write>()
-    for (const cluster of this.#taken) {
+    for (const [cluster, references] of this.#taken) {
       const index = Math.floor(cluster / perBlock)
       let write = fresh.get(index) ?? changed.get(index)
       if (!write) {
         await this.#load(cluster)
-        write = this.#stored.set(cluster, 1)
+        write = this.#stored.set(cluster, references)
         changed.set(index, write)
       }
-      encodeRefcount(write.bytes, cluster % perBlock, 2 ** refcountOrder, 1)
+      encodeRefcount(write.bytes, cluster % perBlock, 2 ** refcountOrder, references)
     }
     const allocation = { fresh: [...fresh.values()], blocks: [...changed.values()] }
     if (!this.#table) {
@@ -96,7 +110,7 @@ export class Allocator {
   }
 
   async #take(first: number, count: number): Promise<void> {
-    for (let cluster = first; cluster < first + count; cluster++) this.#taken.add(cluster)
+    for (let cluster = first; cluster < first + count; cluster++) this.#taken.set(cluster, 1)
     const perBlock = this.#stored.perBlock
     const last = Math.floor((first + count - 1) / perBlock)
     for (let index = Math.floor(first / perBlock); index <= last; index++) {

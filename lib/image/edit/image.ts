@@ -8,7 +8,7 @@ import { decodeHeader, type Qcow2Header } from '../../format/qcow2/header.ts'
 import { readAt } from '../../format/read.ts'
 import { firstFault } from '../../qemu-img/check/fault.ts'
 import { StoredRefcounts } from '../../qemu-img/check/refcounts.ts'
-import { type OpenedFile, openWritable } from '../../source/file.ts'
+import { type OpenedFile, openedFile, openWritable } from '../../source/file.ts'
 import { lockFile, WRITING } from '../../source/locks.ts'
 
 /** An image that is being edited: nobody else writes to it, and it was found sound. */
@@ -50,14 +50,27 @@ export async function prepareEdit(file: OpenedFile): Promise<EditedImage> {
   if (probe(await readAt(file, 0, Math.min(4, file.size))) !== 'qcow2') {
     throw unsupported(path, 'is not a qcow2 image')
   }
-  const first = await readFirstCluster(file)
-  const header = decodeHeader(first, path)
+  const header = decodeHeader(await readFirstCluster(file), path)
   requireClosed(path, header)
   const fault = await firstFault(file, header, { leaks: false })
   if (fault !== undefined) {
     const why = `is corrupt, and is not written to: ${fault}; run check -r all first`
     throw badImage(path, why)
   }
+  return await editedImage(file)
+}
+
+/**
+ * An image that is being edited as it is now, after a part of it was written.
+ * @throws BackupError IO
+ */
+export async function reopened({ file }: EditedImage): Promise<EditedImage> {
+  return await editedImage(await openedFile(file.path, file.handle))
+}
+
+async function editedImage(file: OpenedFile): Promise<EditedImage> {
+  const first = await readFirstCluster(file)
+  const header = decodeHeader(first, file.path)
   const stored = await StoredRefcounts.open(file, header, () => {})
   return { file, header, first, stored, bitmaps: await readBitmaps(file, header) }
 }

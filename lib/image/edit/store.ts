@@ -1,11 +1,13 @@
-import { BackupError } from '../../errors.ts'
 import { bitmapStretches } from '../../format/qcow2/bitmap-data.ts'
 import { type Bitmap, bitmapTableSize } from '../../format/qcow2/bitmaps.ts'
-import { BITMAPS, DATA_FILE_RAW } from '../../format/qcow2/constants.ts'
-import { encodeBitmapDirectory, withBitmaps } from '../../format/qcow2/encode.ts'
-import { type Allocation, Allocator } from './allocator.ts'
+import { BITMAPS } from '../../format/qcow2/constants.ts'
+import { encodeBitmapDirectory } from '../../format/qcow2/encode.ts'
+import type { Qcow2Header } from '../../format/qcow2/header.ts'
+import { Allocator } from './allocator.ts'
 import type { Bits } from './bits.ts'
+import { headerSteps, REFCOUNT_TABLE_FIELD, requireRoom, tableField } from './header.ts'
 import type { EditedImage } from './image.ts'
+import { type Lost, lose, release } from './release.ts'
 import { diskOf, type ImageDisk, runSteps, type Write } from './steps.ts'
 
 /** A bitmap as it is to be. */
@@ -16,51 +18,42 @@ export interface NewBitmap extends Pick<Bitmap, 'name' | 'granularityBits' | 'in
   bits?: Bits
 }
 
-/** Clusters that are not used any more: the offset of the first, bytes, and how many. */
-interface Unused {
-  offset: number
-  clusters: number
+/** How an image with other bitmaps differs from what it was besides. */
+export interface StoreOptions {
+  /** How it is written to; default: its file. */
+  disk?: ImageDisk
+  /** Its new size, bytes; not below the old one, and its L1 table is large enough. */
+  virtualSize?: number
 }
-
-const AUTOCLEAR_FIELD = 88
-const REFCOUNT_TABLE_FIELD = 48
-/** The autoclear features that we know; the others are cleared by whoever writes (spec). */
-const KNOWN_AUTOCLEAR = BITMAPS | DATA_FILE_RAW
 
 /**
  * Gives an image other bitmaps. What is new goes to clusters that were not in use; the image names it
- * when all of it is durable; and what it named before is freed last. So an image whose edit ends
- * anywhere has its old bitmaps, or its new ones, or bitmaps that say they are not to be trusted; it
- * may have leaked clusters.
- * @param disk how it is written to; default: its file
+ * when all of it is durable, by one write of a sector; and what it named before is freed last. So an
+ * image whose edit ends anywhere has its old bitmaps or its new ones; it may have leaked clusters.
+ * Only where the last bitmap goes, it may also say that it is out of date.
+ * @param bitmaps those to have, each of the new size if there is one, or in use
  * @throws BackupError BAD_IMAGE, UNSUPPORTED, IO: nothing is lost then
  */
 export async function storeBitmaps(
   image: EditedImage,
   bitmaps: readonly NewBitmap[],
-  disk: ImageDisk = diskOf(image.file.handle),
+  options: StoreOptions = {},
 ): Promise<void> {
-  const { file, header, first } = image
+  const { file } = image
+  const { disk = diskOf(file.handle), virtualSize = image.header.virtualSize } = options
+  const header = { ...image.header, virtualSize }
+  const { clusterSize } = header
   const allocator = new Allocator(file, header, image.stored)
   const content: Write[] = []
   const entries: Bitmap[] = []
-  for (const bitmap of bitmaps) entries.push(await place(bitmap, image, allocator, content))
+  for (const bitmap of bitmaps) entries.push(await place(bitmap, header, allocator, content))
   const directory = encodeBitmapDirectory(entries)
   const extension = entries.length > 0 ? await placeDirectory(directory) : undefined
-  const cluster = withBitmaps(first, header, extension)
-  if (!cluster) {
-    const why = 'there is no room for bitmaps in its header: its extensions fill the first cluster'
-    throw new BackupError('UNSUPPORTED', file.path, why)
-  }
+  requireRoom(image, extension)
   const unused = await unusedBy(image, bitmaps)
   const { fresh, entries: tableEntries, table, blocks } = await allocator.finish()
-  if (table) unused.push(oldTable())
-
-  const autoclear = header.autoclearFeatures & KNOWN_AUTOCLEAR
-  const cleared = number64(autoclear & ~BITMAPS)
-  // The whole cluster as it is to be, but that its bitmaps do not count yet.
-  cleared.copy(cluster, AUTOCLEAR_FIELD)
-  if (table) tableField(table).copy(cluster, REFCOUNT_TABLE_FIELD)
+  const { refcountTableOffset, refcountTableClusters } = header
+  if (table) lose(unused, refcountTableOffset, refcountTableClusters * clusterSize, clusterSize)
   try {
     // Nothing refers to any of it yet.
     await runSteps(disk, [[...fresh, ...content]])
@@ -71,29 +64,24 @@ export async function storeBitmaps(
   await runSteps(disk, [
     table ? [{ offset: REFCOUNT_TABLE_FIELD, bytes: tableField(table) }] : tableEntries,
     blocks,
-    [{ offset: AUTOCLEAR_FIELD, bytes: cleared }],
-    [{ offset: 0, bytes: cluster }],
-    extension ? [{ offset: AUTOCLEAR_FIELD, bytes: number64(autoclear | BITMAPS) }] : [],
+    ...headerSteps(image, { extension, virtualSize, table }),
   ])
-  await runSteps(disk, [await freed(image, unused)])
+  const { blocks: freed } = await release(image.stored, unused, file.path)
+  await runSteps(disk, [freed])
 
   async function placeDirectory(bytes: Buffer) {
-    const clusters = Math.ceil(bytes.length / header.clusterSize)
+    const clusters = Math.ceil(bytes.length / clusterSize)
     const directoryOffset = await allocator.allocate(clusters)
-    content.push({ offset: directoryOffset, bytes: filled(bytes, clusters * header.clusterSize) })
+    content.push({ offset: directoryOffset, bytes: filled(bytes, clusters * clusterSize) })
     const directorySize = bytes.length
     return { count: entries.length, reserved: 0, directorySize, directoryOffset }
-  }
-
-  function oldTable(): Unused {
-    return { offset: header.refcountTableOffset, clusters: header.refcountTableClusters }
   }
 }
 
 /** Finds a place for what is new of a bitmap; returns its entry of the directory. */
 async function place(
   { name, granularityBits, inUse, auto, stored, bits }: NewBitmap,
-  { header }: EditedImage,
+  header: Qcow2Header,
   allocator: Allocator,
   content: Write[],
 ): Promise<Bitmap> {
@@ -113,54 +101,23 @@ async function place(
 }
 
 /** What the image has for bitmaps now and is not to have any more. */
-async function unusedBy(image: EditedImage, bitmaps: readonly NewBitmap[]): Promise<Unused[]> {
+async function unusedBy(image: EditedImage, bitmaps: readonly NewBitmap[]): Promise<Lost> {
   const { header, file } = image
   const { clusterSize } = header
-  const unused: Unused[] = []
+  const unused: Lost = new Map()
   // Of bitmaps that are not current nothing counts as in use.
   const { bitmaps: extension } = header.extensions
   if (!extension || (header.autoclearFeatures & BITMAPS) === 0n) return unused
-  const clusters = Math.ceil(extension.directorySize / clusterSize)
-  unused.push({ offset: extension.directoryOffset, clusters })
+  lose(unused, extension.directoryOffset, extension.directorySize, clusterSize)
   const kept = new Set(bitmaps.filter(({ bits }) => !bits).map(({ stored }) => stored))
   for (const bitmap of image.bitmaps) {
     if (kept.has(bitmap)) continue
-    const { tableOffset, tableSize } = bitmap
-    unused.push({ offset: tableOffset, clusters: Math.ceil((tableSize * 8) / clusterSize) })
+    lose(unused, bitmap.tableOffset, bitmap.tableSize * 8, clusterSize)
     for await (const { offset, length } of bitmapStretches(file, clusterSize, bitmap)) {
-      if (offset !== undefined) unused.push({ offset, clusters: length / clusterSize })
+      if (offset !== undefined) lose(unused, offset, length, clusterSize)
     }
   }
   return unused
-}
-
-/** Refcount blocks in which clusters have one reference less. */
-async function freed({ header, stored }: EditedImage, unused: readonly Unused[]): Promise<Write[]> {
-  const blocks = new Map<number, Write>()
-  for (const { offset, clusters } of unused) {
-    const first = offset / header.clusterSize
-    for (let cluster = first; cluster < first + clusters; cluster++) {
-      const index = Math.floor(cluster / stored.perBlock)
-      if (stored.get(cluster) === undefined) await stored.load(cluster)
-      const refcount = stored.get(cluster)
-      // Of more than one, bitmaps of other images' making, it is left: a leak does no harm.
-      if (refcount === 1) blocks.set(index, stored.set(cluster, 0))
-    }
-  }
-  return [...blocks.values()]
-}
-
-function tableField({ offset, clusters }: NonNullable<Allocation['table']>): Buffer {
-  const bytes = Buffer.alloc(12)
-  bytes.writeBigUInt64BE(BigInt(offset), 0)
-  bytes.writeUInt32BE(clusters, 8)
-  return bytes
-}
-
-function number64(value: bigint): Buffer {
-  const bytes = Buffer.alloc(8)
-  bytes.writeBigUInt64BE(value)
-  return bytes
 }
 
 function filled(bytes: Buffer, length: number): Buffer {

@@ -34,7 +34,8 @@ export class StoredRefcounts {
   readonly perBlock: number
   readonly #file: OpenedFile
   readonly #clusterSize: number
-  readonly #bits: number
+  /** Of one refcount. */
+  readonly bits: number
   readonly #warn: (text: string) => void
   readonly #table: Buffer
   readonly #blocks = new Map<number, Block | Unreadable>()
@@ -54,12 +55,12 @@ export class StoredRefcounts {
   ) {
     this.#file = file
     this.#clusterSize = header.clusterSize
-    this.#bits = 2 ** header.refcountOrder
+    this.bits = 2 ** header.refcountOrder
     this.#table = table
     this.#warn = warn
     this.stored = table.length / 8
     this.entries = (header.refcountTableClusters * header.clusterSize) / 8
-    this.perBlock = (header.clusterSize * 8) / this.#bits
+    this.perBlock = (header.clusterSize * 8) / this.bits
   }
 
   /** @param warn takes what QEMU prints of a corrupt image that it goes on with */
@@ -102,7 +103,7 @@ export class StoredRefcounts {
       this.#lastIndex = index
       this.#last = block.bytes
     }
-    return decodeRefcount(this.#last, cluster - index * this.perBlock, this.#bits)
+    return decodeRefcount(this.#last, cluster - index * this.perBlock, this.bits)
   }
 
   /**
@@ -115,7 +116,7 @@ export class StoredRefcounts {
     // The refcount was 0 for want of a block.
     if (from < 0 || from >= this.perBlock) return 1
     const block = this.#last
-    const bits = this.#bits
+    const bits = this.bits
     const end = Math.min(wanted.length, this.perBlock - from)
     let n = 1
     while (n < end && decodeRefcount(block, from + n, bits) === wanted[n]) n++
@@ -125,7 +126,7 @@ export class StoredRefcounts {
   /** Changes a refcount in its block, which is in memory; the block is to be written. */
   set(cluster: number, refcount: number): Block {
     const block = this.#blocks.get(Math.floor(cluster / this.perBlock)) as Block
-    encodeRefcount(block.bytes, cluster % this.perBlock, this.#bits, refcount)
+    encodeRefcount(block.bytes, cluster % this.perBlock, this.bits, refcount)
     return block
   }
 

@@ -108,6 +108,51 @@ TEST_CASE("CopyJob: random plans onto a raw file of any length") {
   }
 }
 
+TEST_CASE("CopyJob: random plans into a file that exists, of which the rest stays as it is") {
+  for (uint32_t seed = 0; seed < 24; seed++) {
+    CAPTURE(seed);
+    uint32_t unit = seed % 2 == 0 ? 512 : 4096;
+    Plan plan({.size = 300 * unit + 900 * 4096 * (seed % 3),
+               .unit = unit,
+               .backing = true,
+               .runs = 50,
+               .seed = seed});
+    const TempFile target;
+    target.write(0, plan.backing());
+    CopySpec spec = plan.spec(target);
+    spec.qcow2 = false;
+    spec.patch = true;
+    spec.image.cluster_bits = unit == 512 ? 9 : 12;
+    spec.direct = seed % 4 < 2 ? Direct::kAuto : Direct::kOff;
+    Copy copy(spec);
+    CHECK(copy.run(plan.rows(), 7).message == "");
+    check_target(target, plan, spec);
+  }
+}
+
+TEST_CASE("CopyJob: a long run of zeroes becomes a hole of a file that exists") {
+  constexpr uint64_t kSize = 16 << 20;
+  const TempFile target;
+  target.write(0, random_bytes(kSize, 3));
+  CopySpec spec;
+  spec.target.fd = target.fd();
+  spec.qcow2 = false;
+  spec.patch = true;
+  spec.image.cluster_bits = 12;
+  spec.image.size = kSize;
+  spec.memory = 8 << 20;
+  CHECK(Copy(spec)
+            .run({row(RowKind::kSkip, 0, 4096), row(RowKind::kZero, 4096, kSize - 8192),
+                  row(RowKind::kSkip, kSize - 4096, 4096)})
+            .complete);
+  Bytes content = target.read(0, kSize), expected = random_bytes(kSize, 3);
+  std::fill(expected.begin() + 4096, expected.end() - 4096, uint8_t{0});
+  CHECK((content == expected));
+  struct stat info;
+  REQUIRE(fstat(target.fd(), &info) == 0);
+  CHECK(info.st_blocks * 512 <= 64 << 10);
+}
+
 TEST_CASE("CopyJob: holes of a raw target stay holes, and zeroes among the data become some") {
   constexpr uint64_t kSize = 64 << 20;
   const TempFile source, target;
