@@ -35,12 +35,9 @@ export {
   validateBitmapChain,
 } from './image/chain-health.ts'
 export { factsFromQmp, type NamedBitmap, type NamedBlockNode } from './image/chain-qmp.ts'
-export {
-  type DiffOptions,
-  type DiffResult,
-  diffToBitmap,
-  type UnreadableArea,
-} from './image/diff.ts'
+export { type CommitOptions, type CommitResult, commitImage } from './image/commit/commit.ts'
+export { type DiffOptions, type DiffResult, diffToBitmap } from './image/diff/diff.ts'
+export type { UnreadableArea } from './image/diff/differences.ts'
 export { createSnapshot, type SnapshotOptions, type SnapshotResult } from './image/snapshot.ts'
 export { type CheckOptions, checkImage, type ImageCheck } from './qemu-img/check/image.ts'
 export {

@@ -123,6 +123,10 @@ export interface Addon {
    * @returns the first byte that somebody else has locked; -1: none
    */
   lockFile(fd: number, locks: readonly number[], tests: readonly number[]): number
+  /**
+   * Makes areas of a file, pairs of start and length, holes. Where there are none nothing is done.
+   */
+  punchFile(fd: number, areas: Float64Array): Promise<void>
   /** Gives an unnamed file (O_TMPFILE) a name; fails with EEXIST if the name is taken. */
   linkFile(fd: number, path: string): void
   /**

@@ -45,6 +45,11 @@ const COMMANDS: readonly { name: string; summary: string; load(): Promise<Comman
     load: () => import('./commands/snapshot.ts'),
   },
   {
+    name: 'commit',
+    summary: 'bring overlays down into the image below them, dirty bitmaps and all',
+    load: () => import('./commands/commit.ts'),
+  },
+  {
     name: 'verify',
     summary: 'look at images with qemu-img and with this program, and compare what they say',
     load: () => import('./commands/verify.ts'),

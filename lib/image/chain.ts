@@ -68,7 +68,15 @@ export async function readBitmapChain(
   }
 }
 
-async function factsOf({ path, file, header }: ChainImage, live: boolean): Promise<ImageFacts> {
+/**
+ * What an image of a chain holds of bitmaps.
+ * @param live another process has it open for writing
+ * @throws BackupError BAD_IMAGE, UNSUPPORTED, IO
+ */
+export async function factsOf(
+  { path, file, header }: ChainImage,
+  live: boolean,
+): Promise<ImageFacts> {
   if (!header) return { image: path, bitmaps: [], cannot: 'it is raw' }
   if (header.version < 3) return { image: path, bitmaps: [], cannot: 'it is of version 2' }
   const bitmaps = await bitmapsOf(file, header)

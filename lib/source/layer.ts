@@ -29,16 +29,33 @@ export interface Layer {
  */
 export const BATCH = 8192
 
+/** A stretch of the guest, bytes. */
+export interface Range {
+  start: number
+  length: number
+}
+
 /**
  * Reads a chain, top first: every layer answers for what the ones above it leave open. Each is a
  * stage that a stream of batches flows through, so memory is bounded by the number of layers, and
  * a table that is never asked for is never read.
+ * @param range default: all
  */
-export async function* readLayers(layers: readonly Layer[]): AsyncGenerator<readonly Piece[]> {
-  const size = layers[0].size
-  if (size === 0) return
-  const all: AsyncIterable<(Piece | Open)[]> = start([{ kind: 'open', start: 0, length: size }])
-  for await (const batch of layers.reduce(fillFrom, all)) yield batch.map(closed)
+export async function* readLayers(
+  layers: readonly Layer[],
+  range: Range = { start: 0, length: layers[0].size },
+): AsyncGenerator<readonly Piece[]> {
+  for await (const batch of readOpen(layers, range)) yield batch.map(closed)
+}
+
+/** The same of some layers of a chain, which leave to the ones below what they do not hold. */
+export async function* readOpen(
+  layers: readonly Layer[],
+  range: Range,
+): AsyncGenerator<readonly (Piece | Open)[]> {
+  if (range.length === 0) return
+  const all: AsyncIterable<(Piece | Open)[]> = start([{ kind: 'open', ...range }])
+  yield* layers.reduce(fillFrom, all)
 }
 
 async function* start(batch: (Piece | Open)[]): AsyncGenerator<(Piece | Open)[]> {

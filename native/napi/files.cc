@@ -48,6 +48,23 @@ Napi::Value device_size(const Napi::CallbackInfo& info) {
   });
 }
 
+// On the thread pool: what is punched may be large.
+Napi::Value punch_file(const Napi::CallbackInfo& info) {
+  int fd = info[0].As<Napi::Number>().Int32Value();
+  auto pairs = info[1].As<Napi::Float64Array>();
+  std::vector<double> areas(pairs.Data(), pairs.Data() + pairs.ElementLength());
+  return PromiseWorker::run(
+      info.Env(),
+      [=] {
+        for (size_t i = 0; i + 1 < areas.size(); i += 2) {
+          int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+          if (fallocate(fd, mode, static_cast<off_t>(areas[i]), static_cast<off_t>(areas[i + 1])))
+            return;
+        }
+      },
+      [](Napi::Env env) { return env.Undefined(); });
+}
+
 Napi::Value link_file(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     std::string from = "/proc/self/fd/" + std::to_string(info[0].As<Napi::Number>().Int32Value());
@@ -101,6 +118,7 @@ Napi::Value lock_file(const Napi::CallbackInfo& info) {
 void export_files(Napi::Env env, Napi::Object exports) {
   exports.Set("fileExtents", Napi::Function::New(env, extents, "fileExtents"));
   exports.Set("deviceSize", Napi::Function::New(env, device_size, "deviceSize"));
+  exports.Set("punchFile", Napi::Function::New(env, punch_file, "punchFile"));
   exports.Set("lockFile", Napi::Function::New(env, lock_file, "lockFile"));
   exports.Set("linkFile", Napi::Function::New(env, link_file, "linkFile"));
 }

@@ -1,5 +1,5 @@
 import { type Command, Option } from 'commander'
-import type { DiffResult } from '../../image/diff.ts'
+import type { DiffResult } from '../../image/diff/diff.ts'
 import { formatSize } from '../../units.ts'
 import { oneLine } from '../errors.ts'
 import {
@@ -55,7 +55,7 @@ export function declare(command: Command): void {
 }
 
 async function diff(image: string, baseline: string, flags: DiffFlags): Promise<void> {
-  const { diffToBitmap } = await import('../../image/diff.ts')
+  const { diffToBitmap } = await import('../../image/diff/diff.ts')
   const { bitmap = '', granularity, enable, baselineFormat, backingFormat, allowPath } = flags
   const progress = await openProgress(flags.progress)
   const started = performance.now()

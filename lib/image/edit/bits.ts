@@ -154,7 +154,7 @@ function setBits(bytes: Buffer, from: number, to: number): void {
 }
 
 /**
- * Adds what a stored bitmap has as dirty.
+ * Adds what a stored bitmap has as dirty. What lies past the end of the smaller disk is left out.
  * @param bitmap of `file`, of the size of its disk
  * @throws BackupError BAD_IMAGE, IO
  */
@@ -164,9 +164,13 @@ export async function addStored(
   header: Qcow2Header,
   bitmap: Bitmap,
 ): Promise<void> {
-  if (2 ** bitmap.granularityBits !== bits.granularity) {
+  // Behind the end of a disk bits may be set that mean nothing.
+  const alike = header.virtualSize === bits.size
+  if (!alike || 2 ** bitmap.granularityBits !== bits.granularity) {
     for await (const runs of bitmapRuns(file, header, bitmap)) {
-      for (const { start, length, dirty } of runs) if (dirty) bits.add(start, length)
+      for (const { start, length, dirty } of runs) {
+        if (dirty && start < bits.size) bits.add(start, Math.min(length, bits.size - start))
+      }
     }
     return
   }

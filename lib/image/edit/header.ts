@@ -8,7 +8,7 @@ import type { EditedImage } from './image.ts'
 import type { Write } from './steps.ts'
 
 /** Where fields of the header are, bytes. */
-export const SIZE_FIELD = 24
+const SIZE_FIELD = 24
 export const REFCOUNT_TABLE_FIELD = 48
 const AUTOCLEAR_FIELD = 88
 /** The autoclear features that we know; the others are cleared by whoever writes (spec). */
@@ -22,6 +22,24 @@ interface Wanted {
   virtualSize: number
   /** Where the refcount table is by now, if it was moved. */
   table?: MovedTable
+}
+
+/** Forgets what others said with features that we do not know, before anything is written (spec). */
+export function foreignFeatures({ header }: EditedImage): Write[] {
+  const { version, autoclearFeatures } = header
+  if (version < 3 || (autoclearFeatures & ~KNOWN_AUTOCLEAR) === 0n) return []
+  return [{ offset: AUTOCLEAR_FIELD, bytes: number64(autoclearFeatures & KNOWN_AUTOCLEAR) }]
+}
+
+/** The virtual size of an image, bytes, of whose bitmaps none depends on it. */
+export function sizeField(size: number): Write {
+  return { offset: SIZE_FIELD, bytes: number64(BigInt(size)) }
+}
+
+function number64(value: bigint): Buffer {
+  const bytes = Buffer.alloc(8)
+  bytes.writeBigUInt64BE(value)
+  return bytes
 }
 
 /** @throws BackupError UNSUPPORTED if the header has no room for what it is to name */

@@ -1,0 +1,80 @@
+import type { Command } from 'commander'
+import type { CommitResult } from '../../image/commit/commit.ts'
+import { formatSize } from '../../units.ts'
+import { oneLine } from '../errors.ts'
+import {
+  addNamedFiles,
+  addProgressOptions,
+  type CopyFlags,
+  type SourceFlags,
+  size,
+} from '../options.ts'
+import { print } from '../print.ts'
+import { openProgress } from '../progress.ts'
+import { interruptible } from '../signals.ts'
+
+const HELP = `
+What TOP holds, and what the images between it and BASE hold, data and zeroes alike, goes into BASE,
+which grows if TOP is larger. Then the bitmaps: those of TOP that are valid along the chain are made in
+BASE where it lacks them, and get what they have in all of the images, no more. TOP is not written to,
+so a commit that was interrupted can be run again. Nobody may use any of the images meanwhile, and
+other overlays over BASE are of no use afterwards.
+
+Examples:
+  qcow2-backup commit disk.snap1.qcow2
+  qcow2-backup commit disk.snap3.qcow2 --base disk.qcow2 --delete`
+
+interface CommitFlags extends SourceFlags, Pick<CopyFlags, 'json' | 'progress' | 'rateLimit'> {
+  base?: string
+  delete?: boolean
+}
+
+/** `commit TOP [--base BASE]`: brings overlays down into the image below, bitmaps and all. */
+export function declare(command: Command): void {
+  command
+    .description('Brings the content and the bitmaps of overlays down into the image below them.')
+    .argument('<top>', 'the qcow2 image to commit')
+    .option('--base <image>', 'the image of its chain that gets it all (default: the next one)')
+    .option('--delete', 'remove TOP and what is between it and BASE, once all is done')
+    .option(
+      '--rate-limit <size>',
+      'most bytes read per second (default: no limit)',
+      size('--rate-limit'),
+    )
+    .option('--json', 'print the result as one JSON object')
+  addProgressOptions(addNamedFiles(command)).addHelpText('after', HELP).action(commit)
+}
+
+async function commit(top: string, flags: CommitFlags): Promise<void> {
+  const { commitImage } = await import('../../image/commit/commit.ts')
+  const { allowPath: allowPaths, backingFormat, base, rateLimit } = flags
+  const progress = await openProgress(flags.progress)
+  const result = await interruptible(async (signal) => {
+    const options = { allowPaths, backingFormat, base, delete: flags.delete, rateLimit }
+    try {
+      return await commitImage(top, {
+        ...options,
+        signal,
+        onProgress: (now) => progress.update(now),
+      })
+    } finally {
+      progress.close()
+    }
+  })
+  await print(flags.json ? `${JSON.stringify(result)}\n` : describe(result))
+}
+
+function describe(result: CommitResult): string {
+  const { base, virtualSize, dataBytes, zeroBytes, merged, created, deleted, notes } = result
+  const listed = (names: string[]) => names.map((name) => oneLine(name)).join(', ')
+  const what = `${formatSize(dataBytes)} of data and ${formatSize(zeroBytes)} of zeroes`
+  return [
+    `${oneLine(base)}: complete`,
+    `  disk ${formatSize(virtualSize)}; committed: ${what}`,
+    ...(merged.length > 0 ? [`  bitmaps merged: ${listed(merged)}`] : []),
+    ...(created.length > 0 ? [`  bitmaps added: ${listed(created)}`] : []),
+    ...(deleted.length > 0 ? [`  removed: ${listed(deleted)}`] : []),
+    ...notes.map((note) => `  note: ${oneLine(note)}`),
+    '',
+  ].join('\n')
+}
