@@ -36,7 +36,15 @@ export {
 } from './image/chain-health.ts'
 export { factsFromQmp, type NamedBitmap, type NamedBlockNode } from './image/chain-qmp.ts'
 export { type CommitOptions, type CommitResult, commitImage } from './image/commit/commit.ts'
-export { type DiffOptions, type DiffResult, diffToBitmap } from './image/diff/diff.ts'
+export {
+  type CompareOptions,
+  type DiffDisksOptions,
+  type Differences,
+  type DiffOptions,
+  type DiffResult,
+  diffDisks,
+  diffToBitmap,
+} from './image/diff/diff.ts'
 export type { UnreadableArea } from './image/diff/differences.ts'
 export { createSnapshot, type SnapshotOptions, type SnapshotResult } from './image/snapshot.ts'
 export { type CheckOptions, checkImage, type ImageCheck } from './qemu-img/check/image.ts'

@@ -141,6 +141,8 @@ export interface Addon {
    * they may end before or behind the range, each elsewhere; empty if the server left it out
    */
   nbdStatus(handle: NbdHandle, start: number, length: number): Promise<Float64Array[]>
+  /** Reads a range of the export. One call at a time per handle. */
+  nbdRead(handle: NbdHandle, start: number, length: number): Promise<Buffer>
   /**
    * Discards a range of the export. One call at a time per handle.
    * Rejects with code EPERM if the export is read-only, EINVAL if the server cannot trim.

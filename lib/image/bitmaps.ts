@@ -99,6 +99,45 @@ export async function addBitmap(
   }
 }
 
+/**
+ * Sets bits in a bitmap of an image, which is added if there is none.
+ * @param bits of a disk of the same size
+ * @throws BackupError as editBitmap
+ */
+export async function mergeIntoBitmap(
+  path: string,
+  { name, granularity, recording }: AddedBitmap,
+  bits: Bits,
+): Promise<void> {
+  const image = await openToEdit(path)
+  try {
+    const edit = new Edit(image, name)
+    await edit.mergeBits(bits, { granularity, recording })
+    await edit.store()
+  } finally {
+    await image.file.handle.close()
+  }
+}
+
+/**
+ * Looks whether mergeIntoBitmap will do: comparing disks takes its time.
+ * @param size of the disk, bytes
+ * @throws BackupError as it would
+ */
+export async function requireMergeable(
+  path: string,
+  added: AddedBitmap,
+  size: number,
+): Promise<void> {
+  const image = await openToEdit(path)
+  try {
+    const nothing = new Bits(size, 2 ** 31, image.header.clusterSize)
+    await new Edit(image, added.name).mergeBits(nothing, added)
+  } finally {
+    await image.file.handle.close()
+  }
+}
+
 /** An operation on a bitmap that cannot be done. */
 export class BitmapOperationError extends BackupError {
   readonly operation: BitmapOperation['kind']
@@ -157,6 +196,23 @@ class Edit {
       if ((error as NodeJS.ErrnoException).syscall) throw ioError(this.#image.file.path, error)
       throw error
     }
+  }
+
+  /** Adds bits to the bitmap, and adds that if it is not there. */
+  async mergeBits(
+    more: Bits,
+    { granularity, recording }: Omit<AddedBitmap, 'name'>,
+  ): Promise<void> {
+    const { virtualSize } = this.#image.header
+    if (virtualSize !== more.size) {
+      const why = `is of a disk of ${virtualSize} bytes, what is compared has ${more.size}`
+      throw this.#failed('Invalid argument', why)
+    }
+    const isNew = !this.#bitmaps.some(({ name }) => name === this.#name)
+    if (isNew) this.#add(granularity)
+    const bits = await this.#load(this.#usable(this.#find(this.#name)))
+    bits.merge(more)
+    this.#replace((bitmap) => ({ ...bitmap, bits, auto: isNew ? recording : bitmap.auto }))
   }
 
   #add(granularity?: number): void {

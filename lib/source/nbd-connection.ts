@@ -10,6 +10,9 @@ export interface NbdServer extends NbdAddress {
   readonly timeoutMs: number
 }
 
+/** What a connection needs of it. */
+export type ReachedServer = Pick<NbdServer, 'uri' | 'shown' | 'timeoutMs'>
+
 /** As often as a connection for reading is made again (native/source/nbd_client.h). */
 const RETRIES = 5
 const FIRST_WAIT_MS = 100
@@ -23,18 +26,18 @@ interface NbdFailure extends Error {
   context?: string
 }
 
-/** A connection that asks what an export holds. Nothing is read through it. */
+/** A connection that asks what an export holds, and reads parts of it. */
 export class NbdConnection {
   /** What the server said when it was reached first. */
   readonly info: NbdInfo
-  readonly #server: NbdServer
+  readonly #server: ReachedServer
   readonly #contexts: readonly string[]
   readonly #retries: number
   #handle: NbdHandle | undefined
   #closed = false
 
   private constructor(
-    server: NbdServer,
+    server: ReachedServer,
     contexts: readonly string[],
     info: NbdInfo,
     retries: number,
@@ -51,7 +54,7 @@ export class NbdConnection {
    * @throws BackupError IO, or UNSUPPORTED without libnbd
    */
   static async open(
-    server: NbdServer,
+    server: ReachedServer,
     contexts: readonly string[] = [],
     retries = RETRIES,
   ): Promise<NbdConnection> {
@@ -64,6 +67,14 @@ export class NbdConnection {
     } catch (error) {
       throw nbdError(server, 'cannot connect', error)
     }
+  }
+
+  /** One that is there already, and has no contexts. */
+  static adopt(server: ReachedServer, handle: NbdHandle): NbdConnection {
+    const info = { ...native().nbdInfo(handle), contexts: [] }
+    const connection = new NbdConnection(server, [], info, RETRIES)
+    connection.#handle = handle
+    return connection
   }
 
   /** Another connection to the same export, for some of its contexts; made when it is needed. */
@@ -79,13 +90,30 @@ export class NbdConnection {
    * @throws BackupError IO; SOURCE_CHANGED if what comes back is another export
    */
   async status(start: number, length: number): Promise<StatusRuns[]> {
+    return await this.#ask(`block status of ${length} bytes at ${start}`, (handle) =>
+      native().nbdStatus(handle, start, length),
+    )
+  }
+
+  /**
+   * Reads a range, on the server's terms of alignment. One call at a time.
+   * @throws BackupError IO; SOURCE_CHANGED
+   */
+  async read(start: number, length: number): Promise<Buffer> {
+    return await this.#ask(`read ${length} bytes at ${start}`, (handle) =>
+      native().nbdRead(handle, start, length),
+    )
+  }
+
+  /** Does something on the connection, on a new one if that is lost. */
+  async #ask<T>(doing: string, call: (handle: NbdHandle) => Promise<T>): Promise<T> {
     for (let tries = 0; ; tries++) {
       try {
         this.#handle ??= await this.#reconnect()
-        return await native().nbdStatus(this.#handle, start, length)
+        return await call(this.#handle)
       } catch (error) {
         if (!this.#isLost(error) || tries >= this.#retries) {
-          throw nbdError(this.#server, `block status of ${length} bytes at ${start}`, error)
+          throw nbdError(this.#server, doing, error)
         }
         await delay(FIRST_WAIT_MS * 2 ** tries)
       }
@@ -142,7 +170,10 @@ export class NbdConnection {
   }
 }
 
-function connect({ uri, timeoutMs }: NbdServer, contexts: readonly string[]): Promise<NbdHandle> {
+function connect(
+  { uri, timeoutMs }: ReachedServer,
+  contexts: readonly string[],
+): Promise<NbdHandle> {
   return native().nbdOpen({ uri, timeoutMs, contexts: [...contexts] })
 }
 
@@ -150,11 +181,7 @@ function connect({ uri, timeoutMs }: NbdServer, contexts: readonly string[]): Pr
  * Puts a failure of a call about an export into words. Errors of ours pass unchanged.
  * @param doing what was tried
  */
-export function nbdError(
-  server: Pick<NbdServer, 'uri' | 'shown' | 'timeoutMs'>,
-  doing: string,
-  error: unknown,
-): BackupError {
+export function nbdError(server: ReachedServer, doing: string, error: unknown): BackupError {
   if (error instanceof BackupError) return error
   const { code, context = '', message } = error as NbdFailure
   const options = { cause: error, errno: code }

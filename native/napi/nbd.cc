@@ -128,6 +128,18 @@ Napi::Value trim(const Napi::CallbackInfo& info) {
       [](Napi::Env env) { return env.Undefined(); });
 }
 
+Napi::Value read(const Napi::CallbackInfo& info) {
+  HandleRef handle = handle_of(info[0]);
+  uint64_t start = whole(info[1]), length = whole(info[2]);
+  auto bytes = std::make_shared<std::shared_ptr<std::vector<uint8_t>>>();
+  return PromiseWorker::run(
+      info.Env(),
+      [=] { *bytes = handle->with([&](NbdStatus& nbd) { return nbd.read(start, length); }); },
+      [=](Napi::Env env) -> Napi::Value {
+        return Napi::Buffer<uint8_t>::Copy(env, (*bytes)->data(), (*bytes)->size());
+      });
+}
+
 void close(const Napi::CallbackInfo& info) {
   any_handle_of(info[0]).reset();
 }
@@ -138,6 +150,7 @@ void export_nbd(Napi::Env env, Napi::Object exports) {
   exports.Set("nbdOpen", Napi::Function::New(env, open, "nbdOpen"));
   exports.Set("nbdInfo", Napi::Function::New(env, describe, "nbdInfo"));
   exports.Set("nbdStatus", Napi::Function::New(env, status, "nbdStatus"));
+  exports.Set("nbdRead", Napi::Function::New(env, read, "nbdRead"));
   exports.Set("nbdTrim", Napi::Function::New(env, trim, "nbdTrim"));
   exports.Set("nbdClose", Napi::Function::New(env, close, "nbdClose"));
 }

@@ -41,6 +41,7 @@ struct Reply {
   std::vector<std::string> contexts;
   uint64_t start = 0;
   std::vector<std::vector<StatusRun>> runs;
+  std::shared_ptr<std::vector<uint8_t>> bytes = nullptr;  // where what is read goes
   bool completed = false;
   int error = 0;
 };
@@ -99,6 +100,23 @@ std::vector<std::vector<StatusRun>> NbdStatus::status(uint64_t start, uint64_t l
                                       callback<nbd_completion_callback>(on_completion, reply), 0),
        "block status");
   return std::move(reply->runs);
+}
+
+std::shared_ptr<std::vector<uint8_t>> NbdStatus::read(uint64_t start, uint64_t length) {
+  auto bytes = std::make_shared<std::vector<uint8_t>>(length);
+  for (uint64_t done = 0; done < length;) {
+    uint64_t part = std::min(length - done, info_.block_max);
+    auto reply = std::make_shared<Reply>();
+    // The reply keeps the memory: it may be written after nobody waits any more.
+    reply->bytes = bytes;
+    // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDeleteLeaks): it does not see that libnbd frees
+    wait(connection_, reply,
+         nbd_library().aio_pread(connection_.handle(), bytes->data() + done, part, start + done,
+                                 callback<nbd_completion_callback>(on_completion, reply), 0),
+         "read");
+    done += part;
+  }
+  return bytes;
 }
 
 // Cut at multiples, so that what a server discards in large units it finds whole.

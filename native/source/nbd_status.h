@@ -1,4 +1,5 @@
-// Asks an export what it holds, and discards of it: the connection of the planning side.
+// Asks an export what it holds, reads small parts and discards of it: the connection of the planning
+// side.
 #pragma once
 
 #include <cstdint>
@@ -40,6 +41,9 @@ class NbdStatus {
   // the range, each context elsewhere (NBD protocol, NBD_CMD_BLOCK_STATUS). Empty for a context
   // that the server left out. Throws NbdError, Error(ETIMEDOUT).
   std::vector<std::vector<StatusRun>> status(uint64_t start, uint64_t length);
+  // Reads a range, in as many requests as the server's limit makes it. Throws NbdError,
+  // Error(ETIMEDOUT).
+  std::shared_ptr<std::vector<uint8_t>> read(uint64_t start, uint64_t length);
   // Discards a range: the server may forget what it holds. Throws NbdError (EPERM: read-only,
   // EINVAL: it can't), Error(ETIMEDOUT).
   void trim(uint64_t start, uint64_t length);

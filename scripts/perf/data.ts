@@ -32,6 +32,11 @@ export interface Disks {
   alternating: number
   /** What changes of the mixed disk from one backup of a chain to the next. */
   round: ScatteredDisk
+  /** What an overlay over the mixed disk holds, and what of a disk differs from a known state. */
+  overlay: ScatteredDisk
+  differing: ScatteredDisk
+  /** Virtual size of the disk whose bitmaps are merged, and how many those are. */
+  manyBitmaps: { size: number; bitmaps: number }
   /** The image that is only looked at. */
   mapped: MappedDisk
 }
@@ -45,6 +50,9 @@ const FULL: Disks = {
   trimmed: 4 * GIB,
   alternating: 1_000_000,
   round: { size: 8 * GIB, blocks: 4000, blockSize: 65536 },
+  overlay: { size: 8 * GIB, blocks: 15_259, blockSize: 65536 },
+  differing: { size: 8 * GIB, blocks: 458, blockSize: 65536 },
+  manyBitmaps: { size: 16 * TIB, bitmaps: 64 },
   mapped: { size: TIB, perTable: 1024, run: 16 },
 }
 const QUICK: Disks = {
@@ -55,6 +63,9 @@ const QUICK: Disks = {
   trimmed: GIB,
   alternating: 1_000_000,
   round: { size: GIB, blocks: 500, blockSize: 65536 },
+  overlay: { size: GIB, blocks: 2000, blockSize: 65536 },
+  differing: { size: GIB, blocks: 60, blockSize: 65536 },
+  manyBitmaps: { size: 2 * TIB, bitmaps: 8 },
   mapped: { size: 128 * GIB, perTable: 1024, run: 16 },
 }
 
@@ -76,11 +87,13 @@ export class DataStore {
 
   /** The most bytes that the disks and one run's targets take up. */
   get bytesNeeded(): number {
-    const { mixed, changed, round, trimmed } = this.disks
-    // Raw, qcow2, a backup to restore or to compare, a target; a changed disk and its backup; before and after
-    // it is zeroed; four rounds, on the disk and in the chain; and the tables of the huge disks.
+    const { mixed, changed, round, trimmed, overlay } = this.disks
+    // Raw, qcow2, a backup to restore or to compare, a target, one that differs; a changed disk and
+    // its backup; before and after it is zeroed; four rounds, on the disk and in the chain; an overlay,
+    // and what it is committed to; and the tables and bitmaps of the huge disks.
     return (
-      4 * mixed.dataBytes +
+      5 * mixed.dataBytes +
+      2 * overlay.blocks * overlay.blockSize +
       2 * changed.blocks * changed.blockSize +
       2 * trimmed +
       8 * round.blocks * round.blockSize +

@@ -75,7 +75,9 @@ async function measureCase(
     limit: plan.limit?.(targets.limit),
   }
   const fresh = async <T>(target: string, body: () => Promise<T>): Promise<T> => {
+    await plan.before?.(target)
     for (const source of plan.sources) await evict(source, signal)
+    if (plan.before) await evict(target, signal)
     const result = await body()
     await settle(target, scratch, signal)
     return result

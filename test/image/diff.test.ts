@@ -151,7 +151,7 @@ t.test('what is refused leaves the image as it was', async (t) => {
   await refused({ code: 'USAGE' }, at('disk'), at('base'), '')
   await refused({ code: 'IO' }, at('disk'), at('gone'), 'b')
   await refused({ code: 'IN_USE' }, at('disk'), at('disk'), 'b')
-  await refused({ code: 'UNSUPPORTED' }, at('disk'), 'nbd://localhost/x', 'b')
+  await refused({ code: 'IO' }, at('disk'), `nbd+unix:///x?socket=${at('gone')}`, 'b')
   const stop = new AbortController()
   stop.abort()
   makeRaw(at('raw'), 4 * MIB, [{ at: 0, bytes: noise(MIB) }])

@@ -1,5 +1,7 @@
 import { type Command, Option } from 'commander'
-import type { DiffResult } from '../../image/diff/diff.ts'
+import { usageError } from '../../errors.ts'
+import type { Differences, DiffResult } from '../../image/diff/diff.ts'
+import type { UnreadableArea } from '../../image/diff/differences.ts'
 import { formatSize } from '../../units.ts'
 import { oneLine } from '../errors.ts'
 import {
@@ -8,9 +10,10 @@ import {
   type CopyFlags,
   type SourceFlags,
   size,
+  wholeNumber,
 } from '../options.ts'
 import { print } from '../print.ts'
-import { openProgress } from '../progress.ts'
+import { openProgress, type ProgressDisplay } from '../progress.ts'
 import { interruptible } from '../signals.ts'
 
 const HELP = `
@@ -19,69 +22,170 @@ backup. The bitmap that IMAGE gets has exactly those granules dirty in which the
 an incremental backup by it over BASELINE is right. It is disabled unless --enable is given; with that
 it records what is written from now on, too. What cannot be read counts as different.
 
+With --output or --merge-into nothing is added to IMAGE, which may then be an NBD URI: a point in time
+that a running QEMU exports. The file gets a JSON array of {start, length, dirty} from 0 to the size
+of the disk; - is the standard output.
+
 Examples:
   qcow2-backup diff disk.qcow2 sunday.qcow2 --bitmap sunday
   qcow2-backup diff disk.qcow2 sunday.raw --bitmap sunday --granularity 4K --enable
-  qcow2-backup incremental disk.qcow2 monday.qcow2 --bitmap sunday --backing sunday.qcow2`
+  qcow2-backup incremental disk.qcow2 monday.qcow2 --bitmap sunday --backing sunday.qcow2
+  qcow2-backup diff nbd+unix:///disk?socket=/run/vm.sock sunday.qcow2 --output changes.json
+  qcow2-backup diff nbd://host/disk sunday.qcow2 --merge-into bits.qcow2 --bitmap sunday`
 
-interface DiffFlags extends SourceFlags, Pick<CopyFlags, 'json' | 'progress'> {
+interface DiffFlags extends SourceFlags, Pick<CopyFlags, 'json' | 'progress' | 'force'> {
   bitmap?: string
   granularity?: number
   enable?: boolean
   baselineFormat?: 'raw' | 'qcow2'
+  output?: string
+  mergeInto?: string
 }
 
-/** `diff IMAGE BASELINE --bitmap NAME`: a bitmap of what differs. */
+/** `diff IMAGE BASELINE`: a bitmap, or a list, of what differs. */
 export function declare(command: Command): void {
   command
-    .description('Adds a bitmap to an image: what differs from a known state of the disk.')
-    .argument('<image>', 'the qcow2 image that gets the bitmap')
-    .argument('<baseline>', 'a raw or qcow2 image')
-    .option('--bitmap <name>', 'the name of the new bitmap')
+    .description('Finds what differs from a known state of the disk, and makes a bitmap of it.')
+    .argument('<image>', 'the qcow2 image that gets the bitmap, or an NBD URI')
+    .argument('<baseline>', 'a raw or qcow2 image, or an NBD URI')
+    .option('--bitmap <name>', 'the name of the new bitmap, or of the one to merge into')
+    .option('--output <file>', 'write what differs to a new file, as JSON')
+    .option('--merge-into <image>', 'add what differs to a bitmap of another image')
+    .option('--force', 'replace an output file that exists')
     .option(
       '--granularity <size>',
       'what one bit stands for, 512 to 2G (default: the cluster size, 4K to 64K)',
       size('--granularity'),
     )
-    .option('--enable', 'let the bitmap record what is written from now on')
+    .option('--enable', 'let the new bitmap record what is written from now on')
     .addOption(
       new Option(
         '--baseline-format <format>',
         'the format of BASELINE (default: by its magic)',
       ).choices(['raw', 'qcow2']),
     )
+    .addOption(
+      new Option('-f, --format <format>', 'the format of IMAGE (default: by its magic)').choices([
+        'raw',
+        'qcow2',
+      ]),
+    )
+    .option(
+      '--connections <n>',
+      'connections to an NBD server, 1 to 16 (default: 4, or 1 where it takes one)',
+      wholeNumber('--connections'),
+    )
     .option('--json', 'print the result as one JSON object')
   addProgressOptions(addNamedFiles(command)).addHelpText('after', HELP).action(diff)
 }
 
 async function diff(image: string, baseline: string, flags: DiffFlags): Promise<void> {
-  const { diffToBitmap } = await import('../../image/diff/diff.ts')
-  const { bitmap = '', granularity, enable, baselineFormat, backingFormat, allowPath } = flags
-  const progress = await openProgress(flags.progress)
-  const started = performance.now()
-  const onProgress = (position: number, size: number) => {
-    const elapsedSeconds = (performance.now() - started) / 1000
-    progress.update({ phase: 'compare', position, size, dataBytes: 0, elapsedSeconds })
-  }
+  const api = await import('../../image/diff/diff.ts')
+  const { bitmap = '', granularity, enable, output, mergeInto, format } = flags
+  const { baselineFormat, backingFormat, allowPath: allowPaths, connections } = flags
+  const elsewhere = output !== undefined || mergeInto !== undefined
+  requireTogether(flags, elsewhere)
+  const file = output === undefined ? undefined : await openOutput(output, flags.force)
   const result = await interruptible(async (signal) => {
-    const options = { granularity, enable, baselineFormat, backingFormat, allowPaths: allowPath }
+    const progress = await openProgress(flags.progress)
+    const onProgress = progressOf(progress)
+    const access = { granularity, baselineFormat, backingFormat, allowPaths, connections }
+    const options = { ...access, signal, onProgress }
     try {
-      return await diffToBitmap(image, baseline, bitmap, { ...options, signal, onProgress })
+      if (!elsewhere) return await api.diffToBitmap(image, baseline, bitmap, { ...options, enable })
+      const into = mergeInto === undefined ? undefined : { image: mergeInto, bitmap }
+      const found = { ...options, format, mergeInto: into }
+      const differences = await api.diffDisks(image, baseline, found, (runs) => file?.add(runs))
+      await file?.end()
+      return { image, ...(output === undefined ? {} : { output }), ...differences }
     } finally {
       progress.close()
+      await file?.discard()
     }
   })
+  if (output === '-') return
   await print(flags.json ? `${JSON.stringify(result)}\n` : describe(result))
 }
 
-function describe({ image, bitmap, granularity, dirtyBytes, unreadable }: DiffResult): string {
-  const made = `bitmap '${oneLine(bitmap)}', ${formatSize(granularity)} a bit`
+function requireTogether(flags: DiffFlags, elsewhere: boolean): void {
+  const { bitmap, mergeInto, enable, format, force, output } = flags
+  if (mergeInto !== undefined && !bitmap) {
+    throw usageError('--bitmap', 'missing; it names the bitmap to merge into')
+  }
+  if (mergeInto === undefined && elsewhere && bitmap !== undefined) {
+    throw usageError('--bitmap', 'goes with --merge-into, or without --output')
+  }
+  if (elsewhere && enable) throw usageError('--enable', 'only goes with a bitmap of IMAGE itself')
+  if (!elsewhere && format === 'raw') {
+    throw usageError('--format', 'a raw image holds no bitmaps; --output writes what differs')
+  }
+  if (output === undefined && force) throw usageError('--force', 'only goes with --output')
+}
+
+function progressOf(progress: ProgressDisplay): (position: number, size: number) => void {
+  const started = performance.now()
+  return (position, size) => {
+    const elapsedSeconds = (performance.now() - started) / 1000
+    progress.update({ phase: 'compare', position, size, dataBytes: 0, elapsedSeconds })
+  }
+}
+
+/** A JSON array, one run to a line. */
+interface Output {
+  add(runs: readonly object[]): Promise<void>
+  end(): Promise<void>
+  /** Leaves nothing behind but what was ended. */
+  discard(): Promise<void>
+}
+
+async function openOutput(path: string, force?: boolean): Promise<Output> {
+  const target = path === '-' ? undefined : await openFile(path, force)
+  const write = target ? target.write : print
+  let before = '['
+  return {
+    async add(runs) {
+      if (runs.length === 0) return
+      await write(before + runs.map((run) => JSON.stringify(run)).join(',\n '))
+      before = ',\n '
+    },
+    async end() {
+      await write(before === '[' ? '[]\n' : ']\n')
+      await target?.publish()
+    },
+    async discard() {
+      await target?.discard()
+    },
+  }
+}
+
+/** It stands under its name only when it is complete. */
+async function openFile(path: string, force?: boolean) {
+  const { openTarget } = await import('../../copy/target.ts')
+  const { ioError } = await import('../../errors.ts')
+  const target = await openTarget(path, { force, sources: [] })
+  return {
+    async write(text: string) {
+      await target.handle?.appendFile(text).catch((error) => {
+        throw ioError(path, error)
+      })
+    },
+    publish: () => target.publish(),
+    discard: () => target.discard(),
+  }
+}
+
+function describe(result: DiffResult | (Differences & { image: string; output?: string })): string {
+  const { image, granularity, dirtyBytes, unreadable } = result
+  const what = 'bitmap' in result ? `bitmap '${oneLine(result.bitmap)}', ` : ''
+  const made = `${what}${formatSize(granularity)} a bit`
   return [
     `${oneLine(image)}: ${made}, ${formatSize(dirtyBytes)} dirty`,
-    ...unreadable.map(({ start, length, side, why }) => {
-      const of = side === 0 ? 'the image' : 'the baseline'
-      return `  could not read ${length} bytes at ${start} of ${of}, which count as different: ${why}`
-    }),
+    ...unreadable.map((area) => `  ${describeUnreadable(area)}`),
     '',
   ].join('\n')
+}
+
+function describeUnreadable({ start, length, side, why }: UnreadableArea): string {
+  const of = side === 0 ? 'the image' : 'the baseline'
+  return `could not read ${length} bytes at ${start} of ${of}, which count as different: ${why}`
 }

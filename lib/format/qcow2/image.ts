@@ -61,6 +61,10 @@ export class Qcow2Image {
   #l1: Part | undefined
   /** The parts of L2 tables that were read last, by their offset. */
   #l2 = new Map<number, Part>()
+  /** The part that is likely to be asked for next, on its way. */
+  #ahead: { offset: number; part: Promise<Part> } | undefined
+  /** Where the last window ended. */
+  #lastEnd = 0
   readonly #work: TableWork
 
   /**
@@ -116,13 +120,17 @@ export class Qcow2Image {
     const coverage = (this.#partSize / l2EntrySize(header)) * header.clusterSize
     const first = index * this.#l2Coverage
     const part = Math.floor((at - first) / coverage)
-    const { view } = await this.#l2Part(table + part * this.#partSize, index, l1)
+    const offset = table + part * this.#partSize
     const base = first + part * coverage
+    const { view } = await this.#l2Part(offset, index, l1)
+    if (at === this.#lastEnd) this.#readAhead(offset, base + coverage, index, l1)
     const span = (WINDOW_RUNS / (header.extendedL2 ? SUBCLUSTERS : 1)) * header.clusterSize
     const start = base + Math.floor((at - base) / span) * span
+    const end = Math.min(start + span, base + coverage, header.virtualSize)
+    this.#lastEnd = end
     return {
       start,
-      end: Math.min(start + span, base + coverage, header.virtualSize),
+      end,
       runs: (from, to) => {
         const runs = decodeL2(view, header, base, from, to, this.#file.path)
         if (this.#work.allows(to, runs.length - 1)) return this.#bounds.checked(runs)
@@ -150,10 +158,31 @@ export class Qcow2Image {
   async #l2Part(offset: number, index: number, l1: Part): Promise<Part> {
     const known = this.#l2.get(offset)
     if (known) return known
+    if (this.#ahead?.offset === offset) {
+      const part = await this.#ahead.part
+      this.#l2 = new Map([[offset, part]])
+      return part
+    }
     const offsets = new Set([offset, ...this.#tablesAfter(index, l1)])
     const parts = await Promise.all([...offsets].map((at) => this.#read(at, this.#partSize)))
     this.#l2 = new Map(parts.map((part) => [part.offset, part]))
     return parts[0]
+  }
+
+  /** Begins to read what comes behind the part at `offset`, which ends at the guest offset `end`. */
+  #readAhead(offset: number, end: number, index: number, l1: Part): void {
+    // Small tables come several at a time anyway.
+    if (this.#partSize < PART || end >= this.header.virtualSize) return
+    const entry = (index + 1) * 8 - this.#inL1(l1)
+    const inside = end < (index + 1) * this.#l2Coverage
+    if (!inside && entry >= l1.view.byteLength) return
+    const next = inside ? offset + PART : l1Offset(l1.view, entry)
+    const known = next === 0 || next + PART > this.#file.size || this.#l2.has(next)
+    if (known || this.#ahead?.offset === next) return
+    const part = this.#read(next, PART)
+    // Nobody may ever ask for it.
+    part.catch(() => {})
+    this.#ahead = { offset: next, part }
   }
 
   /** Tables likely to be asked for next, as far as they are small enough to be read ahead. */

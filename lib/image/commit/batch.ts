@@ -71,6 +71,8 @@ export class Batch {
   readonly #coverage: number
   /** A table of zeroes, and the L1 entries that name it. */
   #zeroes: { offset: number; users: number[] } | undefined
+  /** A table that has nothing but zeroes. */
+  #knownZero = 0
   #fresh: Write[] = []
   #data = 0
   #end = 0
@@ -257,11 +259,15 @@ export class Batch {
   async #isAllZero(index: number): Promise<boolean> {
     const { header, file } = this.#base.image
     if (this.#tables.has(index)) return false
-    const view = viewOf(await readAt(file, this.#base.l1.offset(index), header.clusterSize))
+    const offset = this.#base.l1.offset(index)
+    // Many may name one table.
+    if (offset === this.#knownZero) return true
+    const view = viewOf(await readAt(file, offset, header.clusterSize))
     for (let at = 0; at < header.clusterSize; at += this.#entrySize) {
       const { kind, size } = readEntry(view, at, header)
       if (kind !== 'zero' || size > 0) return false
     }
+    this.#knownZero = offset
     return true
   }
 

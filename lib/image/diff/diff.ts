@@ -1,16 +1,22 @@
 import { usageError } from '../../errors.ts'
-import { unsupported } from '../../format/qcow2/fields.ts'
+import type { DirtyRun } from '../../format/qcow2/bits.ts'
+import {
+  MAX_GRANULARITY_BITS,
+  MIN_GRANULARITY_BITS,
+  SECTOR_SIZE,
+} from '../../format/qcow2/constants.ts'
 import { isNbdUri } from '../../source/nbd-uri.ts'
-import { type AddedBitmap, addBitmap } from '../bitmaps.ts'
+import type { OpenOptions } from '../../source/open.ts'
+import { type AddedBitmap, addBitmap, mergeIntoBitmap, requireMergeable } from '../bitmaps.ts'
+import { Bits } from '../edit/bits.ts'
 import { addDifferences, type UnreadableArea } from './differences.ts'
-import { openSide } from './sides.ts'
+import { type OpenedSide, openSide } from './sides.ts'
 
-export interface DiffOptions {
-  /** Bytes that one bit stands for. Default: the cluster size, from 4 to 64 KiB. */
+/** How two disks are compared. */
+export interface CompareOptions extends Pick<OpenOptions, 'connections' | 'timeoutMs'> {
+  /** Bytes that one bit stands for. Default of a bitmap: the cluster size, from 4 to 64 KiB; else 64 KiB. */
   granularity?: number
-  /** Let it record what is written from now on. Default: no. */
-  enable?: boolean
-  /** The formats. Default: recognised by their magic; the image is qcow2. */
+  /** The format of the baseline. Default: recognised by its magic. */
   baselineFormat?: 'raw' | 'qcow2'
   /** Directories below which files named inside images may be opened, besides their own. */
   allowPaths?: readonly string[]
@@ -19,6 +25,21 @@ export interface DiffOptions {
   signal?: AbortSignal
   /** Called now and then with guest bytes compared so far, and all. */
   onProgress?: (position: number, size: number) => void
+}
+
+export interface DiffOptions extends CompareOptions {
+  /** Let it record what is written from now on. Default: no. */
+  enable?: boolean
+}
+
+export interface DiffDisksOptions extends CompareOptions {
+  /** The format of the disk. Default: recognised by its magic. */
+  format?: 'raw' | 'qcow2'
+  /**
+   * An image of a disk of the same size, not in use, and the name of its bitmap that gets what differs
+   * besides what it has; it is added, disabled, if there is none.
+   */
+  mergeInto?: { image: string; bitmap: string }
 }
 
 /** What a comparison made. */
@@ -32,13 +53,26 @@ export interface DiffResult {
   unreadable: UnreadableArea[]
 }
 
+/** What is known of two disks when they are compared. */
+export interface Differences {
+  /** Of the first disk, bytes. */
+  virtualSize: number
+  /** Bytes. */
+  granularity: number
+  /** Guest bytes in the granules that differ. */
+  dirtyBytes: number
+  unreadable: UnreadableArea[]
+}
+
+const DEFAULT_GRANULARITY = 65536
+
 /**
  * Adds a bitmap to an image that has exactly those granules dirty in which the guest sees something
  * else than in a known state of the disk, such as the last backup: for a bitmap that was lost or
  * never made. Bytes that one of the two lacks, being smaller, are zero. What both have as zero, and
  * what is the same place of the same file, is not read. Nobody else may write to the image meanwhile.
  * @param image path of a qcow2 image of version 3
- * @param baseline path of a raw or qcow2 image
+ * @param baseline path of a raw or qcow2 image, or the URI of an NBD export
  * @throws BackupError BAD_BITMAP if the bitmap is there already or cannot be; BAD_IMAGE, UNSUPPORTED,
  * NOT_ALLOWED, IN_USE, IO, USAGE, ABORTED: the image is as it was then
  */
@@ -48,28 +82,83 @@ export async function diffToBitmap(
   bitmap: string,
   options: DiffOptions = {},
 ): Promise<DiffResult> {
-  for (const name of [image, baseline]) {
-    if (isNbdUri(name)) throw unsupported(name, 'NBD exports cannot be compared by this version')
-  }
   if (bitmap === '') throw usageError('--bitmap', 'missing; it names the bitmap to add')
-  const { granularity, enable = false } = options
+  if (isNbdUri(image)) {
+    const why = 'an export gets no bitmap; --output or --merge-into take what differs'
+    throw usageError(image, why)
+  }
+  const { granularity, enable = false, allowPaths, backingFormat } = options
   let unreadable: UnreadableArea[] = []
   const added: AddedBitmap = { name: bitmap, granularity, recording: enable }
+  // It is ours alone already, by a lock that this one must not mind.
+  const own = { allowPaths, backingFormat, format: 'qcow2' as const, forceShare: true }
   const made = await addBitmap(image, added, async (bits) => {
-    const { allowPaths, backingFormat, baselineFormat } = options
-    const access = { allowPaths, backingFormat }
-    // It is ours alone already, by a lock that this one must not mind.
-    const changed = await openSide(image, { ...access, format: 'qcow2', forceShare: true })
-    try {
-      const known = await openSide(baseline, { ...access, format: baselineFormat })
-      try {
-        unreadable = await addDifferences(bits, [changed, known], options)
-      } finally {
-        await known.close()
-      }
-    } finally {
-      await changed.close()
-    }
+    unreadable = await withSides(image, own, baseline, options, (sides) =>
+      addDifferences(bits, sides, options),
+    )
   })
   return { image, bitmap, ...made, unreadable }
+}
+
+/**
+ * Finds the granules in which the guest sees something else in one disk than in another: such as a
+ * point in time of a running machine, that QEMU exports, and its last backup. As diffToBitmap.
+ * @param disk path of a raw or qcow2 image, or the URI of an NBD export
+ * @param baseline the same
+ * @param take is given what differs, when all is compared: ordered, contiguous runs from 0 to the size
+ * of the disk, neighbours differ, in batches of bounded size
+ * @throws BackupError as diffToBitmap
+ */
+export async function diffDisks(
+  disk: string,
+  baseline: string,
+  options: DiffDisksOptions = {},
+  take: (runs: readonly DirtyRun[]) => void | Promise<void> = () => {},
+): Promise<Differences> {
+  const { allowPaths, backingFormat, connections, timeoutMs, format, mergeInto } = options
+  const granularity = granularityOf(options)
+  const own = { allowPaths, backingFormat, connections, timeoutMs, format }
+  const into = mergeInto && { name: mergeInto.bitmap, granularity, recording: false }
+  return await withSides(disk, own, baseline, options, async (sides) => {
+    const { size } = sides[0].node
+    if (mergeInto && into) await requireMergeable(mergeInto.image, into, size)
+    const bits = new Bits(size, granularity, DEFAULT_GRANULARITY)
+    const unreadable = await addDifferences(bits, sides, options)
+    if (mergeInto && into) await mergeIntoBitmap(mergeInto.image, into, bits)
+    for (const runs of bits.runs()) await take(runs)
+    return { virtualSize: size, granularity, dirtyBytes: bits.dirtyBytes(), unreadable }
+  })
+}
+
+function granularityOf({ granularity = DEFAULT_GRANULARITY }: CompareOptions): number {
+  const bits = Math.log2(granularity)
+  if (Number.isInteger(bits) && bits >= MIN_GRANULARITY_BITS && bits <= MAX_GRANULARITY_BITS) {
+    return granularity
+  }
+  throw usageError(
+    '--granularity',
+    `${granularity} is not a power of two from ${SECTOR_SIZE} to 2G`,
+  )
+}
+
+/** Opens both disks for as long as something is done with them. */
+async function withSides<T>(
+  disk: string,
+  own: Parameters<typeof openSide>[1],
+  baseline: string,
+  { allowPaths, backingFormat, baselineFormat, connections, timeoutMs }: CompareOptions,
+  use: (sides: [OpenedSide, OpenedSide]) => Promise<T>,
+): Promise<T> {
+  const changed = await openSide(disk, own)
+  try {
+    const access = { allowPaths, backingFormat, connections, timeoutMs }
+    const known = await openSide(baseline, { ...access, format: baselineFormat })
+    try {
+      return await use([changed, known])
+    } finally {
+      await known.close()
+    }
+  } finally {
+    await changed.close()
+  }
 }

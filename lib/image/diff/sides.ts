@@ -3,6 +3,9 @@ import { closeChain, openChain } from '../../qemu-img/chain.ts'
 import { QemuImgError } from '../../qemu-img/messages.ts'
 import { nodeOf } from '../../qemu-img/status/chain.ts'
 import type { BlockNode } from '../../qemu-img/status/node.ts'
+import { isNbdUri } from '../../source/nbd-uri.ts'
+import { type OpenOptions, openSource } from '../../source/open.ts'
+import { SourceNode } from './source-node.ts'
 
 /** One of two disks that are compared. */
 export interface OpenedSide {
@@ -12,7 +15,7 @@ export interface OpenedSide {
   close(): Promise<void>
 }
 
-export interface SideOptions {
+export interface SideOptions extends Pick<OpenOptions, 'connections' | 'timeoutMs'> {
   /** Default: recognised by the magic. */
   format?: 'raw' | 'qcow2'
   /** Others may be writing to it. */
@@ -24,12 +27,29 @@ export interface SideOptions {
 }
 
 /**
- * Opens a disk to be compared.
+ * Opens a disk to be compared: an image with its chain, or an export of an NBD server.
  * @throws BackupError BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IN_USE, IO
  */
 export async function openSide(name: string, options: SideOptions): Promise<OpenedSide> {
+  if (isNbdUri(name)) return await openExport(name, options)
   const image = await openImage(name, options)
   return { name, node: nodeOf(image), close: () => closeChain(image) }
+}
+
+async function openExport(
+  uri: string,
+  { format, connections, timeoutMs }: SideOptions,
+): Promise<OpenedSide> {
+  const source = await openSource(uri, { format, connections, timeoutMs })
+  const node = new SourceNode(source)
+  return {
+    name: source.name,
+    node,
+    async close() {
+      await node.close()
+      await source.close()
+    },
+  }
 }
 
 /** @throws BackupError as the reason has it, instead of QEMU's words for it */

@@ -72,24 +72,28 @@ export class Bits {
 
   /** Guest bytes in the granules that are dirty. */
   dirtyBytes(): number {
+    let bytes = 0
+    for (const runs of this.runs()) {
+      for (const { length, dirty } of runs) if (dirty) bytes += length
+    }
+    return bytes
+  }
+
+  /** Contiguous runs from 0 to the size of the disk, neighbours differ; in batches. */
+  *runs(): Generator<readonly DirtyRun[]> {
     const runs = new BitRuns(this.granularity, this.size)
     const bits = Math.ceil(this.size / this.granularity)
     const parts = Math.ceil(bits / (this.#partBytes * 8))
-    let bytes = 0
-    const count = (found: readonly DirtyRun[]) => {
-      for (const { length, dirty } of found) if (dirty) bytes += length
-    }
     for (let index = 0; index < parts; index++) {
       const part = this.#parts.get(index)
       if (!part) runs.addSame(false, this.#partBytes * 8)
       // Not all at once: each of its bits may be a run.
       for (let at = 0; part && at < part.length; at += STEP) {
         runs.addBits(part.subarray(at, at + STEP))
-        count(runs.take())
+        yield runs.take()
       }
     }
-    count(runs.end())
-    return bytes
+    yield runs.end()
   }
 
   /** Clears the bits that stand for nothing. */

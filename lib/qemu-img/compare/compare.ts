@@ -164,6 +164,7 @@ function loadOf(step: Step): Load {
   for (const content of contentsOf(step)) {
     load.read += memoryFor(content, step.length)
     if (content.kind === 'stream') load.expanded += content.stream.clusterSize
+    if (content.kind === 'remote') load.expanded += step.length
   }
   return load
 }

@@ -7,10 +7,14 @@ import { expand } from './expand.ts'
 /** Below this many bytes, reads that follow each other are made larger. */
 const SMALL = 2 ** 19
 
+/** What servers answer where they cannot read (NBD protocol, "Error values"). */
+const ANSWERED = ['EIO', 'EINVAL', 'ENOMEM', 'EPERM']
+
 /** Aligned memory that reading so many bytes of some content takes. */
 export function memoryFor(content: Content, length: number): number {
   switch (content.kind) {
     case 'zero':
+    case 'remote':
       return 0
     case 'data':
       return memoryToRead(content.offset, length)
@@ -40,6 +44,7 @@ export class ContentReader {
     length: number,
     memory: Buffer,
   ): Promise<Buffer> {
+    if (content.kind === 'remote') return await readRemote(content, length)
     const opened = await this.#open(content.file)
     return await opened.read(content, length, memory)
   }
@@ -70,7 +75,7 @@ class OpenedContent {
   }
 
   async read(
-    content: Exclude<Content, { kind: 'zero' }>,
+    content: Exclude<Content, { kind: 'zero' | 'remote' }>,
     length: number,
     memory: Buffer,
   ): Promise<Buffer> {
@@ -89,5 +94,18 @@ class OpenedContent {
   #stored(offset: number, length: number, memory: Buffer): Promise<Buffer> {
     const read = length < SMALL ? this.#blocks.read(offset, length) : undefined
     return read ?? this.#file.read(offset, length, memory)
+  }
+}
+
+async function readRemote(
+  { remote, offset }: Extract<Content, { kind: 'remote' }>,
+  length: number,
+): Promise<Buffer> {
+  try {
+    return await remote.read(offset, length)
+  } catch (error) {
+    // A server that cannot read answers so; of one that is lost nothing more can be said.
+    if (!ANSWERED.includes((error as { errno?: string }).errno ?? '')) throw error
+    throw new Unreadable((error as Error).message, { cause: error })
   }
 }

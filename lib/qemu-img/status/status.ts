@@ -40,6 +40,14 @@ export interface Status {
   /** Host offset in it, bytes; meant only with OFFSET_VALID. */
   offset: number
   stream?: Stream
+  /** What holds the bytes, at `offset`, if it is no file. */
+  remote?: RemoteDisk
+}
+
+/** A disk that is read over a connection. */
+export interface RemoteDisk {
+  /** @throws BackupError with the errno that the server answers, or why it is lost */
+  read(start: number, length: number): Promise<Buffer>
 }
 
 /** A file that holds guest bytes. */

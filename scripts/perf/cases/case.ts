@@ -19,6 +19,8 @@ export interface Plan {
   sources: string[]
   /** Format of the target; what an image owes is asked of qcow2 only. */
   format: 'raw' | 'qcow2'
+  /** Before each run, outside of its time: what the run changes is made anew. */
+  before?(target: string): Promise<void>
   ours(target: string): string[]
   /** May leave the target out, where the peer does a part of the work only. */
   peer(target: string): string[] | Timed<Run>

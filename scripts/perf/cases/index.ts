@@ -1,3 +1,4 @@
+import { bitmapMerge, commit, commitWiped, diff } from './bitmaps.ts'
 import type { PerfCase } from './case.ts'
 import { incAlternating, incClean, incTrimmed, incTrimmed1T } from './flags.ts'
 import { fullQcow2, fullRaw } from './full.ts'
@@ -14,4 +15,5 @@ export const CASES: PerfCase[] = [
   ...[incScattered, incScatteredFile, incTrimmed, incTrimmed1T, incClean, incAlternating],
   ...[restore, restoreChain],
   ...[compare, compareCompressed, check, map, info],
+  ...[diff, commit, commitWiped, bitmapMerge],
 ]
