@@ -285,6 +285,8 @@ class Edit {
 
   /** The bits of a bitmap, to be changed. */
   async #load(bitmap: NewBitmap): Promise<Bits> {
+    // Those of an operation before are nobody else's: if one fails none is stored.
+    if (bitmap.bits) return bitmap.bits
     const bits = this.#bitsOf(bitmap)
     await this.#addTo(bits, bitmap)
     return bits

@@ -17,6 +17,7 @@ const COPIED = 1n << 63n
 export class L1Table {
   readonly #offset: number
   readonly #bytes: Buffer
+  readonly #view: DataView
   readonly #changed = new Set<number>()
   /** L1 entries that name a table which others may name, by the offset of the table. */
   readonly #shared = new Map<number, Set<number>>()
@@ -24,6 +25,7 @@ export class L1Table {
   private constructor(offset: number, bytes: Buffer) {
     this.#offset = offset
     this.#bytes = bytes
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
     for (let index = 0; index < bytes.length / 8; index++) {
       const table = this.offset(index)
       if (table === 0 || this.copied(index)) continue
@@ -83,10 +85,6 @@ export class L1Table {
     add()
     this.#changed.clear()
     return writes
-  }
-
-  get #view(): DataView {
-    return new DataView(this.#bytes.buffer, this.#bytes.byteOffset, this.#bytes.length)
   }
 }
 

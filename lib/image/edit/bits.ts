@@ -2,7 +2,7 @@ import { bitmapRuns, bitmapStretches } from '../../format/qcow2/bitmap-data.ts'
 import type { Bitmap } from '../../format/qcow2/bitmaps.ts'
 import { BitRuns, type DirtyRun } from '../../format/qcow2/bits.ts'
 import type { Qcow2Header } from '../../format/qcow2/header.ts'
-import { type ImageFile, readAt } from '../../format/read.ts'
+import { type ImageFile, readInto } from '../../format/read.ts'
 
 /** Bytes of bits that are read at a time. */
 const PART = 2 ** 20
@@ -179,14 +179,27 @@ export async function addStored(
     return
   }
   let at = 0
+  let last: Promise<void> | undefined
+  const spare: Buffer[] = []
   for await (const { offset, length, ones } of bitmapStretches(file, header.clusterSize, bitmap)) {
     const start = at * 8 * bits.granularity
     if (ones) bits.add(start, Math.min(length * 8 * bits.granularity, bits.size - start))
     for (let done = 0; offset !== undefined && done < length; done += PART) {
-      const bytes = await readAt(file, offset + done, Math.min(PART, length - done))
-      bits.addBytes(at + done, bytes)
+      const place = at + done
+      const memory = spare.pop() ?? Buffer.allocUnsafeSlow(PART)
+      const part = memory.subarray(0, Math.min(PART, length - done))
+      const read = readInto(part, file, offset + done)
+      // The next part is read while this one is added.
+      await last
+      last = read.then((bytes) => {
+        bits.addBytes(place, bytes)
+        spare.push(memory)
+      })
+      // It is waited for in its turn.
+      last.catch(() => {})
     }
     at += length
   }
+  await last
   bits.trim()
 }

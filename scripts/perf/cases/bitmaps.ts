@@ -4,11 +4,12 @@ import { BackupError } from '../../../lib/errors.ts'
 import { formatSize } from '../../../lib/units.ts'
 import { change, GRANULARITY } from '../changed-disks.ts'
 import { mixedContent } from '../content.ts'
-import { WRITE_IN_ORDER } from '../granules.ts'
+import { granuleCommand, WRITE_IN_ORDER, ZERO_FAST } from '../granules.ts'
 import { scatteredLayout } from '../layout.ts'
 import { fileKiB, type Limit, peakMemory, wallRatio, wallSeconds } from '../limits.ts'
 import { run, succeed } from '../process.ts'
 import { seeded, shuffle } from '../random.ts'
+import { startRecorder } from '../servers/recorder.ts'
 import { fragmentation, requireSame } from '../verify.ts'
 import type { PerfCase, Plan, Setup } from './case.ts'
 import { describe } from './full.ts'
@@ -152,29 +153,29 @@ export const bitmapMerge: PerfCase = {
   },
 }
 
-/**
- * Each bitmap has what was zeroed while it recorded: pieces all over the disk. In clusters of 2 MiB
- * with subclusters, so that they cost no data and few tables.
- */
-function manyBitmaps({ data, signal }: Setup): Promise<string> {
+/** Places all over the disk that each bitmap has as dirty, and granules in each. */
+const PLACES = 100
+const GRANULES = 20
+
+/** Each bitmap has what was zeroed while it recorded. */
+function manyBitmaps(setup: Setup): Promise<string> {
+  const { data, signal } = setup
   const { size, bitmaps } = data.disks.manyBitmaps
   return data.made('bitmaps.qcow2', { size, bitmaps }, async (path) => {
-    const options = 'cluster_size=2M,extended_l2=on'
-    await succeed(
-      ['qemu-img', 'create', '-q', '-f', 'qcow2', '-o', options, path, `${size}`],
-      signal,
-    )
+    await succeed(['qemu-img', 'create', '-q', '-f', 'qcow2', path, `${size}`], signal)
+    const recorder = await startRecorder(path, setup)
     const random = seeded(33)
     for (let i = 0; i < bitmaps; i++) {
-      const added = ['bitmap', '--add', '-g', `${GRANULARITY}`, path, `b${i}`]
-      await succeed(['qemu-img', ...added], signal)
-      const writes = Array.from({ length: 400 }, () => {
-        const start = Math.floor(random() * (size / GRANULARITY - 64)) * GRANULARITY
-        return `write -q -z ${start} ${(1 + Math.floor(random() * 64)) * GRANULARITY}`
-      })
-      await qemuIo(path, writes, signal)
-      await succeed(['qemu-img', 'bitmap', '--disable', path, `b${i}`], signal)
+      await recorder.add(`b${i}`, GRANULARITY)
+      const granules = Array.from({ length: PLACES }, () => {
+        const first = Math.floor(random() * (size / GRANULARITY - GRANULES))
+        return Array.from({ length: GRANULES }, (_, n) => (first + n) * GRANULARITY)
+      }).flat()
+      const areas = granules.map((offset) => ({ offset, length: GRANULARITY }))
+      await succeed(await granuleCommand(ZERO_FAST, recorder.uri, areas, setup), signal)
+      await recorder.disable(`b${i}`)
     }
+    await recorder.stop()
   })
 }
 
