@@ -15,6 +15,7 @@ import { runCli } from '../support/cli.ts'
 import { startNbdkit } from '../support/nbdkit.ts'
 import { qemuImg, qemuImgCheck, qemuIo } from '../support/qemu.ts'
 import { startQemuNbd } from '../support/qemu-nbd.ts'
+import { startStorageDaemon } from '../support/storage-daemon.ts'
 
 t.setTimeout(120_000)
 
@@ -182,4 +183,30 @@ t.test('a server that is killed meanwhile: an error, and nothing under the name'
   t.equal(status, 1, stderr)
   t.match(stderr, /qcow2-backup: nbd\+unix:.*\n$/)
   t.notOk(existsSync(at('out')))
+})
+
+t.test('a running machine gets its bitmap back, with what is written meanwhile', async (t) => {
+  const { disk, sunday, at } = await changedDisk(t, 7)
+  qemuImg('bitmap', '--remove', disk, 'true')
+  qemuImg('create', '-q', '-f', 'qcow2', at('bits'), '24M')
+  const daemon = await startStorageDaemon(t)
+  await daemon.open('disk0', disk)
+  const guest = await daemon.export('disk0', { name: 'guest', writable: true })
+  // From now on what is written is recorded; what was written before is compared.
+  await daemon.addBitmap('disk0', 'sunday')
+  const write = (...commands: string[]) => qemuIo({ path: guest, format: 'raw' }, ...commands)
+  write('write -P 99 3M 64k')
+  await diffDisks(guest, sunday, { mergeInto: { image: at('bits'), bitmap: 'found' } })
+  write('write -P 98 20M 64k', 'write -P 98 100k 3k')
+  await daemon.open('bits', at('bits'))
+  const bitmaps = [{ node: 'bits', name: 'found' }]
+  await daemon.qmp('block-dirty-bitmap-merge', { node: 'disk0', target: 'sunday', bitmaps })
+
+  const source = await daemon.export('disk0', {
+    name: 'backup',
+    bitmaps: [{ node: 'disk0', name: 'sunday' }],
+  })
+  await incrementalBackup(source, at('monday'), { bitmap: 'sunday', backing: sunday })
+  await daemon.stop()
+  t.equal(qemuImg('compare', at('monday'), disk), 'Images are identical.\n')
 })

@@ -24,6 +24,8 @@ export interface TableWindow {
  * up. Bounds memory whatever an image claims, and keeps reads from being many and small.
  */
 const PART = 64 * 1024
+/** Parts that are read ahead where a guest is walked in order: disks serve several at once. */
+const AHEAD = 8
 /** Most runs that a window can make: as many as a part of a standard L2 table has entries. */
 const WINDOW_RUNS = PART / 8
 
@@ -61,8 +63,8 @@ export class Qcow2Image {
   #l1: Part | undefined
   /** The parts of L2 tables that were read last, by their offset. */
   #l2 = new Map<number, Part>()
-  /** The part that is likely to be asked for next, on its way. */
-  #ahead: { offset: number; part: Promise<Part> } | undefined
+  /** The parts that are likely to be asked for next, on their way, by their offset. */
+  #ahead = new Map<number, Promise<Part>>()
   /** Where the last window ended. */
   #lastEnd = 0
   readonly #work: TableWork
@@ -123,7 +125,7 @@ export class Qcow2Image {
     const offset = table + part * this.#partSize
     const base = first + part * coverage
     const { view } = await this.#l2Part(offset, index, l1)
-    if (at === this.#lastEnd) this.#readAhead(offset, base + coverage, index, l1)
+    if (at === this.#lastEnd) this.#readAhead(table, part, index, l1)
     const span = (WINDOW_RUNS / (header.extendedL2 ? SUBCLUSTERS : 1)) * header.clusterSize
     const start = base + Math.floor((at - base) / span) * span
     const end = Math.min(start + span, base + coverage, header.virtualSize)
@@ -158,31 +160,47 @@ export class Qcow2Image {
   async #l2Part(offset: number, index: number, l1: Part): Promise<Part> {
     const known = this.#l2.get(offset)
     if (known) return known
-    if (this.#ahead?.offset === offset) {
-      const part = await this.#ahead.part
+    const ahead = this.#ahead.get(offset)
+    if (ahead) {
+      const part = await ahead
+      this.#ahead.delete(offset)
       this.#l2 = new Map([[offset, part]])
       return part
     }
+    this.#ahead.clear()
     const offsets = new Set([offset, ...this.#tablesAfter(index, l1)])
     const parts = await Promise.all([...offsets].map((at) => this.#read(at, this.#partSize)))
     this.#l2 = new Map(parts.map((part) => [part.offset, part]))
     return parts[0]
   }
 
-  /** Begins to read what comes behind the part at `offset`, which ends at the guest offset `end`. */
-  #readAhead(offset: number, end: number, index: number, l1: Part): void {
+  /** Begins to read what comes behind a part of the table of L1 entry `index`. */
+  #readAhead(table: number, part: number, index: number, l1: Part): void {
     // Small tables come several at a time anyway.
-    if (this.#partSize < PART || end >= this.header.virtualSize) return
-    const entry = (index + 1) * 8 - this.#inL1(l1)
-    const inside = end < (index + 1) * this.#l2Coverage
-    if (!inside && entry >= l1.view.byteLength) return
-    const next = inside ? offset + PART : l1Offset(l1.view, entry)
-    const known = next === 0 || next + PART > this.#file.size || this.#l2.has(next)
-    if (known || this.#ahead?.offset === next) return
-    const part = this.#read(next, PART)
-    // Nobody may ever ask for it.
-    part.catch(() => {})
-    this.#ahead = { offset: next, part }
+    if (this.#partSize < PART) return
+    let begun = 0
+    for (const next of this.#partsAfter(table, part, index, l1)) {
+      if (begun++ === AHEAD) return
+      const known = this.#ahead.has(next) || this.#l2.has(next)
+      if (known || next + PART > this.#file.size) continue
+      const read = this.#read(next, PART)
+      // Nobody may ever ask for it.
+      read.catch(() => {})
+      this.#ahead.set(next, read)
+    }
+  }
+
+  *#partsAfter(table: number, part: number, index: number, l1: Part): Generator<number> {
+    const { clusterSize } = this.header
+    for (let at = (part + 1) * PART; at < clusterSize; at += PART) yield table + at
+    const first = this.#inL1(l1)
+    const last = (first + l1.view.byteLength) / 8
+    for (let entry = index + 1; entry < last; entry++) {
+      const next = l1Offset(l1.view, entry * 8 - first)
+      // A hole of the guest ends it.
+      if (next === 0) return
+      for (let at = 0; at < clusterSize; at += PART) yield next + at
+    }
   }
 
   /** Tables likely to be asked for next, as far as they are small enough to be read ahead. */

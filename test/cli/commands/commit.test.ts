@@ -1,0 +1,184 @@
+import { existsSync, readFileSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { listBitmaps } from '../../../lib/index.ts'
+import { randomNumbers } from '../../support/changes.ts'
+import { CLI, runCli } from '../../support/cli.ts'
+import { makeRaw, noise } from '../../support/disks.ts'
+import { qemuImg, qemuImgCheck, qemuIo, run } from '../../support/qemu.ts'
+import { startQemuNbd } from '../../support/qemu-nbd.ts'
+
+t.setTimeout(180_000)
+
+const MIB = 2 ** 20
+
+/** A base and an overlay over it with a bitmap in both. */
+function twoImages(t: Test) {
+  const cwd = t.testdir()
+  const at = (name: string) => join(cwd, name)
+  qemuImg('create', '-q', '-f', 'qcow2', at('base'), '64M')
+  qemuImg('bitmap', '--add', at('base'), 'b')
+  qemuIo(at('base'), 'write -P 1 0 1M')
+  qemuImg('create', '-q', '-f', 'qcow2', '-b', 'base', '-F', 'qcow2', at('top'))
+  qemuImg('bitmap', '--add', at('top'), 'b')
+  qemuImg('bitmap', '--add', at('top'), 'c')
+  qemuIo(at('top'), 'write -P 2 4M 100k', 'write -z 0 64k')
+  return { cwd, at }
+}
+
+t.test('told to people, and as JSON; --delete removes the top', async (t) => {
+  const { cwd, at } = twoImages(t)
+  const told = await runCli(['commit', 'top'], { cwd })
+  t.strictSame(
+    [told.status, told.stdout, told.stderr],
+    [
+      0,
+      './base: complete\n  disk 64 MiB; committed: 128 KiB of data and 64 KiB of zeroes\n' +
+        '  bitmaps merged: b\n  bitmaps added: c\n',
+      '',
+    ],
+  )
+  t.equal(qemuImg('compare', at('base'), at('top')), 'Images are identical.\n')
+  t.match(await listBitmaps(at('base')), [
+    { name: 'b', dirtyBytes: MIB + 2 * 65536 },
+    { name: 'c', dirtyBytes: 3 * 65536 },
+  ])
+  const json = await runCli(['commit', 'top', '--json', '--delete', '--base', 'base'], { cwd })
+  t.match(JSON.parse(json.stdout), {
+    top: 'top',
+    base: './base',
+    virtualSize: 64 * MIB,
+    dataBytes: 131072,
+    zeroBytes: 65536,
+    merged: ['b', 'c'],
+    created: [],
+    deleted: ['top'],
+    notes: [],
+  })
+  t.notOk(existsSync(at('top')))
+  t.equal(qemuImgCheck(at('base')).status, 0)
+})
+
+t.test('what is refused changes nothing', async (t) => {
+  const { cwd, at } = twoImages(t)
+  qemuImg('create', '-q', '-f', 'qcow2', at('other'), '64M')
+  const before = readFileSync(at('base'))
+  const refused = async (args: string[], status: number, words: RegExp) => {
+    const ended = await runCli(['commit', ...args], { cwd })
+    t.equal(ended.status, status, args.join(' '))
+    t.match(ended.stderr, words)
+    t.equal(ended.stdout, '')
+    t.ok(readFileSync(at('base')).equals(before), `${args.join(' ')}: the base is as it was`)
+  }
+  await refused(['base'], 2, /^qcow2-backup: base: has no backing file to commit to\n$/)
+  await refused(['top', '--base', 'other'], 2, /^qcow2-backup: --base: other is not in the/)
+  await refused(['top', '--base', 'top'], 2, /^qcow2-backup: --base: top is the image to commit/)
+  await refused(['top', '--base', 'gone'], 1, /^qcow2-backup: gone: no such file/)
+  await refused(['gone'], 1, /^qcow2-backup: gone: no such file/)
+  const { stop } = await startQemuNbd(t, at('base'), { writable: false })
+  await refused(['top'], 1, /^qcow2-backup: .*base: is in use by another process/)
+  await stop()
+  const top = await startQemuNbd(t, at('top'), { writable: true })
+  await refused(['top'], 1, /^qcow2-backup: .*top: is open for writing in another process/)
+  await top.stop()
+})
+
+t.test('a bitmap that is not valid is told, and not merged', async (t) => {
+  const { cwd, at } = twoImages(t)
+  qemuImg('bitmap', '--disable', at('base'), 'b')
+  const before = await listBitmaps(at('base'))
+  const { status, stdout } = await runCli(['commit', 'top', '--json'], { cwd })
+  t.equal(status, 0)
+  const result = JSON.parse(stdout)
+  t.match(result, { merged: [], created: ['c'] })
+  t.match(result.notes[0], /base: bitmap 'b' is disabled/)
+  t.strictSame((await listBitmaps(at('base')))[0], before[0])
+})
+
+t.test('into a raw image: the bitmaps end, and that is told', async (t) => {
+  const cwd = t.testdir()
+  const at = (name: string) => join(cwd, name)
+  makeRaw(at('base'), 8 * MIB, [{ at: 0, bytes: noise(MIB) }])
+  qemuImg('create', '-q', '-f', 'qcow2', '-b', 'base', '-F', 'raw', at('top'), '10M')
+  qemuImg('bitmap', '--add', at('top'), 'b')
+  qemuIo(at('top'), 'write -P 2 9M 1M', 'write -z 100k 300k')
+  const { status, stdout } = await runCli(['commit', 'top'], { cwd })
+  t.equal(status, 0)
+  t.match(stdout, /note: \.\/base: is raw and holds no bitmaps: bitmap 'b' ends here/)
+  t.equal(statSync(at('base')).size, 10 * MIB)
+  t.equal(
+    qemuImg('compare', '-f', 'raw', '-F', 'qcow2', at('base'), at('top')),
+    'Images are identical.\n',
+  )
+})
+
+/** A base of many clusters, and an overlay over half of them. */
+function largeImages(t: Test) {
+  const cwd = t.testdir()
+  const at = (name: string) => join(cwd, name)
+  const random = randomNumbers(9)
+  qemuImg('create', '-q', '-f', 'qcow2', '-o', 'cluster_size=4k', at('base'), '256M')
+  qemuImg('bitmap', '--add', at('base'), 'b')
+  const some = (pattern: number) =>
+    Array.from({ length: 400 }, () => `write -P ${pattern} ${random(4000) * 65536} 200k`)
+  qemuIo(at('base'), ...some(1))
+  qemuImg('create', '-q', '-f', 'qcow2', '-b', 'base', '-F', 'qcow2', at('top'))
+  qemuImg('bitmap', '--add', at('top'), 'b')
+  qemuIo(at('top'), ...some(2), 'write -z 100M 50M')
+  qemuImg('convert', '-f', 'qcow2', '-O', 'raw', at('top'), at('expected'))
+  return { cwd, at }
+}
+
+function requireSound(t: Test, at: (name: string) => string, image: string, what: string) {
+  const { status } = qemuImgCheck(at('base'))
+  t.ok(status === 0 || status === 3, `${what}: check ends with ${status}`)
+  const same = qemuImg('compare', '-f', 'qcow2', '-F', 'raw', at(image), at('expected'))
+  t.equal(same, 'Images are identical.\n', what)
+}
+
+t.test('killed at any moment, and run again', async (t) => {
+  const { cwd, at } = largeImages(t)
+  let killed = 0
+  for (let delay = 120; delay < 900; delay += 40) {
+    const { signal } = await runCli(['commit', 'top', '--rate-limit', '300M'], {
+      cwd,
+      onStart: (child) => void setTimeout(() => child.kill('SIGKILL'), delay),
+    })
+    if (signal === 'SIGKILL') killed++
+    requireSound(t, at, 'top', `killed after ${delay} ms`)
+    t.match(await listBitmaps(at('base')), [{ name: 'b', inconsistent: false }])
+  }
+  t.ok(killed > 3, `${killed} were killed`)
+  const { status, stderr } = await runCli(['commit', 'top'], { cwd })
+  t.equal(status, 0, stderr)
+  requireSound(t, at, 'base', 'run again')
+  t.equal(run('qemu-img', ['check', '-q', '-r', 'leaks', at('base')]).status, 0)
+})
+
+t.test('SIGINT: one line, status 130, and it can be run again', async (t) => {
+  const { cwd, at } = largeImages(t)
+  const { status, stderr } = await runCli(['commit', 'top', '--rate-limit', '10M'], {
+    cwd,
+    onStart: (child) => void setTimeout(() => child.kill('SIGINT'), 700),
+  })
+  t.equal(status, 130, stderr)
+  t.match(stderr, /^qcow2-backup: .*base: interrupted\n$/)
+  requireSound(t, at, 'top', 'interrupted')
+  t.equal((await runCli(['commit', 'top'], { cwd })).status, 0)
+  requireSound(t, at, 'base', 'run again')
+})
+
+t.test('no room on the file system: one line, the base is sound', async (t) => {
+  const { cwd, at } = largeImages(t)
+  // Files may become no larger than this.
+  const limited = run('sh', [
+    '-c',
+    `ulimit -f ${Math.ceil(statSync(at('base')).size / 512) + 2000}; cd '${cwd}' && exec "$@"`,
+    ...['sh', process.execPath, CLI, 'commit', 'top'],
+  ])
+  t.equal(limited.status, 1)
+  t.match(limited.stderr, /^qcow2-backup: .*base: .*file too large.*\n$/)
+  requireSound(t, at, 'top', 'no room')
+  t.equal((await runCli(['commit', 'top'], { cwd })).status, 0)
+  requireSound(t, at, 'base', 'run again')
+})
