@@ -3,6 +3,7 @@ import { existsSync, renameSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import {
+  commitImage,
   createSnapshot,
   fullBackup,
   incrementalBackup,
@@ -84,6 +85,29 @@ t.test('base, two checkpoints, overlay, two checkpoints, overlay, checkpoint', a
       write()
       await incrementalBackup(disk, at('backup-last'), last!)
       await same(t, at('backup-last'), disk)
+
+      /** Brings the disk down into the image below, which is the disk from then on. */
+      const commit = async (below: string) => {
+        await commitImage(disk, { delete: true })
+        t.notOk(existsSync(disk))
+        disk = at(below)
+        t.equal(qemuImgCheck(disk).status, 0)
+        const name = `after-${below}`
+        // Nothing was written since.
+        await incrementalBackup(disk, at(`committed-${below}`), last!)
+        await same(t, at(`committed-${below}`), disk)
+        if (style === 'all are active') {
+          const options = { bitmap: 'c1', backing: at('backup-c1') }
+          await incrementalBackup(disk, at(`c1-committed-${below}`), options)
+          await same(t, at(`c1-committed-${below}`), disk)
+        }
+        await checkpoint(name)
+      }
+      await commit('overlay1')
+      await commit('base')
+      write()
+      await incrementalBackup(disk, at('backup-end'), last!)
+      await same(t, at('backup-end'), disk)
     })
   }
 })
