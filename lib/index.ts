@@ -27,13 +27,6 @@ export {
   editBitmap,
 } from './image/bitmaps.ts'
 export { type ChainReport, type ChainReportImage, readBitmapChain } from './image/chain.ts'
-export {
-  type BitmapFacts,
-  type BitmapHealth,
-  type BitmapPlace,
-  type ImageFacts,
-  validateBitmapChain,
-} from './image/chain-health.ts'
 export { factsFromQmp, type NamedBitmap, type NamedBlockNode } from './image/chain-qmp.ts'
 export { type CommitOptions, type CommitResult, commitImage } from './image/commit/commit.ts'
 export {
@@ -59,6 +52,14 @@ export type { MapEntry } from './qemu-img/map/map.ts'
 export { type MeasureImageOptions, measureImage, measureSize } from './qemu-img/measure/image.ts'
 export type { Measure } from './qemu-img/measure/measure.ts'
 export { QemuImgError } from './qemu-img/messages.ts'
+export { BadBitmapChain } from './source/bitmap.ts'
+export {
+  type BitmapFacts,
+  type BitmapHealth,
+  type BitmapPlace,
+  type ImageFacts,
+  validateBitmapChain,
+} from './source/chain-health.ts'
 export type { CustomExtent, CustomSource } from './source/custom.ts'
 export { openSource } from './source/open.ts'
 export type { Piece, Source, SourceExport, SourceFile, SourceReader } from './source/source.ts'

@@ -1,4 +1,4 @@
-import type { BitmapFacts, ImageFacts } from './chain-health.ts'
+import type { BitmapFacts, ImageFacts } from '../source/chain-health.ts'
 
 /** What is used of a node that QMP's `query-named-block-nodes` tells of; the rest is let pass. */
 export interface NamedBlockNode {

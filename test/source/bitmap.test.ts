@@ -5,6 +5,7 @@ import { openSource } from '../../lib/source/open.ts'
 import type { Source } from '../../lib/source/source.ts'
 import { peek64, poke } from '../support/patch.ts'
 import { qemuImg, qemuIo, run } from '../support/qemu.ts'
+import { startQemuNbd } from '../support/qemu-nbd.ts'
 
 const KIB = 1024
 const AUTOCLEAR = 88
@@ -123,21 +124,21 @@ t.test('missing', async (t) => {
 t.test('in use since a crash', async (t) => {
   const image = withBitmap(t)
   run('qemu-io', ['-c', 'write -P 1 0 64k', '-c', 'abort', image])
-  const why = /^bitmap 'b0' is in use: a process .*; stop that process, or else take a full backup/
+  const why = /^bitmap 'b0' is inconsistent: a process .*; remove it, take a full backup and add/
   await refused(t, image, 'b0', 'BAD_BITMAP', why)
 })
 
 t.test('out of date since a write by a program that keeps none', async (t) => {
   const image = withBitmap(t)
   poke(image, AUTOCLEAR, peek64(image, AUTOCLEAR) & ~BITMAPS)
-  const why = /^its bitmaps are out of date: .*; take a full backup and start a new bitmap$/
+  const why = /^bitmap 'b0' is out of date: .*; remove it, take a full backup and add a new one$/
   await refused(t, image, 'b0', 'BAD_BITMAP', why)
 })
 
 t.test('of another size than the disk', async (t) => {
   const image = withBitmap(t)
   poke(image, entryOf(image) + 8, 2)
-  const why = /^bitmap 'b0' has 2 clusters, where the disk needs 1; take a full backup/
+  const why = /^bitmap 'b0' is of another size than the disk; remove it, take a full backup/
   await refused(t, image, 'b0', 'BAD_BITMAP', why)
 })
 
@@ -162,4 +163,15 @@ t.test('30 MiB of bits are read in little memory', async (t) => {
   t.strictSame((await dirtyRanges(t, source)).length, 60)
   t.ok(process.memoryUsage().rss - before < 100 * 2 ** 20)
   await source.close()
+})
+
+t.test('in use by a process that has the image open, which is shared by force', async (t) => {
+  const image = withBitmap(t)
+  await startQemuNbd(t, image, { writable: true })
+  const options = { bitmap: 'b0', forceShare: true }
+  await t.rejects(openSource(image, options), {
+    code: 'BAD_BITMAP',
+    why: /^bitmap 'b0' is in use: another process has the image open for writing; stop it, or/,
+    report: { valid: false },
+  })
 })

@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import { BackupError } from '../../errors.ts'
 import type { ChainReport } from '../../image/chain.ts'
-import type { BitmapHealth, BitmapPlace } from '../../image/chain-health.ts'
+import type { BitmapHealth, BitmapPlace } from '../../source/chain-health.ts'
 import { formatSize } from '../../units.ts'
 import { oneLine } from '../errors.ts'
 import { addFormats, type SourceFlags } from '../options.ts'

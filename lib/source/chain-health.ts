@@ -61,10 +61,30 @@ export function validateBitmapChain(chain: readonly ImageFacts[]): BitmapHealth[
 }
 
 function healthOf(name: string, chain: readonly ImageFacts[]): BitmapHealth {
-  const found = chain.map(({ bitmaps }) => bitmaps.find((one) => one.name === name))
-  const reasons = [...gaps(name, chain, found), ...faults(name, chain, found)]
-  const images = chain.map(({ image }, i) => placeOf(image, found[i]))
+  const reasons = faultsOf(name, chain).map(({ image, why }) => `${chain[image].image}: ${why}`)
+  const images = chain.map(({ image, bitmaps }) => {
+    return placeOf(
+      image,
+      bitmaps.find((one) => one.name === name),
+    )
+  })
   return { name, valid: reasons.length === 0, reasons, images }
+}
+
+/** What is wrong with a bitmap in one image. */
+export interface BitmapFault {
+  /** The image, by its index in the chain. */
+  image: number
+  /** It does not record: what it says may be right all the same, if it is known since when. */
+  disabled: boolean
+  /** In words, with the remedy. */
+  why: string
+}
+
+/** All that is wrong with a bitmap along a chain. */
+export function faultsOf(name: string, chain: readonly ImageFacts[]): BitmapFault[] {
+  const found = chain.map(({ bitmaps }) => bitmaps.find((one) => one.name === name))
+  return [...gaps(name, chain, found), ...faults(name, found)]
 }
 
 function placeOf(image: string, bitmap?: BitmapFacts): BitmapPlace {
@@ -82,46 +102,43 @@ function gaps(
   name: string,
   chain: readonly ImageFacts[],
   found: readonly (BitmapFacts | undefined)[],
-): string[] {
-  const reasons: string[] = []
-  for (const [i, { image, cannot }] of chain.entries()) {
+): BitmapFault[] {
+  const all: BitmapFault[] = []
+  for (const [i, { cannot }] of chain.entries()) {
     const below = found.findIndex((bitmap, n) => n > i && bitmap !== undefined)
     if (found[i] !== undefined || below < 0) continue
     // A gap of several images is one gap.
     if (i > 0 && found[i - 1] === undefined) continue
-    const lacks = `${image}: has no bitmap ${quoted(name)}${cannot ? ` (${cannot})` : ''}`
+    const lacks = `has no bitmap ${quoted(name)}${cannot ? ` (${cannot})` : ''}`
     const why =
       i === 0
         ? `${lacks}, but ${chain[below].image} below it has: what is written to the top is not recorded`
         : `${lacks}, but ${chain[below].image} below it has: what was written here was not recorded`
-    reasons.push(`${why}; ${REMEDY}`)
+    all.push({ image: i, disabled: false, why: `${why}; ${REMEDY}` })
   }
-  return reasons
+  return all
 }
 
 /** What is wrong with it where it is. */
-function faults(
-  name: string,
-  chain: readonly ImageFacts[],
-  found: readonly (BitmapFacts | undefined)[],
-): string[] {
-  return chain.flatMap(({ image }, i) => {
-    const bitmap = found[i]
+function faults(name: string, found: readonly (BitmapFacts | undefined)[]): BitmapFault[] {
+  return found.flatMap((bitmap, image) => {
     if (!bitmap) return []
-    const at = `${image}: bitmap ${quoted(name)}`
-    const reasons: string[] = []
+    const fault = (why: string, disabled = false) => {
+      return { image, disabled, why: `bitmap ${quoted(name)} ${why}` }
+    }
+    const all: BitmapFault[] = []
     if (bitmap.inconsistent) {
       const why =
         bitmap.why ?? 'is inconsistent: a process that had the image open did not store it'
-      reasons.push(`${at} ${why}; ${REMEDY}`)
+      all.push(fault(`${why}; ${REMEDY}`))
     }
     if (!bitmap.recording) {
       const why = 'is disabled: what was written meanwhile is not in it'
-      reasons.push(`${at} ${why}; enable it only if nothing was written, else ${REMEDY}`)
+      all.push(fault(`${why}; enable it only if nothing was written, else ${REMEDY}`, true))
     }
     if (!bitmap.persistent) {
-      reasons.push(`${at} is only in memory, and ends with the process; add a persistent one`)
+      all.push(fault('is only in memory, and ends with the process; add a persistent one'))
     }
-    return reasons
+    return all
   })
 }
