@@ -124,6 +124,11 @@ export interface Addon {
    */
   lockFile(fd: number, locks: readonly number[], tests: readonly number[]): number
   /**
+   * Lets a file share blocks of another: triples offset in `from`, offset in `to`, length.
+   * @returns how many were shared before the first that cannot be
+   */
+  cloneRanges(from: number, to: number, ranges: Float64Array): Promise<number>
+  /**
    * Makes areas of a file, pairs of start and length, holes. Where there are none nothing is done.
    */
   punchFile(fd: number, areas: Float64Array): Promise<void>

@@ -1,6 +1,8 @@
 #include "napi/files.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -65,6 +67,30 @@ Napi::Value punch_file(const Napi::CallbackInfo& info) {
       [](Napi::Env env) { return env.Undefined(); });
 }
 
+// On the thread pool: each is a transaction of the file system.
+Napi::Value clone_ranges(const Napi::CallbackInfo& info) {
+  int from = info[0].As<Napi::Number>().Int32Value();
+  int to = info[1].As<Napi::Number>().Int32Value();
+  auto triples = info[2].As<Napi::Float64Array>();
+  std::vector<double> ranges(triples.Data(), triples.Data() + triples.ElementLength());
+  auto cloned = std::make_shared<size_t>(0);
+  return PromiseWorker::run(
+      info.Env(),
+      [=] {
+        for (size_t i = 0; i + 2 < ranges.size(); i += 3) {
+          struct file_clone_range range {};
+          range.src_fd = from;
+          range.src_offset = static_cast<uint64_t>(ranges[i]);
+          range.dest_offset = static_cast<uint64_t>(ranges[i + 1]);
+          range.src_length = static_cast<uint64_t>(ranges[i + 2]);
+          // Whatever the reason, it can be copied.
+          if (ioctl(to, FICLONERANGE, &range) != 0) return;
+          ++*cloned;
+        }
+      },
+      [=](Napi::Env env) { return Napi::Number::New(env, static_cast<double>(*cloned)); });
+}
+
 Napi::Value link_file(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     std::string from = "/proc/self/fd/" + std::to_string(info[0].As<Napi::Number>().Int32Value());
@@ -118,6 +144,7 @@ Napi::Value lock_file(const Napi::CallbackInfo& info) {
 void export_files(Napi::Env env, Napi::Object exports) {
   exports.Set("fileExtents", Napi::Function::New(env, extents, "fileExtents"));
   exports.Set("deviceSize", Napi::Function::New(env, device_size, "deviceSize"));
+  exports.Set("cloneRanges", Napi::Function::New(env, clone_ranges, "cloneRanges"));
   exports.Set("punchFile", Napi::Function::New(env, punch_file, "punchFile"));
   exports.Set("lockFile", Napi::Function::New(env, lock_file, "lockFile"));
   exports.Set("linkFile", Napi::Function::New(env, link_file, "linkFile"));

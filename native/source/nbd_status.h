@@ -1,5 +1,5 @@
-// Asks an export what it holds, reads small parts and discards of it: the connection of the planning
-// side.
+// Asks an export what it holds, reads small parts and discards of it: the connection of the
+// planning side.
 #pragma once
 
 #include <cstdint>

@@ -75,6 +75,11 @@ export function declare(command: Command): void {
       'connections to an NBD server, 1 to 16 (default: 4, or 1 where it takes one)',
       wholeNumber('--connections'),
     )
+    .option(
+      '--timeout <seconds>',
+      'how long an NBD server may be silent (default: 30)',
+      wholeNumber('--timeout'),
+    )
     .option('--json', 'print the result as one JSON object')
   addProgressOptions(addNamedFiles(command)).addHelpText('after', HELP).action(diff)
 }
@@ -82,14 +87,16 @@ export function declare(command: Command): void {
 async function diff(image: string, baseline: string, flags: DiffFlags): Promise<void> {
   const api = await import('../../image/diff/diff.ts')
   const { bitmap = '', granularity, enable, output, mergeInto, format } = flags
-  const { baselineFormat, backingFormat, allowPath: allowPaths, connections } = flags
+  const { baselineFormat, backingFormat, allowPath: allowPaths, connections, timeout } = flags
   const elsewhere = output !== undefined || mergeInto !== undefined
   requireTogether(flags, elsewhere)
   const file = output === undefined ? undefined : await openOutput(output, flags.force)
   const result = await interruptible(async (signal) => {
     const progress = await openProgress(flags.progress)
     const onProgress = progressOf(progress)
-    const access = { granularity, baselineFormat, backingFormat, allowPaths, connections }
+    const timeoutMs = timeout === undefined ? undefined : timeout * 1000
+    const nbd = { connections, timeoutMs }
+    const access = { granularity, baselineFormat, backingFormat, allowPaths, ...nbd }
     const options = { ...access, signal, onProgress }
     try {
       if (!elsewhere) return await api.diffToBitmap(image, baseline, bitmap, { ...options, enable })

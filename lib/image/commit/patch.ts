@@ -4,6 +4,7 @@ import { OVERLAY } from '../../plan/policy.ts'
 import { packRows } from '../../plan/rows.ts'
 import type { OpenedFile } from '../../source/file.ts'
 import type { Piece, SourceFile } from '../../source/source.ts'
+import { Cloning } from './cloning.ts'
 
 /** How bytes are copied into a base. */
 export type CopyOptions = Pick<
@@ -34,15 +35,16 @@ const RETRIES = 3
  */
 export async function patchFile(
   files: readonly SourceFile[],
-  { path, handle }: OpenedFile,
+  target: OpenedFile,
   { pieces, size, unit }: Patch,
   options: CopyOptions = {} as CopyOptions,
 ): Promise<CopyCounters> {
+  const { path, handle } = target
   const { engine = 'auto', direct = 'auto', rateLimit = 0, ...rest } = options
   return await runCopy(
     { name: path, size, files },
     { path, store: { fd: handle.fd } },
-    plan(pieces, size),
+    plan(pieces, size, new Cloning(files, target)),
     {
       ...rest,
       engine,
@@ -64,11 +66,12 @@ export async function patchFile(
 async function* plan(
   batches: AsyncIterable<readonly Piece[]>,
   size: number,
+  cloning: Cloning,
 ): AsyncGenerator<Float64Array> {
   let end = 0
   for await (const batch of batches) {
     const rows: (Piece | { kind: 'clean'; start: number; length: number })[] = []
-    for (const piece of batch) {
+    for (const piece of await cloning.take(batch)) {
       if (piece.start > end) rows.push({ kind: 'clean', start: end, length: piece.start - end })
       rows.push(piece)
       end = piece.start + piece.length
