@@ -9,18 +9,20 @@ const MIB = 2 ** 20
  * 1 MiB at a time, ordered by nothing and looking at nothing. Deeper queues than these did not make
  * it faster. The target gets its length first, which suits ext4 better than to grow.
  * @param source the file to read, O_DIRECT
+ * @param scattered in pieces of 64 KiB in any order, into a target that is there already
  * @returns what is run for a target; its wall in seconds is that of the slower of the two jobs, without
  * the start of fio itself
  */
 export async function fioCopy(
   source: string,
   signal: AbortSignal,
+  scattered = false,
 ): Promise<(target: string) => Timed<number>> {
   const bytes = Math.floor((await stat(source)).size / MIB) * MIB
   const engine = await workingEngine(source, signal)
   const job = (name: string, file: string, depth: number) => [
     `--name=${name}`,
-    `--rw=${name}`,
+    `--rw=${scattered ? 'rand' : ''}${name}`,
     `--filename=${file}`,
     `--size=${bytes}`,
     `--iodepth=${depth}`,
@@ -32,10 +34,10 @@ export async function fioCopy(
       '--thread',
       `--ioengine=${engine}`,
       '--direct=1',
-      '--bs=1M',
-      ...job('read', source, 8),
-      ...job('write', target, 4),
-      '--fallocate=truncate',
+      `--bs=${scattered ? '64k' : '1M'}`,
+      ...job('read', source, scattered ? 64 : 8),
+      ...job('write', target, scattered ? 16 : 4),
+      ...(scattered ? [] : ['--fallocate=truncate']),
       '--end_fsync=1',
     ]
     return { words: command.join(' '), run: () => slowerJob(command, signal) }

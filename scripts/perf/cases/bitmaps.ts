@@ -4,6 +4,7 @@ import { BackupError } from '../../../lib/errors.ts'
 import { formatSize } from '../../../lib/units.ts'
 import { change, GRANULARITY } from '../changed-disks.ts'
 import { mixedContent } from '../content.ts'
+import { fioCopy, fioRead } from '../fio.ts'
 import { granuleCommand, WRITE_IN_ORDER, ZERO_FAST } from '../granules.ts'
 import { scatteredLayout } from '../layout.ts'
 import { fileKiB, type Limit, peakMemory, wallRatio, wallSeconds } from '../limits.ts'
@@ -31,7 +32,10 @@ export const commit: PerfCase = {
     const blocks = shuffle(scatteredLayout(overlay, 30), seeded(31))
     await change(top, blocks, WRITE_IN_ORDER, setup, mixedContent())
     const words = `${describe(data.disks.mixed)}; above it ${overlay.blocks} scattered changes of ${formatSize(overlay.blockSize)}`
-    return planCommit(setup, words, { base, top }, [wallRatio(0.8)])
+    return {
+      ...planCommit(setup, words, { base, top }, [wallRatio(0.8)]),
+      limit: await fioCopy(top, signal, true),
+    }
   },
 }
 
@@ -98,6 +102,7 @@ export const diff: PerfCase = {
     await copyFile(same, changed)
     const granules = scatteredLayout(differing, 32)
     await change(changed, granules, WRITE_IN_ORDER, setup, mixedContent())
+    const limit = await fioRead([changed, known], signal)
     const words = ['diff', changed, known, '--bitmap', 'found', '--allow-path', '/']
     return {
       disk: `${describe(data.disks.mixed)}; ${differing.blocks} granules of ${formatSize(differing.blockSize)} differ`,
@@ -109,6 +114,7 @@ export const diff: PerfCase = {
       },
       ours: () => [...ours, ...words, '--json', '--no-progress'],
       peer: () => ['qemu-img', 'compare', '-f', 'qcow2', '-F', 'qcow2', '-T', 'none', known, same],
+      limit: () => limit,
       async verify() {
         await fragmentation(changed, signal)
         const { stdout } = await succeed([...ours, 'bitmap', 'list', '--json', changed], signal)
