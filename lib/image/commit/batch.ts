@@ -1,16 +1,18 @@
 import type { Area } from '../../extents/areas.ts'
 import { l2EntrySize } from '../../format/qcow2/tables.ts'
-import { readAt } from '../../format/read.ts'
+import { l2Coverage } from '../../format/qcow2/validate.ts'
 import { type Layer, readLayers } from '../../source/layer.ts'
 import type { Piece } from '../../source/source.ts'
 import { Allocator } from '../edit/allocator.ts'
 import { REFCOUNT_TABLE_FIELD, tableField } from '../edit/header.ts'
 import type { EditedImage } from '../edit/image.ts'
 import { type Lost, lose, release } from '../edit/release.ts'
-import { type ImageDisk, runSteps, type Write } from '../edit/steps.ts'
+import { type ImageDisk, runSteps } from '../edit/steps.ts'
 import { type Change, covers, isZero } from './changes.ts'
 import { readEntry, writeData, writeUnallocated, writeZero } from './entries.ts'
 import type { L1Table } from './l1.ts'
+import { L2Tables } from './l2.ts'
+import { joined, stretches } from './placed.ts'
 
 /** What a batch writes to. */
 export interface CommitDisk extends ImageDisk {
@@ -35,22 +37,11 @@ export interface CommitBase {
   from: number
 }
 
-/** An L2 table that is being changed. */
-interface Table {
-  offset: number
-  view: DataView
-  bytes: Buffer
-  /** Nothing refers to it yet. */
-  fresh: boolean
-}
-
 /** Bounds of a batch: what it holds in memory, and how much has to be done again after a crash. */
 const MOST_DATA = 512 * 2 ** 20
 const MOST_PIECES = 65536
 const MOST_TABLES = 32 * 2 ** 20
 const MOST_LOST = 2 ** 18
-/** References of one table of zeroes: what 16 bits hold, as usual. */
-const MOST_SHARED = 65535
 /** Free room of at least so many bytes is given back to the file system. */
 const LEAST_ROOM = 2 ** 20
 
@@ -63,34 +54,30 @@ const LEAST_ROOM = 2 ** 20
 export class Batch {
   readonly #base: CommitBase
   readonly #allocator: Allocator
-  readonly #tables = new Map<number, Table>()
+  readonly #tables: L2Tables
   readonly #pieces: Piece[] = []
   readonly #lost: Lost = new Map()
   readonly #entrySize: number
   /** Guest bytes that one L2 table maps. */
   readonly #coverage: number
-  /** A table of zeroes, and the L1 entries that name it. */
-  #zeroes: { offset: number; users: number[] } | undefined
-  /** A table that has nothing but zeroes. */
-  #knownZero = 0
-  #fresh: Write[] = []
   #data = 0
   #end = 0
 
   constructor(base: CommitBase) {
-    const { file, header, stored } = base.image
+    const { image, l1, from } = base
+    const { file, header, stored } = image
     this.#base = base
-    this.#allocator = new Allocator(file, header, stored, base.from)
+    this.#allocator = new Allocator(file, header, stored, from)
+    this.#tables = new L2Tables(image, l1, this.#allocator, this.#lost)
     this.#entrySize = l2EntrySize(header)
-    this.#coverage = (header.clusterSize / this.#entrySize) * header.clusterSize
+    this.#coverage = l2Coverage(header)
   }
 
   get isFull(): boolean {
-    const { clusterSize } = this.#base.image.header
     return (
       this.#data >= MOST_DATA ||
       this.#pieces.length >= MOST_PIECES ||
-      this.#tables.size * clusterSize >= MOST_TABLES ||
+      this.#tables.bytes >= MOST_TABLES ||
       this.#lost.size >= MOST_LOST
     )
   }
@@ -129,12 +116,11 @@ export class Batch {
     const { header } = image
     const { clusterSize } = header
     const end = Math.min(start + clusterSize, size)
-    const index = Math.floor(start / this.#coverage)
     const at = this.#entryAt(start)
     // Not for what changes nothing.
     if (pieces.every(isZero) && (await this.#readsZero(start))) return
-    const table = await this.#table(index)
-    const entry = readEntry(table.view, at, header)
+    const { view } = await this.#tables.get(this.#indexOf(start))
+    const entry = readEntry(view, at, header)
     if (entry.kind === 'data' && entry.copied) {
       for (const piece of pieces) this.#write(piece, start, entry.host)
       return
@@ -148,7 +134,7 @@ export class Batch {
       this.#write({ kind: 'zero', start: end, length: start + clusterSize - end }, start, host)
     }
     if (!reused && entry.size > 0) lose(this.#lost, entry.host, entry.size, clusterSize)
-    writeData(table.view, at, host, header.extendedL2)
+    writeData(view, at, host, header.extendedL2)
   }
 
   /** Pieces, and between them what the base and those below it have. */
@@ -176,13 +162,12 @@ export class Batch {
   }
 
   async #readsZero(start: number): Promise<boolean> {
-    const entry = this.#base.l1.offset(Math.floor(start / this.#coverage))
-    if (entry === 0 && !this.#tables.has(Math.floor(start / this.#coverage))) {
-      return start >= this.#base.below
-    }
-    const { view } = await this.#table(Math.floor(start / this.#coverage))
-    const { kind } = readEntry(view, this.#entryAt(start), this.#base.image.header)
-    return kind === 'zero' || (kind === 'unallocated' && start >= this.#base.below)
+    const { image, below } = this.#base
+    const index = this.#indexOf(start)
+    if (!this.#tables.has(index)) return start >= below
+    const { view } = await this.#tables.get(index)
+    const { kind } = readEntry(view, this.#entryAt(start), image.header)
+    return kind === 'zero' || (kind === 'unallocated' && start >= below)
   }
 
   /** Lets the clusters from `start` to `end`, which one table maps, read as zero. */
@@ -196,7 +181,7 @@ export class Batch {
         await this.#fillZero(at)
         continue
       }
-      const { view } = await this.#table(Math.floor(start / this.#coverage))
+      const { view } = await this.#tables.get(this.#indexOf(start))
       const place = this.#entryAt(at)
       const { host, size } = readEntry(view, place, image.header)
       if (size > 0) lose(this.#lost, host, size, clusterSize)
@@ -213,120 +198,20 @@ export class Batch {
 
   /** Lets all that an L1 entry maps read as zero. */
   async #zeroTable(index: number): Promise<void> {
-    const { image, l1, below } = this.#base
+    const { image, below, size } = this.#base
     const start = index * this.#coverage
-    const offset = l1.offset(index)
     if (start >= below) {
-      if (offset === 0) return
-      await this.#dropTable(index)
-      l1.set(index, 0, false)
-      return
-    }
-    const { version, refcountOrder } = image.header
-    const end = Math.min(start + this.#coverage, this.#base.size)
-    if (version < 3) return await this.#zeroEntries(start, end)
-    if (offset !== 0 && (await this.#isAllZero(index))) return
-    const most = Math.min(2 ** (2 ** refcountOrder) - 1, MOST_SHARED)
-    if (!this.#zeroes || this.#zeroes.users.length === most) {
-      this.#endZeroes()
-      this.#zeroes = { offset: await this.#newTableOfZeroes(), users: [] }
-    }
-    if (offset !== 0) await this.#dropTable(index)
-    this.#zeroes.users.push(index)
-    l1.set(index, this.#zeroes.offset, false)
-  }
-
-  async #newTableOfZeroes(): Promise<number> {
-    const { clusterSize, extendedL2 } = this.#base.image.header
-    const bytes = Buffer.alloc(clusterSize)
-    const view = viewOf(bytes)
-    for (let at = 0; at < clusterSize; at += this.#entrySize) writeZero(view, at, extendedL2)
-    const offset = await this.#allocator.allocate(1)
-    this.#fresh.push({ offset, bytes })
-    return offset
-  }
-
-  /** What names the table of zeroes is known. */
-  #endZeroes(): void {
-    if (!this.#zeroes) return
-    const { offset, users } = this.#zeroes
-    this.#allocator.setReferences(offset, users.length)
-    if (users.length === 1) this.#base.l1.set(users[0], offset, true)
-    this.#zeroes = undefined
-  }
-
-  /** Whether all entries of an L1 entry's table are zero already. */
-  async #isAllZero(index: number): Promise<boolean> {
-    const { header, file } = this.#base.image
-    if (this.#tables.has(index)) return false
-    const offset = this.#base.l1.offset(index)
-    // Many may name one table.
-    if (offset === this.#knownZero) return true
-    const view = viewOf(await readAt(file, offset, header.clusterSize))
-    for (let at = 0; at < header.clusterSize; at += this.#entrySize) {
-      const { kind, size } = readEntry(view, at, header)
-      if (kind !== 'zero' || size > 0) return false
-    }
-    this.#knownZero = offset
-    return true
-  }
-
-  /** The table of an L1 entry is not used by it any more, nor is what it names. */
-  async #dropTable(index: number): Promise<void> {
-    const { header, file } = this.#base.image
-    const { clusterSize } = header
-    const offset = this.#base.l1.offset(index)
-    const known = this.#tables.get(index)
-    const view = known?.view ?? viewOf(await readAt(file, offset, clusterSize))
-    for (let at = 0; at < clusterSize; at += this.#entrySize) {
-      const { host, size } = readEntry(view, at, header)
-      if (size > 0) lose(this.#lost, host, size, clusterSize)
-    }
-    if (known?.fresh) {
-      // A copy that is not needed after all.
-      this.#allocator.setReferences(known.offset, 0)
-      this.#tables.delete(index)
+      if (this.#tables.has(index)) await this.#tables.remove(index)
+    } else if (image.header.version < 3) {
+      await this.#zeroEntries(start, Math.min(start + this.#coverage, size))
     } else {
-      await this.#leave(index)
+      await this.#tables.zero(index)
     }
   }
 
-  /** An L1 entry leaves its table, which others may use. */
-  async #leave(index: number): Promise<void> {
-    const { l1, image } = this.#base
-    const offset = l1.offset(index)
-    lose(this.#lost, offset, image.header.clusterSize, image.header.clusterSize)
-    const left = l1.leave(index)
-    if (left === undefined) return
-    // Of a table that is used once the entry must say so: the last user gets one of its own.
-    const { stored } = image
-    const cluster = offset / image.header.clusterSize
-    if (stored.get(cluster) === undefined) await stored.load(cluster)
-    const references = Number(stored.get(cluster)) - (this.#lost.get(cluster) ?? 0)
-    if (references === 1) await this.#table(left)
-  }
-
-  /** The table of an L1 entry, to be changed. */
-  async #table(index: number): Promise<Table> {
-    const known = this.#tables.get(index)
-    if (known) return known
-    const { image, l1 } = this.#base
-    const { clusterSize } = image.header
-    const offset = l1.offset(index)
-    const bytes =
-      offset === 0 ? Buffer.alloc(clusterSize) : await readAt(image.file, offset, clusterSize)
-    let table: Table
-    if (offset !== 0 && l1.copied(index)) {
-      table = { offset, bytes, view: viewOf(bytes), fresh: false }
-      this.#tables.set(index, table)
-    } else {
-      const own = await this.#allocator.allocate(1)
-      table = { offset: own, bytes, view: viewOf(bytes), fresh: true }
-      this.#tables.set(index, table)
-      if (offset !== 0) await this.#leave(index)
-      l1.set(index, own, true)
-    }
-    return table
+  /** The L1 entry that maps a guest offset. */
+  #indexOf(start: number): number {
+    return Math.floor(start / this.#coverage)
   }
 
   #entryAt(start: number): number {
@@ -336,66 +221,24 @@ export class Batch {
 
   /** Writes all, each step durable before the next. */
   async write(): Promise<void> {
-    this.#endZeroes()
     const { image, disk, l1 } = this.#base
     const { file, stored } = image
     const { refcountTableOffset, refcountTableClusters, clusterSize } = image.header
+    const tables = this.#tables.finish()
     const { fresh, entries, table, blocks } = await this.#allocator.finish()
-    const tables = [...this.#tables.values()]
-    const changed = ({ offset, bytes }: Table): Write => ({ offset, bytes })
     // Nothing refers to any of it yet, or the images above hide it.
-    for (const write of [
-      ...fresh,
-      ...this.#fresh,
-      ...tables.filter((one) => one.fresh).map(changed),
-    ]) {
-      await disk.write(write)
-    }
-    await disk.copy(sorted(this.#pieces), this.#end)
+    for (const write of [...fresh, ...tables.fresh]) await disk.write(write)
+    await disk.copy(joined(this.#pieces), this.#end)
     await runSteps(disk, [
       table ? [{ offset: REFCOUNT_TABLE_FIELD, bytes: tableField(table) }] : entries,
       blocks,
-      [...tables.filter((one) => !one.fresh).map(changed), ...l1.changes()],
+      [...tables.changed, ...l1.changes()],
     ])
-    if (table)
+    if (table) {
       lose(this.#lost, refcountTableOffset, refcountTableClusters * clusterSize, clusterSize)
+    }
     const { blocks: released, free } = await release(stored, this.#lost, file.path)
     await runSteps(disk, [released])
-    await disk.giveBack(roomOf(free, clusterSize))
+    await disk.giveBack(stretches(free, clusterSize, LEAST_ROOM))
   }
-}
-
-function viewOf(bytes: Buffer): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
-}
-
-/** By their place in the image; what continues each other is one. */
-function sorted(pieces: Piece[]): Piece[] {
-  pieces.sort((a, b) => a.start - b.start)
-  const joined: Piece[] = []
-  for (const piece of pieces) {
-    const last = joined.at(-1)
-    if (last && continues(last, piece)) last.length += piece.length
-    else joined.push(piece)
-  }
-  return joined
-}
-
-function continues(last: Piece, next: Piece): boolean {
-  if (last.start + last.length !== next.start) return false
-  if (isZero(last)) return isZero(next)
-  if (last.kind !== 'data' || next.kind !== 'data') return false
-  return last.file === next.file && last.offset + last.length === next.offset
-}
-
-/** Large stretches of clusters that are free. */
-function roomOf(free: readonly number[], clusterSize: number): Area[] {
-  const room: Area[] = []
-  for (const cluster of free) {
-    const start = cluster * clusterSize
-    const last = room.at(-1)
-    if (last && last.start + last.length === start) last.length += clusterSize
-    else room.push({ start, length: clusterSize })
-  }
-  return room.filter(({ length }) => length >= LEAST_ROOM)
 }
