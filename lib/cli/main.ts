@@ -6,6 +6,10 @@ import { run } from './run.ts'
 process.stdout.on('error', () => {})
 process.stderr.on('error', () => {})
 
+// A write beyond the limit of file sizes (ulimit -f) would end the program without a word; where the
+// signal has a handler the write fails, with EFBIG.
+process.on('SIGXFSZ', () => {})
+
 // Not process.exit(): what was written to a pipe must still arrive there.
 run(process.argv.slice(2)).then((status) => {
   process.exitCode = status

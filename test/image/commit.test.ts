@@ -9,7 +9,7 @@ import { qemuImg, qemuImgCheck, qemuImgInfo, qemuIo } from '../support/qemu.ts'
 t.setTimeout(300_000)
 
 /** More by hand: COMMIT_SEEDS=20. */
-const SEEDS = Number(process.env.COMMIT_SEEDS ?? 2)
+const SEEDS = Number(process.env.COMMIT_SEEDS ?? 1)
 const M = 2 ** 20
 const K = 1024
 
