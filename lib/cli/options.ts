@@ -30,7 +30,12 @@ export interface SourceFlags {
  * @param format what the format is without `-f`, for the help text
  */
 export function addSourceOptions(command: Command, format = 'by its magic'): Command {
-  return addImageAccess(command, format)
+  return addNbdOptions(addImageAccess(command, format))
+}
+
+/** How NBD servers are asked. */
+export function addNbdOptions(command: Command): Command {
+  return command
     .option(
       '--connections <n>',
       'connections to an NBD server, 1 to 16 (default: 4 if it allows several)',
@@ -159,11 +164,7 @@ export function addCopyOptions(command: Command): Command {
       'times that what cannot be read is read again, 0 to 100 (default: 3)',
       wholeNumber('--retries'),
     )
-    .option(
-      '--rate-limit <size>',
-      'most bytes read per second (default: no limit)',
-      size('--rate-limit'),
-    )
+    .addOption(rateLimit())
     .addOption(
       new Option('--engine <engine>', 'how the kernel is asked (default: auto)')
         .choices(['auto', 'io_uring', 'threads'])
@@ -176,6 +177,11 @@ export function addCopyOptions(command: Command): Command {
     )
     .option('--json', 'print the result as one JSON object')
   return addProgressOptions(options)
+}
+
+export function rateLimit(): Option {
+  const what = 'most bytes read per second (default: no limit)'
+  return new Option('--rate-limit <size>', what).argParser(size('--rate-limit'))
 }
 
 /** What is shown while something takes its time. */

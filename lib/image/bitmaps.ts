@@ -1,12 +1,11 @@
 import { BackupError, ioError } from '../errors.ts'
-import { type Bitmap, bitmapTableSize } from '../format/qcow2/bitmaps.ts'
 import {
-  MAX_BITMAP_BYTES,
-  MAX_BITMAP_NAME,
-  MAX_BITMAPS,
-  MAX_GRANULARITY_BITS,
-  MIN_GRANULARITY_BITS,
-} from '../format/qcow2/constants.ts'
+  type Bitmap,
+  bitmapIsTooLarge,
+  bitmapTableSize,
+  granularityBitsOf,
+} from '../format/qcow2/bitmaps.ts'
+import { MAX_BITMAP_NAME, MAX_BITMAPS } from '../format/qcow2/constants.ts'
 import { quoted } from '../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
 import { encodeText } from '../format/text.ts'
@@ -246,15 +245,12 @@ class Edit {
     const { header } = this.#image
     const { least, most } = DEFAULT_GRANULARITY
     const granularity = wanted ?? Math.min(Math.max(header.clusterSize, least), most)
-    const bits = Math.log2(granularity)
-    if (!Number.isInteger(bits) || bits < MIN_GRANULARITY_BITS || bits > MAX_GRANULARITY_BITS) {
+    const bits = granularityBitsOf(granularity)
+    if (bits === undefined) {
       const why = `a granularity of ${granularity} bytes is not a power of two from 512 to 2G`
       throw this.#failed('Granularity must be power of 2 and at least 512', why)
     }
-    if (
-      bitmapTableSize(header, { granularityBits: bits }) * header.clusterSize >
-      MAX_BITMAP_BYTES
-    ) {
+    if (bitmapIsTooLarge(header, { granularityBits: bits })) {
       const qemu = 'Too much space will be occupied by the bitmap. Use larger granularity'
       throw this.#failed(qemu, `with a granularity of ${granularity} bytes it would be too large`)
     }

@@ -24,14 +24,16 @@ void RawWriter::zero(uint64_t length) {
   uint64_t end = std::min(next_ + length, end_);
   // The rest of the last unit too: the disk ends in it, the target may not.
   if (next_ + length >= size_) end = std::min(round_up(size_, unit_), end_);
-  if (!output_.zero(next_, end - next_)) {
-    constexpr uint64_t kStep = 1 << 20;
-    BufferRef zeroes = pool_.get_zeroed(kStep);
-    for (uint64_t at = next_; at < end; at += kStep) {
-      output_.put(at, zeroes->data(), std::min(kStep, end - at), zeroes);
-    }
-  }
+  if (!output_.zero(next_, end - next_)) put_zeroes(end - next_);
   next_ += length;
+}
+
+void RawWriter::put_zeroes(uint64_t length) {
+  constexpr uint64_t kStep = 1 << 20;
+  if (!zeroes_) zeroes_ = pool_.get_zeroed(kStep);
+  for (uint64_t done = 0; done < length; done += kStep) {
+    output_.put(next_ + done, zeroes_->data(), std::min(kStep, length - done), zeroes_);
+  }
 }
 
 void RawWriter::skip(uint64_t length) {

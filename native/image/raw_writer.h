@@ -26,12 +26,18 @@ class RawWriter : public DiskWriter {
   void header() override {}
   uint64_t file_length() const override { return size_; }
 
+ protected:
+  // Sends zeroes for the next bytes, without going on behind them.
+  void put_zeroes(uint64_t length);
+  void advance(uint64_t length) { next_ += length; }
+
  private:
   uint64_t size_;
   uint64_t unit_;
   uint64_t end_;
   BufferPool& pool_;
   Output& output_;
+  BufferRef zeroes_;  // shared by all that is put
   uint64_t next_ = 0;
 };
 

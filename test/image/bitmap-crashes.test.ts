@@ -5,10 +5,9 @@ import t, { type Test } from 'tap'
 import { diskOf } from '../../lib/image/edit/steps.ts'
 import { type BitmapOperation, editBitmap, listBitmaps } from '../../lib/index.ts'
 import { qemuImg, qemuImgCheck, qemuIo } from '../support/qemu.ts'
+import { counting, Stopped, stopsAt } from '../support/stopping.ts'
 
 t.setTimeout(240_000)
-
-class Stopped extends Error {}
 
 /** Edits a copy of an image, and stops before the n-th write or sync; false if there are fewer. */
 async function stopped(
@@ -17,25 +16,10 @@ async function stopped(
   operations: BitmapOperation[],
   n: number,
 ): Promise<boolean> {
-  let calls = 0
-  const count = () => {
-    if (++calls === n) throw new Stopped()
-  }
+  const count = stopsAt(n)
   try {
     await editBitmap(image, name, operations, {
-      disk(edited) {
-        const disk = diskOf(edited.file.handle)
-        return {
-          async write(write) {
-            count()
-            await disk.write(write)
-          },
-          async sync() {
-            count()
-            await disk.sync()
-          },
-        }
-      },
+      disk: (edited) => counting(diskOf(edited.file.handle), count),
     })
   } catch (error) {
     if (error instanceof Stopped) return true

@@ -12,26 +12,15 @@ import {
   readBitmap,
 } from '../../lib/index.ts'
 import { qemuImg, qemuImgCheck, qemuIo } from '../support/qemu.ts'
+import { counting, Stopped, stopsAt } from '../support/stopping.ts'
 
 t.setTimeout(300_000)
 
-class Stopped extends Error {}
-
 /** A disk that stops before its n-th write or sync, and in a copy after half of it. */
 function stopping(disk: CommitDisk, n: number): CommitDisk {
-  let calls = 0
-  const count = () => {
-    if (++calls === n) throw new Stopped()
-  }
+  const count = stopsAt(n)
   return {
-    async write(write) {
-      count()
-      await disk.write(write)
-    },
-    async sync() {
-      count()
-      await disk.sync()
-    },
+    ...counting(disk, count),
     async copy(pieces, end) {
       count()
       await disk.copy(pieces.slice(0, pieces.length / 2), end)

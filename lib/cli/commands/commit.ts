@@ -6,8 +6,8 @@ import {
   addNamedFiles,
   addProgressOptions,
   type CopyFlags,
+  rateLimit,
   type SourceFlags,
-  size,
 } from '../options.ts'
 import { print } from '../print.ts'
 import { openProgress } from '../progress.ts'
@@ -36,21 +36,18 @@ export function declare(command: Command): void {
     .argument('<top>', 'the qcow2 image to commit')
     .option('--base <image>', 'the image of its chain that gets it all (default: the next one)')
     .option('--delete', 'remove TOP and what is between it and BASE, once all is done')
-    .option(
-      '--rate-limit <size>',
-      'most bytes read per second (default: no limit)',
-      size('--rate-limit'),
-    )
+    .addOption(rateLimit())
     .option('--json', 'print the result as one JSON object')
   addProgressOptions(addNamedFiles(command)).addHelpText('after', HELP).action(commit)
 }
 
 async function commit(top: string, flags: CommitFlags): Promise<void> {
   const { commitImage } = await import('../../image/commit/commit.ts')
-  const { allowPath: allowPaths, backingFormat, base, rateLimit } = flags
+  const { allowPath: allowPaths, backingFormat, base } = flags
   const progress = await openProgress(flags.progress)
   const result = await interruptible(async (signal) => {
-    const options = { allowPaths, backingFormat, base, delete: flags.delete, rateLimit }
+    const { delete: remove, rateLimit } = flags
+    const options = { allowPaths, backingFormat, base, delete: remove, rateLimit }
     try {
       return await commitImage(top, {
         ...options,

@@ -5,12 +5,13 @@ import type { UnreadableArea } from '../../image/diff/differences.ts'
 import { formatSize } from '../../units.ts'
 import { oneLine } from '../errors.ts'
 import {
-  addNamedFiles,
+  addFormats,
+  addNbdOptions,
   addProgressOptions,
   type CopyFlags,
+  openOptions,
   type SourceFlags,
   size,
-  wholeNumber,
 } from '../options.ts'
 import { print } from '../print.ts'
 import { openProgress, type ProgressDisplay } from '../progress.ts'
@@ -64,40 +65,23 @@ export function declare(command: Command): void {
         'the format of BASELINE (default: by its magic)',
       ).choices(['raw', 'qcow2']),
     )
-    .addOption(
-      new Option('-f, --format <format>', 'the format of IMAGE (default: by its magic)').choices([
-        'raw',
-        'qcow2',
-      ]),
-    )
-    .option(
-      '--connections <n>',
-      'connections to an NBD server, 1 to 16 (default: 4, or 1 where it takes one)',
-      wholeNumber('--connections'),
-    )
-    .option(
-      '--timeout <seconds>',
-      'how long an NBD server may be silent (default: 30)',
-      wholeNumber('--timeout'),
-    )
     .option('--json', 'print the result as one JSON object')
-  addProgressOptions(addNamedFiles(command)).addHelpText('after', HELP).action(diff)
+  addProgressOptions(addNbdOptions(addFormats(command, 'by its magic')))
+    .addHelpText('after', HELP)
+    .action(diff)
 }
 
 async function diff(image: string, baseline: string, flags: DiffFlags): Promise<void> {
   const api = await import('../../image/diff/diff.ts')
-  const { bitmap = '', granularity, enable, output, mergeInto, format } = flags
-  const { baselineFormat, backingFormat, allowPath: allowPaths, connections, timeout } = flags
+  const { bitmap = '', granularity, enable, output, mergeInto, baselineFormat } = flags
   const elsewhere = output !== undefined || mergeInto !== undefined
   requireTogether(flags, elsewhere)
   const file = output === undefined ? undefined : await openOutput(output, flags.force)
   const result = await interruptible(async (signal) => {
     const progress = await openProgress(flags.progress)
     const onProgress = progressOf(progress)
-    const timeoutMs = timeout === undefined ? undefined : timeout * 1000
-    const nbd = { connections, timeoutMs }
-    const access = { granularity, baselineFormat, backingFormat, allowPaths, ...nbd }
-    const options = { ...access, signal, onProgress }
+    const { format, ...access } = openOptions(flags)
+    const options = { ...access, granularity, baselineFormat, signal, onProgress }
     try {
       if (!elsewhere) return await api.diffToBitmap(image, baseline, bitmap, { ...options, enable })
       const into = mergeInto === undefined ? undefined : { image: mergeInto, bitmap }

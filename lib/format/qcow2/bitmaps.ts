@@ -53,6 +53,21 @@ export function bitmapTableSize(
   return Math.ceil(Math.ceil(bits / 8) / clusterSize)
 }
 
+/** Whether a bitmap takes more room in an image than QEMU lets it. */
+export function bitmapIsTooLarge(
+  header: Pick<Qcow2Header, 'virtualSize' | 'clusterSize'>,
+  bitmap: Pick<Bitmap, 'granularityBits'>,
+): boolean {
+  return bitmapTableSize(header, bitmap) * header.clusterSize > MAX_BITMAP_BYTES
+}
+
+/** The bits of a granularity in bytes; undefined if no bitmap can have it. */
+export function granularityBitsOf(granularity: number): number | undefined {
+  const bits = Math.log2(granularity)
+  const can = Number.isInteger(bits) && bits >= MIN_GRANULARITY_BITS && bits <= MAX_GRANULARITY_BITS
+  return can ? bits : undefined
+}
+
 /**
  * The persistent bitmaps of an image, those in use too; none where they are not current.
  * @throws BackupError BAD_IMAGE, UNSUPPORTED or IO

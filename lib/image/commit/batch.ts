@@ -4,10 +4,10 @@ import { l2Coverage } from '../../format/qcow2/validate.ts'
 import { type Layer, readLayers } from '../../source/layer.ts'
 import type { Piece } from '../../source/source.ts'
 import { Allocator } from '../edit/allocator.ts'
-import { REFCOUNT_TABLE_FIELD, tableField } from '../edit/header.ts'
+import { runEdit } from '../edit/edit.ts'
 import type { EditedImage } from '../edit/image.ts'
-import { type Lost, lose, release } from '../edit/release.ts'
-import { type ImageDisk, runSteps } from '../edit/steps.ts'
+import { type Lost, lose } from '../edit/release.ts'
+import type { ImageDisk } from '../edit/steps.ts'
 import { type Change, covers, isZero } from './changes.ts'
 import { readEntry, writeData, writeUnallocated, writeZero } from './entries.ts'
 import type { L1Table } from './l1.ts'
@@ -222,23 +222,17 @@ export class Batch {
   /** Writes all, each step durable before the next. */
   async write(): Promise<void> {
     const { image, disk, l1 } = this.#base
-    const { file, stored } = image
-    const { refcountTableOffset, refcountTableClusters, clusterSize } = image.header
     const tables = this.#tables.finish()
-    const { fresh, entries, table, blocks } = await this.#allocator.finish()
-    // Nothing refers to any of it yet, or the images above hide it.
-    for (const write of [...fresh, ...tables.fresh]) await disk.write(write)
-    await disk.copy(joined(this.#pieces), this.#end)
-    await runSteps(disk, [
-      table ? [{ offset: REFCOUNT_TABLE_FIELD, bytes: tableField(table) }] : entries,
-      blocks,
-      [...tables.changed, ...l1.changes()],
-    ])
-    if (table) {
-      lose(this.#lost, refcountTableOffset, refcountTableClusters * clusterSize, clusterSize)
-    }
-    const { blocks: released, free } = await release(stored, this.#lost, file.path)
-    await runSteps(disk, [released])
-    await disk.giveBack(stretches(free, clusterSize, LEAST_ROOM))
+    const free = await runEdit(image, disk, {
+      allocator: this.#allocator,
+      lost: this.#lost,
+      // The data may also go where the images above hide it.
+      prepare: async (fresh) => {
+        for (const write of [...fresh, ...tables.fresh]) await disk.write(write)
+        await disk.copy(joined(this.#pieces), this.#end)
+      },
+      naming: () => [[...tables.changed, ...l1.changes()]],
+    })
+    await disk.giveBack(stretches(free, image.header.clusterSize, LEAST_ROOM))
   }
 }

@@ -1,18 +1,19 @@
 import { BackupError } from '../../errors.ts'
 import {
   type Bitmap,
+  bitmapIsTooLarge,
   bitmapsAreCurrent,
   bitmapTableSize,
   readBitmaps,
 } from '../../format/qcow2/bitmaps.ts'
-import { MAX_BITMAP_BYTES, MAX_BITMAPS } from '../../format/qcow2/constants.ts'
+import { MAX_BITMAPS } from '../../format/qcow2/constants.ts'
 import { quoted } from '../../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../../format/qcow2/header.ts'
 import { factsOf } from '../../source/bitmap-facts.ts'
 import type { ChainImage } from '../../source/chain.ts'
 import { type BitmapHealth, validateBitmapChain } from '../../source/chain-health.ts'
 import { addDifferences } from '../diff/differences.ts'
-import { openSide } from '../diff/sides.ts'
+import { withSides } from '../diff/sides.ts'
 import { addStored, Bits } from '../edit/bits.ts'
 import { requireRoom, sizeField } from '../edit/header.ts'
 import { type EditedImage, reopened } from '../edit/image.ts'
@@ -91,8 +92,7 @@ function requireFits(image: EditedImage, { created, merged }: BitmapPlan, size: 
     ...bitmaps.filter(({ inUse }) => !inUse).map(({ granularityBits }) => granularityBits),
   ]
   for (const granularityBits of granularities) {
-    const clusters = bitmapTableSize({ ...header, virtualSize: size }, { granularityBits })
-    if (clusters * header.clusterSize <= MAX_BITMAP_BYTES) continue
+    if (!bitmapIsTooLarge({ ...header, virtualSize: size }, { granularityBits })) continue
     throw fail(`a bitmap of ${2 ** granularityBits} bytes a bit would be too large for the disk`)
   }
   if (created.length + merged.length > 0 || size !== header.virtualSize) {
@@ -130,22 +130,21 @@ export async function recordFirst(
 
 /**
  * After the data: adds what is missing, and lets the base become as large as its disk is by now.
- * @returns the base as it is then
  */
 export async function finishBitmaps(
   image: EditedImage,
   commission: Commission,
   { merged, created, recording }: BitmapPlan,
   disk: ImageDisk,
-): Promise<EditedImage> {
+): Promise<void> {
   const { size } = commission
   const { header } = image
   const grows = size !== header.virtualSize
-  if (created.length === 0 && !grows) return image
+  if (created.length === 0 && !grows) return
   if (image.bitmaps.length + created.length === 0) {
     // Those that are out of date stay, too: that they are must not be forgotten.
     await runSteps(disk, [[sizeField(size)]])
-    return await reopened(image)
+    return
   }
   const bitmaps: NewBitmap[] = []
   for (const stored of image.bitmaps) {
@@ -168,7 +167,6 @@ export async function finishBitmaps(
     bitmaps.push({ name, granularityBits, inUse: false, auto: true, bits })
   }
   await storeBitmaps(image, bitmaps, { disk, virtualSize: size })
-  return await reopened(image)
 }
 
 /** The bits of a bitmap of the base, for a disk of another size. */
@@ -194,17 +192,11 @@ async function addAbove(bits: Bits, { chain, base }: Commission, name: string): 
  */
 async function addChanged(bits: Bits, { chain, base, access }: Commission): Promise<void> {
   const { path, header } = chain.images[base]
-  const format = header ? 'qcow2' : 'raw'
   // All are locked already.
-  const top = await openSide(chain.images[0].path, { ...access, format: 'qcow2', forceShare: true })
-  try {
-    const old = await openSide(path, { ...access, format, forceShare: true })
-    try {
-      await addDifferences(bits, [top, old])
-    } finally {
-      await old.close()
-    }
-  } finally {
-    await top.close()
-  }
+  const shared = { ...access, forceShare: true }
+  await withSides(
+    [chain.images[0].path, { ...shared, format: 'qcow2' }],
+    [path, { ...shared, format: header ? 'qcow2' : 'raw' }],
+    (sides) => addDifferences(bits, sides),
+  )
 }

@@ -2,6 +2,8 @@ import { native } from '../../native.ts'
 import type { OpenedFile } from '../../source/file.ts'
 import type { Piece, SourceFile } from '../../source/source.ts'
 
+type DataPiece = Extract<Piece, { kind: 'data' }>
+
 /** What file systems that share blocks between files want ranges to be multiples of, bytes. */
 const BLOCK = 4096
 
@@ -27,7 +29,7 @@ export class Cloning {
    * @returns those that have to be copied
    */
   async take(pieces: readonly Piece[]): Promise<readonly Piece[]> {
-    const byFile = new Map<number, Extract<Piece, { kind: 'data' }>[]>()
+    const byFile = new Map<number, DataPiece[]>()
     for (const piece of pieces) {
       if (piece.kind !== 'data' || this.#never.has(piece.file) || !isAligned(piece)) continue
       const some = byFile.get(piece.file)
@@ -44,7 +46,7 @@ export class Cloning {
   }
 
   /** @returns how many of the pieces were shared, from the first on */
-  #clone(file: number, pieces: readonly Extract<Piece, { kind: 'data' }>[]): Promise<number> {
+  #clone(file: number, pieces: readonly DataPiece[]): Promise<number> {
     const ranges = new Float64Array(
       pieces.flatMap(({ offset, start, length }) => [offset, start, length]),
     )
@@ -52,6 +54,6 @@ export class Cloning {
   }
 }
 
-function isAligned({ start, length, offset }: Extract<Piece, { kind: 'data' }>): boolean {
+function isAligned({ start, length, offset }: DataPiece): boolean {
   return start % BLOCK === 0 && length % BLOCK === 0 && offset % BLOCK === 0
 }

@@ -5,14 +5,12 @@ import { unsupported } from '../../format/qcow2/fields.ts'
 import { type Chain, closeAll, type OpenOptions, openChain } from '../../source/chain.ts'
 import { identityOf, type OpenedFile, openFile, openWritable } from '../../source/file.ts'
 import { lockFile, READING, WRITING } from '../../source/locks.ts'
-import { roundUp } from '../../units.ts'
 import { foreignFeatures } from '../edit/header.ts'
 import { type EditedImage, prepareEdit } from '../edit/image.ts'
 import { runSteps } from '../edit/steps.ts'
 import type { CommitDisk } from './batch.ts'
 import { type BitmapPlan, finishBitmaps, planBitmaps, recordFirst } from './bitmaps.ts'
 import { Held } from './changes.ts'
-import type { CopyOptions } from './patch.ts'
 import { type Commission, commitDisk, commitToQcow2 } from './qcow2.ts'
 import { commitToRaw } from './raw.ts'
 
@@ -76,7 +74,7 @@ export async function commitImage(top: string, options: CommitOptions = {}): Pro
     const commission: Commission = { chain, base, size, access, held: new Held() }
     const plan = await planBitmaps(commission, image)
     if (image) await commitQcow2(image, commission, plan, options)
-    else await commitToRaw(file, commission, copyOptions(options))
+    else await commitToRaw(file, commission, options)
     const deleted = options.delete ? await removeImages(chain, base) : []
     return {
       top,
@@ -105,8 +103,8 @@ async function commitQcow2(
   const { path } = opened.file
   try {
     // What progress there is of a part says nothing.
-    const { onProgress: _, ...copy } = copyOptions(options)
-    const own = commitDisk(opened, commission.chain.files, copy)
+    const { rateLimit, signal } = options
+    const own = commitDisk(opened, commission.chain.files, { rateLimit, signal })
     const disk = options.disk?.(own) ?? own
     await runSteps(disk, [foreignFeatures(opened)])
     const recorded = await recordFirst(opened, commission, plan, disk)
@@ -115,10 +113,6 @@ async function commitQcow2(
   } catch (error) {
     throw (error as NodeJS.ErrnoException).syscall ? ioError(path, error) : error
   }
-}
-
-function copyOptions({ rateLimit, signal, onProgress }: CommitOptions): CopyOptions {
-  return { engine: 'auto', direct: 'auto', rateLimit: rateLimit ?? 0, signal, onProgress }
 }
 
 /** Tells how far it is, and ends it where that is wanted. */
@@ -175,11 +169,8 @@ async function prepareBase(file: OpenedFile): Promise<EditedImage> {
 }
 
 /** Of the disk when all is committed: QEMU's rule, by which a base grows but never shrinks. */
-function sizeOf({ layers, images }: Chain, base: number): number {
-  const { size } = layers[base]
-  // A file may end within a sector.
-  const own = images[base].header ? size : roundUp(images[base].file.size, 512)
-  return Math.max(layers[0].size, own)
+function sizeOf({ layers }: Chain, base: number): number {
+  return Math.max(layers[0].size, layers[base].size)
 }
 
 /** From the top down: what is left is sound as long as there is something left. */

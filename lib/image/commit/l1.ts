@@ -3,10 +3,11 @@ import { unsupported } from '../../format/qcow2/fields.ts'
 import { l1Offset } from '../../format/qcow2/tables.ts'
 import { l2Coverage } from '../../format/qcow2/validate.ts'
 import { readAt } from '../../format/read.ts'
+import { isCopied } from '../../qemu-img/check/entries.ts'
 import { Allocator } from '../edit/allocator.ts'
-import { REFCOUNT_TABLE_FIELD, tableField } from '../edit/header.ts'
+import { runEdit } from '../edit/edit.ts'
 import { type EditedImage, reopened } from '../edit/image.ts'
-import { lose, release } from '../edit/release.ts'
+import { type Lost, lose } from '../edit/release.ts'
 import { type ImageDisk, runSteps, type Write } from '../edit/steps.ts'
 
 /** Where the number of entries, u32, and the offset, u64, of the L1 table stand in the header. */
@@ -47,7 +48,7 @@ export class L1Table {
 
   /** Whether nothing else names the same table. */
   copied(index: number): boolean {
-    return (this.#bytes[index * 8] & 0x80) !== 0
+    return isCopied(this.#view, index * 8)
   }
 
   set(index: number, offset: number, copied: boolean): void {
@@ -113,20 +114,16 @@ export async function withRoomFor(
   const offset = await allocator.allocate(clusters)
   const bytes = Buffer.alloc(clusters * clusterSize)
   ;(await readAt(file, l1TableOffset, l1Size * 8)).copy(bytes)
-  const { fresh, entries: tableEntries, table, blocks } = await allocator.finish()
   const field = Buffer.alloc(12)
   field.writeUInt32BE(entries, 0)
   field.writeBigUInt64BE(BigInt(offset), 4)
-  await runSteps(disk, [
-    [...fresh, { offset, bytes }],
-    table ? [{ offset: REFCOUNT_TABLE_FIELD, bytes: tableField(table) }] : tableEntries,
-    blocks,
-    [{ offset: L1_FIELD, bytes: field }],
-  ])
-  const lost = new Map<number, number>()
+  const lost: Lost = new Map()
   if (l1Size > 0) lose(lost, l1TableOffset, l1Size * 8, clusterSize)
-  if (table)
-    lose(lost, header.refcountTableOffset, header.refcountTableClusters * clusterSize, clusterSize)
-  await runSteps(disk, [(await release(stored, lost, file.path)).blocks])
+  await runEdit(image, disk, {
+    allocator,
+    lost,
+    prepare: (fresh) => runSteps(disk, [[...fresh, { offset, bytes }]]),
+    naming: () => [[{ offset: L1_FIELD, bytes: field }]],
+  })
   return await reopened(image)
 }

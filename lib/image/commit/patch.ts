@@ -7,10 +7,7 @@ import type { Piece, SourceFile } from '../../source/source.ts'
 import { Cloning } from './cloning.ts'
 
 /** How bytes are copied into a base. */
-export type CopyOptions = Pick<
-  RunOptions,
-  'engine' | 'direct' | 'rateLimit' | 'signal' | 'onProgress'
->
+export type CopyOptions = Partial<Pick<RunOptions, 'rateLimit' | 'signal' | 'onProgress'>>
 
 /** What is written into a file that exists, in the order of the file. */
 export interface Patch {
@@ -37,19 +34,19 @@ export async function patchFile(
   files: readonly SourceFile[],
   target: OpenedFile,
   { pieces, size, unit }: Patch,
-  options: CopyOptions = {} as CopyOptions,
+  { rateLimit = 0, signal, onProgress }: CopyOptions = {},
 ): Promise<CopyCounters> {
   const { path, handle } = target
-  const { engine = 'auto', direct = 'auto', rateLimit = 0, ...rest } = options
   return await runCopy(
     { name: path, size, files },
     { path, store: { fd: handle.fd } },
     plan(pieces, size, new Cloning(files, target)),
     {
-      ...rest,
-      engine,
-      direct,
+      engine: 'auto',
+      direct: 'auto',
       rateLimit,
+      signal,
+      onProgress,
       format: 'patch',
       clusterBits: Math.log2(unit),
       backing: '',

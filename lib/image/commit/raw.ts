@@ -1,7 +1,7 @@
 import { BackupError } from '../../errors.ts'
-import { SECTOR_SIZE, SUBCLUSTERS } from '../../format/qcow2/constants.ts'
+import { SUBCLUSTERS } from '../../format/qcow2/constants.ts'
 import type { OpenedFile } from '../../source/file.ts'
-import { formatSize, roundUp } from '../../units.ts'
+import { formatSize } from '../../units.ts'
 import { heldPieces } from './changes.ts'
 import { type CopyOptions, commonUnit, patchFile } from './patch.ts'
 import type { Commission } from './qcow2.ts'
@@ -16,7 +16,7 @@ export async function commitToRaw(
   { chain, base, size, held }: Commission,
   options?: CopyOptions,
 ): Promise<void> {
-  const now = roundUp(file.size, SECTOR_SIZE)
+  const now = chain.layers[base].size
   if (file.blockDevice && size > now) {
     const why = `holds ${formatSize(now)}, the disk needs ${formatSize(size)}`
     throw new BackupError('BAD_TARGET', file.path, why)

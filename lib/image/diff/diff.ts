@@ -1,16 +1,13 @@
 import { usageError } from '../../errors.ts'
+import { granularityBitsOf } from '../../format/qcow2/bitmaps.ts'
 import type { DirtyRun } from '../../format/qcow2/bits.ts'
-import {
-  MAX_GRANULARITY_BITS,
-  MIN_GRANULARITY_BITS,
-  SECTOR_SIZE,
-} from '../../format/qcow2/constants.ts'
+import { SECTOR_SIZE } from '../../format/qcow2/constants.ts'
 import { isNbdUri } from '../../source/nbd-uri.ts'
 import type { OpenOptions } from '../../source/open.ts'
 import { type AddedBitmap, addBitmap, mergeIntoBitmap, requireMergeable } from '../bitmaps.ts'
 import { Bits } from '../edit/bits.ts'
 import { addDifferences, type UnreadableArea } from './differences.ts'
-import { type OpenedSide, openSide } from './sides.ts'
+import { type SideOptions, withSides } from './sides.ts'
 
 /** How two disks are compared. */
 export interface CompareOptions extends Pick<OpenOptions, 'connections' | 'timeoutMs'> {
@@ -93,7 +90,7 @@ export async function diffToBitmap(
   // It is ours alone already, by a lock that this one must not mind.
   const own = { allowPaths, backingFormat, format: 'qcow2' as const, forceShare: true }
   const made = await addBitmap(image, added, async (bits) => {
-    unreadable = await withSides(image, own, baseline, options, (sides) =>
+    unreadable = await withSides([image, own], [baseline, baselineOptions(options)], (sides) =>
       addDifferences(bits, sides, options),
     )
   })
@@ -119,7 +116,7 @@ export async function diffDisks(
   const granularity = granularityOf(options)
   const own = { allowPaths, backingFormat, connections, timeoutMs, format }
   const into = mergeInto && { name: mergeInto.bitmap, granularity, recording: false }
-  return await withSides(disk, own, baseline, options, async (sides) => {
+  return await withSides([disk, own], [baseline, baselineOptions(options)], async (sides) => {
     const { size } = sides[0].node
     if (mergeInto && into) await requireMergeable(mergeInto.image, into, size)
     const bits = new Bits(size, granularity, DEFAULT_GRANULARITY)
@@ -131,34 +128,15 @@ export async function diffDisks(
 }
 
 function granularityOf({ granularity = DEFAULT_GRANULARITY }: CompareOptions): number {
-  const bits = Math.log2(granularity)
-  if (Number.isInteger(bits) && bits >= MIN_GRANULARITY_BITS && bits <= MAX_GRANULARITY_BITS) {
-    return granularity
-  }
+  if (granularityBitsOf(granularity) !== undefined) return granularity
   throw usageError(
     '--granularity',
     `${granularity} is not a power of two from ${SECTOR_SIZE} to 2G`,
   )
 }
 
-/** Opens both disks for as long as something is done with them. */
-async function withSides<T>(
-  disk: string,
-  own: Parameters<typeof openSide>[1],
-  baseline: string,
-  { allowPaths, backingFormat, baselineFormat, connections, timeoutMs }: CompareOptions,
-  use: (sides: [OpenedSide, OpenedSide]) => Promise<T>,
-): Promise<T> {
-  const changed = await openSide(disk, own)
-  try {
-    const access = { allowPaths, backingFormat, connections, timeoutMs }
-    const known = await openSide(baseline, { ...access, format: baselineFormat })
-    try {
-      return await use([changed, known])
-    } finally {
-      await known.close()
-    }
-  } finally {
-    await changed.close()
-  }
+/** How the baseline is opened. */
+function baselineOptions(options: CompareOptions): SideOptions {
+  const { allowPaths, backingFormat, baselineFormat: format, connections, timeoutMs } = options
+  return { allowPaths, backingFormat, format, connections, timeoutMs }
 }

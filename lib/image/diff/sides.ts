@@ -26,11 +26,30 @@ export interface SideOptions extends Pick<OpenOptions, 'connections' | 'timeoutM
   backingFormat?: 'raw' | 'qcow2'
 }
 
+/** Opens two disks for as long as something is done with them. */
+export async function withSides<T>(
+  a: Parameters<typeof openSide>,
+  b: Parameters<typeof openSide>,
+  use: (sides: [OpenedSide, OpenedSide]) => Promise<T>,
+): Promise<T> {
+  const first = await openSide(...a)
+  try {
+    const second = await openSide(...b)
+    try {
+      return await use([first, second])
+    } finally {
+      await second.close()
+    }
+  } finally {
+    await first.close()
+  }
+}
+
 /**
  * Opens a disk to be compared: an image with its chain, or an export of an NBD server.
  * @throws BackupError BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IN_USE, IO
  */
-export async function openSide(name: string, options: SideOptions): Promise<OpenedSide> {
+async function openSide(name: string, options: SideOptions): Promise<OpenedSide> {
   if (isNbdUri(name)) return await openExport(name, options)
   const image = await openImage(name, options)
   return { name, node: nodeOf(image), close: () => closeChain(image) }

@@ -3,13 +3,13 @@ import { bitmapsAreCurrent } from '../../format/qcow2/bitmaps.ts'
 import { BITMAPS, DATA_FILE_RAW, SECTOR_SIZE } from '../../format/qcow2/constants.ts'
 import { fitsFirstSector, withBitmaps } from '../../format/qcow2/encode.ts'
 import type { BitmapsExtension } from '../../format/qcow2/extensions.ts'
+import { REFCOUNT_TABLE_FIELD, refcountTableField } from '../../qemu-img/check/writer.ts'
 import type { MovedTable } from './allocator.ts'
 import type { EditedImage } from './image.ts'
 import type { Write } from './steps.ts'
 
 /** Where fields of the header are, bytes. */
 const SIZE_FIELD = 24
-export const REFCOUNT_TABLE_FIELD = 48
 const AUTOCLEAR_FIELD = 88
 /** The autoclear features that we know; the others are cleared by whoever writes (spec). */
 const KNOWN_AUTOCLEAR = BITMAPS | DATA_FILE_RAW
@@ -88,7 +88,8 @@ export function headerSteps(image: EditedImage, wanted: Wanted): Write[][] {
   function filledIn(layout: Buffer, autoclear: bigint, newSize?: number): Buffer {
     const cluster = Buffer.from(layout)
     if (newSize !== undefined) cluster.writeBigUInt64BE(BigInt(newSize), SIZE_FIELD)
-    if (wanted.table) tableField(wanted.table).copy(cluster, REFCOUNT_TABLE_FIELD)
+    const { table } = wanted
+    if (table) refcountTableField(table.offset, table.clusters).copy(cluster, REFCOUNT_TABLE_FIELD)
     cluster.writeBigUInt64BE(autoclear, AUTOCLEAR_FIELD)
     return cluster
   }
@@ -113,11 +114,4 @@ function spanOf(a: Buffer, b: Buffer): [number, number] | undefined {
   let end = a.length
   while (a[end - 1] === b[end - 1]) end--
   return [start, end]
-}
-
-export function tableField({ offset, clusters }: MovedTable): Buffer {
-  const bytes = Buffer.alloc(12)
-  bytes.writeBigUInt64BE(BigInt(offset), 0)
-  bytes.writeUInt32BE(clusters, 8)
-  return bytes
 }

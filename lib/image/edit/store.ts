@@ -5,9 +5,10 @@ import { encodeBitmapDirectory } from '../../format/qcow2/encode.ts'
 import type { Qcow2Header } from '../../format/qcow2/header.ts'
 import { Allocator } from './allocator.ts'
 import type { Bits } from './bits.ts'
-import { headerSteps, REFCOUNT_TABLE_FIELD, requireRoom, tableField } from './header.ts'
+import { runEdit } from './edit.ts'
+import { headerSteps, requireRoom } from './header.ts'
 import type { EditedImage } from './image.ts'
-import { type Lost, lose, release } from './release.ts'
+import { type Lost, lose } from './release.ts'
 import { diskOf, type ImageDisk, runSteps, type Write } from './steps.ts'
 
 /** A bitmap as it is to be. */
@@ -50,24 +51,19 @@ export async function storeBitmaps(
   const directory = encodeBitmapDirectory(entries)
   const extension = entries.length > 0 ? await placeDirectory(directory) : undefined
   requireRoom(image, extension)
-  const unused = await unusedBy(image, bitmaps)
-  const { fresh, entries: tableEntries, table, blocks } = await allocator.finish()
-  const { refcountTableOffset, refcountTableClusters } = header
-  if (table) lose(unused, refcountTableOffset, refcountTableClusters * clusterSize, clusterSize)
-  try {
-    // Nothing refers to any of it yet.
-    await runSteps(disk, [[...fresh, ...content]])
-  } catch (error) {
-    await file.handle.truncate(file.size).catch(() => {})
-    throw error
-  }
-  await runSteps(disk, [
-    table ? [{ offset: REFCOUNT_TABLE_FIELD, bytes: tableField(table) }] : tableEntries,
-    blocks,
-    ...headerSteps(image, { extension, virtualSize, table }),
-  ])
-  const { blocks: freed } = await release(image.stored, unused, file.path)
-  await runSteps(disk, [freed])
+  await runEdit(image, disk, {
+    allocator,
+    lost: await unusedBy(image, bitmaps),
+    async prepare(fresh) {
+      try {
+        await runSteps(disk, [[...fresh, ...content]])
+      } catch (error) {
+        await file.handle.truncate(file.size).catch(() => {})
+        throw error
+      }
+    },
+    naming: (table) => headerSteps(image, { extension, virtualSize, table }),
+  })
 
   async function placeDirectory(bytes: Buffer) {
     const clusters = Math.ceil(bytes.length / clusterSize)

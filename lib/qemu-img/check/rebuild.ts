@@ -1,7 +1,7 @@
 import type { Qcow2Header } from '../../format/qcow2/header.ts'
 import { encodeRefcount } from './refcounts.ts'
 import type { ReferenceCounts } from './references.ts'
-import { type ImageWriter, REFCOUNT_TABLE_FIELD } from './writer.ts'
+import { type ImageWriter, REFCOUNT_TABLE_FIELD, refcountTableField } from './writer.ts'
 
 /** Where the refcount table of an image is. */
 export type RefcountTable = Pick<Qcow2Header, 'refcountTableOffset' | 'refcountTableClusters'>
@@ -18,9 +18,8 @@ export async function rebuildRefcounts(
   const rebuild = new Rebuild(header, counts, writer)
   const table = await rebuild.run()
   await writer.flush()
-  const field = Buffer.alloc(12)
-  field.writeBigUInt64BE(BigInt(table.refcountTableOffset))
-  field.writeUInt32BE(table.refcountTableClusters, 8)
+  const { refcountTableOffset, refcountTableClusters } = table
+  const field = refcountTableField(refcountTableOffset, refcountTableClusters)
   await writer.write(REFCOUNT_TABLE_FIELD, field)
   await writer.flush()
   return table

@@ -9,6 +9,13 @@ import type { Checked } from './structures.ts'
 
 /** Byte of the header where the offset, u64, and the clusters, u32, of the refcount table stand. */
 export const REFCOUNT_TABLE_FIELD = 48
+/** The content of that field. */
+export function refcountTableField(offset: number, clusters: number): Buffer {
+  const field = Buffer.alloc(12)
+  field.writeBigUInt64BE(BigInt(offset))
+  field.writeUInt32BE(clusters, 8)
+  return field
+}
 /** Byte of the header where the number, u32, and the offset, u64, of the snapshots stand. */
 export const SNAPSHOTS_FIELD = 60
 /** Byte of the header where the incompatible features stand. */

@@ -44,6 +44,12 @@ class MemoryOutput : public Output {
   const std::vector<std::pair<uint64_t, uint64_t>>& zeroes() const { return zeroes_; }
   // In the order they came.
   const std::vector<Put>& puts() const { return puts_; }
+  // Offset and length of the puts.
+  std::vector<std::pair<uint64_t, uint64_t>> put_ranges() const {
+    std::vector<std::pair<uint64_t, uint64_t>> ranges;
+    for (const Put& put : puts_) ranges.emplace_back(put.offset, put.size);
+    return ranges;
+  }
   // As far as anything was put, bytes.
   uint64_t length() const { return length_; }
 

@@ -12,12 +12,6 @@ namespace {
 
 using Ranges = std::vector<std::pair<uint64_t, uint64_t>>;
 
-Ranges puts_of(const MemoryOutput& output) {
-  Ranges ranges;
-  for (const auto& put : output.puts()) ranges.emplace_back(put.offset, put.size);
-  return ranges;
-}
-
 }  // namespace
 
 TEST_CASE("PatchWriter: what is skipped is not touched, few zeroes are put, many are made") {
@@ -30,7 +24,7 @@ TEST_CASE("PatchWriter: what is skipped is not touched, few zeroes are put, many
   writer.zero(512);
   writer.skip(512);
   writer.zero(2 << 20);
-  CHECK(puts_of(output) == Ranges{{1024, 4096}, {5120, 512}});
+  CHECK(output.put_ranges() == Ranges{{1024, 4096}, {5120, 512}});
   CHECK(output.zeroes() == Ranges{{6144, 2 << 20}});
   CHECK(writer.settled() == 6144 + (2 << 20));
   CHECK(writer.file_length() == 64 << 20);
@@ -44,7 +38,7 @@ TEST_CASE("PatchWriter: where zeroes cannot be made they are put") {
   PatchWriter writer(8 << 20, 512, pool, output);
   writer.skip(512);
   writer.zero((2 << 20) + 512);
-  CHECK(puts_of(output) ==
+  CHECK(output.put_ranges() ==
         Ranges{{512, 1 << 20}, {512 + (1 << 20), 1 << 20}, {512 + (2 << 20), 512}});
 }
 

@@ -12,12 +12,6 @@ namespace {
 
 using Ranges = std::vector<std::pair<uint64_t, uint64_t>>;
 
-Ranges puts_of(const MemoryOutput& output) {
-  Ranges ranges;
-  for (const auto& put : output.puts()) ranges.emplace_back(put.offset, put.size);
-  return ranges;
-}
-
 // A disk of five units and a bit: hole, data, zero, data.
 void write_disk(RawWriter& writer, BufferPool& pool, uint64_t unit) {
   BufferRef memory = pool.get_zeroed(2 * unit);
@@ -42,7 +36,7 @@ TEST_CASE("RawWriter: the disk as it is, and what is zero is made so") {
     CHECK(writer.unit() == unit);
     CHECK(writer.file_length() == size);
     write_disk(writer, pool, unit);
-    CHECK(puts_of(output) == Ranges{{unit, 2 * unit}, {5 * unit, unit}});
+    CHECK(output.put_ranges() == Ranges{{unit, 2 * unit}, {5 * unit, unit}});
     CHECK(output.zeroes() == Ranges{{0, unit}, {3 * unit, 2 * unit}});
   }
 }
@@ -53,7 +47,7 @@ TEST_CASE("RawWriter: nothing is written past where writing stops") {
   uint64_t end = 5 * kPage + 1024;
   RawWriter writer(5 * kPage + 1000, kPage, end, pool, output);
   write_disk(writer, pool, kPage);
-  CHECK(puts_of(output).back() == std::pair<uint64_t, uint64_t>(5 * kPage, 1024));
+  CHECK(output.put_ranges().back() == std::pair<uint64_t, uint64_t>(5 * kPage, 1024));
 
   MemoryOutput zero;
   RawWriter zeroes(5 * kPage + 1000, kPage, end, pool, zero);
@@ -76,7 +70,7 @@ TEST_CASE("RawWriter: where zeroes cannot be made they are put") {
   constexpr uint64_t kSize = (3 << 20) + 512;
   RawWriter writer(kSize, kPage, kSize, pool, output);
   writer.skip(kSize);
-  CHECK(puts_of(output) ==
+  CHECK(output.put_ranges() ==
         Ranges{{0, 1 << 20}, {1 << 20, 1 << 20}, {2 << 20, 1 << 20}, {3 << 20, 512}});
   Bytes read(kSize, 1);
   output.read(0, read.data(), kSize);
