@@ -17,18 +17,25 @@ export type {
   RestoreOptions,
   VerifyingOptions,
 } from './backup/types.ts'
+export {
+  type ManifestVerified,
+  type VerifyManifestsOptions,
+  verifyManifests,
+} from './backup/verify-manifests.ts'
 export { BackupError, type ErrorCode } from './errors.ts'
 export type { Extent } from './extents/extent.ts'
-export { type BitmapInfo, listBitmaps, readBitmap } from './image/bitmap-list.ts'
 export {
   type BitmapOperation,
   BitmapOperationError,
   type EditBitmapOptions,
   editBitmap,
-} from './image/bitmaps.ts'
-export { type ChainReport, type ChainReportImage, readBitmapChain } from './image/chain.ts'
-export { factsFromQmp, type NamedBitmap, type NamedBlockNode } from './image/chain-qmp.ts'
-export { type CommitOptions, type CommitResult, commitImage } from './image/commit/commit.ts'
+} from './maintain/bitmaps.ts'
+export {
+  type ChainReport,
+  type ChainReportImage,
+  readBitmapChain,
+} from './maintain/chain-report.ts'
+export { type CommitOptions, type CommitResult, commitImage } from './maintain/commit/commit.ts'
 export {
   type CompareOptions,
   type DiffDisksOptions,
@@ -37,9 +44,11 @@ export {
   type DiffResult,
   diffDisks,
   diffToBitmap,
-} from './image/diff/diff.ts'
-export type { UnreadableArea } from './image/diff/differences.ts'
-export { createSnapshot, type SnapshotOptions, type SnapshotResult } from './image/snapshot.ts'
+} from './maintain/diff/diff.ts'
+export type { UnreadableArea } from './maintain/diff/differences.ts'
+export { type BitmapInfo, listBitmaps, readBitmap } from './maintain/list-bitmaps.ts'
+export { createSnapshot, type SnapshotOptions, type SnapshotResult } from './maintain/snapshot.ts'
+export { type Verified, type VerifyOptions, verifyImages } from './parity/parity.ts'
 export { type CheckOptions, checkImage, type ImageCheck } from './qemu-img/check/image.ts'
 export {
   type CompareImagesOptions,
@@ -52,20 +61,15 @@ export type { MapEntry } from './qemu-img/map/map.ts'
 export { type MeasureImageOptions, measureImage, measureSize } from './qemu-img/measure/image.ts'
 export type { Measure } from './qemu-img/measure/measure.ts'
 export { QemuImgError } from './qemu-img/messages.ts'
-export { BadBitmapChain } from './source/bitmap.ts'
 export {
   type BitmapFacts,
   type BitmapHealth,
   type BitmapPlace,
   type ImageFacts,
   validateBitmapChain,
-} from './source/chain-health.ts'
+} from './source/bitmaps/health.ts'
+export { BadBitmapChain } from './source/bitmaps/open.ts'
+export { factsFromQmp, type NamedBitmap, type NamedBlockNode } from './source/bitmaps/qmp-facts.ts'
 export type { CustomExtent, CustomSource } from './source/custom.ts'
 export { openSource } from './source/open.ts'
 export type { Piece, Source, SourceExport, SourceFile, SourceReader } from './source/source.ts'
-export {
-  type ManifestVerified,
-  type VerifyManifestsOptions,
-  verifyManifests,
-} from './verify/manifests.ts'
-export { type Verified, type VerifyOptions, verifyImages } from './verify/verify.ts'

@@ -6,7 +6,7 @@ export interface CopyJob {
   readonly __copyJob: unique symbol
 }
 
-/** An export of an NBD server and how it is asked, see SourceExport of lib/source/source.ts. */
+/** An export of an NBD server and how it is asked, see SourceExport of lib/nbd/export.ts. */
 export interface CopyExport {
   uri: string
   size: number

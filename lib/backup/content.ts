@@ -1,6 +1,6 @@
 import { copyDisk, type JobOptions } from '../copy/job.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
-import type { OpenedFile } from '../source/file.ts'
+import type { OpenedFile } from '../image/file.ts'
 import { ownLayer } from '../source/own-layer.ts'
 import type { ContentHash } from './types.ts'
 

@@ -19,7 +19,7 @@ import type {
   OpenOptions,
   VerifyingOptions,
 } from './types.ts'
-import { verifyWritten } from './verify.ts'
+import { verifyWritten } from './verify-content.ts'
 
 /**
  * The whole way of a disk into a new file: open, check, copy, publish. `fullBackup`, `restore` and

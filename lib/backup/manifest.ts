@@ -3,7 +3,7 @@ import { openTarget, type Target } from '../copy/target.ts'
 import type { SourceIdentity } from '../copy/target-check.ts'
 import { BackupError, ioError, usageError } from '../errors.ts'
 import { readAt } from '../format/read.ts'
-import { openFile } from '../source/file.ts'
+import { openFile } from '../image/file.ts'
 import { BLOCK_SIZE } from './content.ts'
 import type { ContentHash, CopyResult } from './types.ts'
 

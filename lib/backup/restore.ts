@@ -1,6 +1,6 @@
 import { openNbdTarget } from '../copy/nbd-target.ts'
 import { usageError } from '../errors.ts'
-import { isNbdUri } from '../source/nbd-uri.ts'
+import { isNbdUri } from '../nbd/uri.ts'
 import { copyToNew } from './copy.ts'
 import type { CopyResult, RestoreOptions } from './types.ts'
 

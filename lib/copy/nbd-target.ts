@@ -1,7 +1,7 @@
 import { BackupError } from '../errors.ts'
 import { native } from '../native.ts'
-import { NbdConnection } from '../source/nbd-connection.ts'
-import { exportOf, type NbdOptions, openServer } from '../source/nbd-export.ts'
+import { NbdConnection } from '../nbd/connection.ts'
+import { exportOf, type NbdOptions, openServer } from '../nbd/export.ts'
 import type { Target } from './target.ts'
 
 /**

@@ -2,8 +2,8 @@ import type { BigIntStats } from 'node:fs'
 import { open, readlink, realpath, stat } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
 import { BackupError, ioError, usageError } from '../errors.ts'
-import { identityOf } from '../source/file.ts'
-import { lockFile, WRITING } from '../source/locks.ts'
+import { identityOf } from '../image/file.ts'
+import { lockFile, WRITING } from '../image/locks.ts'
 import type { SourceFile } from '../source/source.ts'
 
 /** What tells whether a target is one of the sources. */

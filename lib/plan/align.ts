@@ -1,4 +1,4 @@
-import { slicePiece } from '../source/marked.ts'
+import { slicePiece } from '../source/bitmaps/marked.ts'
 import type { MarkedPiece, Piece } from '../source/source.ts'
 import { roundUp } from '../units.ts'
 

@@ -1,7 +1,7 @@
 import type { BackupError } from '../errors.ts'
 import { requireDataFile } from '../format/qcow2/validate.ts'
-import type { OpenedFile } from '../source/file.ts'
-import { type Passed, passGate, type Role } from '../source/gate.ts'
+import type { OpenedFile } from '../image/file.ts'
+import { type Passed, passGate, type Role } from '../image/gate.ts'
 import { fullName } from './filename.ts'
 import {
   BlockError,

@@ -1,5 +1,5 @@
-import { type HostWindow, hostWindow } from './data-map.ts'
-import type { OpenedFile } from './file.ts'
+import { type HostWindow, hostWindow } from '../image/data-map.ts'
+import type { OpenedFile } from '../image/file.ts'
 import { BATCH } from './layer.ts'
 import type { Piece } from './source.ts'
 

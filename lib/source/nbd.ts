@@ -4,10 +4,10 @@ import { alignExtents, mergeExtents } from '../extents/merge.ts'
 import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
 import { quoted, unsupported } from '../format/qcow2/fields.ts'
 import type { NbdHandle } from '../native.ts'
+import { NbdConnection, type NbdServer } from '../nbd/connection.ts'
+import { exportOf, openServer } from '../nbd/export.ts'
 import { roundUp } from '../units.ts'
 import type { OpenOptions } from './chain.ts'
-import { NbdConnection, type NbdServer } from './nbd-connection.ts'
-import { exportOf, openServer } from './nbd-export.ts'
 import {
   type AskStatus,
   piecesOf,

@@ -1,6 +1,6 @@
 import type { Qcow2Header } from '../format/qcow2/header.ts'
 import { Qcow2Image } from '../format/qcow2/image.ts'
-import type { OpenedFile } from './file.ts'
+import type { OpenedFile } from '../image/file.ts'
 import { readLayers } from './layer.ts'
 import { qcow2Layer } from './qcow2.ts'
 import type { Disk, Piece } from './source.ts'

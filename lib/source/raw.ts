@@ -1,7 +1,7 @@
 import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
+import { hostWindow } from '../image/data-map.ts'
+import type { OpenedFile } from '../image/file.ts'
 import { roundUp } from '../units.ts'
-import { hostWindow } from './data-map.ts'
-import type { OpenedFile } from './file.ts'
 import type { Layer, Window } from './layer.ts'
 
 /**

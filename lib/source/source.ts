@@ -1,6 +1,9 @@
-import type { FileHandle } from 'node:fs/promises'
 import type { Extent } from '../extents/extent.ts'
-import type { NbdHandle } from '../native.ts'
+import type { SourceFile } from '../image/file.ts'
+import type { SourceExport } from '../nbd/export.ts'
+
+export type { SourceFile } from '../image/file.ts'
+export type { SourceExport } from '../nbd/export.ts'
 
 /**
  * Where the guest bytes of one run are.
@@ -25,31 +28,6 @@ export type Piece =
       within: number
     }
 
-/** An export of an NBD server that holds guest bytes of a source, at their guest offsets. */
-export interface SourceExport {
-  /** The URI as messages show it. */
-  readonly path: string
-  /** The URI as libnbd takes it. */
-  readonly uri: string
-  /** Bytes when it was opened. */
-  readonly size: number
-  readonly identity: string
-  /** Connections and requests in flight on each. */
-  readonly connections: number
-  readonly requests: number
-  /** What offsets and lengths of requests must be multiples of, bytes. */
-  readonly blockMin: number
-  /** Most bytes of one request. */
-  readonly blockMax: number
-  /** How long the server may be silent. */
-  readonly timeoutMs: number
-  /**
-   * Hands out the connection that asked for extents, once, if reading has to go on with it: the
-   * server may take no other.
-   */
-  takeConnection?(): NbdHandle | undefined
-}
-
 /** Guest bytes of a source that the calling program reads by itself, at their guest offsets. */
 export interface SourceReader {
   readonly path: string
@@ -65,18 +43,6 @@ export type SourceStore = SourceFile | SourceExport | SourceReader
 
 /** Lets go of guest bytes that are stored elsewhere now. */
 export type Discard = (start: number, length: number) => Promise<void>
-
-/** A file that holds guest bytes of a source. */
-export interface SourceFile {
-  /** As messages name it. */
-  readonly path: string
-  /** Open for reading, buffered; owned by the source. */
-  readonly handle: FileHandle
-  /** Bytes when it was opened. */
-  readonly size: number
-  /** Tells this file from all others, also through links: `dev:ino` (devices: `rdev:N`). */
-  readonly identity: string
-}
 
 export interface ExtentsOptions {
   /** Read what is stored, to find zeroes in it: takes as long as reading the disk. Default: no. */

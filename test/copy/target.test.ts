@@ -21,7 +21,7 @@ import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
 import { openTarget, type Target } from '../../lib/copy/target.ts'
-import { openFile } from '../../lib/source/file.ts'
+import { openFile } from '../../lib/image/file.ts'
 import type { SourceFile } from '../../lib/source/source.ts'
 import { NO_LOOP_DEVICES } from '../support/loop.ts'
 

@@ -4,7 +4,7 @@ import { OutputClosed } from '../../lib/cli/print.ts'
 import { isQemuImgCommand, runQemuImg } from '../../lib/cli/qemu-img.ts'
 import { BackupError } from '../../lib/errors.ts'
 import { encodeText } from '../../lib/format/text.ts'
-import { readBitmapChain } from '../../lib/image/chain.ts'
+import { readBitmapChain } from '../../lib/maintain/chain-report.ts'
 import { openSource } from '../../lib/source/open.ts'
 
 /**

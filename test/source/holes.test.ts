@@ -2,7 +2,7 @@ import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import t from 'tap'
-import { openFile } from '../../lib/source/file.ts'
+import { openFile } from '../../lib/image/file.ts'
 import { looksPreallocated, splitHoles } from '../../lib/source/holes.ts'
 import type { Piece } from '../../lib/source/source.ts'
 

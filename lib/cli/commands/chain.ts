@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import { BackupError } from '../../errors.ts'
-import type { ChainReport } from '../../image/chain.ts'
-import type { BitmapHealth, BitmapPlace } from '../../source/chain-health.ts'
+import type { ChainReport } from '../../maintain/chain-report.ts'
+import type { BitmapHealth, BitmapPlace } from '../../source/bitmaps/health.ts'
 import { formatSize } from '../../units.ts'
 import { oneLine } from '../errors.ts'
 import { addFormats, type SourceFlags } from '../options.ts'
@@ -30,7 +30,7 @@ export function declare(command: Command): void {
 }
 
 async function chain(top: string, flags: SourceFlags & { json?: boolean }): Promise<void> {
-  const { readBitmapChain } = await import('../../image/chain.ts')
+  const { readBitmapChain } = await import('../../maintain/chain-report.ts')
   const { format, allowPath: allowPaths, backingFormat } = flags
   const report = await readBitmapChain(top, { format, allowPaths, backingFormat })
   await print(flags.json ? `${JSON.stringify(report)}\n` : describe(report))

@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import type { CommitResult } from '../../image/commit/commit.ts'
+import type { CommitResult } from '../../maintain/commit/commit.ts'
 import { formatSize } from '../../units.ts'
 import { oneLine } from '../errors.ts'
 import {
@@ -42,7 +42,7 @@ export function declare(command: Command): void {
 }
 
 async function commit(top: string, flags: CommitFlags): Promise<void> {
-  const { commitImage } = await import('../../image/commit/commit.ts')
+  const { commitImage } = await import('../../maintain/commit/commit.ts')
   const { allowPath: allowPaths, backingFormat, base } = flags
   const progress = await openProgress(flags.progress)
   const result = await interruptible(async (signal) => {

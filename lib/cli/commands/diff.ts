@@ -1,7 +1,7 @@
 import { type Command, Option } from 'commander'
 import { usageError } from '../../errors.ts'
-import type { Differences, DiffResult } from '../../image/diff/diff.ts'
-import type { UnreadableArea } from '../../image/diff/differences.ts'
+import type { Differences, DiffResult } from '../../maintain/diff/diff.ts'
+import type { UnreadableArea } from '../../maintain/diff/differences.ts'
 import { formatSize } from '../../units.ts'
 import { oneLine } from '../errors.ts'
 import {
@@ -72,7 +72,7 @@ export function declare(command: Command): void {
 }
 
 async function diff(image: string, baseline: string, flags: DiffFlags): Promise<void> {
-  const api = await import('../../image/diff/diff.ts')
+  const api = await import('../../maintain/diff/diff.ts')
   const { bitmap = '', granularity, enable, output, mergeInto, baselineFormat } = flags
   const elsewhere = output !== undefined || mergeInto !== undefined
   requireTogether(flags, elsewhere)

@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import type { SnapshotResult } from '../../image/snapshot.ts'
+import type { SnapshotResult } from '../../maintain/snapshot.ts'
 import { formatSize } from '../../units.ts'
 import { oneLine } from '../errors.ts'
 import { addClusterSize, addNamedFiles, type SourceFlags } from '../options.ts'
@@ -34,7 +34,7 @@ export function declare(command: Command): void {
 }
 
 async function snapshot(backing: string, overlay: string, flags: SnapshotFlags): Promise<void> {
-  const { createSnapshot } = await import('../../image/snapshot.ts')
+  const { createSnapshot } = await import('../../maintain/snapshot.ts')
   const { allowPath: allowPaths, backingFormat, clusterSize, force, json } = flags
   const options = { allowPaths, backingFormat, clusterSize, force }
   const result = await createSnapshot(backing, overlay, options)

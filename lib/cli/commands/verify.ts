@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
+import type { ManifestVerified } from '../../backup/verify-manifests.ts'
 import { BackupError, usageError } from '../../errors.ts'
-import type { ManifestVerified } from '../../verify/manifests.ts'
-import type { Verified } from '../../verify/verify.ts'
+import type { Verified } from '../../parity/parity.ts'
 import { oneLine } from '../errors.ts'
 import { addImageAccess, addProgressOptions, type SourceFlags } from '../options.ts'
 import { print } from '../print.ts'
@@ -48,7 +48,7 @@ async function verify(images: string[], flags: VerifyFlags): Promise<void> {
 }
 
 async function againstQemuImg(images: string[], flags: VerifyFlags): Promise<void> {
-  const { verifyImages } = await import('../../verify/verify.ts')
+  const { verifyImages } = await import('../../parity/parity.ts')
   const { against, format, allowPath: allowPaths, backingFormat, forceShare } = flags
   await interruptible(async (signal) => {
     const options = { against, format, allowPaths, backingFormat, forceShare, signal }
@@ -61,7 +61,7 @@ async function againstManifests(images: string[], flags: VerifyFlags): Promise<v
     (name) => flags[name],
   )
   if (given) throw usageError('--manifest', 'only goes with -U, --json and what is about progress')
-  const { verifyManifests } = await import('../../verify/manifests.ts')
+  const { verifyManifests } = await import('../../backup/verify-manifests.ts')
   const { forceShare } = flags
   const progress = await openProgress(flags.progress)
   await interruptible(async (signal) => {

@@ -1,5 +1,5 @@
 import type { Qcow2Header } from '../../format/qcow2/header.ts'
-import type { OpenedFile } from '../../source/file.ts'
+import type { OpenedFile } from '../../image/file.ts'
 import { compareRefcounts } from './compare.ts'
 import { checkCopied } from './copied.ts'
 import { type CheckResult, Report } from './report.ts'

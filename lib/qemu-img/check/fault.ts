@@ -1,5 +1,5 @@
 import type { Qcow2Header } from '../../format/qcow2/header.ts'
-import type { OpenedFile } from '../../source/file.ts'
+import type { OpenedFile } from '../../image/file.ts'
 import { checkQcow2 } from './check.ts'
 import { CheckFailed } from './report.ts'
 

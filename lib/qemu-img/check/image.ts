@@ -1,7 +1,7 @@
 import { BackupError } from '../../errors.ts'
 import { readFirstCluster } from '../../format/qcow2/first-cluster.ts'
 import { decodeHeader } from '../../format/qcow2/header.ts'
-import type { OpenedFile } from '../../source/file.ts'
+import type { OpenedFile } from '../../image/file.ts'
 import { closeChain, type OpenChainOptions, openChain } from '../chain.ts'
 import { QemuImgError } from '../messages.ts'
 import { describeImageError } from '../words.ts'

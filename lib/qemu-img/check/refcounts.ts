@@ -1,7 +1,7 @@
 import type { Qcow2Header } from '../../format/qcow2/header.ts'
 import { END_OF_FILES } from '../../format/qcow2/validate.ts'
 import { readAt } from '../../format/read.ts'
-import type { OpenedFile } from '../../source/file.ts'
+import type { OpenedFile } from '../../image/file.ts'
 import { roundUp } from '../../units.ts'
 import { corruptionText } from '../status/chain.ts'
 import { type TableEntry, tableEntry, unaligned } from '../status/refcount-table.ts'

@@ -7,7 +7,7 @@ import {
   type Snapshot,
   type SnapshotTable,
 } from '../../format/qcow2/snapshots.ts'
-import type { OpenedFile } from '../../source/file.ts'
+import type { OpenedFile } from '../../image/file.ts'
 import { roundUp } from '../../units.ts'
 import { errorLine } from '../messages.ts'
 import { describeImageError } from '../words.ts'

@@ -1,7 +1,7 @@
 import type { Qcow2Header } from '../../format/qcow2/header.ts'
 import { compressedRange, l2EntrySize } from '../../format/qcow2/tables.ts'
 import { readAt, readInto } from '../../format/read.ts'
-import type { OpenedFile } from '../../source/file.ts'
+import type { OpenedFile } from '../../image/file.ts'
 import { hostOffset } from '../status/entries.ts'
 import {
   clusterType,

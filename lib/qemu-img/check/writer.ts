@@ -1,7 +1,7 @@
 import type { FileHandle } from 'node:fs/promises'
 import type { Qcow2Header } from '../../format/qcow2/header.ts'
 import { writeAt } from '../../format/write.ts'
-import type { OpenedFile } from '../../source/file.ts'
+import type { OpenedFile } from '../../image/file.ts'
 import { strerror } from '../words.ts'
 import type { StoredRefcounts } from './refcounts.ts'
 import { CheckFailed, IO_ERROR, type Report } from './report.ts'

@@ -1,5 +1,5 @@
 import { SECTOR_SIZE } from '../../format/qcow2/constants.ts'
-import { type HostWindow, hostWindow } from '../../source/data-map.ts'
+import { type HostWindow, hostWindow } from '../../image/data-map.ts'
 import { roundUp } from '../../units.ts'
 import type { BlockNode } from './node.ts'
 import { type Answer, DATA, type HostFile, OFFSET_VALID, ZERO } from './status.ts'

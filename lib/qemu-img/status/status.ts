@@ -1,4 +1,4 @@
-import type { OpenedFile } from '../../source/file.ts'
+import type { OpenedFile } from '../../image/file.ts'
 
 /**
  * What QEMU's block layer says of a range of guest bytes, as flags (BDRV_BLOCK_… in its

@@ -1,6 +1,10 @@
 import { BackupError } from '../../../errors.ts'
-import { type BitmapInfo, listBitmaps, readBitmap } from '../../../image/bitmap-list.ts'
-import { type BitmapOperation, BitmapOperationError, editBitmap } from '../../../image/bitmaps.ts'
+import {
+  type BitmapOperation,
+  BitmapOperationError,
+  editBitmap,
+} from '../../../maintain/bitmaps.ts'
+import { type BitmapInfo, listBitmaps, readBitmap } from '../../../maintain/list-bitmaps.ts'
 import { type Arguments, parseArguments } from '../../../qemu-img/arguments.ts'
 import { QemuImgError } from '../../../qemu-img/messages.ts'
 import type { QemuImgCommand } from '../../../qemu-img/run.ts'

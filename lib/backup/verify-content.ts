@@ -1,0 +1,63 @@
+import type { Target } from '../copy/target.ts'
+import { BackupError, ioError } from '../errors.ts'
+import { unsupported } from '../format/qcow2/fields.ts'
+import { readHeader } from '../format/qcow2/image.ts'
+import { type OpenedFile, openedFile } from '../image/file.ts'
+import { firstFault } from '../qemu-img/check/fault.ts'
+import { formatSize } from '../units.ts'
+import { hashImage, type ReadBackOptions } from './content.ts'
+import type { ContentHash } from './types.ts'
+
+/** What an image is to hold. */
+export interface Expected {
+  /** Bytes. */
+  virtualSize: number
+  content?: ContentHash
+}
+
+/**
+ * Looks at what a copy wrote, before it gets its name.
+ * @throws BackupError as `verifyContent`
+ */
+export async function verifyWritten(
+  target: Target,
+  expected: Expected,
+  options: ReadBackOptions,
+): Promise<void> {
+  const { path, handle } = target
+  if (!handle) throw unsupported(path, 'what is written there cannot be verified')
+  let file: OpenedFile
+  try {
+    // So that it is read from the disk, where the page cache is passed by.
+    await handle.sync()
+    file = await openedFile(path, handle)
+  } catch (error) {
+    throw ioError(path, error)
+  }
+  await verifyContent(file, expected, options)
+}
+
+/**
+ * Checks an image, reads what it holds by itself, and compares that with what a copy read.
+ * @throws BackupError BAD_IMAGE if it is not sound, DIFFERENT if it does not hold what was read,
+ * UNSUPPORTED, IO, ABORTED
+ */
+export async function verifyContent(
+  file: OpenedFile,
+  { virtualSize, content }: Expected,
+  options: ReadBackOptions,
+): Promise<void> {
+  const { path } = file
+  const header = await readHeader(file)
+  const fault = await firstFault(file, header, { leaks: true })
+  if (fault !== undefined) throw new BackupError('BAD_IMAGE', path, `is not sound: ${fault}`)
+  if (header.externalDataFile) throw unsupported(path, 'its content is in another file')
+  if (header.virtualSize !== virtualSize) {
+    const why = `holds a disk of ${formatSize(header.virtualSize)}, not ${formatSize(virtualSize)}`
+    throw new BackupError('DIFFERENT', path, why)
+  }
+  const checksum = await hashImage(file, header, options)
+  if (checksum === content?.checksum) return
+  const why = `does not hold what was read: its checksum is ${checksum}, not ${content?.checksum}`
+  throw new BackupError('DIFFERENT', path, why)
+}

@@ -1,0 +1,205 @@
+import { bitmapRuns, bitmapStretches } from '../format/qcow2/bitmap-data.ts'
+import type { Bitmap } from '../format/qcow2/bitmaps.ts'
+import { BitRuns, type DirtyRun } from '../format/qcow2/bits.ts'
+import type { Qcow2Header } from '../format/qcow2/header.ts'
+import { type ImageFile, readInto } from '../format/read.ts'
+
+/** Bytes of bits that are read at a time. */
+const PART = 2 ** 20
+/** Bytes of bits that are decoded at a time. */
+const STEP = 2048
+const ZEROES = Buffer.alloc(PART)
+
+/**
+ * The bits of a dirty bitmap in memory, a part for each cluster that they take in an image; parts
+ * of which no bit is set take no memory.
+ */
+export class Bits {
+  /** Guest bytes that one bit stands for. */
+  readonly granularity: number
+  /** Of the disk, bytes. */
+  readonly size: number
+  readonly #partBytes: number
+  readonly #parts = new Map<number, Buffer>()
+
+  /** @param clusterSize of the image that they are to be stored in, bytes */
+  constructor(size: number, granularity: number, clusterSize: number) {
+    this.size = size
+    this.granularity = granularity
+    this.#partBytes = clusterSize
+  }
+
+  /** Sets the bit of every granule that has any of the guest bytes from `start` on. */
+  add(start: number, length: number): void {
+    if (length === 0) return
+    const last = Math.floor((start + length - 1) / this.granularity)
+    const perPart = this.#partBytes * 8
+    for (let bit = Math.floor(start / this.granularity); bit <= last; ) {
+      const index = Math.floor(bit / perPart)
+      const end = Math.min(last + 1, (index + 1) * perPart)
+      setBits(this.#part(index), bit - index * perPart, end - index * perPart)
+      bit = end
+    }
+  }
+
+  /** Sets the bits that are set in bytes of another bitmap of this granularity, `at` bytes into it. */
+  addBytes(at: number, bytes: Buffer): void {
+    for (let done = 0; done < bytes.length; ) {
+      const index = Math.floor((at + done) / this.#partBytes)
+      const from = at + done - index * this.#partBytes
+      const take = Math.min(this.#partBytes - from, bytes.length - done)
+      const source = bytes.subarray(done, done + take)
+      if (!isZero(source)) orInto(this.#part(index).subarray(from, from + take), source)
+      done += take
+    }
+  }
+
+  /** Sets the bits of the granules that another bitmap has as dirty. */
+  merge(other: Bits): void {
+    for (const [index, bytes] of other.parts()) {
+      if (other.granularity === this.granularity) {
+        this.addBytes(index * other.#partBytes, bytes)
+        continue
+      }
+      const first = index * other.#partBytes * 8
+      for (let bit = 0; bit < bytes.length * 8; bit++) {
+        if ((bytes[bit >> 3] & (1 << (bit & 7))) === 0) continue
+        const start = (first + bit) * other.granularity
+        this.add(start, Math.min(other.granularity, this.size - start))
+      }
+    }
+  }
+
+  /** Guest bytes in the granules that are dirty. */
+  dirtyBytes(): number {
+    let bytes = 0
+    for (const runs of this.runs()) {
+      for (const { length, dirty } of runs) if (dirty) bytes += length
+    }
+    return bytes
+  }
+
+  /** Contiguous runs from 0 to the size of the disk, neighbours differ; in batches. */
+  *runs(): Generator<readonly DirtyRun[]> {
+    const runs = new BitRuns(this.granularity, this.size)
+    const bits = Math.ceil(this.size / this.granularity)
+    const parts = Math.ceil(bits / (this.#partBytes * 8))
+    for (let index = 0; index < parts; index++) {
+      const part = this.#parts.get(index)
+      if (!part) runs.addSame(false, this.#partBytes * 8)
+      // Not all at once: each of its bits may be a run.
+      for (let at = 0; part && at < part.length; at += STEP) {
+        runs.addBits(part.subarray(at, at + STEP))
+        yield runs.take()
+      }
+    }
+    yield runs.end()
+  }
+
+  /** Clears the bits that stand for nothing. */
+  trim(): void {
+    const bits = Math.ceil(this.size / this.granularity)
+    const perPart = this.#partBytes * 8
+    for (const [index, bytes] of this.#parts) {
+      const meant = bits - index * perPart
+      if (meant >= perPart) continue
+      if (meant <= 0) {
+        this.#parts.delete(index)
+        continue
+      }
+      const whole = meant >> 3
+      if ((meant & 7) !== 0) bytes[whole] &= (1 << (meant & 7)) - 1
+      bytes.fill(0, Math.ceil(meant / 8))
+    }
+  }
+
+  /** Parts in which a bit is set, by their index. */
+  *parts(): Generator<[number, Buffer]> {
+    for (const part of this.#parts) yield part
+  }
+
+  #part(index: number): Buffer {
+    let part = this.#parts.get(index)
+    if (!part) {
+      part = Buffer.alloc(this.#partBytes)
+      this.#parts.set(index, part)
+    }
+    return part
+  }
+}
+
+function isZero(bytes: Buffer): boolean {
+  return bytes.length <= ZEROES.length && bytes.equals(ZEROES.subarray(0, bytes.length))
+}
+
+/** By words where both are aligned, which is nearly always. */
+function orInto(to: Buffer, from: Buffer): void {
+  let done = 0
+  if (to.byteOffset % 4 === 0 && from.byteOffset % 4 === 0) {
+    const words = to.length >> 2
+    const target = new Int32Array(to.buffer, to.byteOffset, words)
+    const source = new Int32Array(from.buffer, from.byteOffset, words)
+    for (let i = 0; i < words; i++) target[i] |= source[i]
+    done = words * 4
+  }
+  for (; done < to.length; done++) to[done] |= from[done]
+}
+
+/** Sets bits `from` to `to`, the lowest of a byte first. */
+function setBits(bytes: Buffer, from: number, to: number): void {
+  let bit = from
+  for (; bit < to && (bit & 7) !== 0; bit++) bytes[bit >> 3] |= 1 << (bit & 7)
+  const whole = to - (to & 7)
+  if (bit < whole) {
+    bytes.fill(0xff, bit >> 3, whole >> 3)
+    bit = whole
+  }
+  for (; bit < to; bit++) bytes[bit >> 3] |= 1 << (bit & 7)
+}
+
+/**
+ * Adds what a stored bitmap has as dirty. What lies past the end of the smaller disk is left out.
+ * @param bitmap of `file`, of the size of its disk
+ * @throws BackupError BAD_IMAGE, IO
+ */
+export async function addStored(
+  bits: Bits,
+  file: ImageFile,
+  header: Qcow2Header,
+  bitmap: Bitmap,
+): Promise<void> {
+  // Behind the end of a disk bits may be set that mean nothing.
+  const alike = header.virtualSize === bits.size
+  if (!alike || 2 ** bitmap.granularityBits !== bits.granularity) {
+    for await (const runs of bitmapRuns(file, header, bitmap)) {
+      for (const { start, length, dirty } of runs) {
+        if (dirty && start < bits.size) bits.add(start, Math.min(length, bits.size - start))
+      }
+    }
+    return
+  }
+  let at = 0
+  let last: Promise<void> | undefined
+  const spare: Buffer[] = []
+  for await (const { offset, length, ones } of bitmapStretches(file, header.clusterSize, bitmap)) {
+    const start = at * 8 * bits.granularity
+    if (ones) bits.add(start, Math.min(length * 8 * bits.granularity, bits.size - start))
+    for (let done = 0; offset !== undefined && done < length; done += PART) {
+      const place = at + done
+      const memory = spare.pop() ?? Buffer.allocUnsafeSlow(PART)
+      const part = memory.subarray(0, Math.min(PART, length - done))
+      const read = readInto(part, file, offset + done)
+      // The next part is read while this one is added.
+      await last
+      last = read.then((bytes) => {
+        bits.addBytes(place, bytes)
+        spare.push(memory)
+      })
+      // It is waited for in its turn.
+      last.catch(() => {})
+    }
+    at += length
+  }
+  await last
+  bits.trim()
+}

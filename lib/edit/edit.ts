@@ -1,0 +1,45 @@
+import { REFCOUNT_TABLE_FIELD, refcountTableField } from '../qemu-img/check/writer.ts'
+import type { Allocator, MovedTable } from './allocator.ts'
+import type { EditedImage } from './edited-image.ts'
+import { type Lost, lose, release } from './release.ts'
+import { type ImageDisk, runSteps, type Write } from './steps.ts'
+
+/** An edit for which all clusters that it takes have been allocated. */
+export interface PlannedEdit {
+  allocator: Allocator
+  /** References that clusters lose by it. */
+  lost: Lost
+  /** Writes what nothing refers to yet, of which `fresh` is a part; all of it is durable then. */
+  prepare(fresh: readonly Write[]): Promise<void>
+  /**
+   * How the image comes to name it, a step after the other.
+   * @param table where the refcount table is by then, if it was moved
+   */
+  naming(table?: MovedTable): Write[][]
+}
+
+/**
+ * Edits an image: what is new is written where nothing is in use, counted as in use, then named, and
+ * what was named before is free last. Each step is durable before the next begins, so an edit that
+ * ends anywhere leaves a sound image; it may have leaked clusters.
+ * @returns the clusters that are free by it, in order
+ */
+export async function runEdit(
+  { file, header, stored }: EditedImage,
+  disk: ImageDisk,
+  { allocator, lost, prepare, naming }: PlannedEdit,
+): Promise<number[]> {
+  const { refcountTableOffset, refcountTableClusters, clusterSize } = header
+  const { fresh, entries, table, blocks } = await allocator.finish()
+  await prepare(fresh)
+  const placed = table && refcountTableField(table.offset, table.clusters)
+  await runSteps(disk, [
+    placed ? [{ offset: REFCOUNT_TABLE_FIELD, bytes: placed }] : entries,
+    blocks,
+    ...naming(table),
+  ])
+  if (table) lose(lost, refcountTableOffset, refcountTableClusters * clusterSize, clusterSize)
+  const { blocks: released, free } = await release(stored, lost, file.path)
+  await runSteps(disk, [released])
+  return free
+}

@@ -1,0 +1,85 @@
+import { usageError } from '../errors.ts'
+import { probe } from '../format/probe.ts'
+import { type Bitmap, readBitmaps } from '../format/qcow2/bitmaps.ts'
+import { CORRUPT, DIRTY } from '../format/qcow2/constants.ts'
+import { badImage, unsupported } from '../format/qcow2/fields.ts'
+import { readFirstCluster } from '../format/qcow2/first-cluster.ts'
+import { decodeHeader, type Qcow2Header } from '../format/qcow2/header.ts'
+import { readAt } from '../format/read.ts'
+import { type OpenedFile, openedFile, openWritable } from '../image/file.ts'
+import { lockFile, WRITING } from '../image/locks.ts'
+import { firstFault } from '../qemu-img/check/fault.ts'
+import { StoredRefcounts } from '../qemu-img/check/refcounts.ts'
+
+/** An image that is being edited: nobody else writes to it, and it was found sound. */
+export interface EditedImage {
+  file: OpenedFile
+  header: Qcow2Header
+  /** Its first cluster. */
+  first: Buffer
+  stored: StoredRefcounts
+  /** None where they are not current. */
+  bitmaps: Bitmap[]
+}
+
+/**
+ * Opens an image to be edited. An edit takes clusters that the image says it does not use; so what
+ * it says must be right, and it is checked first.
+ * @throws BackupError IN_USE, IO; BAD_IMAGE if it is corrupt, dirty, or found to be corrupt;
+ * UNSUPPORTED if it is not qcow2
+ */
+export async function openToEdit(path: string): Promise<EditedImage> {
+  if (path === '') throw usageError('IMAGE', 'has no name')
+  const file = await openWritable(path)
+  try {
+    lockFile(file.handle, path, WRITING)
+    return await prepareEdit(file)
+  } catch (error) {
+    await file.handle.close()
+    throw error
+  }
+}
+
+/**
+ * Makes an image ready to be edited that is open for writing, and locked.
+ * @throws BackupError IO; BAD_IMAGE if it is corrupt, dirty, or found to be corrupt; UNSUPPORTED if it
+ * is not qcow2
+ */
+export async function prepareEdit(file: OpenedFile): Promise<EditedImage> {
+  const { path } = file
+  if (probe(await readAt(file, 0, Math.min(4, file.size))) !== 'qcow2') {
+    throw unsupported(path, 'is not a qcow2 image')
+  }
+  const header = decodeHeader(await readFirstCluster(file), path)
+  requireClosed(path, header)
+  const fault = await firstFault(file, header, { leaks: false })
+  if (fault !== undefined) {
+    const why = `is corrupt, and is not written to: ${fault}; run check -r all first`
+    throw badImage(path, why)
+  }
+  return await editedImage(file)
+}
+
+/**
+ * An image that is being edited as it is now, after a part of it was written.
+ * @throws BackupError IO
+ */
+export async function reopened({ file }: EditedImage): Promise<EditedImage> {
+  return await editedImage(await openedFile(file.path, file.handle))
+}
+
+async function editedImage(file: OpenedFile): Promise<EditedImage> {
+  const first = await readFirstCluster(file)
+  const header = decodeHeader(first, file.path)
+  const stored = await StoredRefcounts.open(file, header, () => {})
+  return { file, header, first, stored, bitmaps: await readBitmaps(file, header) }
+}
+
+function requireClosed(path: string, { incompatibleFeatures }: Qcow2Header): void {
+  if ((incompatibleFeatures & CORRUPT) !== 0n) {
+    throw badImage(path, 'is marked as corrupt; repair it with check -r all first')
+  }
+  if ((incompatibleFeatures & DIRTY) !== 0n) {
+    throw badImage(path, 'was not closed, its refcounts are out of date; run check -r all first')
+  }
+}

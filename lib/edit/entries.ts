@@ -1,0 +1,73 @@
+/** L2 entries as a commit changes them (spec: "Cluster mapping"). Pure. */
+import type { Qcow2Header } from '../format/qcow2/header.ts'
+import { compressedRange } from '../format/qcow2/tables.ts'
+import { clusterType, isCopied, subclusters } from '../qemu-img/check/entries.ts'
+import { hostOffset } from '../qemu-img/status/entries.ts'
+
+/** What an image has of a cluster. */
+export interface Entry {
+  /** `mixed`: subclusters of several kinds. */
+  kind: 'unallocated' | 'zero' | 'data' | 'mixed' | 'compressed'
+  /** Host clusters that belong to it: bytes of the image; none if `size` is 0. */
+  host: number
+  size: number
+  /** Nothing else refers to the host cluster. */
+  copied: boolean
+}
+
+const ALL = 0xffffffff
+const ZERO = 1n
+const COPIED = 1n << 63n
+
+/** The entry at byte `at` of an L2 table. */
+export function readEntry(
+  table: DataView,
+  at: number,
+  header: Pick<Qcow2Header, 'clusterBits' | 'clusterSize' | 'extendedL2' | 'externalDataFile'>,
+): Entry {
+  const { clusterBits, clusterSize, extendedL2 } = header
+  const copied = isCopied(table, at)
+  const type = clusterType(table, at, header)
+  if (type === 'compressed') {
+    const { offset, size } = compressedRange(
+      table.getUint32(at),
+      table.getUint32(at + 4),
+      clusterBits,
+    )
+    return { kind: 'compressed', host: offset, size, copied: false }
+  }
+  const host = hostOffset(table, at)
+  const size = host === 0 ? 0 : clusterSize
+  if (extendedL2) return { kind: kindOf(subclusters(table, at)), host, size, copied }
+  const kind = type === 'zero+host' ? 'zero' : type
+  return { kind, host, size, copied }
+}
+
+function kindOf({ zeros, data }: { zeros: number; data: number }): Entry['kind'] {
+  if (data === ALL) return 'data'
+  if (zeros === ALL) return 'zero'
+  return (zeros | data) === 0 ? 'unallocated' : 'mixed'
+}
+
+/** Makes an entry one of a cluster with data, at a host offset to which nothing else refers. */
+export function writeData(table: DataView, at: number, host: number, extendedL2: boolean): void {
+  table.setBigUint64(at, BigInt(host) | COPIED)
+  if (extendedL2) writeSubclusters(table, at, 0, ALL)
+}
+
+/** Makes an entry one of a cluster that reads as zero, also over a backing file. */
+export function writeZero(table: DataView, at: number, extendedL2: boolean): void {
+  table.setBigUint64(at, extendedL2 ? 0n : ZERO)
+  if (extendedL2) writeSubclusters(table, at, ALL, 0)
+}
+
+/** Makes an entry one of a cluster that is left to the backing file. */
+export function writeUnallocated(table: DataView, at: number, extendedL2: boolean): void {
+  table.setBigUint64(at, 0n)
+  if (extendedL2) writeSubclusters(table, at, 0, 0)
+}
+
+function writeSubclusters(table: DataView, at: number, zeros: number, data: number): void {
+  table.setUint32(at + 8, zeros)
+  table.setUint32(at + 12, data)
+}

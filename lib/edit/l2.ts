@@ -1,0 +1,185 @@
+import { l2EntrySize } from '../format/qcow2/tables.ts'
+import { readAt } from '../format/read.ts'
+import type { Allocator } from './allocator.ts'
+import type { EditedImage } from './edited-image.ts'
+import { type Entry, readEntry, writeZero } from './entries.ts'
+import type { L1Table } from './l1.ts'
+import { type Lost, lose } from './release.ts'
+import type { Write } from './steps.ts'
+
+/** An L2 table that is being changed. */
+export interface L2Table {
+  offset: number
+  view: DataView
+  bytes: Buffer
+  /** Nothing refers to it yet. */
+  fresh: boolean
+}
+
+/** References of one table of zeroes: what 16 bits hold, as usual. */
+const MOST_SHARED = 65535
+
+/**
+ * The L2 tables that a batch of changes touches. One that others may use too is not changed: the L1
+ * entry gets a copy. Nothing is written, what has to be is gathered.
+ */
+export class L2Tables {
+  readonly #image: EditedImage
+  readonly #l1: L1Table
+  readonly #allocator: Allocator
+  /** What is not referred to any more. */
+  readonly #lost: Lost
+  readonly #tables = new Map<number, L2Table>()
+  readonly #entrySize: number
+  /** A table of zeroes, and the L1 entries that come to name it. */
+  #zeroes: { offset: number; users: number[] } | undefined
+  readonly #newZeroes: Write[] = []
+  /** A table that is known to have nothing but zeroes. */
+  #knownZero = 0
+
+  constructor(image: EditedImage, l1: L1Table, allocator: Allocator, lost: Lost) {
+    this.#image = image
+    this.#l1 = l1
+    this.#allocator = allocator
+    this.#lost = lost
+    this.#entrySize = l2EntrySize(image.header)
+  }
+
+  /** Of those that are in memory. */
+  get bytes(): number {
+    return this.#tables.size * this.#image.header.clusterSize
+  }
+
+  /** Whether an L1 entry names a table, or will. */
+  has(index: number): boolean {
+    return this.#l1.offset(index) !== 0
+  }
+
+  /** The table of an L1 entry, to be changed; a new one if there is none. */
+  async get(index: number): Promise<L2Table> {
+    const known = this.#tables.get(index)
+    if (known) return known
+    const { clusterSize } = this.#image.header
+    const offset = this.#l1.offset(index)
+    const bytes = offset === 0 ? Buffer.alloc(clusterSize) : await this.#read(offset)
+    if (offset !== 0 && this.#l1.copied(index)) {
+      return this.#add(index, { offset, bytes, view: viewOf(bytes), fresh: false })
+    }
+    const own = await this.#allocator.allocate(1)
+    const table = this.#add(index, { offset: own, bytes, view: viewOf(bytes), fresh: true })
+    if (offset !== 0) await this.#leave(index)
+    this.#l1.set(index, own, true)
+    return table
+  }
+
+  /** An L1 entry names no table any more. REQUIRES: it names one */
+  async remove(index: number): Promise<void> {
+    await this.#drop(index)
+    this.#l1.set(index, 0, false)
+  }
+
+  /** An L1 entry names a table of zeroes, which others may name too. */
+  async zero(index: number): Promise<void> {
+    if (this.has(index) && (await this.#isAllZero(index))) return
+    const most = Math.min(2 ** this.#image.stored.bits - 1, MOST_SHARED)
+    if (!this.#zeroes || this.#zeroes.users.length === most) {
+      this.#endZeroes()
+      this.#zeroes = { offset: await this.#newTableOfZeroes(), users: [] }
+    }
+    if (this.has(index)) await this.#drop(index)
+    this.#zeroes.users.push(index)
+    this.#l1.set(index, this.#zeroes.offset, false)
+  }
+
+  /** What is to be written: the new tables, to which nothing refers yet, and those that changed. */
+  finish(): { fresh: Write[]; changed: Write[] } {
+    this.#endZeroes()
+    const tables = [...this.#tables.values()]
+    const writes = (fresh: boolean) =>
+      tables.filter((one) => one.fresh === fresh).map(({ offset, bytes }) => ({ offset, bytes }))
+    return { fresh: [...this.#newZeroes, ...writes(true)], changed: writes(false) }
+  }
+
+  #add(index: number, table: L2Table): L2Table {
+    this.#tables.set(index, table)
+    return table
+  }
+
+  async #read(offset: number): Promise<Buffer> {
+    return await readAt(this.#image.file, offset, this.#image.header.clusterSize)
+  }
+
+  *#entries(view: DataView): Generator<Entry> {
+    const { header } = this.#image
+    for (let at = 0; at < header.clusterSize; at += this.#entrySize) {
+      yield readEntry(view, at, header)
+    }
+  }
+
+  /** The table of an L1 entry is not used by it any more, nor is what it names. */
+  async #drop(index: number): Promise<void> {
+    const { clusterSize } = this.#image.header
+    const known = this.#tables.get(index)
+    const view = known?.view ?? viewOf(await this.#read(this.#l1.offset(index)))
+    for (const { host, size } of this.#entries(view)) {
+      if (size > 0) lose(this.#lost, host, size, clusterSize)
+    }
+    if (known?.fresh) {
+      // A copy that is not needed after all.
+      this.#allocator.setReferences(known.offset, 0)
+      this.#tables.delete(index)
+    } else {
+      await this.#leave(index)
+    }
+  }
+
+  /** An L1 entry leaves its table, which others may use. */
+  async #leave(index: number): Promise<void> {
+    const { header, stored } = this.#image
+    const offset = this.#l1.offset(index)
+    lose(this.#lost, offset, header.clusterSize, header.clusterSize)
+    const left = this.#l1.leave(index)
+    if (left === undefined) return
+    // Of a table that is used once the entry must say so: the last user gets one of its own.
+    const cluster = offset / header.clusterSize
+    if (stored.get(cluster) === undefined) await stored.load(cluster)
+    const references = Number(stored.get(cluster)) - (this.#lost.get(cluster) ?? 0)
+    if (references === 1) await this.get(left)
+  }
+
+  async #newTableOfZeroes(): Promise<number> {
+    const { clusterSize, extendedL2 } = this.#image.header
+    const bytes = Buffer.alloc(clusterSize)
+    const view = viewOf(bytes)
+    for (let at = 0; at < clusterSize; at += this.#entrySize) writeZero(view, at, extendedL2)
+    const offset = await this.#allocator.allocate(1)
+    this.#newZeroes.push({ offset, bytes })
+    return offset
+  }
+
+  /** What names the table of zeroes is known. */
+  #endZeroes(): void {
+    if (!this.#zeroes) return
+    const { offset, users } = this.#zeroes
+    this.#allocator.setReferences(offset, users.length)
+    if (users.length === 1) this.#l1.set(users[0], offset, true)
+    this.#zeroes = undefined
+  }
+
+  /** Whether all entries of an L1 entry's table are zero already. */
+  async #isAllZero(index: number): Promise<boolean> {
+    if (this.#tables.has(index)) return false
+    const offset = this.#l1.offset(index)
+    // Many may name one table.
+    if (offset === this.#knownZero) return true
+    for (const { kind, size } of this.#entries(viewOf(await this.#read(offset)))) {
+      if (kind !== 'zero' || size > 0) return false
+    }
+    this.#knownZero = offset
+    return true
+  }
+}
+
+function viewOf(bytes: Buffer): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+}

@@ -1,0 +1,121 @@
+import { bitmapStretches } from '../format/qcow2/bitmap-data.ts'
+import { type Bitmap, bitmapTableSize } from '../format/qcow2/bitmaps.ts'
+import { BITMAPS } from '../format/qcow2/constants.ts'
+import { encodeBitmapDirectory } from '../format/qcow2/encode.ts'
+import type { Qcow2Header } from '../format/qcow2/header.ts'
+import { Allocator } from './allocator.ts'
+import type { Bits } from './bits.ts'
+import { runEdit } from './edit.ts'
+import type { EditedImage } from './edited-image.ts'
+import { headerSteps, requireRoom } from './header-steps.ts'
+import { type Lost, lose } from './release.ts'
+import { diskOf, type ImageDisk, runSteps, type Write } from './steps.ts'
+
+/** A bitmap as it is to be. */
+export interface NewBitmap extends Pick<Bitmap, 'name' | 'granularityBits' | 'inUse' | 'auto'> {
+  /** Where it is stored already. */
+  stored?: Bitmap
+  /** Its new content, instead. */
+  bits?: Bits
+}
+
+/** How an image with other bitmaps differs from what it was besides. */
+export interface StoreOptions {
+  /** How it is written to; default: its file. */
+  disk?: ImageDisk
+  /** Its new size, bytes; not below the old one, and its L1 table is large enough. */
+  virtualSize?: number
+}
+
+/**
+ * Gives an image other bitmaps. What is new goes to clusters that were not in use; the image names it
+ * when all of it is durable, by one write of a sector; and what it named before is freed last. So an
+ * image whose edit ends anywhere has its old bitmaps or its new ones; it may have leaked clusters.
+ * Only where the last bitmap goes, it may also say that it is out of date.
+ * @param bitmaps those to have, each of the new size if there is one, or in use
+ * @throws BackupError BAD_IMAGE, UNSUPPORTED, IO: nothing is lost then
+ */
+export async function storeBitmaps(
+  image: EditedImage,
+  bitmaps: readonly NewBitmap[],
+  options: StoreOptions = {},
+): Promise<void> {
+  const { file } = image
+  const { disk = diskOf(file.handle), virtualSize = image.header.virtualSize } = options
+  const header = { ...image.header, virtualSize }
+  const { clusterSize } = header
+  const allocator = new Allocator(file, header, image.stored)
+  const content: Write[] = []
+  const entries: Bitmap[] = []
+  for (const bitmap of bitmaps) entries.push(await place(bitmap, header, allocator, content))
+  const directory = encodeBitmapDirectory(entries)
+  const extension = entries.length > 0 ? await placeDirectory(directory) : undefined
+  requireRoom(image, extension)
+  await runEdit(image, disk, {
+    allocator,
+    lost: await unusedBy(image, bitmaps),
+    async prepare(fresh) {
+      try {
+        await runSteps(disk, [[...fresh, ...content]])
+      } catch (error) {
+        await file.handle.truncate(file.size).catch(() => {})
+        throw error
+      }
+    },
+    naming: (table) => headerSteps(image, { extension, virtualSize, table }),
+  })
+
+  async function placeDirectory(bytes: Buffer) {
+    const clusters = Math.ceil(bytes.length / clusterSize)
+    const directoryOffset = await allocator.allocate(clusters)
+    content.push({ offset: directoryOffset, bytes: filled(bytes, clusters * clusterSize) })
+    const directorySize = bytes.length
+    return { count: entries.length, reserved: 0, directorySize, directoryOffset }
+  }
+}
+
+/** Finds a place for what is new of a bitmap; returns its entry of the directory. */
+async function place(
+  { name, granularityBits, inUse, auto, stored, bits }: NewBitmap,
+  header: Qcow2Header,
+  allocator: Allocator,
+  content: Write[],
+): Promise<Bitmap> {
+  if (!bits) return { ...(stored as Bitmap), auto }
+  const { clusterSize } = header
+  const tableSize = bitmapTableSize(header, { granularityBits })
+  const clusters = Math.ceil((tableSize * 8) / clusterSize)
+  const tableOffset = await allocator.allocate(clusters)
+  const table = Buffer.alloc(clusters * clusterSize)
+  for (const [index, bytes] of bits.parts()) {
+    const offset = await allocator.allocate(1)
+    table.writeBigUInt64BE(BigInt(offset), index * 8)
+    content.push({ offset, bytes })
+  }
+  content.push({ offset: tableOffset, bytes: table })
+  return { name, granularityBits, inUse, auto, tableOffset, tableSize }
+}
+
+/** What the image has for bitmaps now and is not to have any more. */
+async function unusedBy(image: EditedImage, bitmaps: readonly NewBitmap[]): Promise<Lost> {
+  const { header, file } = image
+  const { clusterSize } = header
+  const unused: Lost = new Map()
+  // Of bitmaps that are not current nothing counts as in use.
+  const { bitmaps: extension } = header.extensions
+  if (!extension || (header.autoclearFeatures & BITMAPS) === 0n) return unused
+  lose(unused, extension.directoryOffset, extension.directorySize, clusterSize)
+  const kept = new Set(bitmaps.filter(({ bits }) => !bits).map(({ stored }) => stored))
+  for (const bitmap of image.bitmaps) {
+    if (kept.has(bitmap)) continue
+    lose(unused, bitmap.tableOffset, bitmap.tableSize * 8, clusterSize)
+    for await (const { offset, length } of bitmapStretches(file, clusterSize, bitmap)) {
+      if (offset !== undefined) lose(unused, offset, length, clusterSize)
+    }
+  }
+  return unused
+}
+
+function filled(bytes: Buffer, length: number): Buffer {
+  return Buffer.concat([bytes], length)
+}

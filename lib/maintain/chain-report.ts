@@ -1,0 +1,60 @@
+import { openFile } from '../image/file.ts'
+import { isWritten } from '../image/locks.ts'
+import { factsOf } from '../source/bitmaps/facts.ts'
+import {
+  type BitmapHealth,
+  type ImageFacts,
+  validateBitmapChain,
+} from '../source/bitmaps/health.ts'
+import { closeAll, type OpenOptions, openChain } from '../source/chain.ts'
+
+/** An image of a chain that was looked at. */
+export interface ChainReportImage {
+  image: string
+  format: 'raw' | 'qcow2'
+  /** Bytes. */
+  virtualSize: number
+  /**
+   * Another process has it open for writing: its bitmaps are in that process's memory, and those in
+   * the file are marked in use, as they should be. QMP's query-named-block-nodes says more.
+   */
+  live: boolean
+}
+
+/** The health of the bitmaps of a backing chain. */
+export interface ChainReport {
+  /** Top first. */
+  images: ChainReportImage[]
+  bitmaps: BitmapHealth[]
+}
+
+/**
+ * Looks at the persistent bitmaps of an image and of all that it builds on, and judges them. Images
+ * that are being written to are looked at too.
+ * @throws BackupError BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IO
+ */
+export async function readBitmapChain(
+  top: string,
+  {
+    format,
+    allowPaths,
+    backingFormat,
+  }: Pick<OpenOptions, 'format' | 'allowPaths' | 'backingFormat'> = {},
+): Promise<ChainReport> {
+  const options = { format, allowPaths, backingFormat, forceShare: true }
+  const { images, layers, files } = await openChain(top, options, openFile)
+  try {
+    const report: ChainReportImage[] = []
+    const facts: ImageFacts[] = []
+    for (const [i, found] of images.entries()) {
+      const image = { ...found, path: found.path.replace(/^\.\//, '') }
+      const live = isWritten(image.file.handle)
+      const virtualSize = layers[i].size
+      report.push({ image: image.path, format: image.header ? 'qcow2' : 'raw', virtualSize, live })
+      facts.push(await factsOf(image, live))
+    }
+    return { images: report, bitmaps: validateBitmapChain(facts) }
+  } finally {
+    await closeAll(files)
+  }
+}

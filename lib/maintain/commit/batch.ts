@@ -1,0 +1,238 @@
+import { Allocator } from '../../edit/allocator.ts'
+import { runEdit } from '../../edit/edit.ts'
+import type { EditedImage } from '../../edit/edited-image.ts'
+import { readEntry, writeData, writeUnallocated, writeZero } from '../../edit/entries.ts'
+import type { L1Table } from '../../edit/l1.ts'
+import { L2Tables } from '../../edit/l2.ts'
+import { type Lost, lose } from '../../edit/release.ts'
+import type { ImageDisk } from '../../edit/steps.ts'
+import type { Area } from '../../extents/areas.ts'
+import { l2EntrySize } from '../../format/qcow2/tables.ts'
+import { l2Coverage } from '../../format/qcow2/validate.ts'
+import { type Layer, readLayers } from '../../source/layer.ts'
+import type { Piece } from '../../source/source.ts'
+import { type Change, covers, isZero } from './changes.ts'
+import { joined, stretches } from './placed.ts'
+
+/** What a batch writes to. */
+export interface CommitDisk extends ImageDisk {
+  /** Writes pieces, ordered by where in the image they go. All that was written is durable then. */
+  copy(pieces: readonly Piece[], end: number): Promise<void>
+  /** Lets the file system have the room of areas that nothing refers to. */
+  giveBack(areas: readonly Area[]): Promise<void>
+}
+
+/** A base while data is committed to it. */
+export interface CommitBase {
+  image: EditedImage
+  l1: L1Table
+  disk: CommitDisk
+  /** What the base and those below it hold, as it was before this batch. */
+  layers: readonly Layer[]
+  /** Guest bytes from which on nothing below the base is seen, so that what it lacks is zero. */
+  below: number
+  /** Of the disk when all is committed, bytes. */
+  size: number
+  /** Offset below which no free cluster is to be looked for, bytes. */
+  from: number
+}
+
+/** Bounds of a batch: what it holds in memory, and how much has to be done again after a crash. */
+const MOST_DATA = 512 * 2 ** 20
+const MOST_PIECES = 65536
+const MOST_TABLES = 32 * 2 ** 20
+const MOST_LOST = 2 ** 18
+/** Free room of at least so many bytes is given back to the file system. */
+const LEAST_ROOM = 2 ** 20
+
+/**
+ * Changes of a base that become visible together. Data goes into clusters that are not in use, or
+ * into those of the base that the images above hide; what refers to it is written when it is
+ * durable; and what is not referred to any more is free last. So the base is sound whenever this
+ * ends, and what the guest sees through the images above is the same all the time.
+ */
+export class Batch {
+  readonly #base: CommitBase
+  readonly #allocator: Allocator
+  readonly #tables: L2Tables
+  readonly #pieces: Piece[] = []
+  readonly #lost: Lost = new Map()
+  readonly #entrySize: number
+  /** Guest bytes that one L2 table maps. */
+  readonly #coverage: number
+  #data = 0
+  #end = 0
+
+  constructor(base: CommitBase) {
+    const { image, l1, from } = base
+    const { file, header, stored } = image
+    this.#base = base
+    this.#allocator = new Allocator(file, header, stored, from)
+    this.#tables = new L2Tables(image, l1, this.#allocator, this.#lost)
+    this.#entrySize = l2EntrySize(header)
+    this.#coverage = l2Coverage(header)
+  }
+
+  get isFull(): boolean {
+    return (
+      this.#data >= MOST_DATA ||
+      this.#pieces.length >= MOST_PIECES ||
+      this.#tables.bytes >= MOST_TABLES ||
+      this.#lost.size >= MOST_LOST
+    )
+  }
+
+  /** Where to look for free clusters after this batch, bytes. */
+  get from(): number {
+    return this.#allocator.from
+  }
+
+  /**
+   * Takes a change, or of a large one its beginning.
+   * @returns what is left of it
+   */
+  async add(change: Change): Promise<Change | undefined> {
+    if (change.kind === 'cluster') {
+      await this.#fill(change.start, change.pieces)
+      return undefined
+    }
+    let { start, length } = change
+    while (length > 0) {
+      if (this.isFull) return { kind: 'zero', start, length }
+      const first = start - (start % this.#coverage)
+      const end = Math.min(start + length, first + this.#coverage)
+      const whole = start === first && end >= Math.min(first + this.#coverage, this.#base.size)
+      if (whole) await this.#zeroTable(first / this.#coverage)
+      else await this.#zeroEntries(start, end)
+      length -= end - start
+      start = end
+    }
+    return undefined
+  }
+
+  /** Lets a cluster hold pieces. */
+  async #fill(start: number, pieces: readonly Piece[]): Promise<void> {
+    const { image, size } = this.#base
+    const { header } = image
+    const { clusterSize } = header
+    const end = Math.min(start + clusterSize, size)
+    const at = this.#entryAt(start)
+    // Not for what changes nothing.
+    if (pieces.every(isZero) && (await this.#readsZero(start))) return
+    const { view } = await this.#tables.get(this.#indexOf(start))
+    const entry = readEntry(view, at, header)
+    if (entry.kind === 'data' && entry.copied) {
+      for (const piece of pieces) this.#write(piece, start, entry.host)
+      return
+    }
+    // Behind what reads as zero or is not there, the host cluster shows nothing.
+    const reused = entry.size > 0 && entry.copied && /zero|unallocated/.test(entry.kind)
+    const host = reused ? entry.host : await this.#allocator.allocate(1)
+    const content = covers(pieces, start, end) ? pieces : await this.#filledUp(start, end, pieces)
+    for (const piece of content) this.#write(piece, start, host)
+    if (end < start + clusterSize) {
+      this.#write({ kind: 'zero', start: end, length: start + clusterSize - end }, start, host)
+    }
+    if (!reused && entry.size > 0) lose(this.#lost, entry.host, entry.size, clusterSize)
+    writeData(view, at, host, header.extendedL2)
+  }
+
+  /** Pieces, and between them what the base and those below it have. */
+  async #filledUp(start: number, end: number, pieces: readonly Piece[]): Promise<Piece[]> {
+    const all: Piece[] = []
+    let at = start
+    for (const piece of [...pieces, undefined]) {
+      const length = (piece?.start ?? end) - at
+      for await (const batch of readLayers(this.#base.layers, { start: at, length })) {
+        all.push(...batch)
+      }
+      if (!piece) break
+      all.push(piece)
+      at = piece.start + piece.length
+    }
+    return all
+  }
+
+  /** @param host where the cluster from `start` is */
+  #write(piece: Piece, start: number, host: number): void {
+    const moved = { ...piece, start: host + piece.start - start }
+    this.#pieces.push(moved)
+    this.#data += piece.length
+    this.#end = Math.max(this.#end, moved.start + moved.length)
+  }
+
+  async #readsZero(start: number): Promise<boolean> {
+    const { image, below } = this.#base
+    const index = this.#indexOf(start)
+    if (!this.#tables.has(index)) return start >= below
+    const { view } = await this.#tables.get(index)
+    const { kind } = readEntry(view, this.#entryAt(start), image.header)
+    return kind === 'zero' || (kind === 'unallocated' && start >= below)
+  }
+
+  /** Lets the clusters from `start` to `end`, which one table maps, read as zero. */
+  async #zeroEntries(start: number, end: number): Promise<void> {
+    const { image, below } = this.#base
+    const { clusterSize, extendedL2, version } = image.header
+    for (let at = start; at < end; at += clusterSize) {
+      if (await this.#readsZero(at)) continue
+      if (at < below && version < 3) {
+        // There is no flag for it.
+        await this.#fillZero(at)
+        continue
+      }
+      const { view } = await this.#tables.get(this.#indexOf(start))
+      const place = this.#entryAt(at)
+      const { host, size } = readEntry(view, place, image.header)
+      if (size > 0) lose(this.#lost, host, size, clusterSize)
+      if (at < below) writeZero(view, place, extendedL2)
+      else writeUnallocated(view, place, extendedL2)
+    }
+  }
+
+  async #fillZero(start: number): Promise<void> {
+    const { image, size } = this.#base
+    const length = Math.min(image.header.clusterSize, size - start)
+    await this.#fill(start, [{ kind: 'zero', start, length }])
+  }
+
+  /** Lets all that an L1 entry maps read as zero. */
+  async #zeroTable(index: number): Promise<void> {
+    const { image, below, size } = this.#base
+    const start = index * this.#coverage
+    if (start >= below) {
+      if (this.#tables.has(index)) await this.#tables.remove(index)
+    } else if (image.header.version < 3) {
+      await this.#zeroEntries(start, Math.min(start + this.#coverage, size))
+    } else {
+      await this.#tables.zero(index)
+    }
+  }
+
+  /** The L1 entry that maps a guest offset. */
+  #indexOf(start: number): number {
+    return Math.floor(start / this.#coverage)
+  }
+
+  #entryAt(start: number): number {
+    const { clusterSize } = this.#base.image.header
+    return Math.floor((start % this.#coverage) / clusterSize) * this.#entrySize
+  }
+
+  /** Writes all, each step durable before the next. */
+  async write(): Promise<void> {
+    const { image, disk, l1 } = this.#base
+    const tables = this.#tables.finish()
+    const free = await runEdit(image, disk, {
+      allocator: this.#allocator,
+      lost: this.#lost,
+      // The data may also go where the images above hide it.
+      prepare: async (fresh) => {
+        for (const write of [...fresh, ...tables.fresh]) await disk.write(write)
+        await disk.copy(joined(this.#pieces), this.#end)
+      },
+      naming: () => [[...tables.changed, ...l1.changes()]],
+    })
+    await disk.giveBack(stretches(free, image.header.clusterSize, LEAST_ROOM))
+  }
+}

@@ -1,0 +1,191 @@
+import { realpath, stat, unlink } from 'node:fs/promises'
+import type { Progress } from '../../copy/progress.ts'
+import { type EditedImage, prepareEdit } from '../../edit/edited-image.ts'
+import { foreignFeatures } from '../../edit/header-steps.ts'
+import { runSteps } from '../../edit/steps.ts'
+import { BackupError, ioError, usageError } from '../../errors.ts'
+import { unsupported } from '../../format/qcow2/fields.ts'
+import { identityOf, type OpenedFile, openFile, openWritable } from '../../image/file.ts'
+import { lockFile, READING, WRITING } from '../../image/locks.ts'
+import { type Chain, closeAll, type OpenOptions, openChain } from '../../source/chain.ts'
+import type { CommitDisk } from './batch.ts'
+import { type BitmapPlan, finishBitmaps, planBitmaps, recordFirst } from './bitmaps.ts'
+import { Held } from './changes.ts'
+import { type Commission, commitDisk, commitToQcow2 } from './to-qcow2.ts'
+import { commitToRaw } from './to-raw.ts'
+
+export interface CommitOptions extends Pick<OpenOptions, 'allowPaths' | 'backingFormat'> {
+  /** Path of the image of the chain that gets the data. Default: the one below the top. */
+  base?: string
+  /** Remove the images that were committed, when all of it is durable. */
+  delete?: boolean
+  /** Bytes read per second, at most. */
+  rateLimit?: number
+  signal?: AbortSignal
+  onProgress?: (progress: Progress) => void
+  /** How a base of format qcow2 is written to; for tests. */
+  disk?: (disk: CommitDisk) => CommitDisk
+}
+
+/** What a commit did. */
+export interface CommitResult {
+  top: string
+  /** The image that holds the content now. */
+  base: string
+  /** Of the base, bytes. */
+  virtualSize: number
+  /** Guest bytes that the images above the base held as data, and as zero. */
+  dataBytes: number
+  zeroBytes: number
+  /** Bitmaps of the base that got what those of the same name above had. */
+  merged: string[]
+  /** Bitmaps that the base did not have. */
+  created: string[]
+  /** Images that were removed. */
+  deleted: string[]
+  /** Bitmaps that end here, with the reason. */
+  notes: string[]
+  elapsedSeconds: number
+}
+
+/**
+ * Brings the content of an image, and of all between it and a base, down into the base; and then the
+ * bitmaps: what is dirty in the base is what was dirty in any of them, and no more. The images above
+ * the base are not written to, and what the guest sees through them stays the same all the time: so a
+ * commit that is interrupted can be run again, whatever was done of it. Nobody else may write to any
+ * of the images.
+ * @param top path of a qcow2 image
+ * @throws BackupError USAGE if the base is not below the top; IN_USE, BAD_BITMAP, BAD_TARGET: nothing
+ * is written then; BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IO, ABORTED
+ */
+export async function commitImage(top: string, options: CommitOptions = {}): Promise<CommitResult> {
+  const started = performance.now()
+  const { allowPaths, backingFormat } = options
+  // Of what belongs to the base the lock for writing is ours.
+  const chain = await openChain(top, { allowPaths, backingFormat, forceShare: true }, openFile)
+  let file: OpenedFile | undefined
+  try {
+    const base = await baseOf(chain, top, options.base)
+    lockOthers(chain, base)
+    file = await openBase(chain.images[base].file)
+    const image = chain.images[base].header ? await prepareBase(file) : undefined
+    const size = sizeOf(chain, base)
+    const access = { allowPaths, backingFormat }
+    const commission: Commission = { chain, base, size, access, held: new Held() }
+    const plan = await planBitmaps(commission, image)
+    if (image) await commitQcow2(image, commission, plan, options)
+    else await commitToRaw(file, commission, options)
+    const deleted = options.delete ? await removeImages(chain, base) : []
+    return {
+      top,
+      base: chain.images[base].path,
+      virtualSize: size,
+      dataBytes: commission.held.dataBytes,
+      zeroBytes: commission.held.zeroBytes,
+      merged: plan.merged,
+      created: plan.created.map(({ name }) => name),
+      deleted,
+      notes: plan.notes,
+      elapsedSeconds: (performance.now() - started) / 1000,
+    }
+  } finally {
+    await file?.handle.close()
+    await closeAll(chain.files)
+  }
+}
+
+async function commitQcow2(
+  opened: EditedImage,
+  commission: Commission,
+  plan: BitmapPlan,
+  options: CommitOptions,
+): Promise<void> {
+  const { path } = opened.file
+  try {
+    // What progress there is of a part says nothing.
+    const { rateLimit, signal } = options
+    const own = commitDisk(opened, commission.chain.files, { rateLimit, signal })
+    const disk = options.disk?.(own) ?? own
+    await runSteps(disk, [foreignFeatures(opened)])
+    const recorded = await recordFirst(opened, commission, plan, disk)
+    const filled = await commitToQcow2(recorded, commission, disk, progressOf(commission, options))
+    await finishBitmaps(filled, commission, plan, disk)
+  } catch (error) {
+    throw (error as NodeJS.ErrnoException).syscall ? ioError(path, error) : error
+  }
+}
+
+/** Tells how far it is, and ends it where that is wanted. */
+function progressOf(
+  { chain, base, size, held }: Commission,
+  { signal, onProgress }: CommitOptions,
+): (position: number) => void {
+  const started = performance.now()
+  return (position) => {
+    if (signal?.aborted) {
+      throw new BackupError('ABORTED', chain.images[base].path, 'interrupted')
+    }
+    const elapsedSeconds = (performance.now() - started) / 1000
+    onProgress?.({ phase: 'copy', position, size, dataBytes: held.dataBytes, elapsedSeconds })
+  }
+}
+
+/** The base by its index in the chain. */
+async function baseOf({ images }: Chain, top: string, path?: string): Promise<number> {
+  if (images.length === 1) throw usageError(top, 'has no backing file to commit to')
+  if (path === undefined) return 1
+  const stats = await stat(path, { bigint: true }).catch((error) => {
+    throw ioError(path, error)
+  })
+  const index = images.findIndex(({ file }) => file.identity === identityOf(stats))
+  if (index > 0) return index
+  const why = index === 0 ? 'is the image to commit' : `is not in the backing chain of ${top}`
+  throw usageError('--base', `${path} ${why}`)
+}
+
+/** Keeps others from writing to what is read. */
+function lockOthers({ files, images }: Chain, base: number): void {
+  for (const file of files) {
+    if (file !== images[base].file) lockFile(file.handle, file.path, READING)
+  }
+}
+
+async function openBase({ path, identity }: OpenedFile): Promise<OpenedFile> {
+  const file = await openWritable(path)
+  try {
+    lockFile(file.handle, path, WRITING)
+    if (file.identity === identity) return file
+    throw new BackupError('SOURCE_CHANGED', path, 'was replaced while it was opened')
+  } catch (error) {
+    await file.handle.close()
+    throw error
+  }
+}
+
+async function prepareBase(file: OpenedFile): Promise<EditedImage> {
+  const image = await prepareEdit(file)
+  if (!image.header.externalDataFile) return image
+  throw unsupported(file.path, 'has its data in another file; such a base cannot be committed to')
+}
+
+/** Of the disk when all is committed: QEMU's rule, by which a base grows but never shrinks. */
+function sizeOf({ layers }: Chain, base: number): number {
+  return Math.max(layers[0].size, layers[base].size)
+}
+
+/** From the top down: what is left is sound as long as there is something left. */
+async function removeImages({ images }: Chain, base: number): Promise<string[]> {
+  const deleted: string[] = []
+  for (const { path, file } of images.slice(0, base)) {
+    if (file.blockDevice) continue
+    try {
+      const real = await realpath(path)
+      await unlink(real)
+      if (real !== path) await unlink(path).catch(() => {})
+    } catch (error) {
+      throw ioError(path, error)
+    }
+    deleted.push(path)
+  }
+  return deleted
+}

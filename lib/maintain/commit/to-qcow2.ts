@@ -1,0 +1,101 @@
+import { type CopyOptions, commonUnit, patchFile } from '../../copy/patch.ts'
+import { type EditedImage, reopened } from '../../edit/edited-image.ts'
+import { L1Table, withRoomFor } from '../../edit/l1.ts'
+import { diskOf } from '../../edit/steps.ts'
+import { Qcow2Image } from '../../format/qcow2/image.ts'
+import type { OpenedFile } from '../../image/file.ts'
+import { native } from '../../native.ts'
+import type { Chain, OpenOptions } from '../../source/chain.ts'
+import type { Layer } from '../../source/layer.ts'
+import { qcow2Layer } from '../../source/qcow2.ts'
+import type { SourceFile } from '../../source/source.ts'
+import { roundUp } from '../../units.ts'
+import { Batch, type CommitBase, type CommitDisk } from './batch.ts'
+import { type Change, changesOf, type Held, heldPieces } from './changes.ts'
+
+/** Which image of a chain is committed to, and up to what size. */
+export interface Commission {
+  /** The base by its index in the chain. */
+  chain: Chain
+  base: number
+  /** Of the disk when all is committed, bytes. */
+  size: number
+  /** How images are opened. */
+  access: Pick<OpenOptions, 'allowPaths' | 'backingFormat'>
+  /** Counts what is committed. */
+  held: Held
+}
+
+/**
+ * Brings the data of the images above a base down into it. Its size stays as it is.
+ * @param told called with guest bytes settled, from 0 on
+ * @returns the base as it is then
+ * @throws BackupError: the base is sound, and it can be done again
+ */
+export async function commitToQcow2(
+  opened: EditedImage,
+  { chain, base, size, held }: Commission,
+  disk: CommitDisk,
+  told: (position: number) => void = () => {},
+): Promise<EditedImage> {
+  const overlays = chain.layers.slice(0, base)
+  const lower = chain.layers.slice(base + 1)
+  const { clusterSize, virtualSize } = opened.header
+  let image = await withRoomFor(opened, size, disk)
+  const l1 = await L1Table.read(image)
+  const below = lower[0]?.size ?? 0
+  const newBatch = (from: number) => {
+    const layers = [layerOf(image, chain.files), ...lower]
+    return new Batch({ image, l1, disk, layers, below, size, from } satisfies CommitBase)
+  }
+  let batch = newBatch(0)
+  const pieces = held.count(heldPieces(overlays, virtualSize))
+  for await (const changes of changesOf(pieces, clusterSize, size)) {
+    for (const change of changes) {
+      for (let left: Change | undefined = change; left; ) {
+        left = await batch.add(left)
+        if (!batch.isFull) continue
+        await batch.write()
+        told(left?.start ?? change.start)
+        image = await reopened(image)
+        batch = newBatch(batch.from)
+      }
+    }
+  }
+  await batch.write()
+  told(size)
+  return await reopened(image)
+}
+
+/** What the base itself holds now. */
+function layerOf({ file, header }: EditedImage, files: readonly OpenedFile[]): Layer {
+  const index = files.findIndex(({ identity }) => identity === file.identity)
+  return qcow2Layer(new Qcow2Image(file, header, file), index)
+}
+
+/** @param files what is read from */
+export function commitDisk(
+  { file, header }: EditedImage,
+  files: readonly SourceFile[],
+  options?: CopyOptions,
+): CommitDisk {
+  const disk = diskOf(file.handle)
+  return {
+    ...disk,
+    async copy(pieces, end) {
+      if (pieces.length === 0) return await disk.sync()
+      const now = file.blockDevice ? file.size : (await file.handle.stat()).size
+      const size = file.blockDevice ? now : roundUp(Math.max(now, end), header.clusterSize)
+      const unit = commonUnit([size, ...pieces.flatMap(({ start, length }) => [start, length])])
+      async function* all() {
+        yield pieces
+      }
+      await patchFile(files, file, { pieces: all(), size, unit }, options)
+    },
+    async giveBack(areas) {
+      if (areas.length === 0 || file.blockDevice) return
+      const pairs = new Float64Array(areas.flatMap(({ start, length }) => [start, length]))
+      await native().punchFile(file.handle.fd, pairs)
+    },
+  }
+}

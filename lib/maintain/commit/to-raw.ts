@@ -1,0 +1,34 @@
+import { type CopyOptions, commonUnit, patchFile } from '../../copy/patch.ts'
+import { BackupError } from '../../errors.ts'
+import { SUBCLUSTERS } from '../../format/qcow2/constants.ts'
+import type { OpenedFile } from '../../image/file.ts'
+import { formatSize } from '../../units.ts'
+import { heldPieces } from './changes.ts'
+import type { Commission } from './to-qcow2.ts'
+
+/**
+ * Brings the data of the images above a raw base down into it, which grows if it has to.
+ * @throws BackupError BAD_TARGET if a device is too small; IO, BAD_IMAGE, ABORTED: then it can be
+ * done again
+ */
+export async function commitToRaw(
+  file: OpenedFile,
+  { chain, base, size, held }: Commission,
+  options?: CopyOptions,
+): Promise<void> {
+  const now = chain.layers[base].size
+  if (file.blockDevice && size > now) {
+    const why = `holds ${formatSize(now)}, the disk needs ${formatSize(size)}`
+    throw new BackupError('BAD_TARGET', file.path, why)
+  }
+  const overlays = chain.images.slice(0, base).flatMap(({ header }) => header ?? [])
+  const unit = commonUnit([
+    size,
+    ...overlays.flatMap(({ virtualSize, clusterSize, extendedL2 }) => {
+      return [virtualSize, extendedL2 ? clusterSize / SUBCLUSTERS : clusterSize]
+    }),
+  ])
+  // What the file lacks is zero anyway.
+  const pieces = held.count(heldPieces(chain.layers.slice(0, base), Number.POSITIVE_INFINITY))
+  await patchFile(chain.files, file, { pieces, size, unit }, options)
+}

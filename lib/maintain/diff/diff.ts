@@ -1,0 +1,142 @@
+import { Bits } from '../../edit/bits.ts'
+import { usageError } from '../../errors.ts'
+import { granularityBitsOf } from '../../format/qcow2/bitmaps.ts'
+import type { DirtyRun } from '../../format/qcow2/bits.ts'
+import { SECTOR_SIZE } from '../../format/qcow2/constants.ts'
+import { isNbdUri } from '../../nbd/uri.ts'
+import type { OpenOptions } from '../../source/open.ts'
+import { type AddedBitmap, addBitmap, mergeIntoBitmap, requireMergeable } from '../bitmaps.ts'
+import { addDifferences, type UnreadableArea } from './differences.ts'
+import { type SideOptions, withSides } from './sides.ts'
+
+/** How two disks are compared. */
+export interface CompareOptions extends Pick<OpenOptions, 'connections' | 'timeoutMs'> {
+  /** Bytes that one bit stands for. Default of a bitmap: the cluster size, from 4 to 64 KiB; else 64 KiB. */
+  granularity?: number
+  /** The format of the baseline. Default: recognised by its magic. */
+  baselineFormat?: 'raw' | 'qcow2'
+  /** Directories below which files named inside images may be opened, besides their own. */
+  allowPaths?: readonly string[]
+  /** The format of backing files whose images do not record it. */
+  backingFormat?: 'raw' | 'qcow2'
+  signal?: AbortSignal
+  /** Called now and then with guest bytes compared so far, and all. */
+  onProgress?: (position: number, size: number) => void
+}
+
+export interface DiffOptions extends CompareOptions {
+  /** Let it record what is written from now on. Default: no. */
+  enable?: boolean
+}
+
+export interface DiffDisksOptions extends CompareOptions {
+  /** The format of the disk. Default: recognised by its magic. */
+  format?: 'raw' | 'qcow2'
+  /**
+   * An image of a disk of the same size, not in use, and the name of its bitmap that gets what differs
+   * besides what it has; it is added, disabled, if there is none.
+   */
+  mergeInto?: { image: string; bitmap: string }
+}
+
+/** What a comparison made. */
+export interface DiffResult {
+  image: string
+  bitmap: string
+  /** Bytes. */
+  granularity: number
+  /** Guest bytes in the granules that differ. */
+  dirtyBytes: number
+  unreadable: UnreadableArea[]
+}
+
+/** What is known of two disks when they are compared. */
+export interface Differences {
+  /** Of the first disk, bytes. */
+  virtualSize: number
+  /** Bytes. */
+  granularity: number
+  /** Guest bytes in the granules that differ. */
+  dirtyBytes: number
+  unreadable: UnreadableArea[]
+}
+
+const DEFAULT_GRANULARITY = 65536
+
+/**
+ * Adds a bitmap to an image that has exactly those granules dirty in which the guest sees something
+ * else than in a known state of the disk, such as the last backup: for a bitmap that was lost or
+ * never made. Bytes that one of the two lacks, being smaller, are zero. What both have as zero, and
+ * what is the same place of the same file, is not read. Nobody else may write to the image meanwhile.
+ * @param image path of a qcow2 image of version 3
+ * @param baseline path of a raw or qcow2 image, or the URI of an NBD export
+ * @throws BackupError BAD_BITMAP if the bitmap is there already or cannot be; BAD_IMAGE, UNSUPPORTED,
+ * NOT_ALLOWED, IN_USE, IO, USAGE, ABORTED: the image is as it was then
+ */
+export async function diffToBitmap(
+  image: string,
+  baseline: string,
+  bitmap: string,
+  options: DiffOptions = {},
+): Promise<DiffResult> {
+  if (bitmap === '') throw usageError('--bitmap', 'missing; it names the bitmap to add')
+  if (isNbdUri(image)) {
+    const why = 'an export gets no bitmap; --output or --merge-into take what differs'
+    throw usageError(image, why)
+  }
+  const { granularity, enable = false, allowPaths, backingFormat } = options
+  let unreadable: UnreadableArea[] = []
+  const added: AddedBitmap = { name: bitmap, granularity, recording: enable }
+  // It is ours alone already, by a lock that this one must not mind.
+  const own = { allowPaths, backingFormat, format: 'qcow2' as const, forceShare: true }
+  const made = await addBitmap(image, added, async (bits) => {
+    unreadable = await withSides([image, own], [baseline, baselineOptions(options)], (sides) =>
+      addDifferences(bits, sides, options),
+    )
+  })
+  return { image, bitmap, ...made, unreadable }
+}
+
+/**
+ * Finds the granules in which the guest sees something else in one disk than in another: such as a
+ * point in time of a running machine, that QEMU exports, and its last backup. As diffToBitmap.
+ * @param disk path of a raw or qcow2 image, or the URI of an NBD export
+ * @param baseline the same
+ * @param take is given what differs, when all is compared: ordered, contiguous runs from 0 to the size
+ * of the disk, neighbours differ, in batches of bounded size
+ * @throws BackupError as diffToBitmap
+ */
+export async function diffDisks(
+  disk: string,
+  baseline: string,
+  options: DiffDisksOptions = {},
+  take: (runs: readonly DirtyRun[]) => void | Promise<void> = () => {},
+): Promise<Differences> {
+  const { allowPaths, backingFormat, connections, timeoutMs, format, mergeInto } = options
+  const granularity = granularityOf(options)
+  const own = { allowPaths, backingFormat, connections, timeoutMs, format }
+  const into = mergeInto && { name: mergeInto.bitmap, granularity, recording: false }
+  return await withSides([disk, own], [baseline, baselineOptions(options)], async (sides) => {
+    const { size } = sides[0].node
+    if (mergeInto && into) await requireMergeable(mergeInto.image, into, size)
+    const bits = new Bits(size, granularity, DEFAULT_GRANULARITY)
+    const unreadable = await addDifferences(bits, sides, options)
+    if (mergeInto && into) await mergeIntoBitmap(mergeInto.image, into, bits)
+    for (const runs of bits.runs()) await take(runs)
+    return { virtualSize: size, granularity, dirtyBytes: bits.dirtyBytes(), unreadable }
+  })
+}
+
+function granularityOf({ granularity = DEFAULT_GRANULARITY }: CompareOptions): number {
+  if (granularityBitsOf(granularity) !== undefined) return granularity
+  throw usageError(
+    '--granularity',
+    `${granularity} is not a power of two from ${SECTOR_SIZE} to 2G`,
+  )
+}
+
+/** How the baseline is opened. */
+function baselineOptions(options: CompareOptions): SideOptions {
+  const { allowPaths, backingFormat, baselineFormat: format, connections, timeoutMs } = options
+  return { allowPaths, backingFormat, format, connections, timeoutMs }
+}

@@ -1,0 +1,88 @@
+import { BackupError } from '../../errors.ts'
+import { isNbdUri } from '../../nbd/uri.ts'
+import { closeChain, openChain } from '../../qemu-img/chain.ts'
+import { QemuImgError } from '../../qemu-img/messages.ts'
+import { nodeOf } from '../../qemu-img/status/chain.ts'
+import type { BlockNode } from '../../qemu-img/status/node.ts'
+import { type OpenOptions, openSource } from '../../source/open.ts'
+import { SourceNode } from './source-node.ts'
+
+/** One of two disks that are compared. */
+export interface OpenedSide {
+  /** As messages name it. */
+  name: string
+  node: BlockNode
+  close(): Promise<void>
+}
+
+export interface SideOptions extends Pick<OpenOptions, 'connections' | 'timeoutMs'> {
+  /** Default: recognised by the magic. */
+  format?: 'raw' | 'qcow2'
+  /** Others may be writing to it. */
+  forceShare?: boolean
+  /** Directories below which files named inside images may be opened, besides their own. */
+  allowPaths?: readonly string[]
+  /** The format of backing files whose images do not record it. */
+  backingFormat?: 'raw' | 'qcow2'
+}
+
+/** Opens two disks for as long as something is done with them. */
+export async function withSides<T>(
+  a: Parameters<typeof openSide>,
+  b: Parameters<typeof openSide>,
+  use: (sides: [OpenedSide, OpenedSide]) => Promise<T>,
+): Promise<T> {
+  const first = await openSide(...a)
+  try {
+    const second = await openSide(...b)
+    try {
+      return await use([first, second])
+    } finally {
+      await second.close()
+    }
+  } finally {
+    await first.close()
+  }
+}
+
+/**
+ * Opens a disk to be compared: an image with its chain, or an export of an NBD server.
+ * @throws BackupError BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IN_USE, IO
+ */
+async function openSide(name: string, options: SideOptions): Promise<OpenedSide> {
+  if (isNbdUri(name)) return await openExport(name, options)
+  const image = await openImage(name, options)
+  return { name, node: nodeOf(image), close: () => closeChain(image) }
+}
+
+async function openExport(
+  uri: string,
+  { format, connections, timeoutMs }: SideOptions,
+): Promise<OpenedSide> {
+  const source = await openSource(uri, { format, connections, timeoutMs })
+  const node = new SourceNode(source)
+  return {
+    name: source.name,
+    node,
+    async close() {
+      await node.close()
+      await source.close()
+    },
+  }
+}
+
+/** @throws BackupError as the reason has it, instead of QEMU's words for it */
+async function openImage(
+  name: string,
+  options: Parameters<typeof openChain>[1],
+): ReturnType<typeof openChain> {
+  try {
+    return await openChain(name, options)
+  } catch (error) {
+    if (!(error instanceof QemuImgError)) throw error
+    for (let cause: unknown = error; cause instanceof Error; cause = cause.cause) {
+      if (cause instanceof BackupError) throw cause
+    }
+    throw new BackupError('BAD_IMAGE', name, error.message)
+  }
+}

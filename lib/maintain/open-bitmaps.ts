@@ -1,0 +1,27 @@
+import { usageError } from '../errors.ts'
+import { probe } from '../format/probe.ts'
+import { type Bitmap, readBitmaps } from '../format/qcow2/bitmaps.ts'
+import type { Qcow2Header } from '../format/qcow2/header.ts'
+import { readHeader } from '../format/qcow2/image.ts'
+import { readAt } from '../format/read.ts'
+import { type OpenedFile, openFile } from '../image/file.ts'
+import { lockFile, READING, SHARED_READING } from '../image/locks.ts'
+
+/** Opens an image by itself, to look at its bitmaps. A raw one has none. */
+export async function withBitmapsOf<T>(
+  path: string,
+  { format, forceShare }: { format?: 'raw' | 'qcow2'; forceShare?: boolean },
+  look: (file: OpenedFile, header: Qcow2Header | undefined, bitmaps: Bitmap[]) => Promise<T>,
+): Promise<T> {
+  if (path === '') throw usageError('IMAGE', 'has no name')
+  const file = await openFile(path)
+  try {
+    lockFile(file.handle, path, forceShare ? SHARED_READING : READING)
+    const found = format ?? probe(await readAt(file, 0, Math.min(4, file.size)))
+    if (found === 'raw') return await look(file, undefined, [])
+    const header = await readHeader(file)
+    return await look(file, header, await readBitmaps(file, header))
+  } finally {
+    await file.handle.close()
+  }
+}

@@ -1,0 +1,120 @@
+import { openBacking } from '../backup/backing.ts'
+import { jobOptions } from '../backup/options.ts'
+import type { ImageOptions } from '../backup/types.ts'
+import { copyDisk } from '../copy/job.ts'
+import { openTarget, type Target } from '../copy/target.ts'
+import { Bits } from '../edit/bits.ts'
+import { prepareEdit } from '../edit/edited-image.ts'
+import { storeBitmaps } from '../edit/store-bitmaps.ts'
+import { BackupError } from '../errors.ts'
+import { openedFile } from '../image/file.ts'
+import type { BitmapHealth } from '../source/bitmaps/health.ts'
+import type { OpenOptions } from '../source/chain.ts'
+import type { Disk, Piece } from '../source/source.ts'
+import { readBitmapChain } from './chain-report.ts'
+
+export interface SnapshotOptions
+  extends Pick<OpenOptions, 'allowPaths' | 'backingFormat'>,
+    Pick<ImageOptions, 'clusterSize'> {
+  /** Replace an overlay that exists, and make one over a chain that is not healthy. */
+  force?: boolean
+}
+
+/** What a snapshot made. */
+export interface SnapshotResult {
+  overlay: string
+  /** Bytes. */
+  virtualSize: number
+  /** The backing file's name as the overlay records it. */
+  backing: string
+  /** Bitmaps that go on in the overlay. */
+  bitmaps: string[]
+  /** What ends here though it was recording, with the reason; only with `force`. */
+  notes: string[]
+}
+
+/**
+ * Makes an overlay over an image that nobody writes to any more, so that what is written from now on
+ * is in the overlay. Every bitmap that records in the image and is valid along its chain goes on
+ * there: an empty one of the same name and granularity (libvirt's rule). Disabled ones do not.
+ * @param backing path of a qcow2 image, or raw as `backingFormat` says
+ * @param overlay path of the new image, mode 0600; it appears there only when complete and synced
+ * @throws BackupError BAD_BITMAP if a recording bitmap is not valid and `force` was not given;
+ * TARGET_EXISTS, BAD_TARGET, BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IN_USE, USAGE, IO
+ */
+export async function createSnapshot(
+  backing: string,
+  overlay: string,
+  options: SnapshotOptions = {},
+): Promise<SnapshotResult> {
+  const { force, clusterSize, allowPaths, backingFormat } = options
+  const below = await openBacking(backing, overlay, { allowPaths, backingFormat })
+  try {
+    const found = await readBitmapChain(backing, {
+      format: below.format,
+      allowPaths,
+      backingFormat,
+    })
+    const recording = found.bitmaps.filter(({ images: [top] }) => top.present && top.recording)
+    const broken = recording.filter(({ valid }) => !valid)
+    if (broken.length > 0 && !force) throw notHealthy(backing, broken)
+    const carried = recording.filter(({ valid }) => valid)
+    const job = jobOptions('qcow2', below.size, { clusterSize }, below)
+    const target = await openTarget(overlay, { force, sources: below.files })
+    try {
+      await copyDisk(nothing(backing, below.size), target, job)
+      await addBitmaps(target, carried)
+      await below.checkUnchanged()
+      await target.publish()
+    } finally {
+      await target.discard()
+    }
+    return {
+      overlay,
+      virtualSize: below.size,
+      backing: below.name,
+      bitmaps: carried.map(({ name }) => name),
+      notes: broken.flatMap(({ reasons }) => reasons),
+    }
+  } finally {
+    await below.close()
+  }
+}
+
+function notHealthy(backing: string, broken: readonly BitmapHealth[]): BackupError {
+  const [first] = broken.flatMap(({ reasons }) => reasons)
+  const why = `its chain of bitmaps is not healthy, which --force overrides: ${first}`
+  return new BackupError('BAD_BITMAP', backing, why)
+}
+
+/** A disk of which all is left to the backing file. */
+function nothing(name: string, size: number): Disk {
+  const holes: Piece[] = size > 0 ? [{ kind: 'hole', start: 0, length: size }] : []
+  return {
+    name,
+    size,
+    files: [],
+    async *pieces() {
+      yield holes
+    },
+    async *markedPieces() {
+      yield holes.map((hole) => ({ ...hole, dirty: false }))
+    },
+  }
+}
+
+/** Adds empty bitmaps that record to an image that has no name yet. */
+async function addBitmaps(
+  { path, handle }: Target,
+  bitmaps: readonly BitmapHealth[],
+): Promise<void> {
+  if (bitmaps.length === 0 || !handle) return
+  const image = await prepareEdit(await openedFile(path, handle))
+  const { virtualSize, clusterSize } = image.header
+  const fresh = bitmaps.map(({ name, images: [top] }) => {
+    const granularity = top.granularity as number
+    const bits = new Bits(virtualSize, granularity, clusterSize)
+    return { name, granularityBits: Math.log2(granularity), inUse: false, auto: true, bits }
+  })
+  await storeBitmaps(image, fresh)
+}

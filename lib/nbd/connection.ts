@@ -1,0 +1,204 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { BackupError } from '../errors.ts'
+import type { StatusRuns } from '../extents/intersect.ts'
+import { type NbdHandle, type NbdInfo, native } from '../native.ts'
+import type { NbdAddress } from './uri.ts'
+
+/** How a server is reached. */
+export interface NbdServer extends NbdAddress {
+  /** How long it may be silent. */
+  readonly timeoutMs: number
+}
+
+/** What a connection needs of it. */
+export type ReachedServer = Pick<NbdServer, 'uri' | 'shown' | 'timeoutMs'>
+
+/** As often as a connection for reading is made again (native/source/nbd_client.h). */
+const RETRIES = 5
+const FIRST_WAIT_MS = 100
+
+/** These mean that the connection is gone; whatever else a call fails with, the server answered. */
+const LOST = ['ENOTCONN', 'ECONNRESET', 'EPIPE', 'ESHUTDOWN']
+
+/** What the addon's errors carry: what was being done, in libnbd's words, and the errno's name. */
+interface NbdFailure extends Error {
+  code?: string
+  context?: string
+}
+
+/** A connection that asks what an export holds, and reads parts of it. */
+export class NbdConnection {
+  /** What the server said when it was reached first. */
+  readonly info: NbdInfo
+  readonly #server: ReachedServer
+  readonly #contexts: readonly string[]
+  readonly #retries: number
+  #handle: NbdHandle | undefined
+  #closed = false
+
+  private constructor(
+    server: ReachedServer,
+    contexts: readonly string[],
+    info: NbdInfo,
+    retries: number,
+  ) {
+    this.#server = server
+    this.#contexts = contexts
+    this.#retries = retries
+    this.info = info
+  }
+
+  /**
+   * @param contexts metadata contexts to ask for
+   * @param retries how often in a row a lost connection is made again
+   * @throws BackupError IO, or UNSUPPORTED without libnbd
+   */
+  static async open(
+    server: ReachedServer,
+    contexts: readonly string[] = [],
+    retries = RETRIES,
+  ): Promise<NbdConnection> {
+    try {
+      const handle = await connect(server, contexts)
+      const info = native().nbdInfo(handle)
+      const connection = new NbdConnection(server, contexts, info, retries)
+      connection.#handle = handle
+      return connection
+    } catch (error) {
+      throw nbdError(server, 'cannot connect', error)
+    }
+  }
+
+  /** One that is there already, and has no contexts. */
+  static adopt(server: ReachedServer, handle: NbdHandle): NbdConnection {
+    const info = { ...native().nbdInfo(handle), contexts: [] }
+    const connection = new NbdConnection(server, [], info, RETRIES)
+    connection.#handle = handle
+    return connection
+  }
+
+  /** Another connection to the same export, for some of its contexts; made when it is needed. */
+  another(contexts: readonly string[]): NbdConnection {
+    const has = contexts.map((name) => this.info.contexts[this.#contexts.indexOf(name)])
+    return new NbdConnection(this.#server, contexts, { ...this.info, contexts: has }, RETRIES)
+  }
+
+  /**
+   * Asks for one block status reply, on a new connection if the old one is lost. One call at a time.
+   * @returns for each context, in the order given, what the server says from `start` on; of one
+   * that it does not have, nothing
+   * @throws BackupError IO; SOURCE_CHANGED if what comes back is another export
+   */
+  async status(start: number, length: number): Promise<StatusRuns[]> {
+    return await this.#ask(`block status of ${length} bytes at ${start}`, (handle) =>
+      native().nbdStatus(handle, start, length),
+    )
+  }
+
+  /**
+   * Reads a range, on the server's terms of alignment. One call at a time.
+   * @throws BackupError IO; SOURCE_CHANGED
+   */
+  async read(start: number, length: number): Promise<Buffer> {
+    return await this.#ask(`read ${length} bytes at ${start}`, (handle) =>
+      native().nbdRead(handle, start, length),
+    )
+  }
+
+  /** Does something on the connection, on a new one if that is lost. */
+  async #ask<T>(doing: string, call: (handle: NbdHandle) => Promise<T>): Promise<T> {
+    for (let tries = 0; ; tries++) {
+      try {
+        this.#handle ??= await this.#reconnect()
+        return await call(this.#handle)
+      } catch (error) {
+        if (!this.#isLost(error) || tries >= this.#retries) {
+          throw nbdError(this.#server, doing, error)
+        }
+        await delay(FIRST_WAIT_MS * 2 ** tries)
+      }
+    }
+  }
+
+  /** Discards a range, on the server's terms of alignment. @throws BackupError IO */
+  async trim(start: number, length: number): Promise<void> {
+    try {
+      this.#handle ??= await this.#reconnect()
+      await native().nbdTrim(this.#handle, start, length)
+    } catch (error) {
+      throw nbdError(this.#server, `discard ${length} bytes at ${start}`, error)
+    }
+  }
+
+  /** Hands the connection out, if there is one; another is made when something is asked again. */
+  take(): NbdHandle | undefined {
+    const handle = this.#handle
+    this.#handle = undefined
+    return handle
+  }
+
+  /** Lets go of the server until something is asked again. */
+  release(): void {
+    if (this.#handle) native().nbdClose(this.#handle)
+    this.#handle = undefined
+  }
+
+  /** A call that is under way still ends, unless the connection is lost meanwhile. */
+  close(): void {
+    this.#closed = true
+    this.release()
+  }
+
+  /** Whether a call failed because there is, or was, no connection; it can be tried again then. */
+  #isLost(error: unknown): boolean {
+    const { code = '' } = error as NbdFailure
+    if (this.#closed || error instanceof BackupError || code === 'ETIMEDOUT') return false
+    if (LOST.includes(code)) this.release()
+    return !this.#handle
+  }
+
+  async #reconnect(): Promise<NbdHandle> {
+    const handle = await connect(this.#server, this.#contexts)
+    const { size, contexts } = native().nbdInfo(handle)
+    if (size === this.info.size && contexts.join() === this.info.contexts.join()) return handle
+    native().nbdClose(handle)
+    throw new BackupError(
+      'SOURCE_CHANGED',
+      this.#server.shown,
+      `the server came back with ${size} bytes and other metadata where ${this.info.size} were`,
+    )
+  }
+}
+
+function connect(
+  { uri, timeoutMs }: ReachedServer,
+  contexts: readonly string[],
+): Promise<NbdHandle> {
+  return native().nbdOpen({ uri, timeoutMs, contexts: [...contexts] })
+}
+
+/**
+ * Puts a failure of a call about an export into words. Errors of ours pass unchanged.
+ * @param doing what was tried
+ */
+export function nbdError(server: ReachedServer, doing: string, error: unknown): BackupError {
+  if (error instanceof BackupError) return error
+  const { code, context = '', message } = error as NbdFailure
+  const options = { cause: error, errno: code }
+  const { shown, uri, timeoutMs } = server
+  if (code === 'ELIBACC') {
+    const why = 'NBD needs libnbd, which is not installed; on Debian: apt install libnbd0'
+    return new BackupError('UNSUPPORTED', shown, why, options)
+  }
+  if (code === 'ETIMEDOUT') {
+    const why =
+      `${doing}: no answer within ${timeoutMs / 1000} s; --timeout sets how long to wait. A server ` +
+      'may also take no more clients at once (qemu-nbd --shared)'
+    return new BackupError('IO', shown, why, options)
+  }
+  // libnbd's own words end with the reason; those of the addon lack it.
+  const words = /^nbd_\w+: (?:connect: )?(.*)$/s.exec(context)?.[1]
+  const reason = words ?? message.replace(`${context}: `, '')
+  // libnbd repeats a URI that it does not understand.
+  return new BackupError('IO', shown, `${doing}: ${reason.replaceAll(uri, shown)}`, options)
+}

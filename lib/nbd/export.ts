@@ -1,0 +1,81 @@
+import { usageError } from '../errors.ts'
+import type { NbdHandle, NbdInfo } from '../native.ts'
+import type { NbdServer } from './connection.ts'
+import { requireTrust } from './tls.ts'
+import { parseNbdUri } from './uri.ts'
+
+/** An export of an NBD server that holds guest bytes of a source, at their guest offsets. */
+export interface SourceExport {
+  /** The URI as messages show it. */
+  readonly path: string
+  /** The URI as libnbd takes it. */
+  readonly uri: string
+  /** Bytes when it was opened. */
+  readonly size: number
+  readonly identity: string
+  /** Connections and requests in flight on each. */
+  readonly connections: number
+  readonly requests: number
+  /** What offsets and lengths of requests must be multiples of, bytes. */
+  readonly blockMin: number
+  /** Most bytes of one request. */
+  readonly blockMax: number
+  /** How long the server may be silent. */
+  readonly timeoutMs: number
+  /**
+   * Hands out the connection that asked for extents, once, if reading has to go on with it: the
+   * server may take no other.
+   */
+  takeConnection?(): NbdHandle | undefined
+}
+
+/** How an export is asked; all optional. */
+export interface NbdOptions {
+  /** Connections to the server, 1 to 16. Default: 4, or 1 if the server is for one only. */
+  connections?: number
+  /** Most requests in flight on each connection, 1 to 1024. Default 64. */
+  requests?: number
+  /** How long the server may be silent. Default 30,000. */
+  timeoutMs?: number
+}
+
+/**
+ * Where the server answers several connections as one (multi-conn). Measured with 20,000 scattered
+ * pieces of 64 KiB from qemu-storage-daemon: 1 connection 3.8 to 4.2 s, 2 3.4 to 3.7 s, 4 3.0 to
+ * 3.4 s, 8 the same.
+ */
+const DEFAULT_CONNECTIONS = 4
+const MAX_CONNECTIONS = 16
+/** In flight on each connection: as many as the copy may have in all (lib/backup/options.ts). */
+const DEFAULT_REQUESTS = 64
+
+/** Long enough for a server that waits for its disk to spin up. */
+const DEFAULT_TIMEOUT_MS = 30_000
+const MAX_TIMEOUT_MS = 86_400_000
+
+/**
+ * How the server of a URI is reached.
+ * @throws BackupError USAGE, or IO if it could be anybody
+ */
+export async function openServer(uri: string, options: NbdOptions): Promise<NbdServer> {
+  const { connections, timeoutMs = DEFAULT_TIMEOUT_MS } = options
+  inRange('--connections', connections, MAX_CONNECTIONS, `from 1 to ${MAX_CONNECTIONS}`)
+  inRange('--timeout', timeoutMs, MAX_TIMEOUT_MS, 'of at most a day')
+  const server = { ...parseNbdUri(uri), timeoutMs }
+  await requireTrust(server)
+  return server
+}
+
+function inRange(option: string, value: number | undefined, max: number, range: string): void {
+  if (value === undefined || (Number.isSafeInteger(value) && value >= 1 && value <= max)) return
+  throw usageError(option, `${value} is not a number ${range}`)
+}
+
+/** An export as the addon asks it. */
+export function exportOf(server: NbdServer, info: NbdInfo, options: NbdOptions): SourceExport {
+  const { shown: path, uri, identity, timeoutMs } = server
+  const { size, multiConn, blockMin, blockMax } = info
+  const { requests = DEFAULT_REQUESTS } = options
+  const connections = options.connections ?? (multiConn ? DEFAULT_CONNECTIONS : 1)
+  return { path, uri, size, identity, connections, requests, blockMin, blockMax, timeoutMs }
+}

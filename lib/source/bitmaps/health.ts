@@ -1,0 +1,144 @@
+import { quoted } from '../../format/qcow2/fields.ts'
+
+/** What an image of a chain holds of one bitmap. */
+export interface BitmapFacts {
+  name: string
+  /** Bytes that one bit stands for. */
+  granularity: number
+  /** It records what is written (flag `auto`; QMP: `recording`). */
+  recording: boolean
+  /** It is stored with the image, or will be: not only in a process's memory. */
+  persistent: boolean
+  /** What it says is not to be trusted. */
+  inconsistent: boolean
+  /** Why, in words; default: it was in use when its process ended. */
+  why?: string
+}
+
+/** An image of a backing chain, as far as bitmaps go. */
+export interface ImageFacts {
+  /** Path, or the name of the node. */
+  image: string
+  bitmaps: readonly BitmapFacts[]
+  /** Why it can have no bitmaps, in words: a raw file, version 2. */
+  cannot?: string
+}
+
+/** One bitmap in one image. */
+export interface BitmapPlace {
+  image: string
+  present: boolean
+  recording: boolean
+  inconsistent: boolean
+  /** Bytes; null if it is not there. */
+  granularity: number | null
+}
+
+/** Whether a bitmap tells what changed, along a chain. */
+export interface BitmapHealth {
+  name: string
+  /** An incremental backup by it is right. */
+  valid: boolean
+  /** What is wrong, in words, each with the image it is about and the remedy. */
+  reasons: string[]
+  /** One for each image of the chain, top first. */
+  images: BitmapPlace[]
+}
+
+const REMEDY = 'remove it, take a full backup and add a new one'
+
+/**
+ * Judges every bitmap of a backing chain by libvirt's rules (`qemuBlockBitmapChainIsValid`): it is
+ * in the top image; the images that have it are one run from there; and in each of them it is
+ * persistent, records, and is not inconsistent. What is wrong with one says nothing of the others.
+ * Granularities may differ from image to image.
+ * @param chain top first
+ * @returns in the order in which the names come up, from the top down
+ */
+export function validateBitmapChain(chain: readonly ImageFacts[]): BitmapHealth[] {
+  const names = new Set(chain.flatMap(({ bitmaps }) => bitmaps.map(({ name }) => name)))
+  return [...names].map((name) => healthOf(name, chain))
+}
+
+function healthOf(name: string, chain: readonly ImageFacts[]): BitmapHealth {
+  const reasons = faultsOf(name, chain).map(({ image, why }) => `${chain[image].image}: ${why}`)
+  const images = chain.map(({ image, bitmaps }) => {
+    return placeOf(
+      image,
+      bitmaps.find((one) => one.name === name),
+    )
+  })
+  return { name, valid: reasons.length === 0, reasons, images }
+}
+
+/** What is wrong with a bitmap in one image. */
+export interface BitmapFault {
+  /** The image, by its index in the chain. */
+  image: number
+  /** It does not record: what it says may be right all the same, if it is known since when. */
+  disabled: boolean
+  /** In words, with the remedy. */
+  why: string
+}
+
+/** All that is wrong with a bitmap along a chain. */
+export function faultsOf(name: string, chain: readonly ImageFacts[]): BitmapFault[] {
+  const found = chain.map(({ bitmaps }) => bitmaps.find((one) => one.name === name))
+  return [...gaps(name, chain, found), ...faults(name, found)]
+}
+
+function placeOf(image: string, bitmap?: BitmapFacts): BitmapPlace {
+  return {
+    image,
+    present: bitmap !== undefined,
+    recording: bitmap?.recording ?? false,
+    inconsistent: bitmap?.inconsistent ?? false,
+    granularity: bitmap?.granularity ?? null,
+  }
+}
+
+/** Where the run from the top is broken. */
+function gaps(
+  name: string,
+  chain: readonly ImageFacts[],
+  found: readonly (BitmapFacts | undefined)[],
+): BitmapFault[] {
+  const all: BitmapFault[] = []
+  for (const [i, { cannot }] of chain.entries()) {
+    const below = found.findIndex((bitmap, n) => n > i && bitmap !== undefined)
+    if (found[i] !== undefined || below < 0) continue
+    // A gap of several images is one gap.
+    if (i > 0 && found[i - 1] === undefined) continue
+    const lacks = `has no bitmap ${quoted(name)}${cannot ? ` (${cannot})` : ''}`
+    const why =
+      i === 0
+        ? `${lacks}, but ${chain[below].image} below it has: what is written to the top is not recorded`
+        : `${lacks}, but ${chain[below].image} below it has: what was written here was not recorded`
+    all.push({ image: i, disabled: false, why: `${why}; ${REMEDY}` })
+  }
+  return all
+}
+
+/** What is wrong with it where it is. */
+function faults(name: string, found: readonly (BitmapFacts | undefined)[]): BitmapFault[] {
+  return found.flatMap((bitmap, image) => {
+    if (!bitmap) return []
+    const fault = (why: string, disabled = false) => {
+      return { image, disabled, why: `bitmap ${quoted(name)} ${why}` }
+    }
+    const all: BitmapFault[] = []
+    if (bitmap.inconsistent) {
+      const why =
+        bitmap.why ?? 'is inconsistent: a process that had the image open did not store it'
+      all.push(fault(`${why}; ${REMEDY}`))
+    }
+    if (!bitmap.recording) {
+      const why = 'is disabled: what was written meanwhile is not in it'
+      all.push(fault(`${why}; enable it only if nothing was written, else ${REMEDY}`, true))
+    }
+    if (!bitmap.persistent) {
+      all.push(fault('is only in memory, and ends with the process; add a persistent one'))
+    }
+    return all
+  })
+}

@@ -1,0 +1,148 @@
+import { rmSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import t from 'tap'
+import { nbdError } from '../../lib/nbd/connection.ts'
+import { openSource } from '../../lib/source/open.ts'
+import { runCli } from '../support/cli.ts'
+import { startNbdkit } from '../support/nbdkit.ts'
+import { piecesOf } from '../support/read-source.ts'
+import { type RunningServer, socketDirectory, startServer, unixUri } from '../support/server.ts'
+
+t.test('nobody there', async (t) => {
+  const socket = join(socketDirectory(t), 'none')
+  const missing = { code: 'IO', errno: 'ENOENT', why: 'cannot connect: No such file or directory' }
+  await t.rejects(openSource(unixUri(socket)), missing)
+  const why = /^cannot connect: localhost:1: .*Connection refused$/
+  await t.rejects(openSource('nbd://localhost:1/x'), { code: 'IO', errno: 'ECONNREFUSED', why })
+})
+
+t.test('no such export', async (t) => {
+  const nbdkit = await startNbdkit(
+    t,
+    ...[
+      'eval',
+      'get_size=echo 1M',
+      'pread=head -c $3 /dev/zero',
+      'list_exports=echo NAMES; echo a',
+    ],
+    'open=[ "$3" = a ] || { echo "ENOENT no such export" >&2; exit 1; }',
+  )
+  const why = "cannot connect: handshake: server has no export named 'b': No such file or directory"
+  await t.rejects(openSource(nbdkit.uri('b')), { code: 'IO', errno: 'ENOENT', why })
+  await (await openSource(nbdkit.uri('a'))).close()
+})
+
+t.test('not an NBD server', async (t) => {
+  const socket = join(socketDirectory(t), 'http')
+  const server = createServer((client) => {
+    client.on('error', () => {}).write('HTTP/1.1 400 Bad Request\r\n\r\n')
+  })
+  await new Promise<void>((resolve) => server.listen(socket, resolve))
+  t.teardown(() => server.close())
+  await t.rejects(openSource(unixUri(socket)), { code: 'IO', why: /^cannot connect: \S.+$/ })
+})
+
+t.test('a server that is silent', async (t) => {
+  const directory = socketDirectory(t)
+  const server = createServer(() => {})
+  await new Promise<void>((resolve) => server.listen(join(directory, 'hang'), resolve))
+  t.teardown(() => server.close())
+  const uri = unixUri(join(directory, 'hang'))
+  const silent = (doing: string) => ({
+    code: 'IO',
+    errno: 'ETIMEDOUT',
+    why: new RegExp(`^${doing}: no answer within 0.3 s; --timeout sets how long to wait`),
+  })
+  const started = performance.now()
+  await t.rejects(openSource(uri, { timeoutMs: 300 }), silent('cannot connect'))
+  t.ok(performance.now() - started < 5000)
+
+  const slow = await startNbdkit(t, '--filter=delay', 'memory', '1M', 'delay-extents=3')
+  const source = await openSource(slow.uri(), { timeoutMs: 300 })
+  t.teardown(() => source.close())
+  await t.rejects(piecesOf(source), silent('block status of 1048576 bytes at 0'))
+})
+
+t.test('a server that refuses to say what it holds', async (t) => {
+  const nbdkit = await startNbdkit(
+    t,
+    ...['--filter=error', 'memory', '1M', 'error-extents=EIO', 'error-extents-rate=100%'],
+  )
+  const source = await openSource(nbdkit.uri())
+  t.teardown(() => source.close())
+  const why = 'block status of 1048576 bytes at 0: Input/output error'
+  await t.rejects(piecesOf(source), { code: 'IO', errno: 'EIO', why })
+})
+
+t.test('a server that goes away', async (t) => {
+  const directory = socketDirectory(t)
+  const socket = join(directory, 'nbd')
+  let servers = 0
+  const serve = (size: string) => {
+    const pidFile = join(directory, `pid-${servers++}`)
+    const fixed = ['--foreground', '--unix', socket, '--pidfile', pidFile]
+    return startServer(t, 'nbdkit', [...fixed, 'memory', size], pidFile)
+  }
+  // By SIGTERM it would wait for its clients.
+  const end = async (server: RunningServer) => {
+    await server.stop('SIGKILL')
+    rmSync(socket)
+  }
+
+  const first = await serve('1M')
+  const source = await openSource(unixUri(socket))
+  t.teardown(() => source.close())
+  const pieces = await piecesOf(source)
+  await end(first)
+  const second = await serve('1M')
+  t.strictSame(await piecesOf(source), pieces, 'back at once')
+
+  await end(second)
+  const asking = piecesOf(source)
+  const third = new Promise<RunningServer>((resolve) => {
+    setTimeout(() => resolve(serve('1M')), 300)
+  })
+  t.strictSame(await asking, pieces, 'back after a while')
+
+  await end(await third)
+  const fourth = await serve('2M')
+  const other = { code: 'SOURCE_CHANGED', why: /came back with 2097152 bytes .* 1048576 were/ }
+  await t.rejects(piecesOf(source), other)
+
+  await end(fourth)
+  await t.rejects(piecesOf(source), { code: 'IO', errno: 'ENOENT', why: /No such file/ })
+})
+
+t.test('closed while it waits for the server to come back', async (t) => {
+  const nbdkit = await startNbdkit(t, 'memory', '1M')
+  const source = await openSource(nbdkit.uri())
+  await nbdkit.stop('SIGKILL')
+  const asking = piecesOf(source)
+  asking.catch(() => undefined)
+  await source.close()
+  await t.rejects(asking, { code: 'IO' })
+})
+
+t.test('without libnbd the message names the package', async (t) => {
+  // The loader takes this one for the library, and fails.
+  const path = t.testdir({ 'libnbd.so.0': 'not a library' })
+  const { status, stderr } = await runCli(['extents', 'nbd://localhost:1/x'], {
+    env: { LD_LIBRARY_PATH: path },
+  })
+  t.equal(status, 1)
+  t.equal(
+    stderr,
+    'qcow2-backup: nbd://localhost:1/x: NBD needs libnbd, which is not installed; on Debian: ' +
+      'apt install libnbd0\n',
+  )
+})
+
+t.test('words of libnbd that repeat the URI', async (t) => {
+  const uri = 'nbd://u:secret@h/x'
+  const server = { uri, shown: 'nbd://h/x', timeoutMs: 1 }
+  const context = `nbd_aio_connect_uri: unable to parse URI: ${uri}: Invalid argument`
+  const failure = Object.assign(new Error(`${context}: Invalid argument`), { context })
+  const why = 'cannot connect: unable to parse URI: nbd://h/x: Invalid argument'
+  t.match(nbdError(server, 'cannot connect', failure), { what: 'nbd://h/x', why })
+})
