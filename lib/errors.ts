@@ -1,3 +1,5 @@
+import { showText } from './text.ts'
+
 /** Codes by which a caller tells failures apart; stable, part of the public API. */
 export type ErrorCode =
   /** Wrong option or argument; the command line ends with status 2. */
@@ -32,7 +34,8 @@ export type ErrorCode =
 
 /**
  * Every failure that this library reports on purpose. The message is `WHAT: WHY`, WHAT naming the
- * file, offset or option.
+ * file, offset or option; bytes of names that are not UTF-8 are shown as `\xNN` there, and kept as
+ * they are in `what` and `why`.
  */
 export class BackupError extends Error {
   override readonly name = 'BackupError'
@@ -52,7 +55,7 @@ export class BackupError extends Error {
     why: string,
     options: { cause?: unknown; errno?: string; qemu?: string } = {},
   ) {
-    super(`${what}: ${why}`, { cause: options.cause })
+    super(showText(`${what}: ${why}`), { cause: options.cause })
     this.code = code
     this.what = what
     this.why = why

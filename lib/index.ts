@@ -73,3 +73,5 @@ export { factsFromQmp, type NamedBitmap, type NamedBlockNode } from './source/bi
 export type { CustomExtent, CustomSource } from './source/custom.ts'
 export { openSource } from './source/open.ts'
 export type { Piece, Source, SourceExport, SourceFile, SourceReader } from './source/source.ts'
+/** Names that are not UTF-8: to the text that every function here takes and gives, and back. */
+export { decodeText as nameFromBytes, encodeText as nameToBytes } from './text.ts'

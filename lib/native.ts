@@ -75,7 +75,7 @@ export interface CopySpec {
   /** Of a patch: what all rows are multiples of. */
   clusterBits: number
   /** The backing file's name and format as recorded in the image; empty: none. */
-  backing: string
+  backing: Buffer
   backingFormat: string
   /** Empty: not compressed. */
   compress: '' | 'zlib' | 'zstd'
@@ -133,7 +133,7 @@ export interface Addon {
    */
   punchFile(fd: number, areas: Float64Array): Promise<void>
   /** Gives an unnamed file (O_TMPFILE) a name; fails with EEXIST if the name is taken. */
-  linkFile(fd: number, path: string): void
+  linkFile(fd: number, path: Buffer): void
   /**
    * Connects to an NBD server; rejects with code ELIBACC where libnbd is missing.
    * @param contexts metadata contexts to negotiate

@@ -20,8 +20,9 @@ const SIDES: readonly Side[] = [
     imports: /(?:\bfrom|\bimport)\s*\(?\s*'(\.[^']*)'/,
     resolve: (file, name) => normalize(join(dirname(file), name)),
     floors: [
+      ['text'],
       ['errors'],
-      ['units', 'native'],
+      ['units', 'native', 'files'],
       ['extents', 'format', 'qmp'],
       ['nbd', 'image'],
       ['source'],

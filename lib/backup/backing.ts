@@ -1,11 +1,12 @@
-import { realpath, stat } from 'node:fs/promises'
 import { dirname, relative } from 'node:path'
 import { locate } from '../copy/target-check.ts'
 import { BackupError, ioError, usageError } from '../errors.ts'
+import { realpath, stat } from '../files.ts'
 import { MAX_BACKING_NAME } from '../format/qcow2/constants.ts'
 import { identityOf, type OpenedFile, openFile, requireUnchanged } from '../image/file.ts'
 import { closeAll, type Format, openChain } from '../source/chain.ts'
 import type { Source } from '../source/source.ts'
+import { encodeText } from '../text.ts'
 import type { OpenOptions } from './types.ts'
 
 /** The previous backup, open with its whole chain, and what an image over it records of it. */
@@ -89,7 +90,7 @@ function requireFormat(path: string, found: Format, said: Format = 'qcow2'): voi
 /** The target would build on whatever bears the name now. */
 async function requireInPlace(files: readonly OpenedFile[]): Promise<void> {
   for (const { path, identity } of files) {
-    const now = await stat(path, { bigint: true }).catch((error) => {
+    const now = await stat(path).catch((error) => {
       throw ioError(path, error)
     })
     if (identityOf(now) === identity) continue
@@ -119,7 +120,7 @@ async function recordedName(path: string, target: string, location: string): Pro
   const near = plain(relative(dirname(location), absolute))
   // A device is opened by many names, in whose directories there is nothing.
   const names = (await isDevice(location)) ? [absolute] : [near, absolute]
-  const name = names.find((one) => Buffer.byteLength(one) <= MAX_BACKING_NAME)
+  const name = names.find((one) => encodeText(one).length <= MAX_BACKING_NAME)
   if (name !== undefined) return name
   const why = `the name of ${path} is too long to be recorded, more than ${MAX_BACKING_NAME} bytes`
   throw new BackupError('BAD_TARGET', target, why)

@@ -1,8 +1,8 @@
-import { stat } from 'node:fs/promises'
 import { Discarding } from '../copy/discard.ts'
 import { copyDisk } from '../copy/job.ts'
 import { openTarget, type Target } from '../copy/target.ts'
 import { BackupError, ioError, usageError } from '../errors.ts'
+import { stat } from '../files.ts'
 import type { CustomSource } from '../source/custom.ts'
 import { openSource } from '../source/open.ts'
 import type { Source } from '../source/source.ts'
@@ -107,7 +107,7 @@ function checkRoom(source: Source, target: Target, room: number): void {
 async function sizes(path: string): Promise<Pick<CopyResult, 'fileSize' | 'allocatedBytes'>> {
   try {
     const { size, blocks } = await stat(path)
-    return { fileSize: size, allocatedBytes: blocks * 512 }
+    return { fileSize: Number(size), allocatedBytes: Number(blocks) * 512 }
   } catch (error) {
     throw ioError(path, error)
   }

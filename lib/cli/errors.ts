@@ -1,5 +1,6 @@
 import { CommanderError } from 'commander'
 import { BackupError } from '../errors.ts'
+import { showText } from '../text.ts'
 import { Interrupted } from './signals.ts'
 
 /**
@@ -25,10 +26,10 @@ export function exitStatus(error: unknown): number {
 
 /**
  * Makes a text safe to print as one line: names of files are anyone's, and may hold line breaks,
- * terminal commands or characters that reverse the writing direction.
+ * terminal commands, characters that reverse the writing direction, or bytes that are no UTF-8.
  */
 export function oneLine(text: string): string {
-  return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) => {
+  return showText(text).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) => {
     const code = character.codePointAt(0)!
     return code < 0x100
       ? `\\x${code.toString(16).padStart(2, '0')}`

@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { programArguments } from './arguments.ts'
 import { run } from './run.ts'
 
 // A failed write to stdout is seen by whoever awaits it. One to stderr is nobody's: a backup must
@@ -11,6 +12,6 @@ process.stderr.on('error', () => {})
 process.on('SIGXFSZ', () => {})
 
 // Not process.exit(): what was written to a pipe must still arrive there.
-run(process.argv.slice(2)).then((status) => {
+run(programArguments).then((status) => {
   process.exitCode = status
 })

@@ -1,5 +1,5 @@
 import { ioError } from '../errors.ts'
-import { encodeText } from '../format/text.ts'
+import { encodeText } from '../text.ts'
 
 /** Whoever read stdout has closed it. */
 export class OutputClosed extends Error {}

@@ -1,7 +1,7 @@
-import { encodeText } from '../format/text.ts'
 import { HelpRequest } from '../qemu-img/arguments.ts'
 import { errorText, QemuImgError } from '../qemu-img/messages.ts'
 import type { CommandIo, QemuImgCommand } from '../qemu-img/run.ts'
+import { encodeText } from '../text.ts'
 import { print } from './print.ts'
 
 /** The commands that do what qemu-img's do, each with its summary. */

@@ -3,11 +3,13 @@ import { isQemuImgCommand, runQemuImg } from './qemu-img.ts'
 
 /**
  * Runs the command line. Results are on stdout and an error is one line on stderr when it returns.
- * @param argv the arguments after the program's name
+ * @param given tells the arguments after the program's name
  * @returns the exit status
  */
-export async function run(argv: readonly string[]): Promise<number> {
+export async function run(given: () => readonly string[]): Promise<number> {
+  let argv: readonly string[] = []
   try {
+    argv = given()
     const args = rearranged(argv)
     const [name, ...rest] = args
     if (isQemuImgCommand(name)) return await runQemuImg(name, rest)

@@ -2,6 +2,7 @@ import { type CopyCounters, type CopyJob, type CopySpec, native } from '../nativ
 import { planFresh, planOverlay } from '../plan/plan.ts'
 import { areaOf } from '../plan/rows.ts'
 import type { Disk, SourceReader, SourceStore } from '../source/source.ts'
+import { encodeText } from '../text.ts'
 import type { Discarding } from './discard.ts'
 import { copyError } from './failure.ts'
 import { type Progress, Reporter } from './progress.ts'
@@ -13,8 +14,10 @@ import { Tasks } from './tasks.ts'
 /** What the image is to be, and how the copy is run: checked and complete. */
 export type RunOptions = Omit<
   CopySpec,
-  'sources' | 'target' | 'size' | 'memory' | 'holdFailures'
+  'sources' | 'target' | 'size' | 'backing' | 'memory' | 'holdFailures'
 > & {
+  /** The backing file's name as it is recorded in the image; empty: none. */
+  backing: string
   /** Times that an area which cannot be read is read again. */
   retries: number
   signal?: AbortSignal
@@ -70,6 +73,7 @@ export async function runCopy(
     signal?.throwIfAborted()
     job = native().copyStart({
       ...spec,
+      backing: encodeText(spec.backing),
       sources: source.files.map(storeOf),
       target: target.store,
       size: source.size,

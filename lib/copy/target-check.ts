@@ -1,7 +1,7 @@
 import type { BigIntStats } from 'node:fs'
-import { open, readlink, realpath, stat } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
 import { BackupError, ioError, usageError } from '../errors.ts'
+import { open, readlink, realpath, stat } from '../files.ts'
 import { identityOf } from '../image/file.ts'
 import { lockFile, WRITING } from '../image/locks.ts'
 import type { SourceFile } from '../source/source.ts'
@@ -84,7 +84,7 @@ export async function checkTarget(
 
 async function statIfAny(path: string, location: string): Promise<BigIntStats | undefined> {
   try {
-    return await stat(location, { bigint: true })
+    return await stat(location)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
     throw ioError(path, error)

@@ -1,7 +1,6 @@
-import type { FileHandle } from 'node:fs/promises'
-import { constants, open } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { BackupError, ioError } from '../errors.ts'
+import { constants, type FileHandle, open } from '../files.ts'
 import { lockFile, WRITING } from '../image/locks.ts'
 import { type CopySpec, native } from '../native.ts'
 import type { SourceIdentity } from './target-check.ts'

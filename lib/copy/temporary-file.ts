@@ -1,9 +1,20 @@
 import { randomBytes } from 'node:crypto'
-import { unlinkSync } from 'node:fs'
-import type { FileHandle } from 'node:fs/promises'
-import { access, constants, link, lstat, open, rename, unlink } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
+import {
+  access,
+  constants,
+  descriptorPath,
+  type FileHandle,
+  link,
+  lstat,
+  open,
+  pathBytes,
+  rename,
+  unlink,
+  unlinkSync,
+} from '../files.ts'
 import { native } from '../native.ts'
+import { decodeText, encodeText } from '../text.ts'
 
 /** Node has no constant for it; the same on all of Linux but alpha, parisc and sparc. */
 const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY
@@ -59,7 +70,7 @@ export class TemporaryFile {
   /** Gives the file a name that nothing has; EEXIST if something does. */
   async linkTo(path: string): Promise<void> {
     if (this.#name === undefined) {
-      native().linkFile(this.handle.fd, path)
+      native().linkFile(this.handle.fd, pathBytes(path))
       return
     }
     try {
@@ -78,7 +89,7 @@ export class TemporaryFile {
     if (this.#name === undefined) {
       // An unnamed file can only take a free name: a temporary one first, for a moment.
       const name = temporaryName(this.#beside)
-      native().linkFile(this.handle.fd, name)
+      native().linkFile(this.handle.fd, pathBytes(name))
       this.#setName(name)
     }
     await this.#rename(path)
@@ -119,7 +130,7 @@ async function openUnnamed(directory: string): Promise<FileHandle | undefined> {
   try {
     // Its name will be given through this path. Where /proc is not mounted it is better known now
     // than at the end of a long copy.
-    await access(`/proc/self/fd/${handle.fd}`)
+    await access(descriptorPath(handle))
     return handle
   } catch {
     await handle.close()
@@ -140,6 +151,6 @@ async function refuseExisting(path: string): Promise<void> {
 
 /** `.NAME.RANDOM.partial` beside `path`. */
 function temporaryName(path: string): string {
-  const name = Buffer.from(basename(path)).subarray(0, NAME_BYTES).toString()
+  const name = decodeText(encodeText(basename(path)).subarray(0, NAME_BYTES))
   return join(dirname(path), `.${name}.${randomBytes(6).toString('hex')}.partial`)
 }

@@ -1,6 +1,6 @@
 import type { BigIntStats } from 'node:fs'
-import { type FileHandle, open, stat } from 'node:fs/promises'
 import { BackupError, ioError } from '../errors.ts'
+import { type FileHandle, open, stat } from '../files.ts'
 
 /** A file that holds guest bytes of a source. */
 export interface SourceFile {
@@ -41,7 +41,7 @@ export function openWritable(path: string): Promise<OpenedFile> {
 
 async function openWith(path: string, flags: 'r' | 'r+'): Promise<OpenedFile> {
   try {
-    requireReadable(path, await stat(path, { bigint: true }))
+    requireReadable(path, await stat(path))
     const handle = await open(path, flags)
     try {
       return await openedFile(path, handle)

@@ -1,6 +1,6 @@
-import { realpath } from 'node:fs/promises'
-import { dirname, resolve } from 'node:path'
+import { dirname } from 'node:path'
 import { BackupError, ioError } from '../errors.ts'
+import { absolute, realpath } from '../files.ts'
 import { quoted } from '../format/qcow2/fields.ts'
 
 /** What a file named inside an image is to it. */
@@ -39,7 +39,7 @@ export async function passGate(
   const path = name.startsWith('/') ? name : `${dirname(image)}/${name}`
   const real = await realpath(path).catch((error) => ioError(path, error))
   // A name that leads nowhere is judged as it reads: a refusal must not tell what exists outside.
-  const judged = typeof real === 'string' ? real : resolve(path)
+  const judged = typeof real === 'string' ? real : absolute(path)
   if (!(await isAllowed(judged, image, allowPaths))) {
     throw refuse(
       `lies outside of the image's directory; allow it with --allow-path ${dirname(judged)}`,

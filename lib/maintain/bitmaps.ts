@@ -12,8 +12,8 @@ import {
 import { MAX_BITMAP_NAME, MAX_BITMAPS } from '../format/qcow2/constants.ts'
 import { quoted } from '../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
-import { encodeText } from '../format/text.ts'
 import type { OpenedFile } from '../image/file.ts'
+import { encodeText } from '../text.ts'
 import { withBitmapsOf } from './open-bitmaps.ts'
 
 /** What is done to a bitmap of an image. */

@@ -1,8 +1,7 @@
-import { constants } from 'node:fs'
-import { access } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { BackupError, ioError } from '../errors.ts'
+import { access, constants } from '../files.ts'
 import type { NbdAddress } from './uri.ts'
 
 const AUTHORITY = 'ca-cert.pem'

@@ -1,4 +1,4 @@
-import { ESCAPED_RUN, encodeText } from '../format/text.ts'
+import { ESCAPED_RUN, encodeText } from '../text.ts'
 
 /** What QEMU's JSON is made of; numbers of more than 53 bits are bigints. */
 export type JsonValue =

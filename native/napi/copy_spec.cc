@@ -18,6 +18,14 @@ std::string text(const Napi::Object& object, const char* name) {
   return object.Get(name).As<Napi::String>().Utf8Value();
 }
 
+// Of what may be any bytes: a Buffer, or a string.
+std::string bytes(const Napi::Object& object, const char* name) {
+  Napi::Value value = object.Get(name);
+  if (!value.IsBuffer()) return value.As<Napi::String>().Utf8Value();
+  auto buffer = value.As<Napi::Buffer<char>>();
+  return {buffer.Data(), buffer.Length()};
+}
+
 bool flag(const Napi::Object& object, const char* name) {
   return object.Get(name).ToBoolean();
 }
@@ -71,7 +79,7 @@ CopySpec copy_spec_of(const Napi::Object& options) {
   spec.patch = text(options, "format") == "patch";
   spec.image.size = number(options, "size");
   spec.image.cluster_bits = static_cast<unsigned>(number(options, "clusterBits"));
-  spec.image.backing_file = text(options, "backing");
+  spec.image.backing_file = bytes(options, "backing");
   spec.image.backing_format = text(options, "backingFormat");
   std::string compress = text(options, "compress");
   spec.compress = !compress.empty();

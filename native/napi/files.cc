@@ -94,7 +94,9 @@ Napi::Value clone_ranges(const Napi::CallbackInfo& info) {
 Napi::Value link_file(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     std::string from = "/proc/self/fd/" + std::to_string(info[0].As<Napi::Number>().Int32Value());
-    std::string path = info[1].As<Napi::String>().Utf8Value();
+    if (!info[1].IsBuffer()) throw Error(EINVAL, "link");
+    auto bytes = info[1].As<Napi::Buffer<char>>();
+    std::string path(bytes.Data(), bytes.Length());
     int rc = linkat(AT_FDCWD, from.c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW);
     check_errno(rc == 0, "link");
     return info.Env().Undefined();

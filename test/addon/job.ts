@@ -25,7 +25,7 @@ export function specOf(directory: string, changes: Partial<CopySpec> = {}): Copy
     format: 'qcow2',
     size: SIZE,
     clusterBits: 16,
-    backing: '',
+    backing: Buffer.alloc(0),
     backingFormat: '',
     compress: '',
     level: 0,

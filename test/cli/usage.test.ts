@@ -10,7 +10,7 @@ const { version } = createRequire(import.meta.url)('qcow2-backup/package.json')
 /** Runs the command line in this process, which is quicker. */
 async function runHere(test: Test, args: string[]): Promise<{ status: number; stderr: string }> {
   const capture = test.capture(process.stderr, 'write', () => true)
-  const status = await run(args)
+  const status = await run(() => args)
   capture.restore()
   return { status, stderr: capture.args().join('') }
 }

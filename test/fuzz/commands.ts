@@ -3,9 +3,9 @@ import { readdirSync } from 'node:fs'
 import { OutputClosed } from '../../lib/cli/print.ts'
 import { isQemuImgCommand, runQemuImg } from '../../lib/cli/qemu-img.ts'
 import { BackupError } from '../../lib/errors.ts'
-import { encodeText } from '../../lib/format/text.ts'
 import { readBitmapChain } from '../../lib/maintain/chain-report.ts'
 import { openSource } from '../../lib/source/open.ts'
+import { encodeText } from '../../lib/text.ts'
 
 /**
  * Command lines on an image that is not changed by them.

@@ -1,6 +1,6 @@
 import t from 'tap'
-import { decodeText } from '../../lib/format/text.ts'
 import { formatJson } from '../../lib/qemu-img/json.ts'
+import { decodeText } from '../../lib/text.ts'
 
 t.test('objects and lists, an item to a line', async (t) => {
   const value = {

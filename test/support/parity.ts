@@ -2,8 +2,8 @@
 import { spawnSync } from 'node:child_process'
 import type { Test } from 'tap'
 import { isQemuImgCommand, runQemuImg } from '../../lib/cli/qemu-img.ts'
-import { encodeText } from '../../lib/format/text.ts'
 import { parseVersion } from '../../lib/qemu-img/version.ts'
+import { encodeText } from '../../lib/text.ts'
 import { qemuImg } from './qemu.ts'
 
 /** What a command did; what it printed as one character for each byte. */

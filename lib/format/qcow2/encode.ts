@@ -1,3 +1,4 @@
+import { encodeText } from '../../text.ts'
 import type { Bitmap } from './bitmaps.ts'
 import { EXT_BITMAPS, EXT_END, SECTOR_SIZE } from './constants.ts'
 import type { BitmapsExtension, RawExtension } from './extensions.ts'
@@ -17,7 +18,7 @@ export function encodeBitmapDirectory(bitmaps: readonly Bitmap[]): Buffer {
 }
 
 function encodeEntry({ name, tableOffset, tableSize, granularityBits, ...flags }: Bitmap): Buffer {
-  const text = Buffer.from(name)
+  const text = encodeText(name)
   const entry = Buffer.alloc(padded(ENTRY_BYTES + text.length))
   entry.writeBigUInt64BE(BigInt(tableOffset), 0)
   entry.writeUInt32BE(tableSize, 8)

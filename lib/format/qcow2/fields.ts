@@ -1,5 +1,5 @@
 import { BackupError } from '../../errors.ts'
-import { decodeText } from '../text.ts'
+import { decodeText, showText } from '../../text.ts'
 
 /**
  * An image that cannot be true.
@@ -37,5 +37,5 @@ export function hex(offset: number): string {
 
 /** A name out of an image as messages show it: on one line, whatever it holds. */
 export function quoted(name: string): string {
-  return `'${name.replace(/\p{Cc}/gu, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`)}'`
+  return `'${showText(name).replace(/\p{Cc}/gu, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`)}'`
 }

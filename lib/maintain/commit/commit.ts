@@ -1,9 +1,9 @@
-import { realpath, stat, unlink } from 'node:fs/promises'
 import type { Progress } from '../../copy/progress.ts'
 import { type EditedImage, prepareEdit } from '../../edit/edited-image.ts'
 import { foreignFeatures } from '../../edit/header-steps.ts'
 import { runSteps } from '../../edit/steps.ts'
 import { BackupError, ioError, usageError } from '../../errors.ts'
+import { realpath, stat, unlink } from '../../files.ts'
 import { unsupported } from '../../format/qcow2/fields.ts'
 import { identityOf, type OpenedFile, openFile, openWritable } from '../../image/file.ts'
 import { lockFile, READING, WRITING } from '../../image/locks.ts'
@@ -134,7 +134,7 @@ function progressOf(
 async function baseOf({ images }: Chain, top: string, path?: string): Promise<number> {
   if (images.length === 1) throw usageError(top, 'has no backing file to commit to')
   if (path === undefined) return 1
-  const stats = await stat(path, { bigint: true }).catch((error) => {
+  const stats = await stat(path).catch((error) => {
     throw ioError(path, error)
   })
   const index = images.findIndex(({ file }) => file.identity === identityOf(stats))

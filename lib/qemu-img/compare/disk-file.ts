@@ -1,5 +1,5 @@
-import { constants, read } from 'node:fs'
-import { type FileHandle, open } from 'node:fs/promises'
+import { read } from 'node:fs'
+import { constants, descriptorPath, type FileHandle, open } from '../../files.ts'
 import type { HostFile } from '../status/status.ts'
 import { ALIGNMENT, aligned } from './ring.ts'
 
@@ -35,8 +35,8 @@ export class DiskFile {
   static async open(file: HostFile, direct: boolean): Promise<DiskFile> {
     if (!direct) return new DiskFile(file, undefined)
     // The open file, not whatever now has its name.
-    const path = `/proc/self/fd/${file.handle.fd}`
-    const handle = await open(path, constants.O_RDONLY | constants.O_DIRECT).catch(() => undefined)
+    const flags = constants.O_RDONLY | constants.O_DIRECT
+    const handle = await open(descriptorPath(file.handle), flags).catch(() => undefined)
     return new DiskFile(file, handle)
   }
 

@@ -1,5 +1,5 @@
 import type { Snapshot } from '../../format/qcow2/snapshots.ts'
-import { encodeText } from '../../format/text.ts'
+import { encodeText } from '../../text.ts'
 import { humanSize } from '../human.ts'
 import { atLeast, type QemuVersion } from '../version.ts'
 

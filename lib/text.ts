@@ -1,8 +1,8 @@
 /**
- * Names in images and what is printed of them. They are UTF-8 as a rule, but may be any bytes, and
- * two different names must stay different: a byte that belongs to no character becomes one of the
- * code units U+DC80 to U+DCFF, which stand for nothing else when alone (as Python's
- * `surrogateescape` has it).
+ * Names of files, in images and of bitmaps. They are UTF-8 as a rule, but may be any bytes, and two
+ * different names must stay different: a byte that belongs to no character becomes one of the code
+ * units U+DC80 to U+DCFF, which stand for nothing else when alone (as Python's `surrogateescape`
+ * has it).
  */
 
 const ESCAPE = 0xdc00
@@ -11,7 +11,7 @@ const ESCAPE = 0xdc00
 const ESCAPED = /[\udc80-\udcff]/u
 export const ESCAPED_RUN = /[\udc80-\udcff]+/gu
 
-/** The text in some bytes. */
+/** The text for some bytes; `encodeText` turns it back into exactly these bytes. */
 export function decodeText(bytes: Buffer): string {
   const text = bytes.toString('utf8')
   return text.includes('\ufffd') ? decodeEach(bytes) : text
@@ -24,6 +24,11 @@ export function encodeText(text: string): Buffer {
     ESCAPED.test(character) ? Buffer.of(character.charCodeAt(0) - ESCAPE) : Buffer.from(character),
   )
   return Buffer.concat(parts)
+}
+
+/** A text for messages: bytes that belong to no character are shown as `\xNN`. */
+export function showText(text: string): string {
+  return text.replace(ESCAPED_RUN, (run) => encodeText(run).toString('hex').replace(/../g, '\\x$&'))
 }
 
 function decodeEach(bytes: Buffer): string {

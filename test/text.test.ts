@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { decodeText, encodeText } from '../../lib/format/text.ts'
+import { decodeText, encodeText } from '../lib/text.ts'
 
 t.test('UTF-8 is itself', async (t) => {
   for (const text of ['', 'plain', 'é日😀', '\ufffd', 'a\0b']) {

@@ -1,0 +1,105 @@
+/**
+ * The system calls on named files that this library makes, with names that may be any bytes: each
+ * takes and gives text as `decodeText` makes it, and hands bytes to Node, which would decode names
+ * with loss. Nothing else in the library passes a name to `node:fs`. Failures are Node's own errors.
+ */
+import { type BigIntStats, readlinkSync, unlinkSync as unlinkBytesSync } from 'node:fs'
+import type { FileHandle } from 'node:fs/promises'
+import * as fs from 'node:fs/promises'
+import { join } from 'node:path'
+import { usageError } from './errors.ts'
+import { decodeText, encodeText, showText } from './text.ts'
+
+export { constants } from 'node:fs'
+export type { FileHandle } from 'node:fs/promises'
+
+/**
+ * The bytes of a path, as the system takes them.
+ * @throws BackupError USAGE if no file can have that name
+ */
+export function pathBytes(path: string): Buffer {
+  if (path.includes('\0')) throw usageError(path.replaceAll('\0', '\\x00'), 'has a NUL in its name')
+  const bytes = encodeText(path)
+  // What stands for no character and no byte would become U+FFFD, and so another file's name.
+  if (decodeText(bytes) !== path) throw usageError(showText(path), 'is not a valid name')
+  return bytes
+}
+
+/** @param flags as open(2) has them; default: O_RDONLY */
+export async function open(
+  path: string,
+  flags?: string | number,
+  mode?: number,
+): Promise<FileHandle> {
+  return await fs.open(pathBytes(path), flags, mode)
+}
+
+/** Of what a name leads to. */
+export async function stat(path: string): Promise<BigIntStats> {
+  return await fs.stat(pathBytes(path), { bigint: true })
+}
+
+/** Of what has the name, also if it is a symbolic link. */
+export async function lstat(path: string): Promise<BigIntStats> {
+  return await fs.lstat(pathBytes(path), { bigint: true })
+}
+
+/** The absolute path without symbolic links. */
+export async function realpath(path: string): Promise<string> {
+  return decodeText(await fs.realpath(pathBytes(path), { encoding: 'buffer' }))
+}
+
+/** What a symbolic link says. */
+export async function readlink(path: string): Promise<string> {
+  return decodeText(await fs.readlink(pathBytes(path), { encoding: 'buffer' }))
+}
+
+/** The names in a directory. */
+export async function readdir(path: string): Promise<string[]> {
+  return (await fs.readdir(pathBytes(path), { encoding: 'buffer' })).map(decodeText)
+}
+
+export async function access(path: string, mode?: number): Promise<void> {
+  await fs.access(pathBytes(path), mode)
+}
+
+export async function rename(from: string, to: string): Promise<void> {
+  await fs.rename(pathBytes(from), pathBytes(to))
+}
+
+export async function link(from: string, to: string): Promise<void> {
+  await fs.link(pathBytes(from), pathBytes(to))
+}
+
+export async function unlink(path: string): Promise<void> {
+  await fs.unlink(pathBytes(path))
+}
+
+export function unlinkSync(path: string): void {
+  unlinkBytesSync(pathBytes(path))
+}
+
+export async function mkdir(path: string, mode?: number): Promise<void> {
+  await fs.mkdir(pathBytes(path), { mode })
+}
+
+export async function rmdir(path: string): Promise<void> {
+  await fs.rmdir(pathBytes(path))
+}
+
+/** The path under which the kernel shows an open file; opening it opens the same file again. */
+export function descriptorPath({ fd }: { fd: number }): string {
+  return `/proc/self/fd/${fd}`
+}
+
+/** A path made absolute without a look at the file system: `..` takes the part before it away. */
+export function absolute(path: string): string {
+  return join(path.startsWith('/') ? '/' : workingDirectory(), path)
+}
+
+/** The working directory, which Node's `process.cwd()` decodes with loss. */
+export function workingDirectory(): string {
+  const told = process.cwd()
+  if (!told.includes('\ufffd')) return told
+  return decodeText(readlinkSync('/proc/self/cwd', { encoding: 'buffer' }))
+}
