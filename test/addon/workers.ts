@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import { fullBackup, restore } from '../../lib/index.ts'
 import { native } from '../../lib/native.ts'
+import { randomNumbers } from '../support/changes.ts'
 import { allRows, specOf, untilCopying } from './job.ts'
 
 /** What is printed. */
@@ -60,6 +61,7 @@ type Work = keyof typeof WORK
 
 async function main(directory: string, rounds: number): Promise<void> {
   const report: WorkersReport = { codes: {}, errors: [], open: [] }
+  const random = randomNumbers(rounds)
   const run = async (work: Work, life?: number) => {
     const worker = new Worker(fileURLToPath(import.meta.url), { workerData: { work, directory } })
     worker.on('error', (error) => error.message === 'meant' || report.errors.push(error.message))
@@ -75,7 +77,7 @@ async function main(directory: string, rounds: number): Promise<void> {
   for (let i = 0; i < rounds; i++) {
     // Two at a time, so that one still works while the other's environment is taken down.
     const two: Work[] = i % 2 === 0 ? ['full', 'compressed'] : ['restored', 'full']
-    await Promise.all(two.map((work) => run(work, Math.random() * LIFE)))
+    await Promise.all(two.map((work) => run(work, random(LIFE))))
     if (i % 5 === 0) await Promise.all([run('forgotten'), run('exits'), run('throws')])
   }
   report.open = readdirSync('/proc/self/fd').flatMap((fd) => {

@@ -9,6 +9,7 @@ import t from 'tap'
 import { type CopyResult, type Extent, fullBackup, openSource, restore } from '../../lib/index.ts'
 import type { ExtentsOptions } from '../../lib/source/source.ts'
 import { firstDifference, noise, prose } from '../support/disks.ts'
+import { effort } from '../support/effort.ts'
 import { qemuImg, qemuImgCheck } from '../support/qemu.ts'
 
 // More than tap's default, for a busy machine.
@@ -167,5 +168,5 @@ t.test('backup, check, restore: the disk; extents: true, and exact for our image
   })
   const seed = Number(process.env.SEED ?? Date.now() % 2 ** 31)
   t.comment(`seed ${seed}; SEED=${seed} runs the same disks again`)
-  await t.resolves(fc.assert(property, { seed, numRuns: 200 }))
+  await t.resolves(fc.assert(property, { seed, numRuns: effort(60, 200) }))
 })

@@ -20,7 +20,17 @@ export function campaign(first: number, count: number): void {
   t.setTimeout(900_000)
   t.comment(`SEED=${from} IMAGES=${images}`)
   for (let seed = from; seed < from + images; seed++) look(seed)
+  t.test('hardly any pair was left out', (t) => {
+    t.ok(skipped.pairs <= 2 + skipped.of / 50, `${skipped.pairs} of ${skipped.of} were left out`)
+    t.end()
+  })
 }
+
+/**
+ * Pairs that were not compared, because QEMU crashed or because damage left a chain without a recorded
+ * format, which we do not guess. They are rare: were they many, we would be refusing what we should not.
+ */
+const skipped = { pairs: 0, of: 0 }
 
 function look(seed: number): void {
   // qemu-img takes its time to print that each of 65536 snapshots is wrong.
@@ -42,10 +52,16 @@ function look(seed: number): void {
 
     async function same(args: readonly string[]): Promise<void> {
       const [a, b] = [await ours(args, dir), theirs(args, dir)]
-      // Of a crash or a hang there is nothing to be copied.
-      if (b.status === null || b.status > 100) return
-      // Damage may make it version 2, which records no format, and we do not guess.
-      if (a.stderr.includes('its format is not recorded, and not guessed')) return
+      skipped.of++
+      const crashed = b.status === null || b.status > 100
+      // Damage may make an image version 2, which records no format.
+      const formatLost =
+        args.some((arg) => arg.startsWith('damaged ')) &&
+        a.stderr.includes('its format is not recorded, and not guessed')
+      if (crashed || formatLost) {
+        skipped.pairs++
+        return
+      }
       const equal = JSON.stringify(a) === JSON.stringify(b)
       if (!equal) t.strictSame(a, b, args.join(' '), { description: image.description })
     }
