@@ -25,7 +25,7 @@ const SIDES: readonly Side[] = [
       ['units', 'native', 'files'],
       ['extents', 'format', 'qmp'],
       ['nbd', 'image'],
-      ['source'],
+      ['source', 'check'],
       ['plan', 'qemu-img'],
       ['copy', 'edit'],
       ['backup'],

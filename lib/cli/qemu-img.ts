@@ -1,6 +1,6 @@
 import { HelpRequest } from '../qemu-img/arguments.ts'
+import type { CommandIo, QemuImgCommand } from '../qemu-img/command.ts'
 import { errorText, QemuImgError } from '../qemu-img/messages.ts'
-import type { CommandIo, QemuImgCommand } from '../qemu-img/run.ts'
 import { encodeText } from '../text.ts'
 import { print } from './print.ts'
 

@@ -1,8 +1,9 @@
+import { type StoredRefcounts, Unreadable } from '../check/stored-refcounts.ts'
 import { BackupError } from '../errors.ts'
 import { MAX_REFCOUNT_TABLE_BYTES } from '../format/qcow2/constants.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
+import { encodeRefcount } from '../format/qcow2/refcounts.ts'
 import type { OpenedFile } from '../image/file.ts'
-import { encodeRefcount, type StoredRefcounts, Unreadable } from '../qemu-img/check/refcounts.ts'
 import type { Write } from './steps.ts'
 
 /** Clusters of a table that is at another place now. */

@@ -1,4 +1,5 @@
-import { REFCOUNT_TABLE_FIELD, refcountTableField } from '../qemu-img/check/writer.ts'
+import { FIELD } from '../format/qcow2/constants.ts'
+import { encodeRefcountTableFields } from '../format/qcow2/encode.ts'
 import type { Allocator, MovedTable } from './allocator.ts'
 import type { EditedImage } from './edited-image.ts'
 import { type Lost, lose, release } from './release.ts'
@@ -32,9 +33,9 @@ export async function runEdit(
   const { refcountTableOffset, refcountTableClusters, clusterSize } = header
   const { fresh, entries, table, blocks } = await allocator.finish()
   await prepare(fresh)
-  const placed = table && refcountTableField(table.offset, table.clusters)
+  const placed = table && encodeRefcountTableFields(table.offset, table.clusters)
   await runSteps(disk, [
-    placed ? [{ offset: REFCOUNT_TABLE_FIELD, bytes: placed }] : entries,
+    placed ? [{ offset: FIELD.refcountTableOffset, bytes: placed }] : entries,
     blocks,
     ...naming(table),
   ])

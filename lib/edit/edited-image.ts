@@ -1,3 +1,5 @@
+import { firstFault } from '../check/first-fault.ts'
+import { StoredRefcounts } from '../check/stored-refcounts.ts'
 import { usageError } from '../errors.ts'
 import { probe } from '../format/probe.ts'
 import { type Bitmap, readBitmaps } from '../format/qcow2/bitmaps.ts'
@@ -8,8 +10,6 @@ import { decodeHeader, type Qcow2Header } from '../format/qcow2/header.ts'
 import { readAt } from '../format/read.ts'
 import { type OpenedFile, openedFile, openWritable } from '../image/file.ts'
 import { lockFile, WRITING } from '../image/locks.ts'
-import { firstFault } from '../qemu-img/check/fault.ts'
-import { StoredRefcounts } from '../qemu-img/check/refcounts.ts'
 
 /** An image that is being edited: nobody else writes to it, and it was found sound. */
 export interface EditedImage {

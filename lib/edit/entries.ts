@@ -1,8 +1,16 @@
 /** L2 entries as a commit changes them (spec: "Cluster mapping"). Pure. */
+
+import {
+  ALL_SUBCLUSTERS,
+  COPIED,
+  clusterType,
+  compressedRange,
+  hostOffset,
+  isCopied,
+  subclusters,
+  ZERO,
+} from '../format/qcow2/entries.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
-import { compressedRange } from '../format/qcow2/tables.ts'
-import { clusterType, isCopied, subclusters } from '../qemu-img/check/entries.ts'
-import { hostOffset } from '../qemu-img/status/entries.ts'
 
 /** What an image has of a cluster. */
 export interface Entry {
@@ -15,10 +23,6 @@ export interface Entry {
   copied: boolean
 }
 
-const ALL = 0xffffffff
-const ZERO = 1n
-const COPIED = 1n << 63n
-
 /** The entry at byte `at` of an L2 table. */
 export function readEntry(
   table: DataView,
@@ -29,11 +33,7 @@ export function readEntry(
   const copied = isCopied(table, at)
   const type = clusterType(table, at, header)
   if (type === 'compressed') {
-    const { offset, size } = compressedRange(
-      table.getUint32(at),
-      table.getUint32(at + 4),
-      clusterBits,
-    )
+    const { offset, size } = compressedRange(table, at, clusterBits)
     return { kind: 'compressed', host: offset, size, copied: false }
   }
   const host = hostOffset(table, at)
@@ -44,21 +44,21 @@ export function readEntry(
 }
 
 function kindOf({ zeros, data }: { zeros: number; data: number }): Entry['kind'] {
-  if (data === ALL) return 'data'
-  if (zeros === ALL) return 'zero'
+  if (data === ALL_SUBCLUSTERS) return 'data'
+  if (zeros === ALL_SUBCLUSTERS) return 'zero'
   return (zeros | data) === 0 ? 'unallocated' : 'mixed'
 }
 
 /** Makes an entry one of a cluster with data, at a host offset to which nothing else refers. */
 export function writeData(table: DataView, at: number, host: number, extendedL2: boolean): void {
   table.setBigUint64(at, BigInt(host) | COPIED)
-  if (extendedL2) writeSubclusters(table, at, 0, ALL)
+  if (extendedL2) writeSubclusters(table, at, 0, ALL_SUBCLUSTERS)
 }
 
 /** Makes an entry one of a cluster that reads as zero, also over a backing file. */
 export function writeZero(table: DataView, at: number, extendedL2: boolean): void {
   table.setBigUint64(at, extendedL2 ? 0n : ZERO)
-  if (extendedL2) writeSubclusters(table, at, ALL, 0)
+  if (extendedL2) writeSubclusters(table, at, ALL_SUBCLUSTERS, 0)
 }
 
 /** Makes an entry one of a cluster that is left to the backing file. */

@@ -1,16 +1,12 @@
 import { BackupError } from '../errors.ts'
 import { bitmapsAreCurrent } from '../format/qcow2/bitmaps.ts'
-import { BITMAPS, DATA_FILE_RAW, SECTOR_SIZE } from '../format/qcow2/constants.ts'
-import { fitsFirstSector, withBitmaps } from '../format/qcow2/encode.ts'
+import { BITMAPS, DATA_FILE_RAW, FIELD, SECTOR_SIZE } from '../format/qcow2/constants.ts'
+import { encodeRefcountTableFields, fitsFirstSector, withBitmaps } from '../format/qcow2/encode.ts'
 import type { BitmapsExtension } from '../format/qcow2/extensions.ts'
-import { REFCOUNT_TABLE_FIELD, refcountTableField } from '../qemu-img/check/writer.ts'
 import type { MovedTable } from './allocator.ts'
 import type { EditedImage } from './edited-image.ts'
 import type { Write } from './steps.ts'
 
-/** Where fields of the header are, bytes. */
-const SIZE_FIELD = 24
-const AUTOCLEAR_FIELD = 88
 /** The autoclear features that we know; the others are cleared by whoever writes (spec). */
 const KNOWN_AUTOCLEAR = BITMAPS | DATA_FILE_RAW
 
@@ -28,12 +24,12 @@ interface Wanted {
 export function foreignFeatures({ header }: EditedImage): Write[] {
   const { version, autoclearFeatures } = header
   if (version < 3 || (autoclearFeatures & ~KNOWN_AUTOCLEAR) === 0n) return []
-  return [{ offset: AUTOCLEAR_FIELD, bytes: number64(autoclearFeatures & KNOWN_AUTOCLEAR) }]
+  return [{ offset: FIELD.autoclearFeatures, bytes: number64(autoclearFeatures & KNOWN_AUTOCLEAR) }]
 }
 
 /** The virtual size of an image, bytes, of whose bitmaps none depends on it. */
 export function sizeField(size: number): Write {
-  return { offset: SIZE_FIELD, bytes: number64(BigInt(size)) }
+  return { offset: FIELD.size, bytes: number64(BigInt(size)) }
 }
 
 function number64(value: bigint): Buffer {
@@ -87,10 +83,13 @@ export function headerSteps(image: EditedImage, wanted: Wanted): Write[][] {
 
   function filledIn(layout: Buffer, autoclear: bigint, newSize?: number): Buffer {
     const cluster = Buffer.from(layout)
-    if (newSize !== undefined) cluster.writeBigUInt64BE(BigInt(newSize), SIZE_FIELD)
+    if (newSize !== undefined) cluster.writeBigUInt64BE(BigInt(newSize), FIELD.size)
     const { table } = wanted
-    if (table) refcountTableField(table.offset, table.clusters).copy(cluster, REFCOUNT_TABLE_FIELD)
-    cluster.writeBigUInt64BE(autoclear, AUTOCLEAR_FIELD)
+    if (table) {
+      const fields = encodeRefcountTableFields(table.offset, table.clusters)
+      fields.copy(cluster, FIELD.refcountTableOffset)
+    }
+    cluster.writeBigUInt64BE(autoclear, FIELD.autoclearFeatures)
     return cluster
   }
 }

@@ -1,18 +1,13 @@
-import { MAX_L1_BYTES } from '../format/qcow2/constants.ts'
+import { FIELD, MAX_L1_BYTES } from '../format/qcow2/constants.ts'
+import { COPIED, hostOffset, isCopied } from '../format/qcow2/entries.ts'
 import { unsupported } from '../format/qcow2/fields.ts'
-import { l1Offset } from '../format/qcow2/tables.ts'
 import { l2Coverage } from '../format/qcow2/validate.ts'
 import { readAt } from '../format/read.ts'
-import { isCopied } from '../qemu-img/check/entries.ts'
 import { Allocator } from './allocator.ts'
 import { runEdit } from './edit.ts'
 import { type EditedImage, reopened } from './edited-image.ts'
 import { type Lost, lose } from './release.ts'
 import { type ImageDisk, runSteps, type Write } from './steps.ts'
-
-/** Where the number of entries, u32, and the offset, u64, of the L1 table stand in the header. */
-const L1_FIELD = 36
-const COPIED = 1n << 63n
 
 /** The active L1 table of an image that is edited. */
 export class L1Table {
@@ -43,7 +38,7 @@ export class L1Table {
 
   /** Of the table that an entry names, bytes; 0: none. */
   offset(index: number): number {
-    return l1Offset(this.#view, index * 8)
+    return hostOffset(this.#view, index * 8)
   }
 
   /** Whether nothing else names the same table. */
@@ -123,7 +118,7 @@ export async function withRoomFor(
     allocator,
     lost,
     prepare: (fresh) => runSteps(disk, [[...fresh, { offset, bytes }]]),
-    naming: () => [[{ offset: L1_FIELD, bytes: field }]],
+    naming: () => [[{ offset: FIELD.l1Size, bytes: field }]],
   })
   return await reopened(image)
 }

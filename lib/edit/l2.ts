@@ -1,4 +1,4 @@
-import { l2EntrySize } from '../format/qcow2/tables.ts'
+import { l2EntrySize } from '../format/qcow2/entries.ts'
 import { readAt } from '../format/read.ts'
 import type { Allocator } from './allocator.ts'
 import type { EditedImage } from './edited-image.ts'

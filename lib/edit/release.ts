@@ -1,5 +1,6 @@
+import { type StoredRefcounts, Unreadable } from '../check/stored-refcounts.ts'
 import { BackupError } from '../errors.ts'
-import { encodeRefcount, type StoredRefcounts, Unreadable } from '../qemu-img/check/refcounts.ts'
+import { encodeRefcount } from '../format/qcow2/refcounts.ts'
 import type { Write } from './steps.ts'
 
 /** References that clusters lose: how many, by the number of the cluster. */

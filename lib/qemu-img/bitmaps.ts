@@ -1,12 +1,8 @@
+import { isSoundEntry } from '../format/qcow2/bitmap-data.ts'
 import { type Bitmap, bitmapTableSize } from '../format/qcow2/bitmaps.ts'
 import { badImage, quoted } from '../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
 import { type ImageFile, readAt } from '../format/read.ts'
-
-/** Bits 9 to 55 of an entry of a bitmap's table, in its halves: an offset. Bit 0: all ones. */
-const OFFSET_HIGH = 0x00ffffff
-const OFFSET_LOW = 0xfffffe00
-const ALL_ONES = 1
 
 /**
  * Checks what QEMU finds when it loads the bitmaps of an image that it opens. Those in use it does
@@ -73,13 +69,4 @@ class Tables {
     }
     return true
   }
-}
-
-/** Whether an entry of a bitmap's table is an offset, or the flag of all ones, or nothing. */
-export function isSoundEntry(table: Buffer, at: number, clusterSize: number): boolean {
-  const high = table.readUInt32BE(at)
-  const low = table.readUInt32BE(at + 4)
-  if ((high & ~OFFSET_HIGH) !== 0 || (low & ~OFFSET_LOW & ~ALL_ONES) !== 0) return false
-  const offset = (high & OFFSET_HIGH) * 2 ** 32 + ((low & OFFSET_LOW) >>> 0)
-  return offset === 0 || ((low & ALL_ONES) === 0 && offset % clusterSize === 0)
 }

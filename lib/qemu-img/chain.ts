@@ -12,7 +12,7 @@ import {
   openNode,
   requireDriver,
 } from './open.ts'
-import { describeImageError, describeOpenError } from './words.ts'
+import { describeImageError, describeOpenError } from './strerror.ts'
 
 /** How an image is opened with all that it builds on. */
 export interface OpenChainOptions extends OpenImageOptions {

@@ -13,7 +13,7 @@ import { requireLoadable } from './bitmaps.ts'
 import { hasProtocol } from './filename.ts'
 import { QemuImgError, warningLine } from './messages.ts'
 import { PROBE_BYTES, probeFormat } from './probe.ts'
-import { describeImageError, describeOpenError } from './words.ts'
+import { describeImageError, describeOpenError } from './strerror.ts'
 
 /** How an image is opened. */
 export interface OpenImageOptions {

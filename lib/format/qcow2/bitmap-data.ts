@@ -104,3 +104,12 @@ function decodePart(
   }
   return stretches
 }
+
+/** Whether an entry of a bitmap's table is an offset, or the flag of all ones, or nothing. */
+export function isSoundEntry(table: Buffer, at: number, clusterSize: number): boolean {
+  const high = table.readUInt32BE(at)
+  const low = table.readUInt32BE(at + 4)
+  if ((high & ~OFFSET_HIGH) !== 0 || (low & ~OFFSET_LOW & ~ALL_ONES) !== 0) return false
+  const offset = (high & OFFSET_HIGH) * 2 ** 32 + ((low & OFFSET_LOW) >>> 0)
+  return offset === 0 || ((low & ALL_ONES) === 0 && offset % clusterSize === 0)
+}

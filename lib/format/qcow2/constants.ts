@@ -7,8 +7,29 @@ export const MAGIC = 0x514649fb
 export const V2_HEADER_LENGTH = 72
 export const V3_HEADER_MIN_LENGTH = 104
 export const V3_HEADER_LENGTH = 112
-/** Where the compression type stands in a version 3 header that is long enough. */
-export const COMPRESSION_TYPE_OFFSET = 104
+
+/** Where the fields of the header stand, bytes (spec: "Header"). */
+export const FIELD = {
+  version: 4,
+  backingFileOffset: 8,
+  backingFileSize: 16,
+  clusterBits: 20,
+  size: 24,
+  cryptMethod: 32,
+  l1Size: 36,
+  l1TableOffset: 40,
+  refcountTableOffset: 48,
+  refcountTableClusters: 56,
+  nbSnapshots: 60,
+  snapshotsOffset: 64,
+  incompatibleFeatures: 72,
+  compatibleFeatures: 80,
+  autoclearFeatures: 88,
+  refcountOrder: 96,
+  headerLength: 100,
+  /** Only in a header that is long enough. */
+  compressionType: 104,
+} as const
 
 export const MIN_CLUSTER_BITS = 9
 export const MAX_CLUSTER_BITS = 21

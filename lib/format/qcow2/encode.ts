@@ -1,6 +1,6 @@
 import { encodeText } from '../../text.ts'
 import type { Bitmap } from './bitmaps.ts'
-import { EXT_BITMAPS, EXT_END, SECTOR_SIZE } from './constants.ts'
+import { EXT_BITMAPS, EXT_END, FIELD, SECTOR_SIZE } from './constants.ts'
 import type { BitmapsExtension, RawExtension } from './extensions.ts'
 import type { Qcow2Header } from './header.ts'
 
@@ -11,6 +11,14 @@ const ENTRY_BYTES = 24
 const DIRTY_TRACKING = 1
 const IN_USE = 1
 const AUTO = 2
+
+/** The header's fields `refcountTableOffset` (bytes) and `refcountTableClusters`, which are neighbours. */
+export function encodeRefcountTableFields(offset: number, clusters: number): Buffer {
+  const fields = Buffer.alloc(12)
+  fields.writeBigUInt64BE(BigInt(offset))
+  fields.writeUInt32BE(clusters, 8)
+  return fields
+}
 
 /** Encodes a bitmap directory (spec: "Bitmap directory entry"). */
 export function encodeBitmapDirectory(bitmaps: readonly Bitmap[]): Buffer {
@@ -69,7 +77,7 @@ export function withBitmaps(
   area.copy(cluster, headerLength)
   if (backingFileOffset !== 0) {
     name.copy(cluster, nameAt)
-    cluster.writeBigUInt64BE(BigInt(nameAt), 8)
+    cluster.writeBigUInt64BE(BigInt(nameAt), FIELD.backingFileOffset)
   }
   return cluster
 }

@@ -1,5 +1,5 @@
 import { type ImageFile, readAt } from '../read.ts'
-import { MAX_CLUSTER_BITS, V2_HEADER_LENGTH } from './constants.ts'
+import { FIELD, MAX_CLUSTER_BITS, V2_HEADER_LENGTH } from './constants.ts'
 
 /**
  * The first cluster of a qcow2 image, which holds the header and all that belongs to it, as far as
@@ -14,6 +14,7 @@ export async function readFirstCluster(file: ImageFile): Promise<Buffer> {
 
 /** Bytes of the first cluster; all that may be, if that cannot be told. */
 function firstClusterSize(start: Buffer): number {
-  const bits = start.length < V2_HEADER_LENGTH ? MAX_CLUSTER_BITS : start.readUInt32BE(20)
+  const bits =
+    start.length < V2_HEADER_LENGTH ? MAX_CLUSTER_BITS : start.readUInt32BE(FIELD.clusterBits)
   return 2 ** Math.min(bits, MAX_CLUSTER_BITS)
 }

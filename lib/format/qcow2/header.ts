@@ -1,8 +1,8 @@
 import {
-  COMPRESSION_TYPE_OFFSET,
   DATA_FILE_RAW,
   EXTENDED_L2,
   EXTERNAL_DATA_FILE,
+  FIELD,
   MAGIC,
   MAX_BACKING_NAME,
   MAX_CLUSTER_BITS,
@@ -101,37 +101,37 @@ function filledUp(head: Buffer, length: number): Buffer {
 }
 
 function decodeFields(head: Buffer, path: string): HeaderFields {
-  const version = head.readUInt32BE(4)
+  const version = head.readUInt32BE(FIELD.version)
   if (version !== 2 && version !== 3) {
     const why = `qcow2 version ${version}`
     throw unsupported(path, `unsupported ${why}`, `Unsupported ${why}`)
   }
-  const clusterBits = head.readUInt32BE(20)
+  const clusterBits = head.readUInt32BE(FIELD.clusterBits)
   if (clusterBits < MIN_CLUSTER_BITS || clusterBits > MAX_CLUSTER_BITS) {
     const bits = `2^${clusterBits}`
     throw badImage(path, `unsupported cluster size ${bits}`, `Unsupported cluster size: ${bits}`)
   }
   const clusterSize = 2 ** clusterBits
   const v3 = version === 3 ? decodeVersion3(head, clusterSize, path) : VERSION_2
-  const backingFileOffset = u64(head, 8)
+  const backingFileOffset = u64(head, FIELD.backingFileOffset)
   if (backingFileOffset > clusterSize) {
     throw badImage(path, 'invalid backing file offset', 'Invalid backing file offset')
   }
   // Rounded from 2^53 on, which no image that can be read is.
-  const size = Number(head.readBigUInt64BE(24))
+  const size = Number(head.readBigUInt64BE(FIELD.size))
   return {
     version,
     backingFileOffset,
-    backingFileSize: head.readUInt32BE(16),
+    backingFileSize: head.readUInt32BE(FIELD.backingFileSize),
     clusterBits,
     size,
-    cryptMethod: head.readUInt32BE(32),
-    l1Size: head.readUInt32BE(36),
-    l1TableOffset: u64(head, 40),
-    refcountTableOffset: u64(head, 48),
-    refcountTableClusters: head.readUInt32BE(56),
-    nbSnapshots: head.readUInt32BE(60),
-    snapshotsOffset: u64(head, 64),
+    cryptMethod: head.readUInt32BE(FIELD.cryptMethod),
+    l1Size: head.readUInt32BE(FIELD.l1Size),
+    l1TableOffset: u64(head, FIELD.l1TableOffset),
+    refcountTableOffset: u64(head, FIELD.refcountTableOffset),
+    refcountTableClusters: head.readUInt32BE(FIELD.refcountTableClusters),
+    nbSnapshots: head.readUInt32BE(FIELD.nbSnapshots),
+    snapshotsOffset: u64(head, FIELD.snapshotsOffset),
     ...v3,
     clusterSize,
     virtualSize: Math.floor(size / SECTOR_SIZE) * SECTOR_SIZE,
@@ -152,7 +152,7 @@ const VERSION_2 = {
 }
 
 function decodeVersion3(head: Buffer, clusterSize: number, path: string): typeof VERSION_2 {
-  const headerLength = head.readUInt32BE(100)
+  const headerLength = head.readUInt32BE(FIELD.headerLength)
   const why = `the header's length of ${headerLength} bytes`
   if (headerLength < V3_HEADER_MIN_LENGTH) {
     throw badImage(path, `${why} is too short`, 'qcow2 header too short')
@@ -161,12 +161,12 @@ function decodeVersion3(head: Buffer, clusterSize: number, path: string): typeof
     throw badImage(path, `${why} exceeds the cluster size`, 'qcow2 header exceeds cluster size')
   }
   return {
-    incompatibleFeatures: head.readBigUInt64BE(72),
-    compatibleFeatures: head.readBigUInt64BE(80),
-    autoclearFeatures: head.readBigUInt64BE(88),
-    refcountOrder: head.readUInt32BE(96),
+    incompatibleFeatures: head.readBigUInt64BE(FIELD.incompatibleFeatures),
+    compatibleFeatures: head.readBigUInt64BE(FIELD.compatibleFeatures),
+    autoclearFeatures: head.readBigUInt64BE(FIELD.autoclearFeatures),
+    refcountOrder: head.readUInt32BE(FIELD.refcountOrder),
     headerLength,
-    compressionType: headerLength > COMPRESSION_TYPE_OFFSET ? head[COMPRESSION_TYPE_OFFSET] : 0,
+    compressionType: headerLength > FIELD.compressionType ? head[FIELD.compressionType] : 0,
   }
 }
 

@@ -1,10 +1,11 @@
 import { type ImageFile, readAt } from '../read.ts'
 import { HostBounds } from './bounds.ts'
 import { SUBCLUSTERS } from './constants.ts'
+import { hostOffset, l2EntrySize } from './entries.ts'
 import { badImage } from './fields.ts'
 import { readFirstCluster } from './first-cluster.ts'
 import { decodeHeader, type Qcow2Header } from './header.ts'
-import { decodeL2, l1Offset, l2EntrySize, type Run } from './tables.ts'
+import { decodeL2, type Run } from './tables.ts'
 import { l2Coverage, requireReadable } from './validate.ts'
 import { OVER_AND_OVER, TableWork } from './work.ts'
 
@@ -97,7 +98,7 @@ export class Qcow2Image {
   async window(at: number): Promise<TableWindow> {
     const index = Math.floor(at / this.#l2Coverage)
     const l1 = await this.#l1Part(index)
-    const table = l1Offset(l1.view, index * 8 - this.#inL1(l1))
+    const table = hostOffset(l1.view, index * 8 - this.#inL1(l1))
     if (table === 0) return this.#unallocated(index, l1)
     this.#bounds.requireTable(table, index * this.#l2Coverage)
     return this.#allocated(table, index, at, l1)
@@ -108,7 +109,7 @@ export class Qcow2Image {
     const first = this.#inL1(l1)
     let next = index + 1
     const last = (first + l1.view.byteLength) / 8
-    while (next < last && l1Offset(l1.view, next * 8 - first) === 0) next++
+    while (next < last && hostOffset(l1.view, next * 8 - first) === 0) next++
     return {
       start: index * this.#l2Coverage,
       end: Math.min(next * this.#l2Coverage, this.header.virtualSize),
@@ -196,7 +197,7 @@ export class Qcow2Image {
     const first = this.#inL1(l1)
     const last = (first + l1.view.byteLength) / 8
     for (let entry = index + 1; entry < last; entry++) {
-      const next = l1Offset(l1.view, entry * 8 - first)
+      const next = hostOffset(l1.view, entry * 8 - first)
       // A hole of the guest ends it.
       if (next === 0) return
       for (let at = 0; at < clusterSize; at += PART) yield next + at
@@ -209,7 +210,7 @@ export class Qcow2Image {
     const end = Math.min(index + PART / this.header.clusterSize, (first + l1.view.byteLength) / 8)
     const tables: number[] = []
     for (let next = index + 1; next < end; next++) {
-      const table = l1Offset(l1.view, next * 8 - first)
+      const table = hostOffset(l1.view, next * 8 - first)
       if (table !== 0 && table < this.#file.size) tables.push(table)
     }
     return tables

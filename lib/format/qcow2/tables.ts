@@ -1,10 +1,20 @@
 /**
- * L1 and L2 entries (spec: "Cluster mapping"). Pure: bytes in, runs out. An entry is read as two
- * 32-bit halves, because BigInt would cost more than everything else together.
+ * What L2 tables map, as a reader needs it: strictly, and in runs. Pure: bytes in, runs out.
  *
  * Reserved bits are ignored, as QEMU ignores them when it reads; only a check reports them.
  */
 import { SUBCLUSTERS } from './constants.ts'
+import {
+  ALL_SUBCLUSTERS,
+  compressedRange,
+  hostOffset,
+  isCompressed,
+  isCopied,
+  isZeroFlagged,
+  l2EntrySize,
+  sameEntries,
+  subclusters,
+} from './entries.ts'
 import { badImage, hex } from './fields.ts'
 import type { Qcow2Header } from './header.ts'
 
@@ -35,43 +45,6 @@ export type TableLayout = Pick<
   'version' | 'clusterBits' | 'clusterSize' | 'extendedL2' | 'externalDataFile'
 >
 
-/** Bits 9 to 55 of an entry: the offset of a cluster. */
-const OFFSET_HIGH = 0x00ffffff
-const OFFSET_LOW = 0xfffffe00
-/** Bit 63: the cluster's refcount is exactly one. */
-const COPIED_HIGH = 0x80000000
-/** Bit 62. */
-const COMPRESSED_HIGH = 0x40000000
-/** Bit 0 of a standard L2 entry. */
-const ZERO_LOW = 1
-const ALL = 0xffffffff
-
-/** Bytes of an L2 entry. */
-export function l2EntrySize(layout: Pick<Qcow2Header, 'extendedL2'>): number {
-  return layout.extendedL2 ? 16 : 8
-}
-
-/** The offset of the L2 table that the entry at byte `at` of an L1 table names; 0 for none. */
-export function l1Offset(table: DataView, at: number): number {
-  return hostOffset(table.getUint32(at), table.getUint32(at + 4))
-}
-
-/**
- * Where the stream of a compressed cluster is, from the two halves of its descriptor. Its low x
- * bits are the offset, the others but the two flags the number of sectors after the first, where
- * x = 62 − (clusterBits − 8).
- */
-export function compressedRange(
-  high: number,
-  low: number,
-  clusterBits: number,
-): { offset: number; size: number } {
-  const split = 62 - (clusterBits - 8) - 32
-  const sectors = ((high & 0x3fffffff) >>> split) + 1
-  const offset = (high & (2 ** split - 1)) * 2 ** 32 + low
-  return { offset, size: sectors * 512 - (low % 512) }
-}
-
 /**
  * Decodes the part of an L2 table that maps the guest bytes `from` to `to`. Neighbours that
  * continue each other, in the guest and in the host, become one run.
@@ -95,29 +68,26 @@ export function decodeL2(
     const cluster = base + index * clusterSize
     let end = Math.min(to, cluster + clusterSize)
     const at = index * entrySize
-    const high = table.getUint32(at)
-    const low = table.getUint32(at + 4)
-    if ((high & COMPRESSED_HIGH) !== 0) {
+    if (isCompressed(table, at)) {
       if (layout.externalDataFile) {
         throw badEntry(path, cluster, 'compressed cluster in an image with a data file')
       }
-      const range = compressedRange(high, low, layout.clusterBits)
+      const range = compressedRange(table, at, layout.clusterBits)
       const within = start - cluster
       runs.push({ kind: 'compressed', start, length: end - start, ...range, within })
     } else {
-      const host = hostOffset(high, low)
+      const host = hostOffset(table, at)
       // Offset 0 is a cluster like others in a data file; there only the flag tells.
-      const allocated = host !== 0 || (layout.externalDataFile && (high & COPIED_HIGH) !== 0)
+      const allocated = host !== 0 || (layout.externalDataFile && isCopied(table, at))
       if (allocated) requireHost(host, cluster, layout, path)
       if (layout.extendedL2) {
-        const zeros = table.getUint32(at + 8)
-        const data = table.getUint32(at + 12)
+        const { zeros, data } = subclusters(table, at)
         if ((zeros & data) !== 0 || (data !== 0 && !allocated)) {
           throw badEntry(path, cluster, 'invalid subcluster bitmap')
         }
         appendSubclusters(runs, zeros, data, start, end, cluster, host, clusterSize)
       } else {
-        const zero = (low & ZERO_LOW) !== 0
+        const zero = isZeroFlagged(table, at)
         if (zero && layout.version < 3) {
           throw badEntry(path, cluster, 'zero cluster in a version 2 image')
         }
@@ -133,24 +103,6 @@ export function decodeL2(
     start = end
   }
   return runs
-}
-
-/**
- * How many of the `most` entries behind the one at byte `at` are the same bit by bit. Tables of
- * zeroes, which all of a disk may share, are gone through ten times as fast by this.
- */
-export function sameEntries(table: DataView, at: number, most: number): number {
-  const high = table.getUint32(at)
-  const low = table.getUint32(at + 4)
-  const end = at + (most + 1) * 8
-  let next = at + 8
-  while (next < end && table.getUint32(next) === high && table.getUint32(next + 4) === low)
-    next += 8
-  return (next - at) / 8 - 1
-}
-
-function hostOffset(high: number, low: number): number {
-  return (high & OFFSET_HIGH) * 2 ** 32 + ((low & OFFSET_LOW) >>> 0)
 }
 
 function requireHost(host: number, cluster: number, layout: TableLayout, path: string): void {
@@ -177,9 +129,9 @@ function appendSubclusters(
   host: number,
   clusterSize: number,
 ): void {
-  if (data === ALL) {
+  if (data === ALL_SUBCLUSTERS) {
     append(runs, 'data', from, to, host + (from - cluster))
-  } else if (zeros === ALL) {
+  } else if (zeros === ALL_SUBCLUSTERS) {
     append(runs, 'zero', from, to, 0)
   } else if ((zeros | data) === 0) {
     append(runs, 'unallocated', from, to, 0)

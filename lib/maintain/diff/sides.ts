@@ -1,9 +1,9 @@
 import { BackupError } from '../../errors.ts'
 import { isNbdUri } from '../../nbd/uri.ts'
+import { nodeOf } from '../../qemu-img/block-status/chain.ts'
+import type { BlockNode } from '../../qemu-img/block-status/node.ts'
 import { closeChain, openChain } from '../../qemu-img/chain.ts'
 import { QemuImgError } from '../../qemu-img/messages.ts'
-import { nodeOf } from '../../qemu-img/status/chain.ts'
-import type { BlockNode } from '../../qemu-img/status/node.ts'
 import { type OpenOptions, openSource } from '../../source/open.ts'
 import { SourceNode } from './source-node.ts'
 

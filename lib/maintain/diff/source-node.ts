@@ -1,12 +1,12 @@
 import { NbdReader } from '../../nbd/reader.ts'
-import type { BlockNode } from '../../qemu-img/status/node.ts'
+import type { BlockNode } from '../../qemu-img/block-status/node.ts'
 import {
   type Answer,
   DATA,
   OFFSET_VALID,
   type RemoteDisk,
   ZERO,
-} from '../../qemu-img/status/status.ts'
+} from '../../qemu-img/block-status/status.ts'
 import type { Piece, Source, SourceExport } from '../../source/source.ts'
 
 /** An export as the comparison sees a disk. Walked once, from its start. */

@@ -1,6 +1,17 @@
+import type { Finding } from '../../check/finding.ts'
+import type { CheckResult } from '../../check/report.ts'
+import { corruptionText } from '../block-status/chain.ts'
 import type { JsonValue } from '../json.ts'
+import { errorLine } from '../messages.ts'
+import { describeImageError } from '../strerror.ts'
 import type { ImageCheck } from './image.ts'
-import type { CheckResult } from './report.ts'
+
+/** A finding as `qemu-img check` prints it, with its line feed. */
+export function findingToText({ kind, text, cause }: Finding): string {
+  const line = cause ? `${text}: ${describeImageError(cause)}` : text
+  if (kind === 'message') return errorLine(line)
+  return kind === 'corrupt' ? corruptionText(line) : `${line}\n`
+}
 
 /** What a repair did, for people, as `qemu-img check -r` prints it. */
 export function repairedToText({ leaksFixed, corruptionsFixed }: CheckResult): string {

@@ -1,13 +1,15 @@
+import { checkQcow2 } from '../../check/check.ts'
+import type { Say } from '../../check/finding.ts'
+import { repairQcow2 } from '../../check/repair.ts'
+import type { CheckResult } from '../../check/report.ts'
 import { BackupError } from '../../errors.ts'
 import { readFirstCluster } from '../../format/qcow2/first-cluster.ts'
 import { decodeHeader } from '../../format/qcow2/header.ts'
 import type { OpenedFile } from '../../image/file.ts'
 import { closeChain, type OpenChainOptions, openChain } from '../chain.ts'
 import { QemuImgError } from '../messages.ts'
-import { describeImageError } from '../words.ts'
-import { checkQcow2 } from './check.ts'
-import { repairQcow2 } from './repair.ts'
-import { CheckFailed, type CheckResult } from './report.ts'
+import { describeImageError } from '../strerror.ts'
+import { findingToText } from './format.ts'
 
 export interface CheckOptions extends OpenChainOptions {
   /**
@@ -38,7 +40,8 @@ const NOT_SUPPORTED = 63
  * @throws QemuImgError if it cannot be opened or looked at; its status is 63 for a raw image
  */
 export async function checkImage(name: string, options: CheckOptions = {}): Promise<ImageCheck> {
-  const { repair, onFinding: say = () => {} } = options
+  const { repair } = options
+  const say = sayTo(options)
   if (repair === undefined) return await checkOnce(name, options)
   const image = await openChain(name, { ...options, checking: true, writable: true })
   try {
@@ -57,7 +60,7 @@ export async function checkImage(name: string, options: CheckOptions = {}): Prom
 }
 
 async function checkOnce(name: string, options: CheckOptions): Promise<ImageCheck> {
-  const { onFinding: say = () => {} } = options
+  const say = sayTo(options)
   const image = await openChain(name, { ...options, checking: true })
   try {
     const { qcow2, file } = image
@@ -69,8 +72,12 @@ async function checkOnce(name: string, options: CheckOptions): Promise<ImageChec
   }
 }
 
+function sayTo({ onFinding }: CheckOptions): Say {
+  return (finding) => onFinding?.(findingToText(finding))
+}
+
 /** Checks an image that was written to since it was opened. */
-async function checkAgain(opened: OpenedFile, say: (text: string) => void): Promise<CheckResult> {
+async function checkAgain(opened: OpenedFile, say: Say): Promise<CheckResult> {
   const { size } = await opened.handle.stat()
   const file = { ...opened, size: Math.max(size, opened.size) }
   const header = decodeHeader(await readFirstCluster(file), file.path, { checking: true })
@@ -82,14 +89,8 @@ async function concluded<T>(check: () => Promise<T>): Promise<T> {
   try {
     return await check()
   } catch (error) {
-    const why =
-      error instanceof CheckFailed
-        ? error.why
-        : error instanceof BackupError
-          ? describeImageError(error)
-          : undefined
-    if (why === undefined) throw error
-    throw new QemuImgError(`Check failed: ${why}`, 1, { cause: error })
+    if (!(error instanceof BackupError)) throw error
+    throw new QemuImgError(`Check failed: ${describeImageError(error)}`, 1, { cause: error })
   }
 }
 

@@ -1,4 +1,4 @@
-import type { BlockNode } from '../status/node.ts'
+import type { BlockNode } from '../block-status/node.ts'
 import { contentsOf, examine, type Finding, type ReadStep } from './examine.ts'
 import { type PlanOptions, planComparison, type Step } from './plan.ts'
 import { ContentReader, memoryFor } from './read.ts'

@@ -1,4 +1,10 @@
-import { type HostFile, type RemoteDisk, type Status, type Stream, ZERO } from '../status/status.ts'
+import {
+  type HostFile,
+  type RemoteDisk,
+  type Status,
+  type Stream,
+  ZERO,
+} from '../block-status/status.ts'
 
 /** Where bytes that the guest reads are. */
 export type Content =

@@ -1,6 +1,6 @@
 import { read } from 'node:fs'
 import { constants, descriptorPath, type FileHandle, open } from '../../files.ts'
-import type { HostFile } from '../status/status.ts'
+import type { HostFile } from '../block-status/status.ts'
 import { ALIGNMENT, aligned } from './ring.ts'
 
 /** Bytes could not be read; the message is the system's for the error. */

@@ -1,6 +1,6 @@
 import zlib from 'node:zlib'
 import { unsupported } from '../../format/qcow2/fields.ts'
-import type { Stream } from '../status/status.ts'
+import type { Stream } from '../block-status/status.ts'
 
 /**
  * Expands a compressed cluster. As for QEMU, all that counts is that the stream yields the whole

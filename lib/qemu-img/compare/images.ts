@@ -1,5 +1,5 @@
+import { nodeOf } from '../block-status/chain.ts'
 import { type ChainImage, closeChain, type OpenChainOptions, openChain } from '../chain.ts'
-import { nodeOf } from '../status/chain.ts'
 import { type CompareOptions, compareNodes } from './compare.ts'
 import type { Finding } from './examine.ts'
 

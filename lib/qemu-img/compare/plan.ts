@@ -1,4 +1,4 @@
-import { type BlockNode, statusAbove } from '../status/node.ts'
+import { type BlockNode, statusAbove } from '../block-status/node.ts'
 import {
   ALLOCATED,
   answered,
@@ -6,7 +6,7 @@ import {
   type Status,
   StatusError,
   ZERO,
-} from '../status/status.ts'
+} from '../block-status/status.ts'
 import { type Content, contentOf, sameContent } from './content.ts'
 
 /** QEMU reads this many bytes of each image at a time; offsets in its messages follow from it. */

@@ -1,4 +1,4 @@
-import type { HostFile } from '../status/status.ts'
+import type { HostFile } from '../block-status/status.ts'
 import { Blocks } from './blocks.ts'
 import type { Content } from './content.ts'
 import { DiskFile, IO_ERROR, memoryToRead, Unreadable } from './disk-file.ts'

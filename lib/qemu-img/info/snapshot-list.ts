@@ -1,6 +1,6 @@
 import type { Snapshot } from '../../format/qcow2/snapshots.ts'
 import { encodeText } from '../../text.ts'
-import { humanSize } from '../human.ts'
+import { humanSize } from '../human-size.ts'
 import { atLeast, type QemuVersion } from '../version.ts'
 
 /** The columns of the list: id, name, size of the state, date, clock, instructions. */

@@ -1,4 +1,4 @@
-import { humanSize } from '../human.ts'
+import { humanSize } from '../human-size.ts'
 import type { JsonValue } from '../json.ts'
 import { atLeast, type QemuVersion } from '../version.ts'
 import type { ImageInfo } from './info.ts'

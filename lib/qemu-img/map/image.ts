@@ -1,7 +1,7 @@
+import { nodeOf, textOf } from '../block-status/chain.ts'
+import { StatusError } from '../block-status/status.ts'
 import { closeChain, type OpenChainOptions, openChain } from '../chain.ts'
 import { QemuImgError } from '../messages.ts'
-import { nodeOf, textOf } from '../status/chain.ts'
-import { StatusError } from '../status/status.ts'
 import { type MapEntry, type MapRange, mapNode } from './map.ts'
 
 export interface MapOptions extends OpenChainOptions, MapRange {

@@ -1,5 +1,12 @@
-import { type BlockNode, blockStatus } from '../status/node.ts'
-import { ALLOCATED, COMPRESSED, DATA, OFFSET_VALID, type Status, ZERO } from '../status/status.ts'
+import { type BlockNode, blockStatus } from '../block-status/node.ts'
+import {
+  ALLOCATED,
+  COMPRESSED,
+  DATA,
+  OFFSET_VALID,
+  type Status,
+  ZERO,
+} from '../block-status/status.ts'
 
 /** A run of guest bytes with one status, as `qemu-img map` shows it. */
 export interface MapEntry {

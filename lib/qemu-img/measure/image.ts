@@ -1,9 +1,9 @@
 import type { Bitmap } from '../../format/qcow2/bitmaps.ts'
 import type { Snapshot } from '../../format/qcow2/snapshots.ts'
+import { nodeOf, textOf } from '../block-status/chain.ts'
+import { StatusError } from '../block-status/status.ts'
 import { type ChainImage, closeChain, type OpenChainOptions, openChain } from '../chain.ts'
 import { QemuImgError } from '../messages.ts'
-import { nodeOf, textOf } from '../status/chain.ts'
-import { StatusError } from '../status/status.ts'
 import type { MeasuredBitmap } from './layout.ts'
 import { type Measure, type Measured, measureQcow2, measureRaw } from './measure.ts'
 import {

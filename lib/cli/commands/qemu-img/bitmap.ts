@@ -6,10 +6,10 @@ import {
 } from '../../../maintain/bitmaps.ts'
 import { type BitmapInfo, listBitmaps, readBitmap } from '../../../maintain/list-bitmaps.ts'
 import { type Arguments, parseArguments } from '../../../qemu-img/arguments.ts'
+import type { QemuImgCommand } from '../../../qemu-img/command.ts'
 import { QemuImgError } from '../../../qemu-img/messages.ts'
-import type { QemuImgCommand } from '../../../qemu-img/run.ts'
 import { sizeArgument } from '../../../qemu-img/sizes.ts'
-import { describeImageError, describeOpenError } from '../../../qemu-img/words.ts'
+import { describeImageError, describeOpenError } from '../../../qemu-img/strerror.ts'
 import { formatSize } from '../../../units.ts'
 import { oneLine } from '../../errors.ts'
 

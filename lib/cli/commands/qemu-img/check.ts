@@ -1,9 +1,9 @@
 import { parseArguments, wantsJson } from '../../../qemu-img/arguments.ts'
 import { checkToJson, checkToText, repairedToText } from '../../../qemu-img/check/format.ts'
 import { checkImage, type ImageCheck } from '../../../qemu-img/check/image.ts'
+import type { QemuImgCommand } from '../../../qemu-img/command.ts'
 import { formatJson } from '../../../qemu-img/json.ts'
 import { QemuImgError, QemuImgUsageError } from '../../../qemu-img/messages.ts'
-import type { QemuImgCommand } from '../../../qemu-img/run.ts'
 
 const HELP = `Usage: qcow2-backup check [options] FILE
 

@@ -1,10 +1,10 @@
 import { parseArguments } from '../../../qemu-img/arguments.ts'
+import { textOf } from '../../../qemu-img/block-status/chain.ts'
+import type { CommandIo, QemuImgCommand } from '../../../qemu-img/command.ts'
 import type { Finding } from '../../../qemu-img/compare/examine.ts'
 import { compareImages } from '../../../qemu-img/compare/images.ts'
 import { QemuProgress } from '../../../qemu-img/compare/progress.ts'
 import { QemuImgError, QemuImgUsageError } from '../../../qemu-img/messages.ts'
-import type { CommandIo, QemuImgCommand } from '../../../qemu-img/run.ts'
-import { textOf } from '../../../qemu-img/status/chain.ts'
 import { atLeast } from '../../../qemu-img/version.ts'
 
 const HELP = `Usage: qcow2-backup compare [options] FILE1 FILE2

@@ -1,10 +1,10 @@
 import { parseArguments, wantsJson } from '../../../qemu-img/arguments.ts'
+import type { QemuImgCommand } from '../../../qemu-img/command.ts'
 import { backingChainInfo, imageInfo } from '../../../qemu-img/info/info.ts'
 import { infoToJson } from '../../../qemu-img/info/json.ts'
 import { chainToText, infoToText } from '../../../qemu-img/info/text.ts'
 import { formatJson } from '../../../qemu-img/json.ts'
 import { QemuImgUsageError } from '../../../qemu-img/messages.ts'
-import type { QemuImgCommand } from '../../../qemu-img/run.ts'
 
 const HELP = `Usage: qcow2-backup info [options] FILE
 

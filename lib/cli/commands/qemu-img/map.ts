@@ -1,4 +1,5 @@
 import { type Arguments, parseArguments, wantsJson } from '../../../qemu-img/arguments.ts'
+import type { CommandIo, QemuImgCommand } from '../../../qemu-img/command.ts'
 import {
   HUMAN_HEADER,
   humanRow,
@@ -11,7 +12,6 @@ import {
 import { mapImage } from '../../../qemu-img/map/image.ts'
 import type { MapEntry } from '../../../qemu-img/map/map.ts'
 import { QemuImgError, QemuImgUsageError } from '../../../qemu-img/messages.ts'
-import type { CommandIo, QemuImgCommand } from '../../../qemu-img/run.ts'
 import { sizeArgument } from '../../../qemu-img/sizes.ts'
 import { atLeast } from '../../../qemu-img/version.ts'
 

@@ -1,10 +1,10 @@
 import { parseArguments, wantsJson } from '../../../qemu-img/arguments.ts'
+import type { QemuImgCommand } from '../../../qemu-img/command.ts'
 import { formatJson } from '../../../qemu-img/json.ts'
 import { measureImage, measureSize } from '../../../qemu-img/measure/image.ts'
 import type { Measure } from '../../../qemu-img/measure/measure.ts'
 import { snapshotChoice } from '../../../qemu-img/measure/snapshot.ts'
 import { QemuImgError } from '../../../qemu-img/messages.ts'
-import type { QemuImgCommand } from '../../../qemu-img/run.ts'
 import { sizeArgument } from '../../../qemu-img/sizes.ts'
 
 const HELP = `Usage: qcow2-backup measure [options] --size SIZE

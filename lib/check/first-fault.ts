@@ -1,10 +1,11 @@
-import type { Qcow2Header } from '../../format/qcow2/header.ts'
-import type { OpenedFile } from '../../image/file.ts'
+import type { Qcow2Header } from '../format/qcow2/header.ts'
+import type { OpenedFile } from '../image/file.ts'
 import { checkQcow2 } from './check.ts'
+import { type Finding, findingText } from './finding.ts'
 import { CheckFailed } from './report.ts'
 
 /**
- * What a check finds first, in QEMU's words; undefined if the image is sound.
+ * What a check finds first; undefined if the image is sound.
  * @param leaks whether a leaked cluster is a fault, which does no harm
  * @throws BackupError as the check does
  */
@@ -14,8 +15,8 @@ export async function firstFault(
   { leaks }: { leaks: boolean },
 ): Promise<string | undefined> {
   let first: string | undefined
-  const say = (text: string) => {
-    if (leaks || text.startsWith('ERROR')) first ??= text.trim()
+  const say = (finding: Finding) => {
+    if (leaks || finding.text.startsWith('ERROR')) first ??= findingText(finding)
   }
   try {
     const result = await checkQcow2(file, header, say)

@@ -1,18 +1,18 @@
-import { type Bitmap, readBitmaps } from '../../format/qcow2/bitmaps.ts'
-import { MAX_L1_BYTES, SECTOR_SIZE } from '../../format/qcow2/constants.ts'
-import type { Qcow2Header } from '../../format/qcow2/header.ts'
-import type { Snapshot } from '../../format/qcow2/snapshots.ts'
-import { END_OF_FILES } from '../../format/qcow2/validate.ts'
-import { readAt } from '../../format/read.ts'
-import type { OpenedFile } from '../../image/file.ts'
-import { roundUp } from '../../units.ts'
-import { isSoundEntry } from '../bitmaps.ts'
-import { errorLine } from '../messages.ts'
-import { hostOffset } from '../status/entries.ts'
-import { alternate } from '../status/refcount-table.ts'
-import { StoredRefcounts } from './refcounts.ts'
-import { ReferenceCounts } from './references.ts'
-import { CheckFailed, INVALID, type Report, TOO_LARGE } from './report.ts'
+import type { BackupError } from '../errors.ts'
+import { isSoundEntry } from '../format/qcow2/bitmap-data.ts'
+import { type Bitmap, readBitmaps } from '../format/qcow2/bitmaps.ts'
+import { MAX_L1_BYTES, SECTOR_SIZE } from '../format/qcow2/constants.ts'
+import { hostOffset } from '../format/qcow2/entries.ts'
+import type { Qcow2Header } from '../format/qcow2/header.ts'
+import { alternate } from '../format/qcow2/refcount-table.ts'
+import type { Snapshot } from '../format/qcow2/snapshots.ts'
+import { END_OF_FILES } from '../format/qcow2/validate.ts'
+import { readAt } from '../format/read.ts'
+import type { OpenedFile } from '../image/file.ts'
+import { roundUp } from '../units.ts'
+import { ReferenceCounts } from './reference-counts.ts'
+import { INVALID, type Report, TOO_LARGE } from './report.ts'
+import { StoredRefcounts } from './stored-refcounts.ts'
 import { type BadEntry, Walk } from './walk.ts'
 import type { ImageWriter } from './writer.ts'
 
@@ -43,14 +43,12 @@ const MOST_CLUSTERS = 2 ** 31 - 1
 /**
  * Counts the references of all that an image has: its header, mapping tables, snapshots, refcount
  * structures, keys and bitmaps, in QEMU's order.
- * @param warn takes what QEMU prints of a corrupt image that it goes on with
  * @param writer lets the file reach to where its refcount blocks are said to be, if given
  * @throws CheckFailed
  */
 export async function survey(
   checked: Checked,
   report: Report,
-  warn: (text: string) => void,
   writer?: ImageWriter,
 ): Promise<Surveyed> {
   const { file, header, snapshots, snapshotsSize } = checked
@@ -58,10 +56,10 @@ export async function survey(
   const fileSize = roundUp(file.size, SECTOR_SIZE)
   if (Math.ceil(fileSize / clusterSize) > MOST_CLUSTERS) {
     report.result.checkErrors++
-    throw new CheckFailed(TOO_LARGE)
+    throw report.failed('has too many clusters to be checked', TOO_LARGE)
   }
   report.result.totalClusters = Math.ceil(header.virtualSize / clusterSize)
-  const stored = await StoredRefcounts.open(file, header, warn)
+  const stored = await StoredRefcounts.open(file, header, (text) => report.corrupt(text))
   const counts = new ReferenceCounts(header, fileSize, report)
   const walk = new Walk(file, header, counts, report, writer !== undefined)
 
@@ -125,7 +123,7 @@ async function countBitmap(
   for (let at = 0; at < bytes.length; at += 8) {
     if (isSoundEntry(bytes, at, clusterSize)) continue
     report.result.corruptions++
-    throw new CheckFailed(INVALID)
+    throw report.failed('the table of a bitmap has an invalid entry', INVALID)
   }
   const table = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
   for (let at = 0; at < table.byteLength; at += 8) {
@@ -183,13 +181,14 @@ async function reachTo(
   writer: ImageWriter,
   report: Report,
 ): Promise<boolean> {
-  let why: string | undefined = INVALID
+  let why: BackupError | undefined = report.failed('invalid argument', INVALID)
   if (size < END_OF_FILES) {
     // More clusters than are looked at are as good as too many for the file system.
-    why = size / clusterSize > MOST_CLUSTERS ? TOO_LARGE : await writer.growTo(size)
+    const tooLarge = size / clusterSize > MOST_CLUSTERS
+    why = tooLarge ? report.failed('file too large', TOO_LARGE) : await writer.growTo(size)
     if (why === undefined) return true
-    report.say(errorLine(`Could not resize file: ${why}`).trimEnd())
+    report.message('Could not resize file', why)
   }
-  report.say(`ERROR could not resize image: ${why}`)
+  report.say('ERROR could not resize image', why)
   return false
 }

@@ -1,40 +1,39 @@
-import { CORRUPT, DIRTY } from '../../format/qcow2/constants.ts'
-import type { Qcow2Header } from '../../format/qcow2/header.ts'
-import { l2EntrySize } from '../../format/qcow2/tables.ts'
-import { readAt } from '../../format/read.ts'
-import type { OpenedFile } from '../../image/file.ts'
-import { type Compared, compareRefcounts, type Fix } from './compare.ts'
+import { CORRUPT, DIRTY, FIELD } from '../format/qcow2/constants.ts'
+import { l2EntrySize, makeZero } from '../format/qcow2/entries.ts'
+import type { Qcow2Header } from '../format/qcow2/header.ts'
+import { readAt } from '../format/read.ts'
+import type { OpenedFile } from '../image/file.ts'
 import { checkCopied } from './copied.ts'
-import { makeZero } from './entries.ts'
+import type { Say } from './finding.ts'
 import { rebuildRefcounts } from './rebuild.ts'
-import type { Block } from './refcounts.ts'
-import { CheckFailed, type CheckResult, IO_ERROR, Report } from './report.ts'
+import { compareRefcounts, type Fix, type RefcountComparison } from './refcount-comparison.ts'
+import { type CheckResult, IO_ERROR, Report } from './report.ts'
 import { checkSnapshotTable, encodeSnapshots } from './snapshot-table.ts'
-import { type Checked, type Surveyed, survey } from './structures.ts'
-import { ImageWriter, INCOMPATIBLE_FIELD, SNAPSHOTS_FIELD } from './writer.ts'
+import type { Block } from './stored-refcounts.ts'
+import { type Checked, type Surveyed, survey } from './survey.ts'
+import { ImageWriter } from './writer.ts'
 
 /**
  * Mends what a check finds (`qemu-img check -r`). Each step is on the disk before the next begins,
  * and none makes the image worse than it was, so that a repair can be interrupted, and begun again.
  * @param file open for writing
- * @param say takes what is found, in QEMU's words, a line with its line feed at a time
  * @throws CheckFailed if it cannot be done
  */
 export async function repairQcow2(
   file: OpenedFile,
   header: Qcow2Header,
   fix: Fix,
-  say: (text: string) => void,
+  say: Say,
 ): Promise<CheckResult> {
-  const report = new Report(say, file.size)
-  const tableReport = new Report(say, file.size)
+  const report = new Report(say, file)
+  const tableReport = new Report(say, file)
   const writer = new ImageWriter(file, header, report)
   const errorsWriter = fix.errors ? writer : undefined
   const table = await checkSnapshotTable(file, header, tableReport, errorsWriter)
   const { snapshots, size } = table
   const checked: Checked = { file, header, snapshots, snapshotsSize: size }
 
-  const repair = new Repair(checked, fix, report, writer, say)
+  const repair = new Repair(checked, fix, report, writer)
   const { highest } = await repair.refcounts()
   await repair.copied()
   if (fix.errors && tableReport.result.corruptions > 0) {
@@ -56,27 +55,19 @@ class Repair {
   readonly #fix: Fix
   readonly #report: Report
   readonly #writer: ImageWriter
-  readonly #say: (text: string) => void
 
-  constructor(
-    checked: Checked,
-    fix: Fix,
-    report: Report,
-    writer: ImageWriter,
-    say: (text: string) => void,
-  ) {
+  constructor(checked: Checked, fix: Fix, report: Report, writer: ImageWriter) {
     this.#checked = checked
     this.#fix = fix
     this.#report = report
     this.#writer = writer
-    this.#say = say
   }
 
   /** Mends refcounts: in their place if they can be, or all of them anew. */
-  async refcounts(): Promise<Compared> {
+  async refcounts(): Promise<RefcountComparison> {
     const report = this.#report
     const writer = this.#fix.errors ? this.#writer : undefined
-    this.#surveyed = await survey(this.#checked, report, this.#say, writer)
+    this.#surveyed = await survey(this.#checked, report, writer)
     const { stored, counts } = this.#surveyed
     this.#writer.protect(this.#checked, stored)
     await this.#mendEntries()
@@ -111,7 +102,7 @@ class Repair {
     const field = Buffer.alloc(12)
     field.writeUInt32BE(snapshots.length)
     field.writeBigUInt64BE(BigInt(snapshotsOffset), 4)
-    await this.#writer.write(SNAPSHOTS_FIELD, field)
+    await this.#writer.write(FIELD.nbSnapshots, field)
     await this.#writer.flush()
     this.#checked = {
       ...this.#checked,
@@ -119,8 +110,8 @@ class Repair {
       snapshotsSize: table.length,
     }
     // What was the table is in use for nothing.
-    const quiet = new Report(() => {}, this.#checked.file.size)
-    this.#surveyed = await survey(this.#checked, quiet, () => {})
+    const quiet = new Report(() => {}, this.#checked.file)
+    this.#surveyed = await survey(this.#checked, quiet)
     await this.#compare({ leaks: true, errors: false }, quiet)
   }
 
@@ -131,7 +122,7 @@ class Repair {
       if (!this.#writer.isTable(table)) {
         this.#report.say('ERROR: Overlap check failed')
         this.#report.result.checkErrors++
-        throw new CheckFailed(IO_ERROR)
+        throw this.#report.failed('an L2 table lies over other metadata', IO_ERROR)
       }
       const at = table + index * size
       const bytes = await readAt(file, at, size)
@@ -143,20 +134,20 @@ class Repair {
   }
 
   /** @param again how often, if that turns out to be needed */
-  async #rebuild(again = 2): Promise<Compared> {
+  async #rebuild(again = 2): Promise<RefcountComparison> {
     const report = this.#report
     const { result } = report
     if (!this.#fix.errors) {
       report.say('ERROR need to rebuild refcount structures')
       result.checkErrors++
-      throw new CheckFailed(IO_ERROR)
+      throw report.failed('its refcounts need to be rebuilt; check -r all does that', IO_ERROR)
     }
     const before = { ...result }
     report.say('Rebuilding refcount structure')
     await this.#writeAnew()
     result.corruptions = 0
     result.leaks = 0
-    this.#surveyed = await survey(this.#checked, report, this.#say)
+    this.#surveyed = await survey(this.#checked, report)
     this.#writer.protect(this.#checked, this.#surveyed.stored)
     // The old structures are leaks now, which were not there before and so do not count.
     const saved = { ...result }
@@ -187,7 +178,7 @@ class Repair {
     }
   }
 
-  async #compare(fix: Fix, report = this.#report): Promise<Compared> {
+  async #compare(fix: Fix, report = this.#report): Promise<RefcountComparison> {
     const { stored, counts } = this.#surveyed
     const write = ({ offset, bytes }: Block) => this.#writer.write(offset, bytes)
     const compared = await compareRefcounts(stored, counts, report, fix, write)
@@ -218,6 +209,6 @@ async function markClean(header: Qcow2Header, writer: ImageWriter): Promise<void
   if (features === header.incompatibleFeatures) return
   const field = Buffer.alloc(8)
   field.writeBigUInt64BE(features)
-  await writer.write(INCOMPATIBLE_FIELD, field)
+  await writer.write(FIELD.incompatibleFeatures, field)
   await writer.flush()
 }

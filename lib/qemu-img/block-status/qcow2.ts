@@ -1,19 +1,13 @@
 import { SUBCLUSTERS } from '../../format/qcow2/constants.ts'
+import { compressedRange, hostOffset, l2EntrySize } from '../../format/qcow2/entries.ts'
 import type { Qcow2Header } from '../../format/qcow2/header.ts'
-import { compressedRange, l2EntrySize } from '../../format/qcow2/tables.ts'
+import { alternate } from '../../format/qcow2/refcount-table.ts'
 import { l2Coverage } from '../../format/qcow2/validate.ts'
 import { OVER_AND_OVER, TableWork } from '../../format/qcow2/work.ts'
-import {
-  contiguousSubclusters,
-  hasHost,
-  hostOffset,
-  type SubclusterType,
-  subclusterType,
-} from './entries.ts'
+import { contiguousSubclusters, hasHost, type SubclusterType, subclusterType } from './entries.ts'
 import { HostNode } from './host.ts'
 import type { BlockNode } from './node.ts'
 import { looksPreallocated } from './preallocation.ts'
-import { alternate } from './refcount-table.ts'
 import {
   type Answer,
   COMPRESSED,
@@ -175,10 +169,9 @@ export class Qcow2Node implements BlockNode {
   ): Status {
     const { file, data, header } = this.#parts
     if (type === 'compressed') {
-      const [high, low] = [table.getUint32(at), table.getUint32(at + 4)]
       const { clusterBits, clusterSize } = header
       const method = header.compressionType === 0 ? 'deflate' : 'zstd'
-      const range = compressedRange(high, low, clusterBits)
+      const range = compressedRange(table, at, clusterBits)
       const stream: Stream = { method, ...range, clusterSize, within }
       return { flags: DATA | COMPRESSED, length, file, offset: 0, stream }
     }

@@ -1,31 +1,19 @@
 import type { FileHandle } from 'node:fs/promises'
-import type { Qcow2Header } from '../../format/qcow2/header.ts'
-import { writeAt } from '../../format/write.ts'
-import type { OpenedFile } from '../../image/file.ts'
-import { strerror } from '../words.ts'
-import type { StoredRefcounts } from './refcounts.ts'
-import { CheckFailed, IO_ERROR, type Report } from './report.ts'
-import type { Checked } from './structures.ts'
-
-/** Byte of the header where the offset, u64, and the clusters, u32, of the refcount table stand. */
-export const REFCOUNT_TABLE_FIELD = 48
-/** The content of that field. */
-export function refcountTableField(offset: number, clusters: number): Buffer {
-  const field = Buffer.alloc(12)
-  field.writeBigUInt64BE(BigInt(offset))
-  field.writeUInt32BE(clusters, 8)
-  return field
-}
-/** Byte of the header where the number, u32, and the offset, u64, of the snapshots stand. */
-export const SNAPSHOTS_FIELD = 60
-/** Byte of the header where the incompatible features stand. */
-export const INCOMPATIBLE_FIELD = 72
+import { type BackupError, ioError } from '../errors.ts'
+import { badImage } from '../format/qcow2/fields.ts'
+import type { Qcow2Header } from '../format/qcow2/header.ts'
+import { writeAt } from '../format/write.ts'
+import type { OpenedFile } from '../image/file.ts'
+import { IO_ERROR, type Report } from './report.ts'
+import type { StoredRefcounts } from './stored-refcounts.ts'
+import type { Checked } from './survey.ts'
 
 /**
  * Writes to an image that is repaired. What one step relies on is on the disk before it begins: an
  * image whose repair is interrupted is at most as broken as before, and can be repaired again.
  */
 export class ImageWriter {
+  readonly #path: string
   readonly #handle: FileHandle
   readonly #clusterSize: number
   readonly #report: Report
@@ -33,7 +21,8 @@ export class ImageWriter {
   #metadata = new Set<number>()
 
   /** @param file open for writing */
-  constructor({ handle }: OpenedFile, { clusterSize }: Qcow2Header, report: Report) {
+  constructor({ path, handle }: OpenedFile, { clusterSize }: Qcow2Header, report: Report) {
+    this.#path = path
     this.#handle = handle
     this.#clusterSize = clusterSize
     this.#report = report
@@ -79,10 +68,10 @@ export class ImageWriter {
    */
   async writeTable(offset: number, bytes: Buffer): Promise<void> {
     if (!this.isTable(offset)) {
-      const what = 'ERROR: Could not write L2 table; metadata overlap check failed'
-      this.#report.say(`${what}: ${IO_ERROR}`)
+      const overlap = badImage(this.#path, 'it lies over other metadata', IO_ERROR)
+      this.#report.say('ERROR: Could not write L2 table; metadata overlap check failed', overlap)
       this.#report.result.checkErrors++
-      throw new CheckFailed(IO_ERROR)
+      throw this.#report.failed('an L2 table lies over other metadata', IO_ERROR)
     }
     await this.write(offset, bytes)
   }
@@ -97,15 +86,15 @@ export class ImageWriter {
   }
 
   /**
-   * Lets the file reach to `size` bytes.
-   * @returns why it cannot, in C's words
+   * Extends the file to `size` bytes.
+   * @returns why it cannot be
    */
-  async growTo(size: number): Promise<string | undefined> {
+  async growTo(size: number): Promise<BackupError | undefined> {
     try {
       await this.#handle.truncate(size)
       return undefined
     } catch (error) {
-      return strerror((error as NodeJS.ErrnoException).code) ?? (error as Error).message
+      return ioError(this.#path, error)
     }
   }
 }

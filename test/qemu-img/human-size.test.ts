@@ -1,5 +1,5 @@
 import t from 'tap'
-import { humanSize } from '../../lib/qemu-img/human.ts'
+import { humanSize } from '../../lib/qemu-img/human-size.ts'
 
 const K = 1024
 const M = K * K

@@ -1,21 +1,22 @@
-import type { Qcow2Header } from '../../format/qcow2/header.ts'
-import { compressedRange, l2EntrySize } from '../../format/qcow2/tables.ts'
-import { readAt, readInto } from '../../format/read.ts'
-import type { OpenedFile } from '../../image/file.ts'
-import { hostOffset } from '../status/entries.ts'
 import {
   clusterType,
+  compressedRange,
   hasAny,
   hexEntry,
+  hostOffset,
   isCopied,
   L1_RESERVED,
   L2_RESERVED,
+  l2EntrySize,
   plainHost,
   plainRun,
   subclusters,
-} from './entries.ts'
-import type { ReferenceCounts } from './references.ts'
-import { CheckFailed, IO_ERROR, type Report } from './report.ts'
+} from '../format/qcow2/entries.ts'
+import type { Qcow2Header } from '../format/qcow2/header.ts'
+import { readAt, readInto } from '../format/read.ts'
+import type { OpenedFile } from '../image/file.ts'
+import type { ReferenceCounts } from './reference-counts.ts'
+import { type CheckFailed, IO_ERROR, type Report } from './report.ts'
 
 /** Bytes of an L1 table, and of L2 tables, that are read at once. */
 const PART = 64 * 1024
@@ -116,7 +117,7 @@ export class Walk {
   #unreadable(where: string): CheckFailed {
     this.#report.say(`ERROR: I/O error in ${where}`)
     this.#report.result.checkErrors++
-    return new CheckFailed(IO_ERROR)
+    return this.#report.failed('an L2 table cannot be read', IO_ERROR)
   }
 
   #l2(table: DataView, offset: number, active: boolean): void {
@@ -171,11 +172,7 @@ export class Walk {
       report.corruption(`${which} ${bitmap}, entry=0x${entry.toString(16)}`)
       return
     }
-    const { offset, size } = compressedRange(
-      table.getUint32(at),
-      table.getUint32(at + 4),
-      clusterBits,
-    )
+    const { offset, size } = compressedRange(table, at, clusterBits)
     this.#counts.add(offset, size, Number.isSafeInteger(offset) ? undefined : exact())
     if (!active) return
     report.result.allocatedClusters++

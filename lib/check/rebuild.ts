@@ -1,7 +1,9 @@
-import type { Qcow2Header } from '../../format/qcow2/header.ts'
-import { encodeRefcount } from './refcounts.ts'
-import type { ReferenceCounts } from './references.ts'
-import { type ImageWriter, REFCOUNT_TABLE_FIELD, refcountTableField } from './writer.ts'
+import { FIELD } from '../format/qcow2/constants.ts'
+import { encodeRefcountTableFields } from '../format/qcow2/encode.ts'
+import type { Qcow2Header } from '../format/qcow2/header.ts'
+import { encodeRefcount } from '../format/qcow2/refcounts.ts'
+import type { ReferenceCounts } from './reference-counts.ts'
+import type { ImageWriter } from './writer.ts'
 
 /** Where the refcount table of an image is. */
 export type RefcountTable = Pick<Qcow2Header, 'refcountTableOffset' | 'refcountTableClusters'>
@@ -19,8 +21,8 @@ export async function rebuildRefcounts(
   const table = await rebuild.run()
   await writer.flush()
   const { refcountTableOffset, refcountTableClusters } = table
-  const field = refcountTableField(refcountTableOffset, refcountTableClusters)
-  await writer.write(REFCOUNT_TABLE_FIELD, field)
+  const field = encodeRefcountTableFields(refcountTableOffset, refcountTableClusters)
+  await writer.write(FIELD.refcountTableOffset, field)
   await writer.flush()
   return table
 }

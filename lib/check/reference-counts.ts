@@ -1,4 +1,4 @@
-import type { Qcow2Header } from '../../format/qcow2/header.ts'
+import type { Qcow2Header } from '../format/qcow2/header.ts'
 import type { Report } from './report.ts'
 
 /** Clusters per page of counts. */

@@ -4,7 +4,16 @@
  * and keeps host offsets of clusters that hold nothing.
  */
 import { SUBCLUSTERS } from '../../format/qcow2/constants.ts'
-import { l1Offset, l2EntrySize, sameEntries, type TableLayout } from '../../format/qcow2/tables.ts'
+import {
+  hostOffset,
+  isCompressed,
+  isCopied,
+  isZeroFlagged,
+  l2EntrySize,
+  sameEntries,
+  subclusters,
+} from '../../format/qcow2/entries.ts'
+import type { TableLayout } from '../../format/qcow2/tables.ts'
 
 /** `+host`: a host cluster stands behind it. */
 export type SubclusterType =
@@ -15,13 +24,6 @@ export type SubclusterType =
   | 'data'
   | 'compressed'
   | 'invalid'
-
-export const COPIED_HIGH = 0x80000000
-export const COMPRESSED_HIGH = 0x40000000
-const ZERO_LOW = 1
-
-/** The host offset in the entry at byte `at`: bits 9 to 55, which L1 entries have alike. */
-export const hostOffset = l1Offset
 
 /** Whether a host cluster belongs to clusters of this type, so that neighbours must continue it. */
 export function hasHost(type: SubclusterType): boolean {
@@ -35,18 +37,16 @@ export function subclusterType(
   n: number,
   layout: TableLayout,
 ): SubclusterType {
-  const high = table.getUint32(at)
-  if ((high & COMPRESSED_HIGH) !== 0) return 'compressed'
+  if (isCompressed(table, at)) return 'compressed'
   const offset = hostOffset(table, at)
   // Offset 0 is a cluster like others in a data file; there only the flag tells.
-  const host = offset !== 0 || (layout.externalDataFile && (high & COPIED_HIGH) !== 0)
+  const host = offset !== 0 || (layout.externalDataFile && isCopied(table, at))
   if (!layout.extendedL2) {
     // Behind a zero cluster there is a host cluster only where the entry has an offset.
-    if ((table.getUint32(at + 4) & ZERO_LOW) !== 0) return offset !== 0 ? 'zero+host' : 'zero'
+    if (isZeroFlagged(table, at)) return offset !== 0 ? 'zero+host' : 'zero'
     return host ? 'data' : 'unallocated'
   }
-  const zeros = table.getUint32(at + 8)
-  const data = table.getUint32(at + 12)
+  const { zeros, data } = subclusters(table, at)
   if ((zeros & data) !== 0 || (data !== 0 && !host)) return 'invalid'
   if (((zeros >>> n) & 1) !== 0) return host ? 'zero+host' : 'zero'
   if (((data >>> n) & 1) !== 0) return 'data'
@@ -55,8 +55,7 @@ export function subclusterType(
 
 /** Subclusters from `first` on that are of its type. REQUIRES: extended L2, not compressed. */
 function sameSubclusters(table: DataView, at: number, first: number, type: SubclusterType): number {
-  const zeros = table.getUint32(at + 8)
-  const data = table.getUint32(at + 12)
+  const { zeros, data } = subclusters(table, at)
   let other: number
   if (type === 'data') other = ~data
   else if (type === 'zero' || type === 'zero+host') other = ~zeros

@@ -1,14 +1,20 @@
-import { l2EntrySize } from '../../format/qcow2/tables.ts'
-import { hostOffset } from '../status/entries.ts'
-import { clusterType, hexEntry, isCopied, setCopied } from './entries.ts'
-import { type Refcount, type StoredRefcounts, Unreadable } from './refcounts.ts'
-import { CheckFailed, IO_ERROR, type Report } from './report.ts'
-import type { Checked } from './structures.ts'
+import {
+  clusterType,
+  hexEntry,
+  hostOffset,
+  isCopied,
+  l2EntrySize,
+  setCopied,
+} from '../format/qcow2/entries.ts'
+import type { Refcount } from '../format/qcow2/refcounts.ts'
+import { IO_ERROR, type Report } from './report.ts'
+import { type StoredRefcounts, Unreadable } from './stored-refcounts.ts'
+import type { Checked } from './survey.ts'
 import { l2Tables } from './walk.ts'
 import type { ImageWriter } from './writer.ts'
 
 /**
- * Holds the COPIED flag of each entry of the active tables against its refcount: it is to be set
+ * Compares the COPIED flag of each entry of the active tables with its refcount: it is to be set
  * where that is exactly one (spec: "Cluster mapping"), or a write would change a snapshot, too.
  * @param writer mends the flags, if given
  * @throws CheckFailed
@@ -48,9 +54,10 @@ export async function checkCopied(
       count(1)
     }
     if (l2 === undefined) {
-      report.say(`ERROR: Could not read L2 table: ${IO_ERROR}`)
+      const failed = report.failed('an L2 table cannot be read', IO_ERROR)
+      report.say('ERROR: Could not read L2 table', failed)
       result.checkErrors++
-      throw new CheckFailed(IO_ERROR)
+      throw failed
     }
     let changed = 0
     let clusters = 0

@@ -1,27 +1,27 @@
-import type { Qcow2Header } from '../../format/qcow2/header.ts'
-import type { OpenedFile } from '../../image/file.ts'
-import { compareRefcounts } from './compare.ts'
+import type { Qcow2Header } from '../format/qcow2/header.ts'
+import type { OpenedFile } from '../image/file.ts'
 import { checkCopied } from './copied.ts'
+import type { Say } from './finding.ts'
+import { compareRefcounts } from './refcount-comparison.ts'
 import { type CheckResult, Report } from './report.ts'
 import { checkSnapshotTable } from './snapshot-table.ts'
-import { survey } from './structures.ts'
+import { survey } from './survey.ts'
 
 /**
  * Checks a qcow2 image: its refcounts against what its tables refer to, and the flags that follow
  * from them (`qcow2_co_check`).
- * @param say takes what is found, in QEMU's words, a line with its line feed at a time
  * @throws CheckFailed if it cannot be done
  */
 export async function checkQcow2(
   file: OpenedFile,
   header: Qcow2Header,
-  say: (text: string) => void,
+  say: Say,
 ): Promise<CheckResult> {
-  const report = new Report(say, file.size)
+  const report = new Report(say, file)
   const table = await checkSnapshotTable(file, header, report)
   const { snapshots, size } = table
   const checked = { file, header, snapshots, snapshotsSize: size }
-  const { stored, counts, allCopied } = await survey(checked, report, say)
+  const { stored, counts, allCopied } = await survey(checked, report)
   const { highest } = await compareRefcounts(stored, counts, report)
   // Where nothing is wrong and nothing is shared, each refcount is 0 or 1: the flags are right.
   const { result } = report

@@ -1,5 +1,5 @@
+import { hostOffset } from '../../format/qcow2/entries.ts'
 import type { Qcow2Header } from '../../format/qcow2/header.ts'
-import { l1Offset } from '../../format/qcow2/tables.ts'
 import { type ImageFile, readAt } from '../../format/read.ts'
 import { StatusError } from './status.ts'
 
@@ -41,7 +41,7 @@ export class MappingTables {
     if (!this.#l1) return undefined
     const { at, view } = this.#l1
     const byte = index * 8 - at
-    return byte >= 0 && byte < view.byteLength ? l1Offset(view, byte) : undefined
+    return byte >= 0 && byte < view.byteLength ? hostOffset(view, byte) : undefined
   }
 
   async #loadL1(at: number): Promise<void> {

@@ -1,7 +1,7 @@
-import type { Block, StoredRefcounts } from './refcounts.ts'
-import { Unreadable } from './refcounts.ts'
-import type { ReferenceCounts } from './references.ts'
+import type { ReferenceCounts } from './reference-counts.ts'
 import type { Report } from './report.ts'
+import type { Block, StoredRefcounts } from './stored-refcounts.ts'
+import { Unreadable } from './stored-refcounts.ts'
 
 /** What a repair may change. */
 export interface Fix {
@@ -12,7 +12,7 @@ export interface Fix {
 export const NOTHING: Fix = { leaks: false, errors: false }
 
 /** What comparing says of the image as a whole. */
-export interface Compared {
+export interface RefcountComparison {
   /** A cluster that is referenced has a refcount of 0: its block may be needed by itself. */
   rebuild: boolean
   /** The last cluster in use. */
@@ -20,7 +20,7 @@ export interface Compared {
 }
 
 /**
- * Holds the refcounts of an image against the references that were counted.
+ * Compares the refcounts of an image with the references that were counted.
  * @param fix what is mended, in the blocks in memory
  * @param write is given each block that was changed, when all its changes are made
  */
@@ -30,7 +30,7 @@ export async function compareRefcounts(
   report: Report,
   fix: Fix = NOTHING,
   write: (block: Block) => Promise<void> = async () => {},
-): Promise<Compared> {
+): Promise<RefcountComparison> {
   const comparison = new Comparison(stored, counts, report, fix)
   const { perBlock } = stored
   for (let cluster = 0; cluster < counts.clusters; ) {
@@ -53,7 +53,7 @@ export async function compareRefcounts(
   return comparison
 }
 
-class Comparison implements Compared {
+class Comparison implements RefcountComparison {
   rebuild = false
   highest = 0
   changed: Block | undefined
@@ -92,7 +92,7 @@ class Comparison implements Compared {
   #one(cluster: number): void {
     const refcount = this.#stored.get(cluster)!
     if (refcount instanceof Unreadable) {
-      this.#report.say(`Can't get refcount for cluster ${cluster}: ${refcount.why}`)
+      this.#report.say(`Can't get refcount for cluster ${cluster}`, refcount.error)
       this.#report.result.checkErrors++
       return
     }

@@ -1,12 +1,12 @@
 import { copyFileSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { randomNumbers } from '../../support/changes.ts'
-import { CLI } from '../../support/cli.ts'
-import { damage } from '../../support/damage.ts'
-import { ours, sameAsQemuImg, theirs } from '../../support/parity.ts'
-import { peek, peek64, poke } from '../../support/patch.ts'
-import { qemuImg, qemuIo, run } from '../../support/qemu.ts'
+import { randomNumbers } from '../support/changes.ts'
+import { CLI } from '../support/cli.ts'
+import { damage } from '../support/damage.ts'
+import { ours, sameAsQemuImg, theirs } from '../support/parity.ts'
+import { peek, peek64, poke } from '../support/patch.ts'
+import { qemuImg, qemuIo, run } from '../support/qemu.ts'
 
 t.setTimeout(300_000)
 

@@ -1,18 +1,16 @@
-import { BackupError } from '../../errors.ts'
-import { MAX_SNAPSHOTS } from '../../format/qcow2/constants.ts'
-import type { Qcow2Header } from '../../format/qcow2/header.ts'
+import { BackupError } from '../errors.ts'
+import { FIELD, MAX_SNAPSHOTS } from '../format/qcow2/constants.ts'
+import type { Qcow2Header } from '../format/qcow2/header.ts'
 import {
   MAX_EXTRA_DATA,
   readSnapshotTable,
   type Snapshot,
   type SnapshotTable,
-} from '../../format/qcow2/snapshots.ts'
-import type { OpenedFile } from '../../image/file.ts'
-import { roundUp } from '../../units.ts'
-import { errorLine } from '../messages.ts'
-import { describeImageError } from '../words.ts'
-import { CheckFailed, INVALID, type Report } from './report.ts'
-import { type ImageWriter, SNAPSHOTS_FIELD } from './writer.ts'
+} from '../format/qcow2/snapshots.ts'
+import type { OpenedFile } from '../image/file.ts'
+import { roundUp } from '../units.ts'
+import { INVALID, type Report, TOO_LARGE } from './report.ts'
+import type { ImageWriter } from './writer.ts'
 
 /** Bytes of extra data that every entry of version 3 has: sizes of the guest's state and disk. */
 const NEEDED_EXTRA = 16
@@ -40,7 +38,7 @@ export async function checkSnapshotTable(
   if (writer && dropped > 0) {
     const count = Buffer.alloc(4)
     count.writeUInt32BE(table.snapshots.length)
-    await writer.write(SNAPSHOTS_FIELD, count)
+    await writer.write(FIELD.nbSnapshots, count)
     await writer.flush()
     report.result.corruptionsFixed += dropped
   }
@@ -55,13 +53,13 @@ export async function checkSnapshotTable(
 }
 
 function requirePlace(header: Qcow2Header, count: number, report: Report): void {
-  const failed = (what: string, why: string) => {
+  const failed = (what: string, qemu: string) => {
     report.result.checkErrors++
-    report.say(errorLine(`ERROR snapshot table ${what}`).trimEnd())
+    report.message(`ERROR snapshot table ${what}`)
     if (count > MAX_SNAPSHOTS) report.say(forced(count - MAX_SNAPSHOTS))
-    return new CheckFailed(why)
+    return report.failed(`snapshot table ${what}`, qemu)
   }
-  if (count > MAX_SNAPSHOTS) throw failed('too large', 'File too large')
+  if (count > MAX_SNAPSHOTS) throw failed('too large', TOO_LARGE)
   if (header.snapshotsOffset % header.clusterSize !== 0) throw failed('offset invalid', INVALID)
 }
 
@@ -90,9 +88,8 @@ async function readTable(
   } catch (error) {
     if (!(error instanceof BackupError)) throw error
     report.result.checkErrors++
-    const why = describeImageError(error)
-    report.say(errorLine(`ERROR failed to read the snapshot table: ${why}`).trimEnd())
-    throw new CheckFailed('File too large', { cause: error })
+    report.message('ERROR failed to read the snapshot table', error)
+    throw report.failed(error.why, TOO_LARGE, error)
   }
 }
 

@@ -1,14 +1,13 @@
-import type { Qcow2Header } from '../../format/qcow2/header.ts'
-import { END_OF_FILES } from '../../format/qcow2/validate.ts'
-import { readAt } from '../../format/read.ts'
-import type { OpenedFile } from '../../image/file.ts'
-import { roundUp } from '../../units.ts'
-import { corruptionText } from '../status/chain.ts'
-import { type TableEntry, tableEntry, unaligned } from '../status/refcount-table.ts'
+import type { BackupError } from '../errors.ts'
+import { badImage } from '../format/qcow2/fields.ts'
+import type { Qcow2Header } from '../format/qcow2/header.ts'
+import { type TableEntry, tableEntry, unaligned } from '../format/qcow2/refcount-table.ts'
+import { decodeRefcount, encodeRefcount, type Refcount } from '../format/qcow2/refcounts.ts'
+import { END_OF_FILES } from '../format/qcow2/validate.ts'
+import { readAt } from '../format/read.ts'
+import type { OpenedFile } from '../image/file.ts'
+import { roundUp } from '../units.ts'
 import { IO_ERROR } from './report.ts'
-
-/** A refcount; of 64 bits it may be more than a number holds. */
-export type Refcount = number | bigint
 
 /** Bytes of refcount blocks that are kept. */
 const CACHE = 64 * 2 ** 20
@@ -19,12 +18,12 @@ export interface Block {
   bytes: Buffer
 }
 
-/** Why a refcount cannot be read, in QEMU's words. */
+/** Why a refcount cannot be read. */
 export class Unreadable {
-  readonly why: string
+  readonly error: BackupError
 
-  constructor(why: string) {
-    this.why = why
+  constructor(error: BackupError) {
+    this.error = error
   }
 }
 
@@ -36,7 +35,7 @@ export class StoredRefcounts {
   readonly #clusterSize: number
   /** Of one refcount. */
   readonly bits: number
-  readonly #warn: (text: string) => void
+  readonly #onCorrupt: (text: string) => void
   readonly #table: Buffer
   readonly #blocks = new Map<number, Block | Unreadable>()
   /** The block that was asked last: neighbours mostly lie in one. */
@@ -51,29 +50,29 @@ export class StoredRefcounts {
     file: OpenedFile,
     header: Qcow2Header,
     table: Buffer,
-    warn: (text: string) => void,
+    onCorrupt: (text: string) => void,
   ) {
     this.#file = file
     this.#clusterSize = header.clusterSize
     this.bits = 2 ** header.refcountOrder
     this.#table = table
-    this.#warn = warn
+    this.#onCorrupt = onCorrupt
     this.stored = table.length / 8
     this.entries = (header.refcountTableClusters * header.clusterSize) / 8
     this.perBlock = (header.clusterSize * 8) / this.bits
   }
 
-  /** @param warn takes what QEMU prints of a corrupt image that it goes on with */
+  /** @param onCorrupt takes what is damaged but does not keep the rest from being read */
   static async open(
     file: OpenedFile,
     header: Qcow2Header,
-    warn: (text: string) => void,
+    onCorrupt: (text: string) => void,
   ): Promise<StoredRefcounts> {
     const { refcountTableOffset: offset, refcountTableClusters, clusterSize } = header
     // What lies past the end of the file reads as zero: no blocks. An entry may be cut there, too.
     const inFile = roundUp(Math.max(0, file.size - offset), 8)
     const bytes = Math.min(refcountTableClusters * clusterSize, inFile)
-    return new StoredRefcounts(file, header, await readAt(file, offset, bytes), warn)
+    return new StoredRefcounts(file, header, await readAt(file, offset, bytes), onCorrupt)
   }
 
   entry(index: number): TableEntry {
@@ -144,57 +143,19 @@ export class StoredRefcounts {
   async #read(index: number): Promise<Block | Unreadable> {
     const { offset, aligned } = this.entry(index)
     if (!aligned) {
-      if (!this.#told) this.#warn(corruptionText(unaligned(this.#table, index)))
+      if (!this.#told) this.#onCorrupt(unaligned(this.#table, index))
       this.#told = true
-      return new Unreadable(IO_ERROR)
+      return this.#unreadable('is not aligned')
     }
-    if (offset >= END_OF_FILES) return new Unreadable(IO_ERROR)
+    if (offset >= END_OF_FILES) return this.#unreadable('is past the end of the file')
     try {
       return { offset, bytes: await readAt(this.#file, offset, this.#clusterSize) }
     } catch {
-      return new Unreadable(IO_ERROR)
+      return this.#unreadable('cannot be read')
     }
   }
-}
 
-/** Entry `n` of a block; of less than 8 bits, the first of a byte is in its lowest ones. */
-function decodeRefcount(block: Buffer, n: number, bits: number): Refcount {
-  switch (bits) {
-    case 8:
-      return block[n]
-    case 16:
-      // Not by readUInt16BE, which looks at its argument each time.
-      return (block[n * 2] << 8) | block[n * 2 + 1]
-    case 32:
-      return block.readUInt32BE(n * 4)
-    case 64: {
-      const refcount = block.readBigUInt64BE(n * 8)
-      return refcount <= Number.MAX_SAFE_INTEGER ? Number(refcount) : refcount
-    }
-    default:
-      return (block[(n * bits) >> 3] >> ((n * bits) & 7)) & (2 ** bits - 1)
-  }
-}
-
-/** Sets entry `n` of a block. */
-export function encodeRefcount(block: Buffer, n: number, bits: number, refcount: number): void {
-  switch (bits) {
-    case 8:
-      block[n] = refcount
-      break
-    case 16:
-      block.writeUInt16BE(refcount, n * 2)
-      break
-    case 32:
-      block.writeUInt32BE(refcount, n * 4)
-      break
-    case 64:
-      block.writeBigUInt64BE(BigInt(refcount), n * 8)
-      break
-    default: {
-      const at = (n * bits) >> 3
-      const shift = (n * bits) & 7
-      block[at] = (block[at] & ~((2 ** bits - 1) << shift)) | (refcount << shift)
-    }
+  #unreadable(why: string): Unreadable {
+    return new Unreadable(badImage(this.#file.path, `its refcount block ${why}`, IO_ERROR))
   }
 }

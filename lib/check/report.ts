@@ -1,5 +1,7 @@
-import { OVER_AND_OVER } from '../../format/qcow2/work.ts'
-import { QemuImgError } from '../messages.ts'
+import { BackupError } from '../errors.ts'
+import { OVER_AND_OVER } from '../format/qcow2/work.ts'
+import type { ImageFile } from '../format/read.ts'
+import type { Say } from './finding.ts'
 
 /** What a check found and mended, by QEMU's names; clusters are counted, `imageEndOffset` is bytes. */
 export interface CheckResult {
@@ -19,16 +21,15 @@ export interface CheckResult {
   imageEndOffset: number
 }
 
-/** Ends a check before it is done; `why` as C's strerror has it. */
-export class CheckFailed extends Error {
-  readonly why: string
-
-  constructor(why: string, options?: ErrorOptions) {
-    super(why, options)
-    this.why = why
+/** Ends a check before it is done: the image is too damaged to be checked further. */
+export class CheckFailed extends BackupError {
+  /** @param qemu what QEMU says of it, where it does */
+  constructor(path: string, why: string, qemu?: string, cause?: unknown) {
+    super('BAD_IMAGE', path, why, { qemu, cause })
   }
 }
 
+/** With which of C's errors QEMU ends a check. */
 export const IO_ERROR = 'Input/output error'
 export const INVALID = 'Invalid argument'
 export const TOO_LARGE = 'File too large'
@@ -55,28 +56,44 @@ export function emptyResult(): CheckResult {
   }
 }
 
-/** Takes down what a check finds, and passes on what it says. */
+/** Collects what a check finds, and passes on what it says. */
 export class Report {
   readonly result = emptyResult()
   /** Lines that were said. */
   lines = 0
-  readonly #say: (text: string) => void
+  readonly #say: Say
+  readonly #path: string
   readonly #mostWork: number
   #work = 0
 
-  /**
-   * @param say takes a line with its line feed
-   * @param fileSize bytes
-   */
-  constructor(say: (text: string) => void, fileSize: number) {
+  constructor(say: Say, { path, size }: Pick<ImageFile, 'path' | 'size'>) {
     this.#say = say
-    this.#mostWork = Math.max(LEAST_WORK, fileSize * WORK_PER_BYTE)
+    this.#path = path
+    this.#mostWork = Math.max(LEAST_WORK, size * WORK_PER_BYTE)
   }
 
-  say(line: string): void {
+  /** @param cause why, if it is the failure of something else */
+  say(text: string, cause?: BackupError): void {
     this.work(LINE_WORK)
     this.lines++
-    this.#say(`${line}\n`)
+    this.#say({ kind: 'finding', text, cause })
+  }
+
+  /** Says why the check itself cannot do something. */
+  message(text: string, cause?: BackupError): void {
+    this.work(LINE_WORK)
+    this.#say({ kind: 'message', text, cause })
+  }
+
+  /** Says what is damaged but does not keep the check from going on. */
+  corrupt(text: string): void {
+    this.work(LINE_WORK)
+    this.#say({ kind: 'corrupt', text })
+  }
+
+  /** What ends the check. */
+  failed(why: string, qemu?: string, cause?: unknown): CheckFailed {
+    return new CheckFailed(this.#path, why, qemu, cause)
   }
 
   corruption(line: string): void {
@@ -86,12 +103,12 @@ export class Report {
 
   /**
    * Counts bytes of tables that are looked at. A small file can name its tables any number of times.
-   * @throws QemuImgError if that goes too far
+   * @throws CheckFailed if that goes too far
    */
   work(bytes: number): void {
     this.#work += bytes
     if (this.#work > this.#mostWork) {
-      throw new QemuImgError(`Check failed: ${OVER_AND_OVER}`)
+      throw this.failed(OVER_AND_OVER)
     }
   }
 
