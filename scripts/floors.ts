@@ -40,7 +40,14 @@ const SIDES: readonly Side[] = [
     files: /\.(cc|h)$/,
     imports: /^\s*#\s*include\s*"([^"]*)"/,
     resolve: (_file, name) => name,
-    floors: [['base'], ['format', 'codec', 'io'], ['image', 'source'], ['copy'], ['napi']],
+    floors: [
+      ['base'],
+      ['format', 'codec', 'io'],
+      ['image', 'source'],
+      ['copy'],
+      ['compare'],
+      ['napi'],
+    ],
   },
 ]
 

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/buffer.h"
 #include "base/bytes.h"
+#include "copy/error.h"
 #include "copy/gather.h"
 #include "copy/nbd_sink.h"
 #include "copy/no_target.h"
@@ -35,6 +37,22 @@ std::unique_ptr<RawWriter> make_raw_writer(const CopySpec& spec, const std::opti
 }
 
 }  // namespace
+
+std::vector<std::optional<File>> open_files(const std::vector<CopySource>& sources, Direct direct) {
+  std::vector<std::optional<File>> files;
+  for (size_t i = 0; i < sources.size(); i++) {
+    if (sources[i].nbd || sources[i].caller) {
+      files.emplace_back();
+      continue;
+    }
+    try {
+      files.emplace_back(File(sources[i].fd, false, direct, kPage));
+    } catch (const Error& error) {
+      throw CopyError(Failure::kRead, error.errnum(), error.context(), static_cast<uint32_t>(i));
+    }
+  }
+  return files;
+}
 
 std::vector<Store> open_stores(std::vector<std::optional<File>>& files,
                                const std::vector<CopySource>& sources, Engine& engine) {

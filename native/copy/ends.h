@@ -15,6 +15,9 @@
 
 namespace qb {
 
+// Opens those of the sources that are files for reading; none for the others. Throws CopyError.
+std::vector<std::optional<File>> open_files(const std::vector<CopySource>& sources, Direct direct);
+
 // `files`: those of the sources that are files, which are moved from. Throws Error.
 std::vector<Store> open_stores(std::vector<std::optional<File>>& files,
                                const std::vector<CopySource>& sources, Engine& engine);

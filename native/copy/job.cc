@@ -1,12 +1,11 @@
 #include "copy/job.h"
 
-#include <pthread.h>
-#include <signal.h>
-
 #include <cerrno>
 #include <utility>
 
 #include "base/buffer.h"
+#include "base/job_thread.h"
+#include "copy/ends.h"
 #include "copy/error.h"
 #include "copy/pipeline.h"
 
@@ -17,22 +16,6 @@ namespace {
 // Pushes that may wait: one being consumed, one ready, so that the plan is never waited for.
 constexpr size_t kInbox = 2;
 
-std::vector<std::optional<File>> open_sources(const CopySpec& spec) {
-  std::vector<std::optional<File>> files;
-  for (size_t i = 0; i < spec.sources.size(); i++) {
-    if (spec.sources[i].nbd || spec.sources[i].caller) {
-      files.emplace_back();
-      continue;
-    }
-    try {
-      files.emplace_back(File(spec.sources[i].fd, false, spec.direct, kPage));
-    } catch (const Error& error) {
-      throw CopyError(Failure::kRead, error.errnum(), error.context(), static_cast<uint32_t>(i));
-    }
-  }
-  return files;
-}
-
 std::optional<File> open_target(const CopySpec& spec) {
   if (spec.target.nbd || spec.target.nothing) return std::nullopt;
   uint64_t unit = spec.qcow2 || spec.patch ? 1ull << spec.image.cluster_bits : kPage;
@@ -42,7 +25,7 @@ std::optional<File> open_target(const CopySpec& spec) {
 }  // namespace
 
 CopyJob::CopyJob(const CopySpec& spec, std::unique_ptr<Engine> (*make)(EngineKind, unsigned))
-    : spec_(spec), make_engine_(make), sources_(open_sources(spec)), target_(open_target(spec)) {
+    : spec_(spec), make_engine_(make), sources_(open_files(spec.sources, spec.direct)), target_(open_target(spec)) {
   if (!caller()) return;
   caller()->on_asked([this] { changed_(); });
   caller()->on_brought([this] { wake(); });
@@ -172,13 +155,7 @@ void CopyJob::check_cancelled() const {
 }
 
 void CopyJob::run() noexcept {
-  pthread_setname_np(pthread_self(), "qcow2-copy");
-  // Here and in the threads that this one starts. Signals are for others, but one: a write beyond
-  // the limit of file sizes sends its thread SIGXFSZ, which ends the program, and only where that
-  // is blocked it just fails with EFBIG.
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, nullptr);
+  begin_job_thread("qcow2-copy");
   try {
     auto engine = make_engine_(spec_.engine, Pipeline::engine_depth(spec_));
     engine_name_ = engine->name();

@@ -4,6 +4,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include "napi/compare_handle.h"
 #include "napi/copy_handle.h"
 #include "napi/files.h"
 #include "napi/nbd.h"
@@ -25,6 +26,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("versions", Napi::Function::New(env, versions, "versions"));
   export_files(env, exports);
   export_copy(env, exports);
+  export_compare(env, exports);
   export_nbd(env, exports);
   return exports;
 }

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "napi/nbd.h"
 
@@ -56,6 +57,27 @@ CopySource source_of(const Napi::Object& source) {
   return made;
 }
 
+std::vector<CopySource> sources_of(const Napi::Object& options) {
+  std::vector<CopySource> made;
+  auto sources = options.Get("sources").As<Napi::Array>();
+  for (uint32_t i = 0; i < sources.Length(); i++) {
+    made.push_back(source_of(sources.Get(i).As<Napi::Object>()));
+  }
+  return made;
+}
+
+EngineKind engine_of(const Napi::Object& options) {
+  std::string engine = text(options, "engine");
+  if (engine == "io_uring") return EngineKind::kUring;
+  return engine == "threads" ? EngineKind::kThreads : EngineKind::kAuto;
+}
+
+Direct direct_of(const Napi::Object& options) {
+  std::string direct = text(options, "direct");
+  if (direct == "on") return Direct::kOn;
+  return direct == "off" ? Direct::kOff : Direct::kAuto;
+}
+
 CopyTarget target_of(const Napi::Object& target) {
   if (target.Has("nothing")) return {.nothing = true};
   if (!target.Has("uri")) return {.fd = static_cast<int>(number(target, "fd"))};
@@ -70,10 +92,7 @@ CopyTarget target_of(const Napi::Object& target) {
 
 CopySpec copy_spec_of(const Napi::Object& options) {
   CopySpec spec;
-  auto sources = options.Get("sources").As<Napi::Array>();
-  for (uint32_t i = 0; i < sources.Length(); i++) {
-    spec.sources.push_back(source_of(sources.Get(i).As<Napi::Object>()));
-  }
+  spec.sources = sources_of(options);
   spec.target = target_of(options.Get("target").As<Napi::Object>());
   spec.qcow2 = text(options, "format") == "qcow2";
   spec.patch = text(options, "format") == "patch";
@@ -85,18 +104,25 @@ CopySpec copy_spec_of(const Napi::Object& options) {
   spec.compress = !compress.empty();
   if (compress == "zstd") spec.image.compression = CompressionType::kZstd;
   spec.level = static_cast<int>(number(options, "level"));
-  std::string engine = text(options, "engine");
-  if (engine == "io_uring") spec.engine = EngineKind::kUring;
-  if (engine == "threads") spec.engine = EngineKind::kThreads;
-  std::string direct = text(options, "direct");
-  if (direct == "on") spec.direct = Direct::kOn;
-  if (direct == "off") spec.direct = Direct::kOff;
+  spec.engine = engine_of(options);
+  spec.direct = direct_of(options);
   spec.requests = static_cast<unsigned>(number(options, "requests"));
   spec.memory = number(options, "memory");
   spec.rate_limit = number(options, "rateLimit");
   spec.hold_failures = flag(options, "holdFailures");
   spec.hash = flag(options, "hash");
   return spec;
+}
+
+CompareSpec compare_spec_of(const Napi::Object& options) {
+  return {
+      .sources = sources_of(options),
+      .engine = engine_of(options),
+      .direct = direct_of(options),
+      .requests = static_cast<unsigned>(number(options, "requests")),
+      .memory = number(options, "memory"),
+      .granularity = number(options, "granularity"),
+  };
 }
 
 }  // namespace qb

@@ -1,13 +1,16 @@
-// What a copy is started with, out of the object that JavaScript gave (CopySpec in lib/native.ts).
+// What a copy or a comparison is started with, out of the object that JavaScript gave (CopySpec and
+// CompareSpec in lib/native.ts).
 #pragma once
 
 #include <napi.h>
 
+#include "compare/job.h"
 #include "copy/job.h"
 
 namespace qb {
 
-// Throws Napi::TypeError for a handle that is none.
+// All of these throw Napi::TypeError for a handle that is none.
 CopySpec copy_spec_of(const Napi::Object& options);
+CompareSpec compare_spec_of(const Napi::Object& options);
 
 }  // namespace qb
