@@ -25,7 +25,10 @@ std::optional<File> open_target(const CopySpec& spec) {
 }  // namespace
 
 CopyJob::CopyJob(const CopySpec& spec, std::unique_ptr<Engine> (*make)(EngineKind, unsigned))
-    : spec_(spec), make_engine_(make), sources_(open_files(spec.sources, spec.direct)), target_(open_target(spec)) {
+    : spec_(spec),
+      make_engine_(make),
+      sources_(open_files(spec.sources, spec.direct)),
+      target_(open_target(spec)) {
   if (!caller()) return;
   caller()->on_asked([this] { changed_(); });
   caller()->on_brought([this] { wake(); });
