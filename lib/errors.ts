@@ -29,44 +29,145 @@ export type ErrorCode =
   | 'SOURCE_CHANGED'
   /** The operating system refused; `errno` holds its name. */
   | 'IO'
-  /** The run was cancelled through its AbortSignal. */
+  /** The run was cancelled through its AbortSignal, whose reason is the error's `cause`. */
   | 'ABORTED'
+  /** The native addon is not installed, or not one that this version can use. */
+  | 'ADDON_MISSING'
 
 /**
- * Every failure that this library reports on purpose. The message is `WHAT: WHY`, WHAT naming the
- * file, offset or option; bytes of names that are not UTF-8 are shown as `\xNN` there, and kept as
- * they are in `what` and `why`.
+ * The option that gets the caller past a failure, by its key in the library's options. It is data,
+ * so that each caller can word it its own way; the command line says `--force replaces it`.
+ */
+export type Hint = 'force' | 'forceShare' | 'allowPaths' | 'backingFormat' | 'format' | 'timeoutMs'
+
+/** Further fields of a BackupError. */
+export interface BackupErrorOptions {
+  cause?: unknown
+  errno?: string
+  hint?: Hint
+  hintValue?: string
+  argument?: string
+  qemu?: string
+}
+
+/** Marks our errors, whichever copy of this package made them. */
+const BRAND = Symbol.for('qcow2-backup.BackupError')
+
+/** The first line of an error's stack, which survives where other fields are lost. */
+const HEADING = /^BackupError \[([A-Z_]+)(?: ([A-Z][A-Z0-9]*))?\]: /
+
+/**
+ * Every failure that this library reports. The message is `WHAT: WHY`, WHAT naming the file, offset
+ * or argument. Use `isBackupError` to recognise one: it also knows those of another copy of this
+ * package, and those that came from another thread. Bytes of names that are not UTF-8 are shown as
+ * `\xNN` in the message, and kept as they are in `what` and `why`.
  */
 export class BackupError extends Error {
   override readonly name = 'BackupError'
   readonly code: ErrorCode
-  /** The file, offset or option concerned. */
+  /** The file, offset or argument concerned. */
   readonly what: string
   /** The reason, without a closing full stop. */
   readonly why: string
   /** The system's name of the error (`ENOSPC`, `EACCES` …) where the system refused. */
-  readonly errno?: string
+  declare readonly errno?: string
+  /** The option that gets past this failure, where one does. */
+  declare readonly hint?: Hint
+  /** The value that this option needs, where it is known: for `allowPaths` a directory. */
+  declare readonly hintValue?: string
+  /** Of a wrong argument: the name of the parameter, or the key of the option. */
+  declare readonly argument?: string
   /** What QEMU says where it refuses the same, for the commands that print what it prints. */
-  readonly qemu?: string
+  declare readonly qemu?: string
 
-  constructor(
-    code: ErrorCode,
-    what: string,
-    why: string,
-    options: { cause?: unknown; errno?: string; qemu?: string } = {},
-  ) {
+  constructor(code: ErrorCode, what: string, why: string, options: BackupErrorOptions = {}) {
     super(showText(`${what}: ${why}`), { cause: options.cause })
     this.code = code
     this.what = what
     this.why = why
-    this.errno = options.errno
-    this.qemu = options.qemu
+    const { cause: _, ...rest } = options
+    for (const [key, value] of Object.entries(rest)) {
+      // Fields that say nothing are left out of what a log shows of the error.
+      if (value !== undefined) Object.defineProperty(this, key, { value, enumerable: true })
+    }
+    setHeading(this)
+  }
+
+  get [BRAND](): true {
+    return true
   }
 }
 
-/** What a wrong argument gets; the command line ends with status 2. */
+/** Gives the stack a first line from which `isBackupError` can restore the error. */
+export function setHeading(error: BackupError): void {
+  const { code, errno, message, stack = '' } = error
+  const frames = /\n {4}at .*$/s.exec(stack)?.[0] ?? ''
+  const heading = `BackupError [${errno === undefined ? code : `${code} ${errno}`}]: ${message}`
+  Object.defineProperty(error, 'stack', {
+    value: heading + frames,
+    writable: true,
+    configurable: true,
+  })
+}
+
+/**
+ * Whether a value is a BackupError, also one made by another copy of this package, thrown in a worker
+ * thread, or posted between threads. Structured cloning keeps only the message, stack and cause of an
+ * error; `code`, `what`, `why` and `errno` of such a clone are restored here. Never throws.
+ */
+export function isBackupError(value: unknown): value is BackupError {
+  try {
+    if (typeof value !== 'object' || value === null) return false
+    if (value instanceof BackupError || BRAND in value) return true
+    const { name, code, stack, message } = value as Partial<Record<string, unknown>>
+    if (name === 'BackupError' && typeof code === 'string') return true
+    if (!(value instanceof Error) && Object.prototype.toString.call(value) !== '[object Error]') {
+      return false
+    }
+    const heading = HEADING.exec(String(stack))
+    if (!heading || !String(stack).startsWith(heading[0] + message)) return false
+    restore(value, heading[1], heading[2], String(message))
+    return true
+  } catch {
+    // A proxy or a getter that throws.
+    return false
+  }
+}
+
+function restore(clone: object, code: string, errno: string | undefined, message: string): void {
+  const [, what, why] = /^(.*?): (.*)$/s.exec(message) ?? ['', '', message]
+  const fields = { name: 'BackupError', code, what, why, ...(errno !== undefined && { errno }) }
+  for (const [key, value] of Object.entries(fields)) {
+    Object.defineProperty(clone, key, {
+      value,
+      enumerable: true,
+      writable: true,
+      configurable: true,
+    })
+  }
+}
+
+/** A call that is wrong about something that is named as given, such as a URI. */
 export function usageError(what: string, why: string): BackupError {
   return new BackupError('USAGE', what, why)
+}
+
+/**
+ * A wrong argument.
+ * @param argument the name of the parameter, or the key of the option
+ */
+export function argumentError(argument: string, why: string): BackupError {
+  return new BackupError('USAGE', argument, why, { argument })
+}
+
+/** A run that its AbortSignal ended; `signal.reason` becomes the cause. */
+export function abortedError(what: string, signal: AbortSignal): BackupError {
+  return new BackupError('ABORTED', what, 'interrupted', { cause: signal.reason })
+}
+
+/** @throws BackupError ABORTED if the signal is aborted */
+export function throwIfAborted(signal: AbortSignal | undefined, what: string): void {
+  if (signal?.aborted) throw abortedError(what, signal)
 }
 
 const REASONS: Record<string, string> = {
@@ -93,7 +194,7 @@ const REASONS: Record<string, string> = {
 
 /** Puts a failed system call into words that name the file. Errors of ours pass unchanged. */
 export function ioError(what: string, error: unknown): BackupError {
-  if (error instanceof BackupError) return error
+  if (isBackupError(error)) return error
   const errno = (error as NodeJS.ErrnoException)?.code
   const why = (errno && REASONS[errno]) ?? (error instanceof Error ? error.message : String(error))
   return new BackupError('IO', what, why, { cause: error, errno })

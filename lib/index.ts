@@ -22,7 +22,13 @@ export {
   type VerifyManifestsOptions,
   verifyManifests,
 } from './backup/verify-manifests.ts'
-export { BackupError, type ErrorCode } from './errors.ts'
+export {
+  BackupError,
+  type BackupErrorOptions,
+  type ErrorCode,
+  type Hint,
+  isBackupError,
+} from './errors.ts'
 export type { Extent } from './extents/extent.ts'
 export {
   type BitmapOperation,

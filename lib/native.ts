@@ -1,5 +1,6 @@
 import { createRequire } from 'node:module'
 import { dirname } from 'node:path'
+import { BackupError } from './errors.ts'
 
 /** Handle of a copy that the addon runs; only ever handed back to the addon. */
 export interface CopyJob {
@@ -174,14 +175,64 @@ export interface Addon {
   copyProgress(job: CopyJob, into: Float64Array): void
 }
 
+/** All functions, so that an addon of another version is noticed when it is loaded. */
+const FUNCTIONS: Record<keyof Addon, true> = {
+  versions: true,
+  fileExtents: true,
+  deviceSize: true,
+  lockFile: true,
+  cloneRanges: true,
+  punchFile: true,
+  linkFile: true,
+  nbdOpen: true,
+  nbdInfo: true,
+  nbdStatus: true,
+  nbdRead: true,
+  nbdTrim: true,
+  nbdClose: true,
+  copyStart: true,
+  copyPush: true,
+  copyFinish: true,
+  copyCancel: true,
+  copyEvents: true,
+  copyBring: true,
+  copyRetry: true,
+  copyGiveUp: true,
+  copySync: true,
+  copyProgress: true,
+}
+
 let addon: Addon | undefined
 
-/** Loads the addon on first use: commands that only read metadata never pay for it. */
+/**
+ * Loads the addon on first use: commands that only read metadata never pay for it.
+ * @throws BackupError ADDON_MISSING with the remedy
+ */
 export function native(): Addon {
-  if (!addon) {
+  addon ??= load()
+  return addon
+}
+
+function load(): Addon {
+  let loaded: Partial<Addon>
+  try {
     const require = createRequire(import.meta.url)
     const root = dirname(require.resolve('qcow2-backup/package.json'))
-    addon = require('node-gyp-build')(root) as Addon
+    loaded = require('node-gyp-build')(root)
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    throw missing(code === 'ERR_DLOPEN_FAILED' ? `cannot be loaded (${message})` : MISSING, error)
   }
-  return addon
+  const lacking = Object.keys(FUNCTIONS).find(
+    (name) => typeof loaded?.[name as keyof Addon] !== 'function',
+  )
+  if (lacking !== undefined) throw missing(`is of another version (it has no ${lacking})`)
+  return loaded as Addon
+}
+
+const MISSING = `is not built for ${process.platform}-${process.arch}`
+
+function missing(why: string, cause?: unknown): BackupError {
+  const remedy = 'build it with: npm rebuild qcow2-backup (needs a C++20 compiler)'
+  return new BackupError('ADDON_MISSING', 'native addon', `${why}; ${remedy}`, { cause })
 }

@@ -1,6 +1,6 @@
 import { dirname, relative } from 'node:path'
 import { locate } from '../copy/target-check.ts'
-import { BackupError, ioError, usageError } from '../errors.ts'
+import { argumentError, BackupError, ioError } from '../errors.ts'
 import { realpath, stat } from '../files.ts'
 import { MAX_BACKING_NAME } from '../format/qcow2/constants.ts'
 import { identityOf, type OpenedFile, openFile, requireUnchanged } from '../image/file.ts'
@@ -39,7 +39,7 @@ export async function openBacking(
   target: string,
   { allowPaths, backingFormat, forceShare }: OpenOptions,
 ): Promise<Backing> {
-  if (!path) throw usageError('--backing', 'missing; it names the previous backup')
+  if (!path) throw argumentError('backing', 'missing; it names the previous backup')
   const chain = await openChain(path, { allowPaths, backingFormat, forceShare }, openFile)
   const { format, files, layers } = chain
   try {
@@ -75,16 +75,19 @@ export function requireApart(source: Source, backing: Backing): void {
   )
   if (!shared) return
   const file = shared.path === backing.path ? 'is' : `builds on ${shared.path}, which is`
-  throw usageError('--backing', `${backing.path} ${file} part of the source, and no backup of it`)
+  throw argumentError('backing', `${backing.path} ${file} part of the source, and no backup of it`)
 }
 
 function requireFormat(path: string, found: Format, said: Format = 'qcow2'): void {
   if (found === said) return
   const why =
     said === 'raw'
-      ? 'begins like a qcow2 image, but --backing-format says raw'
-      : 'is not in qcow2 format; if it is a raw image, say so with --backing-format raw'
-  throw new BackupError('BAD_IMAGE', path, why)
+      ? 'begins like a qcow2 image, but its format is said to be raw'
+      : 'is not in qcow2 format'
+  throw new BackupError('BAD_IMAGE', path, why, {
+    hint: 'backingFormat',
+    hintValue: said === 'raw' ? 'qcow2' : 'raw',
+  })
 }
 
 /** The target would build on whatever bears the name now. */

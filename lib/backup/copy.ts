@@ -1,7 +1,7 @@
 import { Discarding } from '../copy/discard.ts'
 import { copyDisk } from '../copy/job.ts'
 import { openTarget, type Target } from '../copy/target.ts'
-import { BackupError, ioError, usageError } from '../errors.ts'
+import { argumentError, BackupError, ioError } from '../errors.ts'
 import { stat } from '../files.ts'
 import type { CustomSource } from '../source/custom.ts'
 import { openSource } from '../source/open.ts'
@@ -79,7 +79,7 @@ function discardingOf(source: Source, options: DiscardOptions): Discarding | und
   const granule = discardGranule(options)
   if (granule === undefined) return undefined
   if (!source.discarding) {
-    throw usageError('--discard-after-copy', 'goes with NBD exports and custom sources, not files')
+    throw argumentError('discardAfterCopy', 'goes with NBD exports and custom sources, not files')
   }
   return new Discarding(source.discarding(granule), granule, source.size)
 }

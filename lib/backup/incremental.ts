@@ -1,4 +1,4 @@
-import { usageError } from '../errors.ts'
+import { argumentError } from '../errors.ts'
 import type { CustomSource } from '../source/custom.ts'
 import { openBacking } from './backing.ts'
 import { copyToNew } from './copy.ts'
@@ -19,7 +19,7 @@ export async function incrementalBackup(
 ): Promise<CopyResult> {
   const { backing: previous, ...rest } = options
   if (!rest.bitmap && typeof source === 'string') {
-    throw usageError('--bitmap', 'missing; it names the bitmap that tells what changed')
+    throw argumentError('bitmap', 'missing; it names the bitmap that tells what changed')
   }
   const backing = await openBacking(previous, target, options)
   try {

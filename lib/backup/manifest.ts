@@ -1,7 +1,7 @@
 import { basename } from 'node:path'
 import { openTarget, type Target } from '../copy/target.ts'
 import type { SourceIdentity } from '../copy/target-check.ts'
-import { BackupError, ioError, usageError } from '../errors.ts'
+import { argumentError, BackupError, ioError } from '../errors.ts'
 import { readAt } from '../format/read.ts'
 import { openFile } from '../image/file.ts'
 import { BLOCK_SIZE } from './content.ts'
@@ -57,7 +57,7 @@ export async function openManifest(
   force: boolean | undefined,
   sources: readonly SourceIdentity[],
 ): Promise<ManifestFile> {
-  if (image.room !== undefined) throw usageError('--manifest', 'goes with a target that is a file')
+  if (image.room !== undefined) throw argumentError('manifest', 'goes with a target that is a file')
   const path = manifestPath(image.path)
   const file = await openTarget(path, { force, sources })
   return {

@@ -1,5 +1,5 @@
 import type { JobOptions } from '../copy/job.ts'
-import { usageError } from '../errors.ts'
+import { argumentError } from '../errors.ts'
 import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
 import { formatSize } from '../units.ts'
 import type { Backing } from './backing.ts'
@@ -48,12 +48,12 @@ export function jobOptions(
 ): JobOptions {
   const { requests = DEFAULT_REQUESTS, retries = DEFAULT_RETRIES, rateLimit } = options
   const { engine = 'auto', direct = 'auto' } = options
-  oneOf('--output-format', format, ['raw', 'qcow2'])
-  wholeNumber('--requests', requests, 1, MAX_REQUESTS)
-  wholeNumber('--retries', retries, 0, MAX_RETRIES)
-  if (rateLimit !== undefined) wholeNumber('--rate-limit', rateLimit, 1, Number.MAX_SAFE_INTEGER)
-  oneOf('--engine', engine, ['auto', 'io_uring', 'threads'])
-  oneOf('--direct', direct, ['auto', 'on', 'off'])
+  oneOf('to', format, ['raw', 'qcow2'])
+  wholeNumber('requests', requests, 1, MAX_REQUESTS)
+  wholeNumber('retries', retries, 0, MAX_RETRIES)
+  if (rateLimit !== undefined) wholeNumber('rateLimit', rateLimit, 1, Number.MAX_SAFE_INTEGER)
+  oneOf('engine', engine, ['auto', 'io_uring', 'threads'])
+  oneOf('direct', direct, ['auto', 'on', 'off'])
   if (format === 'raw') refuseImageOptions(options)
   return {
     format,
@@ -81,7 +81,7 @@ export function discardGranule({ discardAfterCopy: granule }: DiscardOptions): n
   if (Number.isInteger(Math.log2(granule)) && granule >= SECTOR_SIZE && granule <= MAX_GRANULE) {
     return granule
   }
-  throw usageError('--discard-after-copy', `${granule} is not a power of two from 512 to 2G`)
+  throw argumentError('discardAfterCopy', `${granule} is not a power of two from 512 to 2G`)
 }
 
 function imageOptions(size: number, options: ImageOptions) {
@@ -92,25 +92,25 @@ function imageOptions(size: number, options: ImageOptions) {
     clusterSize < MIN_CLUSTER_SIZE ||
     clusterSize > MAX_CLUSTER_SIZE
   ) {
-    throw usageError('--cluster-size', `${clusterSize} is not a power of two from 512 to 2M`)
+    throw argumentError('clusterSize', `${clusterSize} is not a power of two from 512 to 2M`)
   }
   const smallest = smallestClusterSize(size)
   if (smallest > clusterSize) {
-    throw usageError(
-      '--cluster-size',
+    throw argumentError(
+      'clusterSize',
       `a disk of ${formatSize(size)} needs clusters of at least ${formatSize(smallest)}`,
     )
   }
   if (compress === undefined) {
     if (compressionLevel !== undefined) {
-      throw usageError('--compression-level', 'only goes with --compress')
+      throw argumentError('compressionLevel', 'only goes with --compress')
     }
     return { clusterBits, compress: '' as const, level: 0 }
   }
-  oneOf('--compress', compress, ['zlib', 'zstd'])
+  oneOf('compress', compress, ['zlib', 'zstd'])
   const { min, max, standard } = LEVELS[compress]
   const level = compressionLevel ?? standard
-  wholeNumber('--compression-level', level, min, max)
+  wholeNumber('compressionLevel', level, min, max)
   return { clusterBits, compress, level }
 }
 
@@ -126,21 +126,21 @@ function smallestClusterSize(size: number): number {
 }
 
 function refuseImageOptions(options: ImageOptions): void {
-  if (options.clusterSize !== undefined) throw usageError('--cluster-size', 'only goes with qcow2')
-  if (options.compress !== undefined) throw usageError('--compress', 'only goes with qcow2')
+  if (options.clusterSize !== undefined) throw argumentError('clusterSize', 'only goes with qcow2')
+  if (options.compress !== undefined) throw argumentError('compress', 'only goes with qcow2')
   if (options.compressionLevel !== undefined) {
-    throw usageError('--compression-level', 'only goes with qcow2')
+    throw argumentError('compressionLevel', 'only goes with qcow2')
   }
 }
 
 function wholeNumber(option: string, value: number, min: number, max: number): void {
   if (Number.isSafeInteger(value) && value >= min && value <= max) return
   const range = max === Number.MAX_SAFE_INTEGER ? `of at least ${min}` : `from ${min} to ${max}`
-  throw usageError(option, `${value} is not a whole number ${range}`)
+  throw argumentError(option, `${value} is not a whole number ${range}`)
 }
 
 function oneOf(option: string, value: string, allowed: readonly string[]): void {
   if (!allowed.includes(value)) {
-    throw usageError(option, `'${value}' is not one of ${allowed.join(', ')}`)
+    throw argumentError(option, `'${value}' is not one of ${allowed.join(', ')}`)
   }
 }

@@ -1,5 +1,5 @@
 import { openNbdTarget } from '../copy/nbd-target.ts'
-import { usageError } from '../errors.ts'
+import { argumentError } from '../errors.ts'
 import { isNbdUri } from '../nbd/uri.ts'
 import { copyToNew } from './copy.ts'
 import type { CopyResult, RestoreOptions } from './types.ts'
@@ -20,10 +20,10 @@ export async function restore(
 ): Promise<CopyResult> {
   const { to = 'raw', format = 'qcow2', noHole, ...rest } = options
   if (isNbdUri(target)) {
-    if (to !== 'raw') throw usageError('--output-format', 'an NBD export takes a raw disk')
+    if (to !== 'raw') throw argumentError('to', 'an NBD export takes a raw disk')
     return await restoreToNbd(backup, target, { ...options, format })
   }
-  if (noHole) throw usageError('--no-hole', 'only goes with an NBD export as target')
+  if (noHole) throw argumentError('noHole', 'only goes with an NBD export as target')
   return await copyToNew(backup, target, to, { ...rest, format })
 }
 

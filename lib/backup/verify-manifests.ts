@@ -1,4 +1,4 @@
-import { type BackupError, usageError } from '../errors.ts'
+import { argumentError, type BackupError } from '../errors.ts'
 import { openFile } from '../image/file.ts'
 import { lockFile, READING, SHARED_READING } from '../image/locks.ts'
 import { type Manifest, readManifest } from './manifest.ts'
@@ -46,7 +46,7 @@ async function differenceFrom(
   image: string,
   { forceShare, signal, onProgress }: VerifyManifestsOptions,
 ): Promise<string | undefined> {
-  if (image === '') throw usageError('IMAGE', 'has no name')
+  if (image === '') throw argumentError('image', 'has no name')
   const file = await openFile(image)
   try {
     lockFile(file.handle, image, forceShare ? SHARED_READING : READING)

@@ -1,7 +1,8 @@
 import { CommanderError } from 'commander'
-import { BackupError } from '../errors.ts'
+import { isBackupError } from '../errors.ts'
 import { showText } from '../text.ts'
 import { Interrupted } from './signals.ts'
+import { wordError } from './wording.ts'
 
 /**
  * An error in one line, `WHAT: WHY`.
@@ -12,7 +13,7 @@ export function describeError(error: unknown): string | undefined {
     return error.exitCode === 0 ? undefined : oneLine(describeUsage(error))
   }
   if (error instanceof Interrupted) return describeInterrupted(error)
-  if (error instanceof BackupError) return oneLine(error.message)
+  if (isBackupError(error)) return oneLine(wordError(error))
   const message = error instanceof Error ? error.message : String(error)
   return oneLine(`internal error: ${message} (--debug shows where)`)
 }
@@ -21,7 +22,7 @@ export function describeError(error: unknown): string | undefined {
 export function exitStatus(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
   if (error instanceof Interrupted) return error.status
-  return error instanceof BackupError && error.code === 'USAGE' ? 2 : 1
+  return isBackupError(error) && error.code === 'USAGE' ? 2 : 1
 }
 
 /**
@@ -39,7 +40,7 @@ export function oneLine(text: string): string {
 
 /** After a signal the run may still fail for a reason of its own, which is then worth saying. */
 function describeInterrupted({ cause }: Interrupted): string | undefined {
-  if (cause instanceof BackupError && cause.code === 'ABORTED') {
+  if (isBackupError(cause) && cause.code === 'ABORTED') {
     return oneLine(`${cause.what}: interrupted`)
   }
   return describeError(cause)

@@ -1,8 +1,10 @@
+import type { Hint } from '../errors.ts'
 import { HelpRequest } from '../qemu-img/arguments.ts'
 import type { CommandIo, QemuImgCommand } from '../qemu-img/command.ts'
 import { errorText, QemuImgError } from '../qemu-img/messages.ts'
 import { encodeText } from '../text.ts'
 import { print } from './print.ts'
+import { remedyOf } from './wording.ts'
 
 /** The commands that do what qemu-img's do, each with its summary. */
 export const QEMU_IMG_COMMANDS = {
@@ -33,6 +35,9 @@ const STANDARD: CommandIo = {
   },
 }
 
+/** Hints about what qemu-img has no words for; everything else is told exactly as it does. */
+const OURS = new Set<Hint | undefined>(['allowPaths', 'backingFormat'])
+
 /** Whether a command is one that takes its arguments as qemu-img's does. */
 export function isQemuImgCommand(name: string | undefined): name is Name {
   return name !== undefined && Object.hasOwn(LOAD, name)
@@ -57,7 +62,7 @@ export async function runQemuImg(
       return 0
     }
     if (!(error instanceof QemuImgError)) throw error
-    io.stderr(errorText(error))
+    io.stderr(errorText(error, OURS.has(error.hint) ? remedyOf(error) : ''))
     if (argv.includes('--debug')) io.stderr(`${error.stack}\n`)
     return error.status
   }

@@ -1,3 +1,4 @@
+import { abortedError } from '../errors.ts'
 import { type CopyCounters, type CopyJob, type CopySpec, native } from '../native.ts'
 import { planFresh, planOverlay } from '../plan/plan.ts'
 import { areaOf } from '../plan/rows.ts'
@@ -170,6 +171,6 @@ function abortedOr(
   signal?: AbortSignal,
   cause?: Error,
 ): Error {
-  if (signal?.aborted) return copyError({ failure: 5, code: 'ECANCELED' }, source, target.path)
+  if (signal?.aborted) return abortedError(target.path, signal)
   return copyError(error, source, target.path, cause)
 }

@@ -1,6 +1,6 @@
 import type { BigIntStats } from 'node:fs'
 import { basename, dirname } from 'node:path'
-import { BackupError, ioError, usageError } from '../errors.ts'
+import { argumentError, BackupError, ioError } from '../errors.ts'
 import { open, readlink, realpath, stat } from '../files.ts'
 import { identityOf } from '../image/file.ts'
 import { lockFile, WRITING } from '../image/locks.ts'
@@ -18,7 +18,7 @@ const MAX_LINKS = 40
  * its directory is missing or cannot be searched
  */
 export async function locate(path: string): Promise<string> {
-  if (path === '') throw usageError('TARGET', 'has no name')
+  if (path === '') throw argumentError('target', 'has no name')
   let at = path
   for (let links = 0; links < MAX_LINKS; links++) {
     if (/(^|\/)\.{0,2}$/.test(at)) {
@@ -76,7 +76,7 @@ export async function checkTarget(
     throw new BackupError('BAD_TARGET', path, `is the source${also}`)
   }
   if (!force) {
-    throw new BackupError('TARGET_EXISTS', path, 'exists; --force replaces it')
+    throw new BackupError('TARGET_EXISTS', path, 'exists', { hint: 'force' })
   }
   await requireUnused(path, location)
   return stats.isBlockDevice()

@@ -146,8 +146,8 @@ function cannotHold(directory: string, error: unknown): BackupError {
 }
 
 function takenMeanwhile(path: string, cause: unknown): BackupError {
-  const why = 'was made by another process meanwhile; --force replaces it'
-  return new BackupError('TARGET_EXISTS', path, why, { cause, errno: 'EEXIST' })
+  const why = 'was made by another process meanwhile'
+  return new BackupError('TARGET_EXISTS', path, why, { cause, errno: 'EEXIST', hint: 'force' })
 }
 
 function isErrno(error: unknown, errno: string): boolean {

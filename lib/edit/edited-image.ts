@@ -1,6 +1,6 @@
 import { firstFault } from '../check/first-fault.ts'
 import { StoredRefcounts } from '../check/stored-refcounts.ts'
-import { usageError } from '../errors.ts'
+import { argumentError } from '../errors.ts'
 import { probe } from '../format/probe.ts'
 import { type Bitmap, readBitmaps } from '../format/qcow2/bitmaps.ts'
 import { CORRUPT, DIRTY } from '../format/qcow2/constants.ts'
@@ -29,7 +29,7 @@ export interface EditedImage {
  * UNSUPPORTED if it is not qcow2
  */
 export async function openToEdit(path: string): Promise<EditedImage> {
-  if (path === '') throw usageError('IMAGE', 'has no name')
+  if (path === '') throw argumentError('image', 'has no name')
   const file = await openWritable(path)
   try {
     lockFile(file.handle, path, WRITING)

@@ -30,8 +30,11 @@ export async function passGate(
   role: Role,
   allowPaths: readonly string[],
 ): Promise<Passed> {
-  const refuse = (why: string) =>
-    new BackupError('NOT_ALLOWED', image, `its ${role} ${quoted(name)} ${why}`)
+  const refuse = (why: string, hintValue?: string) =>
+    new BackupError('NOT_ALLOWED', image, `its ${role} ${quoted(name)} ${why}`, {
+      hint: hintValue === undefined ? undefined : 'allowPaths',
+      hintValue,
+    })
   // As QEMU sees it: a colon before any slash makes json:, nbd:, file: and so on.
   if (/^[^/]*:/.test(name)) throw refuse('is not a plain file name; protocols are not followed')
 
@@ -41,9 +44,7 @@ export async function passGate(
   // A name that leads nowhere is judged as it reads: a refusal must not tell what exists outside.
   const judged = typeof real === 'string' ? real : absolute(path)
   if (!(await isAllowed(judged, image, allowPaths))) {
-    throw refuse(
-      `lies outside of the image's directory; allow it with --allow-path ${dirname(judged)}`,
-    )
+    throw refuse("lies outside of the image's directory", dirname(judged))
   }
   if (typeof real !== 'string') throw real
   return { path, real }

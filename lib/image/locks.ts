@@ -56,10 +56,10 @@ function inUse(name: string, byte: number): BackupError {
   const shared = byte < DENIED
   const permission = NAMES[byte - (shared ? USED : DENIED)]
   const why = shared
-    ? 'is open for writing in another process; stop that, back up through its NBD export, or read ' +
-      'the image as it is with --force-share'
+    ? 'is open for writing in another process; stop it, or back up through its NBD export'
     : 'is in use by another process'
   const lock = `${shared ? 'shared ' : ''}"${permission}" lock`
-  const hint = `Is another process using the image [${name}]?`
-  return new BackupError('IN_USE', name, why, { qemu: `Failed to get ${lock}\n${hint}` })
+  const question = `Is another process using the image [${name}]?`
+  const qemu = `Failed to get ${lock}\n${question}`
+  return new BackupError('IN_USE', name, why, { qemu, hint: shared ? 'forceShare' : undefined })
 }

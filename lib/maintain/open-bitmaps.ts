@@ -1,4 +1,4 @@
-import { usageError } from '../errors.ts'
+import { argumentError } from '../errors.ts'
 import { probe } from '../format/probe.ts'
 import { type Bitmap, readBitmaps } from '../format/qcow2/bitmaps.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
@@ -13,7 +13,7 @@ export async function withBitmapsOf<T>(
   { format, forceShare }: { format?: 'raw' | 'qcow2'; forceShare?: boolean },
   look: (file: OpenedFile, header: Qcow2Header | undefined, bitmaps: Bitmap[]) => Promise<T>,
 ): Promise<T> {
-  if (path === '') throw usageError('IMAGE', 'has no name')
+  if (path === '') throw argumentError('image', 'has no name')
   const file = await openFile(path)
   try {
     lockFile(file.handle, path, forceShare ? SHARED_READING : READING)

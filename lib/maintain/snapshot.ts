@@ -83,8 +83,8 @@ export async function createSnapshot(
 
 function notHealthy(backing: string, broken: readonly BitmapHealth[]): BackupError {
   const [first] = broken.flatMap(({ reasons }) => reasons)
-  const why = `its chain of bitmaps is not healthy, which --force overrides: ${first}`
-  return new BackupError('BAD_BITMAP', backing, why)
+  const why = `its chain of bitmaps is not healthy: ${first}`
+  return new BackupError('BAD_BITMAP', backing, why, { hint: 'force' })
 }
 
 /** A disk of which all is left to the backing file. */

@@ -192,9 +192,9 @@ export function nbdError(server: ReachedServer, doing: string, error: unknown): 
   }
   if (code === 'ETIMEDOUT') {
     const why =
-      `${doing}: no answer within ${timeoutMs / 1000} s; --timeout sets how long to wait. A server ` +
-      'may also take no more clients at once (qemu-nbd --shared)'
-    return new BackupError('IO', shown, why, options)
+      `${doing}: no answer within ${timeoutMs / 1000} s (a server may also take no more clients at ` +
+      'once: qemu-nbd --shared)'
+    return new BackupError('IO', shown, why, { ...options, hint: 'timeoutMs' })
   }
   // libnbd's own words end with the reason; those of the addon lack it.
   const words = /^nbd_\w+: (?:connect: )?(.*)$/s.exec(context)?.[1]

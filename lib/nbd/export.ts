@@ -1,4 +1,4 @@
-import { usageError } from '../errors.ts'
+import { argumentError } from '../errors.ts'
 import type { NbdHandle, NbdInfo } from '../native.ts'
 import type { NbdServer } from './connection.ts'
 import { requireTrust } from './tls.ts'
@@ -59,8 +59,8 @@ const MAX_TIMEOUT_MS = 86_400_000
  */
 export async function openServer(uri: string, options: NbdOptions): Promise<NbdServer> {
   const { connections, timeoutMs = DEFAULT_TIMEOUT_MS } = options
-  inRange('--connections', connections, MAX_CONNECTIONS, `from 1 to ${MAX_CONNECTIONS}`)
-  inRange('--timeout', timeoutMs, MAX_TIMEOUT_MS, 'of at most a day')
+  inRange('connections', connections, MAX_CONNECTIONS, `from 1 to ${MAX_CONNECTIONS}`)
+  inRange('timeoutMs', timeoutMs, MAX_TIMEOUT_MS, 'of at most a day')
   const server = { ...parseNbdUri(uri), timeoutMs }
   await requireTrust(server)
   return server
@@ -68,7 +68,7 @@ export async function openServer(uri: string, options: NbdOptions): Promise<NbdS
 
 function inRange(option: string, value: number | undefined, max: number, range: string): void {
   if (value === undefined || (Number.isSafeInteger(value) && value >= 1 && value <= max)) return
-  throw usageError(option, `${value} is not a number ${range}`)
+  throw argumentError(option, `${value} is not a number ${range}`)
 }
 
 /** An export as the addon asks it. */

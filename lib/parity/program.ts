@@ -2,7 +2,7 @@ import { execFile, spawn } from 'node:child_process'
 import { open } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { promisify } from 'node:util'
-import { BackupError, ioError } from '../errors.ts'
+import { abortedError, ioError, throwIfAborted } from '../errors.ts'
 
 /** What a program did. */
 export interface Printed {
@@ -45,7 +45,7 @@ function statusOf(
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, { stdio: ['ignore', stdout, stderr], signal })
     child.on('error', (error) => {
-      if (signal?.aborted) reject(new BackupError('ABORTED', program, 'was interrupted'))
+      if (signal?.aborted) reject(abortedError(program, signal))
       else reject(ioError(program, error))
     })
     child.on('close', (status, by) => {
@@ -62,7 +62,7 @@ export async function textOf(
   try {
     return (await promisify(execFile)(program, args, { signal })).stdout
   } catch (error) {
-    if (signal?.aborted) throw new BackupError('ABORTED', program, 'was interrupted')
+    throwIfAborted(signal, program)
     throw ioError(program, error)
   }
 }

@@ -1,4 +1,4 @@
-import type { BackupError } from '../errors.ts'
+import { BackupError } from '../errors.ts'
 import { requireDataFile } from '../format/qcow2/validate.ts'
 import type { OpenedFile } from '../image/file.ts'
 import { type Passed, passGate, type Role } from '../image/gate.ts'
@@ -47,6 +47,7 @@ interface Named {
 
 /** Most images of a chain; real ones have some dozens, and libvirt stops at 200. */
 const MAX_DEPTH = 256
+const NO_FORMAT = 'its format is not recorded, and not guessed'
 
 /**
  * Opens an image to read it, with its data file and the images below it, as `qemu-img map` does and
@@ -119,7 +120,10 @@ export function requireBackingFormat(
 ): string {
   const format = recorded || backingFormat
   if (format) return requireDriver(format)
-  throw new BlockError('its format is not recorded, and not guessed; say it with --backing-format')
+  const reason = new BackupError('NOT_ALLOWED', 'backing file', NO_FORMAT, {
+    hint: 'backingFormat',
+  })
+  throw new BlockError(NO_FORMAT, { cause: reason })
 }
 
 async function openDataFile(

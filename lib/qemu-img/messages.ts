@@ -1,24 +1,56 @@
+import { BackupError, type ErrorCode, isBackupError, setHeading } from '../errors.ts'
+
 /**
  * What qemu-img's messages begin with. The commands that do what qemu-img does begin theirs so, too,
  * for what they print is what it prints.
  */
 const PROGRAM = 'qemu-img'
 
-/** Ends a command with what qemu-img would print, and its exit status. */
-export class QemuImgError extends Error {
-  override readonly name = 'QemuImgError'
-  /** The exit status. */
+/** Further fields of a QemuImgError. */
+export interface QemuImgErrorOptions extends ErrorOptions {
+  /** Default: that of the failure that caused it, else BAD_IMAGE. */
+  code?: ErrorCode
+}
+
+/**
+ * A failure in qemu-img's words: `message` is what qemu-img prints behind its name, and `status` its
+ * exit status. The other fields are those of the failure that caused it, where there is one.
+ */
+export class QemuImgError extends BackupError {
+  /** The exit status of qemu-img. */
   readonly status: number
 
   /** @param message in qemu-img's words, without its name in front */
-  constructor(message: string, status = 1, options?: ErrorOptions) {
-    super(message, options)
+  constructor(message: string, status = 1, { cause, code }: QemuImgErrorOptions = {}) {
+    const reason = reasonOf(cause)
+    super(code ?? reason?.code ?? 'BAD_IMAGE', reason?.what ?? 'qemu-img', reason?.why ?? message, {
+      cause,
+      errno: reason?.errno,
+      hint: reason?.hint,
+      hintValue: reason?.hintValue,
+    })
+    this.message = message
     this.status = status
+    setHeading(this)
   }
 }
 
+/** The failure that lies behind what was put into QEMU's words. */
+export function reasonOf(error: unknown): BackupError | undefined {
+  let cause = error
+  while (cause instanceof Error) {
+    if (isBackupError(cause) && !(cause instanceof QemuImgError)) return cause
+    cause = cause.cause
+  }
+  return undefined
+}
+
 /** A wrong use of a command, after which qemu-img points to its help. */
-export class QemuImgUsageError extends QemuImgError {}
+export class QemuImgUsageError extends QemuImgError {
+  constructor(message: string, status = 1, options: ErrorOptions = {}) {
+    super(message, status, { ...options, code: 'USAGE' })
+  }
+}
 
 /** A message as it is printed, with its line feed. */
 export function errorLine(message: string): string {
@@ -30,9 +62,12 @@ export function warningLine(message: string): string {
   return errorLine(`warning: ${message}`)
 }
 
-/** All that is printed of an error. */
-export function errorText(error: QemuImgError): string {
+/**
+ * All that is printed of an error.
+ * @param remedy to follow the message
+ */
+export function errorText(error: QemuImgError, remedy = ''): string {
   const help =
     error instanceof QemuImgUsageError ? `Try '${PROGRAM} --help' for more information\n` : ''
-  return errorLine(error.message) + help
+  return errorLine(error.message + remedy) + help
 }

@@ -181,8 +181,8 @@ class Opening {
       throw new BackupError(
         'NOT_ALLOWED',
         path,
-        `does not record the format of its backing file ${quoted(name)}, and formats are not ` +
-          'guessed; say what it is with --backing-format',
+        `does not record the format of its backing file ${quoted(name)}, and formats are not guessed`,
+        { hint: 'backingFormat' },
       )
     }
     if (format !== 'raw' && format !== 'qcow2') {

@@ -1,4 +1,4 @@
-import { BackupError, usageError } from '../errors.ts'
+import { argumentError, BackupError, usageError } from '../errors.ts'
 import { alignExtents, mergeExtents } from '../extents/merge.ts'
 import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
 import type { OpenOptions } from './chain.ts'
@@ -54,7 +54,7 @@ export function openCustom(custom: CustomSource, options: OpenOptions = {}): Sou
   const { name, size } = custom
   const { bitmap, format, connections, timeoutMs } = options
   for (const [option, value] of Object.entries({ bitmap, format, connections, timeoutMs })) {
-    if (value !== undefined) throw usageError(option, 'does not go with a source of your own')
+    if (value !== undefined) throw argumentError(option, 'does not go with a source of your own')
   }
   if (!Number.isSafeInteger(size) || size < 0 || size % SECTOR_SIZE !== 0) {
     throw usageError(name, `its size of ${size} bytes is not a multiple of ${SECTOR_SIZE}`)
@@ -74,11 +74,11 @@ export function openCustom(custom: CustomSource, options: OpenOptions = {}): Sou
     pieces,
     markedPieces: () => piecesOf(custom, true),
     extents({ detectZeroes = false } = {}) {
-      if (detectZeroes) throw usageError('--detect-zeroes', 'only goes with files')
+      if (detectZeroes) throw argumentError('detectZeroes', 'only goes with files')
       return mergeExtents(alignExtents(extentBatches(pieces()), SECTOR_SIZE))
     },
     discarding() {
-      if (!custom.discard) throw usageError('--discard-after-copy', `${name} has no discard()`)
+      if (!custom.discard) throw argumentError('discardAfterCopy', `${name} has no discard()`)
       return (start, length) => custom.discard!(start, length)
     },
     async checkUnchanged() {},

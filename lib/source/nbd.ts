@@ -1,4 +1,4 @@
-import { BackupError, usageError } from '../errors.ts'
+import { argumentError, BackupError } from '../errors.ts'
 import type { Extent } from '../extents/extent.ts'
 import { alignExtents, mergeExtents } from '../extents/merge.ts'
 import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
@@ -33,8 +33,8 @@ const ALLOCATION = 'base:allocation'
  */
 export async function openNbd(uri: string, options: OpenOptions = {}): Promise<Source> {
   const { bitmap, format } = options
-  if (format === 'qcow2') throw usageError('--format', 'an NBD export is a raw disk')
-  if (bitmap === '') throw usageError('--bitmap', 'a bitmap has a name')
+  if (format === 'qcow2') throw argumentError('format', 'an NBD export is a raw disk')
+  if (bitmap === '') throw argumentError('bitmap', 'a bitmap has a name')
   const server = await openServer(uri, options)
   if (bitmap === undefined) {
     return NbdSource.open(server, await NbdConnection.open(server, [ALLOCATION]), options)
@@ -120,7 +120,7 @@ class NbdSource implements Source {
   }
 
   extents({ detectZeroes = false } = {}): AsyncGenerator<Extent> {
-    if (detectZeroes) throw usageError('--detect-zeroes', 'only goes with files')
+    if (detectZeroes) throw argumentError('detectZeroes', 'only goes with files')
     return mergeExtents(alignExtents(extentBatches(this.pieces()), SECTOR_SIZE))
   }
 
@@ -137,7 +137,7 @@ class NbdSource implements Source {
       throw unsupported(this.name, why)
     }
     if (granule % blockMin !== 0) {
-      throw usageError('--discard-after-copy', `${granule} is no multiple of ${blockMin}`)
+      throw argumentError('discardAfterCopy', `${granule} is no multiple of ${blockMin}`)
     }
     return (start, length) => this.#connection.trim(start, length)
   }

@@ -1,4 +1,4 @@
-import { type BackupError, usageError } from '../errors.ts'
+import { argumentError, type BackupError } from '../errors.ts'
 import type { Extent } from '../extents/extent.ts'
 import { alignExtents, mergeExtents } from '../extents/merge.ts'
 import { unsupported } from '../format/qcow2/fields.ts'
@@ -31,26 +31,26 @@ export async function openSource(
   options: OpenOptions = {},
   open: OpenFile = openFile,
 ): Promise<Source> {
-  requireFormat('--format', options.format)
-  requireFormat('--backing-format', options.backingFormat)
+  requireFormat('format', options.format)
+  requireFormat('backingFormat', options.backingFormat)
   if (typeof location !== 'string') return openCustom(location, options)
   if (isNbdUri(location)) return await openNbd(location, options)
   const scheme = /^(https?):\/\//.exec(location)
   if (scheme) throw unsupported(location, `${scheme[1]} sources are not supported by this version`)
   const { connections, timeoutMs } = options
-  if (connections !== undefined) throw only('--connections', 'connections')
-  if (timeoutMs !== undefined) throw only('--timeout', 'a timeout')
+  if (connections !== undefined) throw only('connections', 'connections')
+  if (timeoutMs !== undefined) throw only('timeoutMs', 'a timeout')
   return sourceOf(location, await openChain(location, options, open))
 }
 
 /** JavaScript may pass anything, and an unknown format must not be taken for one of ours. */
 function requireFormat(option: string, format: string | undefined): void {
   if (format === undefined || format === 'raw' || format === 'qcow2') return
-  throw usageError(option, `'${format}' is not one of raw, qcow2`)
+  throw argumentError(option, `'${format}' is not one of raw, qcow2`)
 }
 
 function only(option: string, what: string): BackupError {
-  return usageError(option, `only an NBD source has ${what}`)
+  return argumentError(option, `only an NBD source has ${what}`)
 }
 
 function sourceOf(name: string, { format, layers, files, sparse, bitmap }: Chain): Source {
@@ -63,7 +63,7 @@ function sourceOf(name: string, { format, layers, files, sparse, bitmap }: Chain
     bitmap,
     pieces,
     markedPieces() {
-      if (!bitmap) throw usageError('bitmap', `${name} was opened without one`)
+      if (!bitmap) throw argumentError('bitmap', `${name} was opened without one`)
       return mark(pieces(), bitmap.runs())
     },
     extents({ detectZeroes: read = false } = {}) {

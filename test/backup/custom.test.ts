@@ -126,7 +126,7 @@ t.test('reads that fail are asked again, a bounded number of times', async (t) =
     t.equal(Math.max(...tries.values()), expected)
     t.strictSame(readdirSync(join(failed, '..')), [])
   }
-  await t.rejects(fullBackup(failing(0), target, { retries: 101 }), { message: /^--retries: / })
+  await t.rejects(fullBackup(failing(0), target, { retries: 101 }), { message: /^retries: / })
 })
 
 t.test('a source that is wrong', async (t) => {

@@ -102,7 +102,8 @@ t.test('a target that exists', async (t) => {
     const path = setUp(t)
     await t.rejects(open(path), {
       code: 'TARGET_EXISTS',
-      message: `${path}: exists; --force replaces it`,
+      message: `${path}: exists`,
+      hint: 'force',
     })
     t.equal(readFileSync(path, 'utf8'), old)
   })

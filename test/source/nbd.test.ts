@@ -203,17 +203,17 @@ t.test('a server that takes a single client, as qemu-nbd does unless told otherw
 t.test('options that cannot be', async (t) => {
   const uri = 'nbd://localhost:1/x'
   for (const [options, message] of [
-    [{ connections: 0 }, '--connections: 0 is not a number from 1 to 16'],
-    [{ connections: 17 }, '--connections: 17 is not a number from 1 to 16'],
-    [{ timeoutMs: 0 }, '--timeout: 0 is not a number of at most a day'],
-    [{ timeoutMs: 86_400_001 }, '--timeout: 86400001 is not a number of at most a day'],
-    [{ format: 'qcow2' }, '--format: an NBD export is a raw disk'],
+    [{ connections: 0 }, 'connections: 0 is not a number from 1 to 16'],
+    [{ connections: 17 }, 'connections: 17 is not a number from 1 to 16'],
+    [{ timeoutMs: 0 }, 'timeoutMs: 0 is not a number of at most a day'],
+    [{ timeoutMs: 86_400_001 }, 'timeoutMs: 86400001 is not a number of at most a day'],
+    [{ format: 'qcow2' }, 'format: an NBD export is a raw disk'],
   ] as const) {
     await t.rejects(openSource(uri, options), { code: 'USAGE', message })
   }
   const source = await openSource((await startNbdkit(t, 'memory', '1M')).uri(), { format: 'raw' })
   t.teardown(() => source.close())
-  const why = { code: 'USAGE', message: '--detect-zeroes: only goes with files' }
+  const why = { code: 'USAGE', message: 'detectZeroes: only goes with files' }
   t.throws(() => source.extents({ detectZeroes: true }), why)
 })
 

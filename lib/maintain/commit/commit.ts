@@ -2,7 +2,7 @@ import type { Progress } from '../../copy/progress.ts'
 import { type EditedImage, prepareEdit } from '../../edit/edited-image.ts'
 import { foreignFeatures } from '../../edit/header-steps.ts'
 import { runSteps } from '../../edit/steps.ts'
-import { BackupError, ioError, usageError } from '../../errors.ts'
+import { argumentError, BackupError, ioError, throwIfAborted, usageError } from '../../errors.ts'
 import { realpath, stat, unlink } from '../../files.ts'
 import { unsupported } from '../../format/qcow2/fields.ts'
 import { identityOf, type OpenedFile, openFile, openWritable } from '../../image/file.ts'
@@ -122,9 +122,7 @@ function progressOf(
 ): (position: number) => void {
   const started = performance.now()
   return (position) => {
-    if (signal?.aborted) {
-      throw new BackupError('ABORTED', chain.images[base].path, 'interrupted')
-    }
+    throwIfAborted(signal, chain.images[base].path)
     const elapsedSeconds = (performance.now() - started) / 1000
     onProgress?.({ phase: 'copy', position, size, dataBytes: held.dataBytes, elapsedSeconds })
   }
@@ -140,7 +138,7 @@ async function baseOf({ images }: Chain, top: string, path?: string): Promise<nu
   const index = images.findIndex(({ file }) => file.identity === identityOf(stats))
   if (index > 0) return index
   const why = index === 0 ? 'is the image to commit' : `is not in the backing chain of ${top}`
-  throw usageError('--base', `${path} ${why}`)
+  throw argumentError('base', `${path} ${why}`)
 }
 
 /** Keeps others from writing to what is read. */

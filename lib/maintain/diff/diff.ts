@@ -1,5 +1,5 @@
 import { Bits } from '../../edit/bits.ts'
-import { usageError } from '../../errors.ts'
+import { argumentError, usageError } from '../../errors.ts'
 import { granularityBitsOf } from '../../format/qcow2/bitmaps.ts'
 import type { DirtyRun } from '../../format/qcow2/bits.ts'
 import { SECTOR_SIZE } from '../../format/qcow2/constants.ts'
@@ -79,9 +79,9 @@ export async function diffToBitmap(
   bitmap: string,
   options: DiffOptions = {},
 ): Promise<DiffResult> {
-  if (bitmap === '') throw usageError('--bitmap', 'missing; it names the bitmap to add')
+  if (bitmap === '') throw argumentError('bitmap', 'missing; it names the bitmap to add')
   if (isNbdUri(image)) {
-    const why = 'an export gets no bitmap; --output or --merge-into take what differs'
+    const why = 'an export gets no bitmap; diffDisks tells what differs, or merges it into one'
     throw usageError(image, why)
   }
   const { granularity, enable = false, allowPaths, backingFormat } = options
@@ -129,8 +129,8 @@ export async function diffDisks(
 
 function granularityOf({ granularity = DEFAULT_GRANULARITY }: CompareOptions): number {
   if (granularityBitsOf(granularity) !== undefined) return granularity
-  throw usageError(
-    '--granularity',
+  throw argumentError(
+    'granularity',
     `${granularity} is not a power of two from ${SECTOR_SIZE} to 2G`,
   )
 }

@@ -1,5 +1,5 @@
 import type { Bits } from '../../edit/bits.ts'
-import { BackupError } from '../../errors.ts'
+import { BackupError, throwIfAborted } from '../../errors.ts'
 import type { Area } from '../../extents/areas.ts'
 import { lookAtSteps } from '../../qemu-img/compare/compare.ts'
 import { type ReadStep, readStep } from '../../qemu-img/compare/examine.ts'
@@ -42,7 +42,7 @@ export async function addDifferences(
     direct: true,
     look: (step, reader, memory) => differences(step, reader, memory, bits.granularity),
     async told(step, found) {
-      if (signal?.aborted) throw new BackupError('ABORTED', sides[0].name, 'interrupted')
+      throwIfAborted(signal, sides[0].name)
       if (step.kind === 'unknown') throw damaged(sides[step.side].name, step)
       if (!('length' in step) || step.start >= size) return false
       for (const { start, length } of found?.areas ?? []) bits.add(start, length)

@@ -3,7 +3,7 @@ import { isNbdUri } from '../../nbd/uri.ts'
 import { nodeOf } from '../../qemu-img/block-status/chain.ts'
 import type { BlockNode } from '../../qemu-img/block-status/node.ts'
 import { closeChain, openChain } from '../../qemu-img/chain.ts'
-import { QemuImgError } from '../../qemu-img/messages.ts'
+import { QemuImgError, reasonOf } from '../../qemu-img/messages.ts'
 import { type OpenOptions, openSource } from '../../source/open.ts'
 import { SourceNode } from './source-node.ts'
 
@@ -80,9 +80,6 @@ async function openImage(
     return await openChain(name, options)
   } catch (error) {
     if (!(error instanceof QemuImgError)) throw error
-    for (let cause: unknown = error; cause instanceof Error; cause = cause.cause) {
-      if (cause instanceof BackupError) throw cause
-    }
-    throw new BackupError('BAD_IMAGE', name, error.message)
+    throw reasonOf(error) ?? new BackupError(error.code, name, error.message, { cause: error })
   }
 }

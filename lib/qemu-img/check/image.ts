@@ -89,11 +89,13 @@ async function concluded<T>(check: () => Promise<T>): Promise<T> {
   try {
     return await check()
   } catch (error) {
-    if (!(error instanceof BackupError)) throw error
+    if (error instanceof QemuImgError || !(error instanceof BackupError)) throw error
     throw new QemuImgError(`Check failed: ${describeImageError(error)}`, 1, { cause: error })
   }
 }
 
 function notSupported(): QemuImgError {
-  return new QemuImgError('This image format does not support checks', NOT_SUPPORTED)
+  return new QemuImgError('This image format does not support checks', NOT_SUPPORTED, {
+    code: 'UNSUPPORTED',
+  })
 }

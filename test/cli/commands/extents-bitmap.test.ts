@@ -81,7 +81,11 @@ t.test('what cannot be', async (t) => {
     [[uri, '--timeout', 'x'], 2, /^--timeout: 'x' is not a whole number$/],
     [[uri, '-f', 'qcow2'], 2, /^--format: an NBD export is a raw disk$/],
     [['nbd:///x'], 2, /^nbd:\/\/\/x: which host\? /],
-    [[slow.uri(), '--timeout', '1'], 1, /: cannot connect: no answer within 1 s; --timeout sets/],
+    [
+      [slow.uri(), '--timeout', '1'],
+      1,
+      /: cannot connect: no answer within 1 s .*; --timeout sets/,
+    ],
   ] as const) {
     const result = await runCli(['extents', ...args])
     t.equal(result.status, status, args.join(' '))

@@ -78,7 +78,7 @@ t.test('what is refused: one line, and no target', async (t) => {
     [
       ['--bitmap', 'sunday', '--backing', 'disk.raw'],
       1,
-      'disk.raw: is not in qcow2 format; if it is a raw image, say so with --backing-format raw',
+      'disk.raw: is not in qcow2 format; say what it is with --backing-format raw',
     ],
     [
       ['--bitmap', 'sunday', '--backing', 'disk.qcow2'],
