@@ -1,7 +1,12 @@
 import { BackupError } from '../errors.ts'
 import { bitmapsAreCurrent } from '../format/qcow2/bitmaps.ts'
 import { BITMAPS, DATA_FILE_RAW, FIELD, SECTOR_SIZE } from '../format/qcow2/constants.ts'
-import { encodeRefcountTableFields, fitsFirstSector, withBitmaps } from '../format/qcow2/encode.ts'
+import {
+  encodeRefcountTableFields,
+  withBitmaps,
+  withBitmapsInFirstSector,
+  withBitmapsInPlace,
+} from '../format/qcow2/encode.ts'
 import type { BitmapsExtension } from '../format/qcow2/extensions.ts'
 import type { MovedTable } from './allocator.ts'
 import type { EditedImage } from './edited-image.ts'
@@ -49,42 +54,56 @@ export function requireRoom(
 }
 
 /**
- * How the header comes to say something else: from one step to the next it means what it meant, but
- * for one, which is a write of one sector. Where the extension and what changes with it lie in
- * several, the extension is moved to the first one before. No bitmap is ever out of date between.
+ * How the header comes to say something else. Each step is one write within one sector, which is
+ * atomic, or is to bytes that mean nothing yet; so that a power failure during any of them leaves the
+ * header as it was or as it is to be, and no bitmap out of date. Only where the first cluster has no
+ * room for the old place and the new one of what has to move is it one write of several sectors.
  * REQUIRES: requireRoom
  */
 export function headerSteps(image: EditedImage, wanted: Wanted): Write[][] {
   const { first, header } = image
-  const { extension, virtualSize } = wanted
+  const { extension, virtualSize, table } = wanted
   const size = header.virtualSize === virtualSize ? undefined : virtualSize
   const known = header.autoclearFeatures & KNOWN_AUTOCLEAR
-  const without = known & ~BITMAPS
-  // What was said by those who know more features is from now on said by us.
-  const layouts = [filledIn(first, header.autoclearFeatures), filledIn(first, known)]
-  if (!extension) {
-    // They end with this; that nothing names them any more comes after.
-    layouts.push(filledIn(first, without, size), filledIn(laidOut(undefined), without, size))
-  } else {
-    const last = filledIn(laidOut(extension), known | BITMAPS, size)
-    if (!inOneSector(layouts[1], last) && fitsFirstSector(header)) {
-      const old = bitmapsAreCurrent(header) ? header.extensions.bitmaps : undefined
-      layouts.push(filledIn(laidOut(old ?? 'room', true), known))
-      layouts.push(filledIn(laidOut(extension, true), known | BITMAPS, size))
-    } else {
-      layouts.push(last)
+  // As it is on the disk by now.
+  const now = withFields(first, header.autoclearFeatures)
+  const layouts = extension ? toHave(extension) : toHaveNone()
+  return layouts.map((layout, i) => changed(i === 0 ? now : layouts[i - 1], layout))
+
+  function toHave(bitmaps: BitmapsExtension): Buffer[] {
+    const last = (layout: Buffer | undefined) =>
+      layout && withFields(layout, known | BITMAPS, size)
+    const inPlace = withBitmapsInPlace(first, header, bitmaps)
+    for (const layout of [inPlace, laidOut(bitmaps, false), laidOut(bitmaps, true)]) {
+      const to = last(layout)
+      if (to && inOneSector(now, to)) return [to]
     }
+    // While the flag is not set nobody looks at the extension.
+    if (inPlace && !bitmapsAreCurrent(header)) {
+      return [withFields(inPlace, known), last(inPlace) as Buffer]
+    }
+    const moved = last(withBitmapsInFirstSector(first, header, bitmaps))
+    if (moved) return [firstSectorOf(now, moved), moved]
+    return [last(laidOut(bitmaps, true) ?? laidOut(bitmaps, false)) as Buffer]
   }
-  return layouts.slice(1).map((layout, i) => changed(layouts[i], layout))
 
-  function laidOut(bitmaps: BitmapsExtension | 'room' | undefined, inFront = false): Buffer {
-    return withBitmaps(first, header, bitmaps, inFront) as Buffer
+  function toHaveNone(): Buffer[] {
+    // They end with this; that nothing names them any more comes after.
+    const ended = withFields(first, known & ~BITMAPS, size)
+    for (const layout of [laidOut(undefined, false), withBitmapsInPlace(first, header, 'room')]) {
+      const without = layout && withFields(layout, known & ~BITMAPS, size)
+      if (without && inOneSector(ended, without)) return [ended, without]
+    }
+    return [ended]
   }
 
-  function filledIn(layout: Buffer, autoclear: bigint, newSize?: number): Buffer {
+  function laidOut(bitmaps: BitmapsExtension | undefined, inFront: boolean): Buffer | undefined {
+    return withBitmaps(first, header, bitmaps, inFront)
+  }
+
+  function withFields(layout: Buffer, autoclear: bigint, newSize?: number): Buffer {
     const cluster = Buffer.from(layout)
     if (newSize !== undefined) cluster.writeBigUInt64BE(BigInt(newSize), FIELD.size)
-    const { table } = wanted
     if (table) {
       const fields = encodeRefcountTableFields(table.offset, table.clusters)
       fields.copy(cluster, FIELD.refcountTableOffset)
@@ -92,6 +111,13 @@ export function headerSteps(image: EditedImage, wanted: Wanted): Write[][] {
     cluster.writeBigUInt64BE(autoclear, FIELD.autoclearFeatures)
     return cluster
   }
+}
+
+/** A cluster with the first sector of another. */
+function firstSectorOf(sector: Buffer, rest: Buffer): Buffer {
+  const cluster = Buffer.from(rest)
+  sector.copy(cluster, 0, 0, SECTOR_SIZE)
+  return cluster
 }
 
 /** What differs, as one write; none if nothing does. */

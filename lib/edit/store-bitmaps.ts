@@ -93,7 +93,7 @@ async function place(
     content.push({ offset, bytes })
   }
   content.push({ offset: tableOffset, bytes: table })
-  return { name, granularityBits, inUse, auto, tableOffset, tableSize }
+  return { name, granularityBits, inUse, auto, tableOffset, tableSize, raw: stored?.raw }
 }
 
 /** What the image has for bitmaps now and is not to have any more. */

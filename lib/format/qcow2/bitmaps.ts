@@ -25,6 +25,11 @@ export interface Bitmap {
   inUse: boolean
   /** It records what is written. */
   auto: boolean
+  /**
+   * The entry as it stands in the directory, padding included: whoever writes the directory anew
+   * keeps every byte that is not meant to change. None of a bitmap that is not stored yet.
+   */
+  raw?: Buffer
 }
 
 /** The type of dirty tracking bitmaps, the only one there is. */
@@ -193,5 +198,6 @@ function decodeEntry(
   if (!inUse && virtualSize > tableSize * clusterSize * 8 * 2 ** granularityBits) {
     throw bad('its table is too small for the disk')
   }
-  return { name, tableOffset, tableSize, granularityBits, inUse, auto: (flags & AUTO) !== 0 }
+  const auto = (flags & AUTO) !== 0
+  return { name, tableOffset, tableSize, granularityBits, inUse, auto, raw: entry }
 }
