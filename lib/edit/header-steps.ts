@@ -71,8 +71,7 @@ export function headerSteps(image: EditedImage, wanted: Wanted): Write[][] {
   return layouts.map((layout, i) => changed(i === 0 ? now : layouts[i - 1], layout))
 
   function toHave(bitmaps: BitmapsExtension): Buffer[] {
-    const last = (layout: Buffer | undefined) =>
-      layout && withFields(layout, known | BITMAPS, size)
+    const last = (layout: Buffer | undefined) => layout && withFields(layout, known | BITMAPS, size)
     const inPlace = withBitmapsInPlace(first, header, bitmaps)
     for (const layout of [inPlace, laidOut(bitmaps, false), laidOut(bitmaps, true)]) {
       const to = last(layout)

@@ -1,4 +1,4 @@
-import { copyFileSync } from 'node:fs'
+import { copyFileSync, readFileSync } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
@@ -175,6 +175,43 @@ t.test('what else is in an image stays as it is', async (t) => {
   t.equal(qemuImgCheck(image).status, 0)
   t.equal(peek64(image, 88), 0n)
   t.equal(qemuImg('compare', image, join(dir, 'before')), 'Images are identical.\n')
+})
+
+t.test('names that are not UTF-8 and unknown extensions keep their bytes', async (t) => {
+  const image = join(t.testdir(), 'image')
+  qemuImg('create', '-q', '-f', 'qcow2', image, '4M')
+  for (const name of ['n-one', 'n-two']) qemuImg('bitmap', '--add', image, name)
+  const names = [Buffer.from('n-\xe8ne', 'latin1'), Buffer.from('n-\xe9wo', 'latin1')]
+  const whole = readFileSync(image)
+  for (const [i, name] of ['n-one', 'n-two'].entries()) {
+    // Also in directories that QEMU does not use any more.
+    for (let at = whole.indexOf(name); at >= 0; at = whole.indexOf(name, at + 1)) {
+      poke(image, at, names[i])
+    }
+  }
+  // An extension that nobody knows, where the end marker was: the file has nothing behind it.
+  const unknown = Buffer.from('\x12\x34\x56\x78\0\0\0\x0bunknown \xff\xfe\xfd\0\0\0\0\0', 'latin1')
+  const end = whole.indexOf(Buffer.from('23852875', 'hex')) + 32
+  poke(image, end, unknown)
+  const same = (what: string, bitmaps: number) => {
+    const bytes = readFileSync(image)
+    for (const name of names) t.ok(bytes.includes(name), `${what}: the name's bytes`)
+    const head = bytes.subarray(0, 65536)
+    t.equal(head.toString('latin1').split(unknown.toString('latin1')).length, 2, what)
+    t.equal(qemuImgCheck(image).status, 0, what)
+    const info = qemuImgInfo(image)['format-specific']?.data as { bitmaps: unknown[] }
+    t.equal(info.bitmaps.length, bitmaps, what)
+  }
+  await editBitmap(image, 'third', [{ kind: 'add' }])
+  same('added', 3)
+  const [{ name: first }, { name: second }] = await listBitmaps(image)
+  t.not(first, second)
+  await editBitmap(image, first, [{ kind: 'disable' }])
+  same('disabled by its name', 3)
+  await editBitmap(image, second, [{ kind: 'merge', source: 'third' }, { kind: 'clear' }])
+  same('given other bits', 3)
+  await editBitmap(image, 'third', [{ kind: 'remove' }])
+  same('another one removed', 2)
 })
 
 t.test('the refcount table grows', async (t) => {

@@ -105,7 +105,8 @@ async function campaign(t: Test, at: (name: string) => string, edit: Edit, rando
       apply(torn, some)
       const what = `step ${n}, ${some.length} of ${sectors.length} sectors`
       t.ok(states.includes(await stateOf(torn)), `${what}: the old bitmaps or the new ones`)
-      if (sectors.some(({ offset }) => offset < 65536)) t.equal(await identityOf(torn), identity, what)
+      if (sectors.some(({ offset }) => offset < 65536))
+        t.equal(await identityOf(torn), identity, what)
     }
     const [first] = step
     const onlyHeader = step.length === 1 && first.offset < 512
