@@ -1,4 +1,4 @@
-/** The example of a source of one's own in the README does what it says. */
+/** The example of a source of one's own in the documentation does what it says. */
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -9,7 +9,7 @@ import { qemuImgCheck, qemuImgInfo } from '../support/qemu.ts'
 
 const ROOT = fileURLToPath(new URL('../../..', import.meta.url))
 
-/** What the README calls the reader's own: a disk of 8 MiB that changes after each backup of it. */
+/** What the documentation calls the reader's own: a disk of 8 MiB that changes after each backup of it. */
 const VOLUME = `
 import { writeFileSync } from 'node:fs'
 const MIB = 2 ** 20
@@ -33,9 +33,11 @@ const volume = {
 }
 `
 
-t.test('the README’s example, as it stands there', async (t) => {
+t.test('the example of a source of one’s own runs as it stands in docs/library.md', async (t) => {
   const directory = t.testdir()
-  const blocks = readFileSync(join(ROOT, 'README.md'), 'utf8').matchAll(/```js\n(.*?)```/gs)
+  const blocks = readFileSync(join(ROOT, 'docs', 'library.md'), 'utf8').matchAll(
+    /```js\n(.*?)```/gs,
+  )
   const example = [...blocks].map(([, code]) => code).filter((code) => code.includes('extents()'))
   t.equal(example.length, 1)
   mkdirSync(join(directory, 'node_modules'))
