@@ -95,6 +95,32 @@ export interface CopySpec {
   hash: boolean
 }
 
+/** Handle of a comparison that the addon runs; only ever handed back to the addon. */
+export interface CompareJob {
+  readonly __compareJob: unique symbol
+}
+
+/** What a comparison is started with; every field is needed and already checked. */
+export interface CompareSpec extends Pick<CopySpec, 'engine' | 'direct' | 'requests'> {
+  /** Of both disks: files, whose descriptors are reopened, and exports. Rows name them by index. */
+  sources: ({ fd: number; size: number } | CopyExport)[]
+  /** Bytes of reads in flight and not yet compared. */
+  memory: number
+  /**
+   * Findings are whole granules of so many bytes, and all of them; 0: the first sector that differs
+   * or the first row that cannot be read, which ends it.
+   */
+  granularity: number
+}
+
+/** What a comparison came to since it was asked last. */
+export interface CompareEvents {
+  /** Guest bytes from 0 on of which every finding was told. */
+  position: number
+  /** Five numbers each: kind, start, length, side, errno; see native/compare/finding.h. */
+  findings: Float64Array
+}
+
 /** How a copy ended: guest bytes by what became of them. */
 export interface CopyCounters {
   dataBytes: number
@@ -171,6 +197,18 @@ export interface Addon {
   copyGiveUp(job: CopyJob, start: number): void
   /** Makes durable what the target was given so far; copyEvents tells when that is done. */
   copySync(job: CopyJob): void
+  /** Starts a comparison on a thread of its own. Only lib/compare calls what begins with `compare`. */
+  compareStart(spec: CompareSpec): CompareJob
+  /**
+   * Hands over rows of the plan, two for each range: where either side has it. Resolves when there
+   * is room for more: false if the job ended.
+   */
+  comparePush(job: CompareJob, rows: Float64Array, files: number): Promise<boolean>
+  /** No more rows come; resolves when all are compared, or the first finding was made. */
+  compareFinish(job: CompareJob): Promise<{ bytesRead: number; engine: 'io_uring' | 'threads' }>
+  compareCancel(job: CompareJob): void
+  /** Resolves when something happened; with undefined when the job has ended. One call at a time. */
+  compareEvents(job: CompareJob): Promise<CompareEvents | undefined>
   /** Fills in position, dataBytes, zeroBytes, unchangedBytes and bytes read. */
   copyProgress(job: CopyJob, into: Float64Array): void
 }
@@ -200,6 +238,11 @@ const FUNCTIONS: Record<keyof Addon, true> = {
   copyGiveUp: true,
   copySync: true,
   copyProgress: true,
+  compareStart: true,
+  comparePush: true,
+  compareFinish: true,
+  compareCancel: true,
+  compareEvents: true,
 }
 
 let addon: Addon | undefined

@@ -1,10 +1,10 @@
+import { storesOf } from '../../block-status/node.ts'
+import { whyUnreadable } from '../../compare/failure.ts'
+import { runComparison } from '../../compare/job.ts'
+import { planComparison, type Side, type Step } from '../../compare/plan.ts'
 import type { Bits } from '../../edit/bits.ts'
-import { BackupError, throwIfAborted } from '../../errors.ts'
+import { BackupError } from '../../errors.ts'
 import type { Area } from '../../extents/areas.ts'
-import { lookAtSteps } from '../../qemu-img/compare/compare.ts'
-import { type ReadStep, readStep } from '../../qemu-img/compare/examine.ts'
-import { planComparison, type Side } from '../../qemu-img/compare/plan.ts'
-import type { ContentReader } from '../../qemu-img/compare/read.ts'
 import type { OpenedSide } from './sides.ts'
 
 /** Guest bytes that could not be read; they count as different. */
@@ -35,56 +35,44 @@ export async function addDifferences(
   { signal, onProgress }: LookingOptions = {},
 ): Promise<UnreadableArea[]> {
   const unreadable: UnreadableArea[] = []
+  const disks = [sides[0].node, sides[1].node] as const
   // What only the second one has is no part of the first.
-  const size = Math.min(bits.size, sides[0].node.size)
+  const size = Math.min(bits.size, disks[0].size)
   let told = 0
-  await lookAtSteps(planComparison([sides[0].node, sides[1].node]), {
+  await runComparison(within(size, planComparison(disks)), {
+    names: [sides[0].name, sides[1].name],
+    stores: storesOf(disks),
+    granularity: bits.granularity,
     direct: true,
-    look: (step, reader, memory) => differences(step, reader, memory, bits.granularity),
-    async told(step, found) {
-      throwIfAborted(signal, sides[0].name)
+    signal,
+    onFound(found) {
+      // The last granule of a disk may be cut short.
+      const length = Math.min(found.length, size - found.start)
+      if (length <= 0) return
+      bits.add(found.start, length)
+      if (found.kind === 'differs') return
+      const { start, side } = found
+      unreadable.push({ start, length, side, why: whyUnreadable(found) })
+    },
+    onCompared(step) {
       if (step.kind === 'unknown') throw damaged(sides[step.side].name, step)
-      if (!('length' in step) || step.start >= size) return false
-      for (const { start, length } of found?.areas ?? []) bits.add(start, length)
-      if (found?.why !== undefined) {
-        const { start, length } = step
-        unreadable.push({ start, length, side: found.side as Side, why: found.why })
-      }
+      if (!('length' in step)) return
       const position = step.start + step.length
       if (position - told >= PROGRESS_BYTES || position >= size) {
         told = position
         onProgress?.(position, size)
       }
-      return false
     },
   })
   return unreadable
 }
 
-/** The granules of a step that differ; all of them if it cannot be read. */
-async function differences(
-  step: ReadStep,
-  reader: ContentReader,
-  memory: Buffer,
-  granularity: number,
-): Promise<{ areas: Area[]; side?: Side; why?: string }> {
-  const { start, length } = step
-  const found = await readStep(step, reader, memory)
-  if ('why' in found) return { areas: [{ start, length }], ...found }
-  const [a, b] = found.bytes
-  const areas: Area[] = []
-  if (a.equals(b)) return { areas }
-  for (let at = 0; at < length; ) {
-    const border = Math.floor((start + at) / granularity + 1) * granularity - start
-    const end = Math.min(border, length)
-    if (!a.subarray(at, end).equals(b.subarray(at, end))) {
-      const last = areas.at(-1)
-      if (last && last.start + last.length === start + at) last.length += end - at
-      else areas.push({ start: start + at, length: end - at })
-    }
-    at = end
+/** Steps up to an offset. */
+async function* within(end: number, steps: AsyncIterable<Step>): AsyncGenerator<Step> {
+  for await (const step of steps) {
+    if ('start' in step && step.start >= end) return
+    yield step
   }
-  return { areas }
 }
 
 function damaged(path: string, { start, corruption }: { start: number; corruption?: string }) {

@@ -1,12 +1,5 @@
-import { NbdReader } from '../../nbd/reader.ts'
-import type { BlockNode } from '../../qemu-img/block-status/node.ts'
-import {
-  type Answer,
-  DATA,
-  OFFSET_VALID,
-  type RemoteDisk,
-  ZERO,
-} from '../../qemu-img/block-status/status.ts'
+import type { BlockNode } from '../../block-status/node.ts'
+import { type Answer, DATA, OFFSET_VALID, ZERO } from '../../block-status/status.ts'
 import type { Piece, Source, SourceExport } from '../../source/source.ts'
 
 /** An export as the comparison sees a disk. Walked once, from its start. */
@@ -14,18 +7,15 @@ export class SourceNode implements BlockNode {
   readonly size: number
   readonly overlay = false
   readonly #batches: AsyncIterator<readonly Piece[]>
-  readonly #reader: NbdReader
-  readonly #remote: RemoteDisk
+  readonly stores: readonly [SourceExport]
   #batch: readonly Piece[] = []
   #index = 0
 
   /** REQUIRES: the source is an NBD export */
   constructor(source: Source) {
-    const asked = source.files[0] as SourceExport
     this.size = source.size
     this.#batches = source.pieces()
-    this.#reader = new NbdReader(asked)
-    this.#remote = { read: (start, length) => this.#reader.read(start, length) }
+    this.stores = [source.files[0] as SourceExport]
   }
 
   ask(at: number, bytes: number): Answer {
@@ -34,14 +24,13 @@ export class SourceNode implements BlockNode {
       if (start + length <= at) continue
       const known = Math.min(bytes, start + length - at)
       if (kind !== 'data') return { flags: ZERO, length: known, offset: 0 }
-      return { flags: DATA | OFFSET_VALID, length: known, offset: at, remote: this.#remote }
+      return { flags: DATA | OFFSET_VALID, length: known, offset: at, remote: this.stores[0] }
     }
     return this.#next()
   }
 
   async close(): Promise<void> {
     await this.#batches.return?.()
-    this.#reader.close()
   }
 
   async #next(): Promise<void> {

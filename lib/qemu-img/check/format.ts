@@ -1,6 +1,6 @@
 import type { Finding } from '../../check/finding.ts'
 import type { CheckResult } from '../../check/report.ts'
-import { corruptionText } from '../block-status/chain.ts'
+import { corruptionText } from '../chain-node.ts'
 import type { JsonValue } from '../json.ts'
 import { errorLine } from '../messages.ts'
 import { describeImageError } from '../strerror.ts'

@@ -1,11 +1,10 @@
-import { nodeOf } from '../block-status/chain.ts'
+import { type CompareOptions, compareDisks, type Finding } from '../../compare/compare.ts'
 import { type ChainImage, closeChain, type OpenChainOptions, openChain } from '../chain.ts'
-import { type CompareOptions, compareNodes } from './compare.ts'
-import type { Finding } from './examine.ts'
+import { nodeOf } from '../chain-node.ts'
 
 export interface CompareImagesOptions
   extends Omit<OpenChainOptions, 'format'>,
-    Omit<CompareOptions, 'onEqual'> {
+    Omit<CompareOptions, 'names' | 'onEqual'> {
   /** Of the two images. Default: recognised by their first bytes. */
   formats?: readonly [string | undefined, string | undefined]
   /** Called when both images are open. */
@@ -30,7 +29,8 @@ export interface Comparison {
  * Compares what the guest sees of two images, each with all below it. Bytes are only read where the
  * metadata does not tell: zeroes, and what is the same place of the same file, are not.
  * @param names as the user gave them
- * @throws QemuImgError if an image cannot be opened
+ * @throws QemuImgError if an image cannot be opened; BackupError IO if the comparison cannot go on,
+ * ABORTED
  */
 export async function compareImages(
   names: readonly [string, string],
@@ -45,8 +45,9 @@ export async function compareImages(
     const [a, b] = images
     await onOpen?.()
     const size = Math.max(a.size, b.size)
-    const finding = await compareNodes([nodeOf(a, warn), nodeOf(b, warn)], {
+    const finding = await compareDisks([nodeOf(a, warn), nodeOf(b, warn)], {
       ...options,
+      names,
       onEqual: onEqual && ((bytes) => onEqual(bytes, size)),
     })
     return { identical: finding === undefined, sizes: [a.size, b.size], finding }

@@ -1,6 +1,6 @@
-import { nodeOf, textOf } from '../block-status/chain.ts'
-import { StatusError } from '../block-status/status.ts'
+import { StatusError } from '../../block-status/status.ts'
 import { closeChain, type OpenChainOptions, openChain } from '../chain.ts'
+import { nodeOf, textOf } from '../chain-node.ts'
 import { QemuImgError } from '../messages.ts'
 import { type MapEntry, type MapRange, mapNode } from './map.ts'
 

@@ -1,4 +1,4 @@
-import { type BlockNode, blockStatus } from '../block-status/node.ts'
+import { type BlockNode, blockStatus } from '../../block-status/node.ts'
 import {
   ALLOCATED,
   COMPRESSED,
@@ -6,7 +6,7 @@ import {
   OFFSET_VALID,
   type Status,
   ZERO,
-} from '../block-status/status.ts'
+} from '../../block-status/status.ts'
 
 /** A run of guest bytes with one status, as `qemu-img map` shows it. */
 export interface MapEntry {

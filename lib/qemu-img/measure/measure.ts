@@ -1,5 +1,5 @@
-import { type BlockNode, statusAbove } from '../block-status/node.ts'
-import { ALLOCATED, DATA, ZERO } from '../block-status/status.ts'
+import { type BlockNode, statusAbove } from '../../block-status/node.ts'
+import { ALLOCATED, DATA, ZERO } from '../../block-status/status.ts'
 import { bitmapsBytes, fullyAllocated, type MeasuredBitmap, roundUp, tooLarge } from './layout.ts'
 import { OptionError } from './options.ts'
 import type { Qcow2Options } from './qcow2.ts'

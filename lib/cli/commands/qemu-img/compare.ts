@@ -1,10 +1,12 @@
+import type { Finding } from '../../../compare/compare.ts'
+import { isBackupError } from '../../../errors.ts'
 import { parseArguments } from '../../../qemu-img/arguments.ts'
-import { textOf } from '../../../qemu-img/block-status/chain.ts'
+import { textOf } from '../../../qemu-img/chain-node.ts'
 import type { CommandIo, QemuImgCommand } from '../../../qemu-img/command.ts'
-import type { Finding } from '../../../qemu-img/compare/examine.ts'
 import { compareImages } from '../../../qemu-img/compare/images.ts'
 import { QemuProgress } from '../../../qemu-img/compare/progress.ts'
 import { QemuImgError, QemuImgUsageError } from '../../../qemu-img/messages.ts'
+import { strerror } from '../../../qemu-img/strerror.ts'
 import { atLeast } from '../../../qemu-img/version.ts'
 
 const HELP = `Usage: qcow2-backup compare [options] FILE1 FILE2
@@ -73,15 +75,21 @@ export const command: QemuImgCommand = {
         onTail: () => say('Warning: Image size mismatch!\n'),
         onEqual: progress && ((bytes, size) => say(progress.add(bytes, size))),
       }).catch((error) => {
-        if (error instanceof QemuImgError)
-          throw new QemuImgError(error.message, 2, { cause: error })
-        throw error
+        throw withStatus(error)
       })
       return await conclude(finding, [a, b], say, io)
     } finally {
       if (progress) await say('\n')
     }
   },
+}
+
+/** An error of any kind with the exit status that it has: 1 would say that the images differ. */
+function withStatus(error: unknown): unknown {
+  // Of opening an image.
+  if (error instanceof QemuImgError) return new QemuImgError(error.message, 2, { cause: error })
+  if (!isBackupError(error) || error.code === 'ABORTED') return error
+  return new QemuImgError(`Error while comparing: ${error.message}`, 4, { cause: error })
 }
 
 function isDirect(cache: string | undefined): boolean {
@@ -115,7 +123,10 @@ async function conclude(
       throw new QemuImgError(`Sector allocation test failed for ${names[finding.side]}`, 3)
     case 'unreadable': {
       const where = `offset ${finding.start} of ${names[finding.side]}`
-      throw new QemuImgError(`Error while reading ${where}: ${finding.why}`, 4)
+      throw new QemuImgError(
+        `Error while reading ${where}: ${strerror(finding.errno) ?? finding.why}`,
+        4,
+      )
     }
   }
 }

@@ -1,6 +1,6 @@
-import { hostOffset } from '../../format/qcow2/entries.ts'
-import type { Qcow2Header } from '../../format/qcow2/header.ts'
-import { type ImageFile, readAt } from '../../format/read.ts'
+import { hostOffset } from '../format/qcow2/entries.ts'
+import type { Qcow2Header } from '../format/qcow2/header.ts'
+import { type ImageFile, readAt } from '../format/read.ts'
 import { StatusError } from './status.ts'
 
 /** Bytes of the L1 table that are read at a time, and of small L2 tables. */

@@ -1,4 +1,4 @@
-import type { Answer, Status } from './status.ts'
+import type { Answer, GuestStore, Status } from './status.ts'
 import { ALLOCATED, DATA, EOF, OFFSET_VALID, RECURSE, ZERO } from './status.ts'
 
 /** An image of a chain, or a file below one, as QEMU's block layer has it. */
@@ -8,6 +8,8 @@ export interface BlockNode {
   /** What it does not hold may be its backing file's. */
   readonly overlay: boolean
   readonly backing?: BlockNode
+  /** What its answers may name as holding guest bytes, without what its backing file names. */
+  readonly stores: readonly GuestStore[]
   /** The file that may know of holes in what this node holds. */
   readonly host?: BlockNode
   /**
@@ -16,6 +18,17 @@ export interface BlockNode {
    * @throws StatusError
    */
   ask(at: number, bytes: number): Answer
+}
+
+/** What the answers of disks, each with all below it, may name as holding guest bytes. */
+export function storesOf(disks: readonly BlockNode[]): GuestStore[] {
+  const stores: GuestStore[] = []
+  for (const top of disks) {
+    for (let node: BlockNode | undefined = top; node; node = node.backing) {
+      stores.push(...node.stores)
+    }
+  }
+  return stores
 }
 
 /**

@@ -1,6 +1,6 @@
-import { SECTOR_SIZE } from '../../format/qcow2/constants.ts'
-import { type HostWindow, hostWindow } from '../../image/data-map.ts'
-import { roundUp } from '../../units.ts'
+import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
+import { type HostWindow, hostWindow } from '../image/data-map.ts'
+import { roundUp } from '../units.ts'
 import type { BlockNode } from './node.ts'
 import { type Answer, DATA, type HostFile, OFFSET_VALID, ZERO } from './status.ts'
 
@@ -14,10 +14,12 @@ const NEAR = 2 ** 20
 export class HostNode implements BlockNode {
   readonly size: number
   readonly overlay = false
+  readonly stores: readonly HostFile[]
   readonly #file: HostFile
   #window: HostWindow | undefined
 
   constructor(file: HostFile) {
+    this.stores = [file]
     this.#file = file
     this.size = roundUp(file.size, SECTOR_SIZE)
   }

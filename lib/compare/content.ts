@@ -1,26 +1,22 @@
-import {
-  type HostFile,
-  type RemoteDisk,
-  type Status,
-  type Stream,
-  ZERO,
-} from '../block-status/status.ts'
+import { type HostFile, type Status, type Stream, ZERO } from '../block-status/status.ts'
+import type { SourceExport } from '../nbd/export.ts'
 
 /** Where bytes that the guest reads are. */
 export type Content =
   | { kind: 'zero' }
   /** As they are, from `offset`, bytes. */
   | { kind: 'data'; file: HostFile; offset: number }
-  /** In a disk that is no file, from `offset`, bytes. */
-  | { kind: 'remote'; remote: RemoteDisk; offset: number }
+  /** In an export of an NBD server, from `offset`, bytes. */
+  | { kind: 'remote'; remote: SourceExport; offset: number }
   /** In a compressed cluster, from its byte `stream.within`. */
   | { kind: 'stream'; file: HostFile; stream: Stream }
 
 /** Where the bytes of a run are, from its byte `skip` on. REQUIRES: an image holds them. */
 export function contentOf(status: Status, skip: number): Content {
   const { flags, file, offset, stream, remote } = status
-  if (remote && (flags & ZERO) === 0) return { kind: 'remote', remote, offset: offset + skip }
-  if ((flags & ZERO) !== 0 || !file) return { kind: 'zero' }
+  if ((flags & ZERO) !== 0) return { kind: 'zero' }
+  if (remote) return { kind: 'remote', remote, offset: offset + skip }
+  if (!file) return { kind: 'zero' }
   if (stream) return { kind: 'stream', file, stream: { ...stream, within: stream.within + skip } }
   return { kind: 'data', file, offset: offset + skip }
 }

@@ -3,7 +3,7 @@
  * qcow2-cluster.c). Other than `decodeL2`, which reads an image, this judges as leniently as QEMU
  * and keeps host offsets of clusters that hold nothing.
  */
-import { SUBCLUSTERS } from '../../format/qcow2/constants.ts'
+import { SUBCLUSTERS } from '../format/qcow2/constants.ts'
 import {
   hostOffset,
   isCompressed,
@@ -12,8 +12,8 @@ import {
   l2EntrySize,
   sameEntries,
   subclusters,
-} from '../../format/qcow2/entries.ts'
-import type { TableLayout } from '../../format/qcow2/tables.ts'
+} from '../format/qcow2/entries.ts'
+import type { TableLayout } from '../format/qcow2/tables.ts'
 
 /** `+host`: a host cluster stands behind it. */
 export type SubclusterType =

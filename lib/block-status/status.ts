@@ -1,4 +1,5 @@
-import type { OpenedFile } from '../../image/file.ts'
+import type { OpenedFile } from '../image/file.ts'
+import type { SourceExport } from '../nbd/export.ts'
 
 /**
  * What QEMU's block layer says of a range of guest bytes, as flags (BDRV_BLOCK_… in its
@@ -40,14 +41,8 @@ export interface Status {
   /** Host offset in it, bytes; meant only with OFFSET_VALID. */
   offset: number
   stream?: Stream
-  /** What holds the bytes, at `offset`, if it is no file. */
-  remote?: RemoteDisk
-}
-
-/** A disk that is read over a connection. */
-export interface RemoteDisk {
-  /** @throws BackupError with the errno that the server answers, or why it is lost */
-  read(start: number, length: number): Promise<Buffer>
+  /** The export that holds the bytes, at `offset`, if no file does. */
+  remote?: SourceExport
 }
 
 /** A file that holds guest bytes. */
@@ -55,6 +50,9 @@ export interface HostFile extends OpenedFile {
   /** As QEMU names it in its output. */
   readonly filename: string
 }
+
+/** What guest bytes are read from. */
+export type GuestStore = HostFile | SourceExport
 
 /** An answer, or the promise that asking again will get further: something has to be read first. */
 export type Answer = Status | Promise<void>

@@ -1,9 +1,9 @@
-import { SUBCLUSTERS } from '../../format/qcow2/constants.ts'
-import { compressedRange, hostOffset, l2EntrySize } from '../../format/qcow2/entries.ts'
-import type { Qcow2Header } from '../../format/qcow2/header.ts'
-import { alternate } from '../../format/qcow2/refcount-table.ts'
-import { l2Coverage } from '../../format/qcow2/validate.ts'
-import { OVER_AND_OVER, TableWork } from '../../format/qcow2/work.ts'
+import { SUBCLUSTERS } from '../format/qcow2/constants.ts'
+import { compressedRange, hostOffset, l2EntrySize } from '../format/qcow2/entries.ts'
+import type { Qcow2Header } from '../format/qcow2/header.ts'
+import { alternate } from '../format/qcow2/refcount-table.ts'
+import { l2Coverage } from '../format/qcow2/validate.ts'
+import { OVER_AND_OVER, TableWork } from '../format/qcow2/work.ts'
 import { contiguousSubclusters, hasHost, type SubclusterType, subclusterType } from './entries.ts'
 import { HostNode } from './host.ts'
 import type { BlockNode } from './node.ts'
@@ -55,6 +55,7 @@ export class Qcow2Node implements BlockNode {
   readonly overlay = true
   readonly backing: BlockNode | undefined
   readonly host: HostNode
+  readonly stores: readonly HostFile[]
   readonly #parts: Qcow2Parts
   readonly #tables: MappingTables
   readonly #work: TableWork
@@ -66,6 +67,8 @@ export class Qcow2Node implements BlockNode {
     this.size = parts.header.virtualSize
     this.backing = parts.backing
     this.host = new HostNode(parts.data)
+    // Compressed clusters lie in the image itself; nothing is compressed beside a data file.
+    this.stores = [parts.data]
     this.#parts = parts
     this.#tables = new MappingTables(parts.file, parts.header)
     this.#work = new TableWork(parts.file.size, parts.header.extendedL2)

@@ -1,7 +1,7 @@
-import type { ChainImage } from '../chain.ts'
-import { HostNode } from './host.ts'
-import type { BlockNode } from './node.ts'
-import { Qcow2Node } from './qcow2.ts'
+import { HostNode } from '../block-status/host.ts'
+import type { BlockNode } from '../block-status/node.ts'
+import { Qcow2Node } from '../block-status/qcow2.ts'
+import type { ChainImage } from './chain.ts'
 
 /** The tables that an image is read by: its own, or those of an internal snapshot. */
 export interface ActiveTable {

@@ -9,8 +9,11 @@ import {
 } from '../block-status/status.ts'
 import { type Content, contentOf, sameContent } from './content.ts'
 
-/** QEMU reads this many bytes of each image at a time; offsets in its messages follow from it. */
-export const MOST = 2 ** 21
+/**
+ * QEMU reads this many bytes of each image at a time; offsets in its messages follow from it. As
+ * native/compare/row_pair.h has it: do not change one without the other.
+ */
+const MAX_STEP_BYTES = 2 ** 21
 
 /** Which of the two images, in the order of the arguments. */
 export type Side = 0 | 1
@@ -30,6 +33,14 @@ export type Step =
   | { kind: 'status'; start: number }
   /** The status of this side cannot be known. */
   | { kind: 'unknown'; start: number; side: Side; corruption?: string }
+
+/** A step for which something has to be read. */
+export type ReadStep = Extract<Step, { kind: 'compare' | 'empty' }>
+
+/** Whether something has to be read for a step. */
+export function isRead(step: Step): step is ReadStep {
+  return step.kind === 'compare' || step.kind === 'empty'
+}
 
 export interface PlanOptions {
   /** Sizes and every flag of the block status must be equal, too. */
@@ -96,9 +107,9 @@ function* stepsOf(a: Status, b: Status, start: number, end: number): Generator<S
   if ((a.flags & b.flags & ZERO) !== 0 || !(held[0] || held[1])) {
     yield { kind: 'skip', start, length: end - start }
   } else if (held[0] && held[1]) {
-    for (let at = start; at < end; at += MOST) {
+    for (let at = start; at < end; at += MAX_STEP_BYTES) {
       const content = [a, b].map((status) => contentOf(status, at - start)) as [Content, Content]
-      const length = Math.min(MOST, end - at)
+      const length = Math.min(MAX_STEP_BYTES, end - at)
       if (sameContent(...content)) yield { kind: 'skip', start: at, length }
       else yield { kind: 'compare', start: at, length, content }
     }
@@ -109,8 +120,10 @@ function* stepsOf(a: Status, b: Status, start: number, end: number): Generator<S
 }
 
 function* emptySteps(status: Status, side: Side, start: number, end: number): Generator<Step> {
-  for (let at = start; at < end; at += MOST) {
-    const length = Math.min(MOST, end - at)
-    yield { kind: 'empty', start: at, length, side, content: contentOf(status, at - start) }
+  for (let at = start; at < end; at += MAX_STEP_BYTES) {
+    const length = Math.min(MAX_STEP_BYTES, end - at)
+    const content = contentOf(status, at - start)
+    if (content.kind === 'zero') yield { kind: 'skip', start: at, length }
+    else yield { kind: 'empty', start: at, length, side, content }
   }
 }

@@ -1,0 +1,30 @@
+import { ioError } from '../errors.ts'
+
+/** What the addon's errors carry, see native/copy/error.h and native/napi/errors.cc. */
+export interface NativeFailure extends Error {
+  /** The errno's name. */
+  code?: string
+  /** What was being done. */
+  context?: string
+  /** native/copy/error.h: do not change one without the other. */
+  failure?: 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7
+  /** Index of the source's file. */
+  file?: number
+  /** In that file, bytes. */
+  offset?: number
+}
+
+/** Why the system refused, without what was being done. */
+export function reasonOf(failure: NativeFailure): string {
+  const { why } = ioError('', failure)
+  const context = `${failure.context}: `
+  return why.startsWith(context) ? why.slice(context.length) : why
+}
+
+/** Why a server cannot be reached any more. */
+export function lostServer(failure: NativeFailure): string {
+  // libnbd's words name its function first, and the reason already.
+  const words = failure.context?.replace(/^nbd_\w+: /, '')
+  const why = words === failure.context ? `${words}: ${reasonOf(failure)}` : words
+  return `the NBD server is lost: ${why}`
+}
