@@ -6,7 +6,7 @@ import { Qcow2Image, readHeader } from '../format/qcow2/image.ts'
 import { readAt } from '../format/read.ts'
 import type { OpenedFile, OpenFile } from '../image/file.ts'
 import { type Passed, passGate } from '../image/gate.ts'
-import { lockFile, READING, SHARED_READING } from '../image/locks.ts'
+import { lockOpened, READING, SHARED_READING } from '../image/locks.ts'
 import type { NbdOptions } from '../nbd/export.ts'
 import { type ImageBitmap, openBitmap } from './bitmaps/open.ts'
 import { looksPreallocated } from './holes.ts'
@@ -133,9 +133,11 @@ class Opening {
   }
 
   async #openFile(path: string): Promise<OpenedFile> {
-    const file = await this.#open(path)
-    this.files.push(file)
-    lockFile(file.handle, path, this.#options.forceShare ? SHARED_READING : READING)
+    const opened = await this.#open(path)
+    const index = this.files.push(opened) - 1
+    const use = this.#options.forceShare ? SHARED_READING : READING
+    const file = await lockOpened(opened, use, path)
+    this.files[index] = file
     return file
   }
 

@@ -177,7 +177,10 @@ function firstDifferent(a: Buffer, b: Buffer): number {
   return a.equals(b) ? -1 : a.findIndex((byte, i) => byte !== b[i])
 }
 
-/** A byte for each granule of the disk that any of the images has as dirty. */
+/**
+ * A byte for each granule of the disk that any of the images has as dirty, which counts as such past
+ * the end of a shorter one.
+ */
 async function union(
   images: string[],
   bitmap: string,
@@ -189,6 +192,8 @@ async function union(
     for (const [start, end] of await dirty(image, bitmap)) {
       bits.fill(1, Math.floor(start / granule), Math.ceil(end / granule))
     }
+    const end = qemuImgInfo(image)['virtual-size']
+    if (end < size) bits.fill(1, Math.floor(end / granule))
   }
   return bits
 }

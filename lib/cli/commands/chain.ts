@@ -10,6 +10,7 @@ import { print } from '../print.ts'
 const HELP = `
 A bitmap is valid if it is in TOP, the images that have it follow each other from there without a
 gap, and in each of them it records and is consistent: then an incremental backup by it is right.
+Where an image that has it is shorter than the disk, what lies past its end counts as changed.
 That a running VM holds an image is no fault; its bitmaps are in its memory then.
 
 Exit status: 0 every bitmap is valid, 1 one is not, or an image cannot be read.
@@ -49,11 +50,11 @@ function describe({ images, bitmaps }: ChainReport): string {
   return `${[...lines, ...bitmaps.flatMap(describeBitmap)].join('\n')}\n`
 }
 
-function describeBitmap({ name, valid, reasons, images }: BitmapHealth): string[] {
+function describeBitmap({ name, valid, reasons, notes, images }: BitmapHealth): string[] {
   const places = images.filter(({ present }) => present).map(describePlace)
   return [
     `bitmap '${oneLine(name)}': ${valid ? 'valid' : 'NOT VALID'} (${places.join(', ')})`,
-    ...reasons.map((reason) => `  ${oneLine(reason)}`),
+    ...[...reasons, ...notes].map((line) => `  ${oneLine(line)}`),
   ]
 }
 

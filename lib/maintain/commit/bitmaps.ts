@@ -157,7 +157,7 @@ export async function finishBitmaps(
     }
     const bits = await bitsOf(image, stored, size)
     if (merged.includes(stored.name)) await addAbove(bits, commission, stored.name)
-    if (recording.includes(stored.name)) bits.add(header.virtualSize, size - header.virtualSize)
+    if (adds) bits.add(header.virtualSize, size - header.virtualSize)
     bitmaps.push({ ...stored, bits })
   }
   for (const { name, granularity } of created) {
@@ -177,12 +177,18 @@ async function bitsOf(image: EditedImage, stored: Bitmap, size: number): Promise
   return bits
 }
 
-/** Adds what a bitmap has in the images above the base. */
+/**
+ * Adds what a bitmap has in the images above the base. What lies past the end of a shorter one counts
+ * as dirty: it hides what those below it have there, which no bitmap records.
+ */
 async function addAbove(bits: Bits, { chain, base }: Commission, name: string): Promise<void> {
   for (const { file, header } of chain.images.slice(0, base)) {
     const bitmaps = await readBitmaps(file, header as Qcow2Header)
     const bitmap = bitmaps.find((one) => one.name === name)
-    if (bitmap) await addStored(bits, file, header as Qcow2Header, bitmap)
+    if (!bitmap) continue
+    const { virtualSize } = header as Qcow2Header
+    await addStored(bits, file, header as Qcow2Header, bitmap)
+    if (virtualSize < bits.size) bits.add(virtualSize, bits.size - virtualSize)
   }
 }
 

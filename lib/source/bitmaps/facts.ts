@@ -27,9 +27,16 @@ export async function factsOf(
   live: boolean,
 ): Promise<ImageFacts> {
   if (!header) return { image: path, bitmaps: [], cannot: 'it is raw' }
-  if (header.version < 3) return { image: path, bitmaps: [], cannot: 'it is of version 2' }
+  const { virtualSize } = header
+  if (header.version < 3) {
+    return { image: path, bitmaps: [], virtualSize, cannot: 'it is of version 2' }
+  }
   const bitmaps = await bitmapsOf(file, header)
-  return { image: path, bitmaps: bitmaps.map((bitmap) => bitmapFacts(bitmap, header, live)) }
+  return {
+    image: path,
+    bitmaps: bitmaps.map((bitmap) => bitmapFacts(bitmap, header, live)),
+    virtualSize,
+  }
 }
 
 /** Of those that are not current QEMU takes none for an image's; what can be told of them is told. */

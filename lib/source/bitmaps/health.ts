@@ -20,6 +20,8 @@ export interface ImageFacts {
   /** Path, or the name of the node. */
   image: string
   bitmaps: readonly BitmapFacts[]
+  /** Of its disk, bytes; undefined if it is not known. */
+  virtualSize?: number
   /** Why it can have no bitmaps, in words: a raw file, version 2. */
   cannot?: string
 }
@@ -41,6 +43,8 @@ export interface BitmapHealth {
   valid: boolean
   /** What is wrong, in words, each with the image it is about and the remedy. */
   reasons: string[]
+  /** What else is to be known, in words: what counts as changed though it may not be. */
+  notes: string[]
   /** One for each image of the chain, top first. */
   images: BitmapPlace[]
 }
@@ -68,7 +72,20 @@ function healthOf(name: string, chain: readonly ImageFacts[]): BitmapHealth {
       bitmaps.find((one) => one.name === name),
     )
   })
-  return { name, valid: reasons.length === 0, reasons, images }
+  return { name, valid: reasons.length === 0, reasons, notes: shorterThanDisk(name, chain), images }
+}
+
+/**
+ * Says of images that have a bitmap and are shorter than the disk that the rest counts as changed:
+ * they hide what those below them have there, which no bitmap records.
+ */
+export function shorterThanDisk(name: string, chain: readonly ImageFacts[]): string[] {
+  const size = chain[0].virtualSize ?? 0
+  return chain.flatMap(({ image, virtualSize = size, bitmaps }) => {
+    if (virtualSize >= size || !bitmaps.some((one) => one.name === name)) return []
+    const why = `its disk ends at ${virtualSize}, before the end of the disk at ${size}`
+    return [`${image}: ${why}: for bitmap ${quoted(name)} what lies between counts as changed`]
+  })
 }
 
 /** What is wrong with a bitmap in one image. */

@@ -8,7 +8,13 @@ import type { ImageFile } from '../../format/read.ts'
 import { isWritten } from '../../image/locks.ts'
 import type { SourceBitmap } from '../source.ts'
 import { factsOf, type LookedAt } from './facts.ts'
-import { type BitmapHealth, faultsOf, type ImageFacts, validateBitmapChain } from './health.ts'
+import {
+  type BitmapHealth,
+  faultsOf,
+  type ImageFacts,
+  shorterThanDisk,
+  validateBitmapChain,
+} from './health.ts'
 import { unionOfRuns } from './union.ts'
 
 /** A persistent bitmap of a qcow2 image. */
@@ -67,9 +73,11 @@ export async function openBitmap(chain: readonly LookedAt[], name: string): Prom
     if (!found) break
     run.push(found)
   }
-  const notes = run[0].bitmap.auto
-    ? []
-    : [`bitmap ${quoted(name)} is disabled: what was written meanwhile is not in it`]
+  const notes = shorterThanDisk(name, facts)
+  if (!run[0].bitmap.auto) {
+    const why = `bitmap ${quoted(name)} is disabled: what was written meanwhile is not in it`
+    notes.unshift(why)
+  }
   const granularity = 2 ** Math.min(...run.map(({ bitmap }) => bitmap.granularityBits))
   return { name, granularity, notes, runs: () => union(run, header.virtualSize) }
 }

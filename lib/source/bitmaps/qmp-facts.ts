@@ -5,6 +5,7 @@ export interface NamedBlockNode {
   'node-name'?: string
   file?: string
   drv?: string
+  image?: { 'virtual-size'?: number }
   'dirty-bitmaps'?: readonly NamedBitmap[]
 }
 
@@ -32,7 +33,7 @@ export function factsFromQmp(
     const node = byName.get(name)
     if (!node) throw new Error(`${name}: no such node`)
     const bitmaps = (node['dirty-bitmaps'] ?? []).flatMap(factOf)
-    return { image: node.file ?? name, bitmaps }
+    return { image: node.file ?? name, bitmaps, virtualSize: node.image?.['virtual-size'] }
   })
 }
 

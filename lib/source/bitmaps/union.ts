@@ -3,9 +3,10 @@ import { BATCH } from '../layer.ts'
 import { RunCursor } from './run-cursor.ts'
 
 /**
- * What any of several bitmaps has as dirty: batches of contiguous runs from 0 to `size`, neighbours
- * differ.
- * @param all each ordered and contiguous from 0; past its end nothing is dirty
+ * What any of several bitmaps of a chain has as dirty. An image that is shorter than the disk hides
+ * what those below it have there, and its bitmap cannot say so: what lies past its end counts as dirty.
+ * @returns batches of contiguous runs from 0 to `size`, neighbours differ
+ * @param all each ordered and contiguous from 0 to the end of its image's disk
  * @param size bytes
  */
 export async function* unionOfRuns(
@@ -20,7 +21,10 @@ export async function* unionOfRuns(
       let dirtyEnd = at
       for (const bitmap of bitmaps) {
         const run = bitmap.at(at) ?? (await bitmap.read(at))
-        if (!run) continue
+        if (!run) {
+          dirtyEnd = size
+          continue
+        }
         const to = Math.min(run.start + run.length, size)
         if (run.dirty) dirtyEnd = Math.max(dirtyEnd, to)
         end = Math.min(end, to)
