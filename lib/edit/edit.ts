@@ -1,5 +1,7 @@
 import { FIELD } from '../format/qcow2/constants.ts'
 import { encodeRefcountTableFields } from '../format/qcow2/encode.ts'
+import type { OpenedFile } from '../image/file.ts'
+import { roundUp } from '../units.ts'
 import type { Allocator, MovedTable } from './allocator.ts'
 import type { EditedImage } from './edited-image.ts'
 import { type Lost, lose, release } from './release.ts'
@@ -22,7 +24,7 @@ export interface PlannedEdit {
 /**
  * Edits an image: what is new is written where nothing is in use, counted as in use, then named, and
  * what was named before is free last. Each step is durable before the next begins, so an edit that
- * ends anywhere leaves a sound image; it may have leaked clusters.
+ * ends anywhere leaves a sound image; it may have leaked clusters. The file ends with a whole cluster.
  * @returns the clusters that are free by it, in order
  */
 export async function runEdit(
@@ -32,7 +34,7 @@ export async function runEdit(
 ): Promise<number[]> {
   const { refcountTableOffset, refcountTableClusters, clusterSize } = header
   const { fresh, entries, table, blocks } = await allocator.finish()
-  await prepare(fresh)
+  await prepare([...fresh, ...padding(file, clusterSize)])
   const placed = table && encodeRefcountTableFields(table.offset, table.clusters)
   await runSteps(disk, [
     placed ? [{ offset: FIELD.refcountTableOffset, bytes: placed }] : entries,
@@ -43,4 +45,30 @@ export async function runEdit(
   const { blocks: released, free } = await release(stored, lost, file.path)
   await runSteps(disk, [released])
   return free
+}
+
+/**
+ * Writes what nothing refers to yet, in one step. If that fails the file is as long as before.
+ * @throws what the disk throws
+ */
+export async function writeUnreferenced(
+  { file }: EditedImage,
+  disk: ImageDisk,
+  writes: readonly Write[],
+): Promise<void> {
+  try {
+    await runSteps(disk, [writes])
+  } catch (error) {
+    if (!file.blockDevice) await file.handle.truncate(file.size).catch(() => {})
+    throw error
+  }
+}
+
+/**
+ * Zeroes up to the end of the file's last cluster, as the bytes behind the end of a file read anyway:
+ * storage that keeps whole sectors would cut off the rest of one.
+ */
+export function padding({ size, blockDevice }: OpenedFile, clusterSize: number): Write[] {
+  const end = roundUp(size, clusterSize)
+  return blockDevice || end === size ? [] : [{ offset: size, bytes: Buffer.alloc(end - size) }]
 }

@@ -9,7 +9,7 @@ import { readFirstCluster } from '../format/qcow2/first-cluster.ts'
 import { decodeHeader, type Qcow2Header } from '../format/qcow2/header.ts'
 import { readAt } from '../format/read.ts'
 import { type OpenedFile, openedFile, openWritable } from '../image/file.ts'
-import { lockFile, WRITING } from '../image/locks.ts'
+import { lockOpened, WRITING } from '../image/locks.ts'
 
 /** An image that is being edited: nobody else writes to it, and it was found sound. */
 export interface EditedImage {
@@ -32,8 +32,7 @@ export async function openToEdit(path: string): Promise<EditedImage> {
   if (path === '') throw argumentError('image', 'has no name')
   const file = await openWritable(path)
   try {
-    lockFile(file.handle, path, WRITING)
-    return await prepareEdit(file)
+    return await prepareEdit(await lockOpened(file, WRITING))
   } catch (error) {
     await file.handle.close()
     throw error

@@ -4,10 +4,10 @@ import { unsupported } from '../format/qcow2/fields.ts'
 import { l2Coverage } from '../format/qcow2/validate.ts'
 import { readAt } from '../format/read.ts'
 import { Allocator } from './allocator.ts'
-import { runEdit } from './edit.ts'
+import { runEdit, writeUnreferenced } from './edit.ts'
 import { type EditedImage, reopened } from './edited-image.ts'
 import { type Lost, lose } from './release.ts'
-import { type ImageDisk, runSteps, type Write } from './steps.ts'
+import type { ImageDisk, Write } from './steps.ts'
 
 /** The active L1 table of an image that is edited. */
 export class L1Table {
@@ -44,6 +44,12 @@ export class L1Table {
   /** Whether nothing else names the same table. */
   copied(index: number): boolean {
     return isCopied(this.#view, index * 8)
+  }
+
+  /** Entries that name an L2 table which another entry names too, in order. */
+  shared(): number[] {
+    const groups = [...this.#shared.values()].filter((users) => users.size > 1)
+    return groups.flatMap((users) => [...users]).sort((a, b) => a - b)
   }
 
   set(index: number, offset: number, copied: boolean): void {
@@ -117,7 +123,7 @@ export async function withRoomFor(
   await runEdit(image, disk, {
     allocator,
     lost,
-    prepare: (fresh) => runSteps(disk, [[...fresh, { offset, bytes }]]),
+    prepare: (fresh) => writeUnreferenced(image, disk, [...fresh, { offset, bytes }]),
     naming: () => [[{ offset: FIELD.l1Size, bytes: field }]],
   })
   return await reopened(image)

@@ -16,9 +16,6 @@ export interface L2Table {
   fresh: boolean
 }
 
-/** References of one table of zeroes: what 16 bits hold, as usual. */
-const MOST_SHARED = 65535
-
 /**
  * The L2 tables that a batch of changes touches. One that others may use too is not changed: the L1
  * entry gets a copy. Nothing is written, what has to be is gathered.
@@ -31,9 +28,6 @@ export class L2Tables {
   readonly #lost: Lost
   readonly #tables = new Map<number, L2Table>()
   readonly #entrySize: number
-  /** A table of zeroes, and the L1 entries that come to name it. */
-  #zeroes: { offset: number; users: number[] } | undefined
-  readonly #newZeroes: Write[] = []
   /** A table that is known to have nothing but zeroes. */
   #knownZero = 0
 
@@ -78,26 +72,42 @@ export class L2Tables {
     this.#l1.set(index, 0, false)
   }
 
-  /** An L1 entry names a table of zeroes, which others may name too. */
+  /**
+   * All that an L1 entry maps comes to read as zero, also over a backing file. Its table is its own:
+   * QEMU does not keep an image valid in which entries of the active L1 table share one.
+   */
   async zero(index: number): Promise<void> {
-    if (this.has(index) && (await this.#isAllZero(index))) return
-    const most = Math.min(2 ** this.#image.stored.bits - 1, MOST_SHARED)
-    if (!this.#zeroes || this.#zeroes.users.length === most) {
-      this.#endZeroes()
-      this.#zeroes = { offset: await this.#newTableOfZeroes(), users: [] }
-    }
+    if (this.has(index) && (await this.isZero(index))) return
     if (this.has(index)) await this.#drop(index)
-    this.#zeroes.users.push(index)
-    this.#l1.set(index, this.#zeroes.offset, false)
+    const { clusterSize, extendedL2 } = this.#image.header
+    const bytes = Buffer.alloc(clusterSize)
+    const view = viewOf(bytes)
+    for (let at = 0; at < clusterSize; at += this.#entrySize) writeZero(view, at, extendedL2)
+    const offset = await this.#allocator.allocate(1)
+    this.#add(index, { offset, bytes, view, fresh: true })
+    this.#l1.set(index, offset, true)
+  }
+
+  /** Whether the table that an L1 entry names has zeroes without host clusters alone. */
+  async isZero(index: number): Promise<boolean> {
+    const known = this.#tables.get(index)
+    const offset = this.#l1.offset(index)
+    // Many may name one table.
+    if (!known && offset === this.#knownZero) return true
+    const view = known?.view ?? viewOf(await this.#read(offset))
+    for (const { kind, size } of this.#entries(view)) {
+      if (kind !== 'zero' || size > 0) return false
+    }
+    if (!known) this.#knownZero = offset
+    return true
   }
 
   /** What is to be written: the new tables, to which nothing refers yet, and those that changed. */
   finish(): { fresh: Write[]; changed: Write[] } {
-    this.#endZeroes()
     const tables = [...this.#tables.values()]
     const writes = (fresh: boolean) =>
       tables.filter((one) => one.fresh === fresh).map(({ offset, bytes }) => ({ offset, bytes }))
-    return { fresh: [...this.#newZeroes, ...writes(true)], changed: writes(false) }
+    return { fresh: writes(true), changed: writes(false) }
   }
 
   #add(index: number, table: L2Table): L2Table {
@@ -145,38 +155,6 @@ export class L2Tables {
     if (stored.get(cluster) === undefined) await stored.load(cluster)
     const references = Number(stored.get(cluster)) - (this.#lost.get(cluster) ?? 0)
     if (references === 1) await this.get(left)
-  }
-
-  async #newTableOfZeroes(): Promise<number> {
-    const { clusterSize, extendedL2 } = this.#image.header
-    const bytes = Buffer.alloc(clusterSize)
-    const view = viewOf(bytes)
-    for (let at = 0; at < clusterSize; at += this.#entrySize) writeZero(view, at, extendedL2)
-    const offset = await this.#allocator.allocate(1)
-    this.#newZeroes.push({ offset, bytes })
-    return offset
-  }
-
-  /** What names the table of zeroes is known. */
-  #endZeroes(): void {
-    if (!this.#zeroes) return
-    const { offset, users } = this.#zeroes
-    this.#allocator.setReferences(offset, users.length)
-    if (users.length === 1) this.#l1.set(users[0], offset, true)
-    this.#zeroes = undefined
-  }
-
-  /** Whether all entries of an L1 entry's table are zero already. */
-  async #isAllZero(index: number): Promise<boolean> {
-    if (this.#tables.has(index)) return false
-    const offset = this.#l1.offset(index)
-    // Many may name one table.
-    if (offset === this.#knownZero) return true
-    for (const { kind, size } of this.#entries(viewOf(await this.#read(offset)))) {
-      if (kind !== 'zero' || size > 0) return false
-    }
-    this.#knownZero = offset
-    return true
   }
 }
 

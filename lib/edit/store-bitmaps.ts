@@ -1,15 +1,16 @@
 import { bitmapStretches } from '../format/qcow2/bitmap-data.ts'
 import { type Bitmap, bitmapTableSize } from '../format/qcow2/bitmaps.ts'
-import { BITMAPS } from '../format/qcow2/constants.ts'
+import { BITMAPS, MAX_BITMAP_DIRECTORY_BYTES } from '../format/qcow2/constants.ts'
 import { encodeBitmapDirectory } from '../format/qcow2/encode.ts'
+import { unsupported } from '../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
 import { Allocator } from './allocator.ts'
 import type { Bits } from './bits.ts'
-import { runEdit } from './edit.ts'
+import { runEdit, writeUnreferenced } from './edit.ts'
 import type { EditedImage } from './edited-image.ts'
 import { headerSteps, requireRoom } from './header-steps.ts'
 import { type Lost, lose } from './release.ts'
-import { diskOf, type ImageDisk, runSteps, type Write } from './steps.ts'
+import { diskOf, type ImageDisk, type Write } from './steps.ts'
 
 /** A bitmap as it is to be. */
 export interface NewBitmap extends Pick<Bitmap, 'name' | 'granularityBits' | 'inUse' | 'auto'> {
@@ -49,19 +50,16 @@ export async function storeBitmaps(
   const entries: Bitmap[] = []
   for (const bitmap of bitmaps) entries.push(await place(bitmap, header, allocator, content))
   const directory = encodeBitmapDirectory(entries)
+  if (directory.length > MAX_BITMAP_DIRECTORY_BYTES) {
+    const why = `the directory of its bitmaps would exceed ${MAX_BITMAP_DIRECTORY_BYTES} bytes`
+    throw unsupported(file.path, why)
+  }
   const extension = entries.length > 0 ? await placeDirectory(directory) : undefined
   requireRoom(image, extension)
   await runEdit(image, disk, {
     allocator,
     lost: await unusedBy(image, bitmaps),
-    async prepare(fresh) {
-      try {
-        await runSteps(disk, [[...fresh, ...content]])
-      } catch (error) {
-        await file.handle.truncate(file.size).catch(() => {})
-        throw error
-      }
-    },
+    prepare: (fresh) => writeUnreferenced(image, disk, [...fresh, ...content]),
     naming: (table) => headerSteps(image, { extension, virtualSize, table }),
   })
 
@@ -105,9 +103,9 @@ async function unusedBy(image: EditedImage, bitmaps: readonly NewBitmap[]): Prom
   const { bitmaps: extension } = header.extensions
   if (!extension || (header.autoclearFeatures & BITMAPS) === 0n) return unused
   lose(unused, extension.directoryOffset, extension.directorySize, clusterSize)
-  const kept = new Set(bitmaps.filter(({ bits }) => !bits).map(({ stored }) => stored))
+  const kept = new Set(bitmaps.map(({ bits, stored }) => (bits ? undefined : stored?.tableOffset)))
   for (const bitmap of image.bitmaps) {
-    if (kept.has(bitmap)) continue
+    if (kept.has(bitmap.tableOffset)) continue
     lose(unused, bitmap.tableOffset, bitmap.tableSize * 8, clusterSize)
     for await (const { offset, length } of bitmapStretches(file, clusterSize, bitmap)) {
       if (offset !== undefined) lose(unused, offset, length, clusterSize)

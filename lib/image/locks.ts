@@ -7,6 +7,7 @@
 import type { FileHandle } from 'node:fs/promises'
 import { BackupError } from '../errors.ts'
 import { native } from '../native.ts'
+import { type OpenedFile, openedFile } from './file.ts'
 
 /** Numbers of QEMU's permissions. */
 const READ = 0
@@ -43,6 +44,21 @@ export function lockFile(handle: FileHandle, name: string, { uses, denies }: Use
   const tests = [...uses.map((n) => DENIED + n), ...denies.map((n) => USED + n)]
   const byte = native().lockFile(handle.fd, locks, tests)
   if (byte >= 0) throw inUse(name, byte)
+}
+
+/**
+ * Locks a file for a use. What was read of it before may have changed until the lock was ours.
+ * @param name of the file, for messages
+ * @returns the file as it is under the lock
+ * @throws BackupError IN_USE, IO
+ */
+export async function lockOpened(
+  file: OpenedFile,
+  use: Use,
+  name = file.path,
+): Promise<OpenedFile> {
+  lockFile(file.handle, name, use)
+  return await openedFile(file.path, file.handle)
 }
 
 /** Whether another process has an open file for writing, as QEMU's locks tell. */

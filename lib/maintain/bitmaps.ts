@@ -1,7 +1,8 @@
 import { addStored, Bits } from '../edit/bits.ts'
 import { type EditedImage, openToEdit } from '../edit/edited-image.ts'
-import type { ImageDisk } from '../edit/steps.ts'
+import { diskOf, type ImageDisk } from '../edit/steps.ts'
 import { type NewBitmap, storeBitmaps } from '../edit/store-bitmaps.ts'
+import { unshareTables } from '../edit/unshare.ts'
 import { BackupError, ioError } from '../errors.ts'
 import {
   type Bitmap,
@@ -188,9 +189,10 @@ class Edit {
   }
 
   /** @throws BackupError IO, and as storeBitmaps */
-  async store(disk?: ImageDisk): Promise<void> {
+  async store(disk: ImageDisk = diskOf(this.#image.file.handle)): Promise<void> {
     try {
-      await storeBitmaps(this.#image, this.#bitmaps, { disk })
+      const image = await unshareTables(this.#image, disk)
+      await storeBitmaps(image, this.#bitmaps, { disk })
     } catch (error) {
       if ((error as NodeJS.ErrnoException).syscall) throw ioError(this.#image.file.path, error)
       throw error

@@ -5,7 +5,7 @@ import type { Qcow2Header } from '../format/qcow2/header.ts'
 import { readHeader } from '../format/qcow2/image.ts'
 import { readAt } from '../format/read.ts'
 import { type OpenedFile, openFile } from '../image/file.ts'
-import { lockFile, READING, SHARED_READING } from '../image/locks.ts'
+import { lockOpened, READING, SHARED_READING } from '../image/locks.ts'
 
 /** Opens an image by itself, to look at its bitmaps. A raw one has none. */
 export async function withBitmapsOf<T>(
@@ -14,14 +14,14 @@ export async function withBitmapsOf<T>(
   look: (file: OpenedFile, header: Qcow2Header | undefined, bitmaps: Bitmap[]) => Promise<T>,
 ): Promise<T> {
   if (path === '') throw argumentError('image', 'has no name')
-  const file = await openFile(path)
+  const opened = await openFile(path)
   try {
-    lockFile(file.handle, path, forceShare ? SHARED_READING : READING)
+    const file = await lockOpened(opened, forceShare ? SHARED_READING : READING)
     const found = format ?? probe(await readAt(file, 0, Math.min(4, file.size)))
     if (found === 'raw') return await look(file, undefined, [])
     const header = await readHeader(file)
     return await look(file, header, await readBitmaps(file, header))
   } finally {
-    await file.handle.close()
+    await opened.handle.close()
   }
 }

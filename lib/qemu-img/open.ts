@@ -7,7 +7,7 @@ import { decodeHeader, type Qcow2Header } from '../format/qcow2/header.ts'
 import { readSnapshots, type Snapshot } from '../format/qcow2/snapshots.ts'
 import { readAt } from '../format/read.ts'
 import { type OpenedFile, type OpenFile, openFile, openWritable } from '../image/file.ts'
-import { lockFile, READING, SHARED_READING, type Use, WRITING } from '../image/locks.ts'
+import { lockOpened, READING, SHARED_READING, type Use, WRITING } from '../image/locks.ts'
 import { roundUp } from '../units.ts'
 import { requireLoadable } from './bitmaps.ts'
 import { hasProtocol } from './filename.ts'
@@ -93,10 +93,14 @@ export async function openNode(
   }
   if (wanted !== undefined) requireDriver(wanted)
   const filename = filenameOf(name)
-  const file = await openHost(filename, path ?? filename, options)
+  const opened = await openHost(filename, path ?? filename, options)
   try {
-    const format = requireDriver(wanted ?? probeFormat(await readHead(file)))
-    lockFile(file.handle, filename, useOf(format, options))
+    const formatOf = async (now: OpenedFile) =>
+      requireDriver(wanted ?? probeFormat(await readHead(now)))
+    const format = await formatOf(opened)
+    const file = await lockOpened(opened, useOf(format, options), filename)
+    // Which lock it is depends on the format, which somebody may have changed until it was ours.
+    if ((await formatOf(file)) !== format) throw new BlockError('it was replaced meanwhile')
     if (writable && wanted === undefined && format === 'raw') options.warn?.(guessedRaw(filename))
     if (format === 'raw') {
       return { filename, format, size: roundUp(file.size, SECTOR_SIZE), file }
@@ -104,7 +108,7 @@ export async function openNode(
     const qcow2 = await readMetadata(file, options)
     return { filename, format, size: qcow2.header.virtualSize, file, qcow2 }
   } catch (error) {
-    await file.handle.close()
+    await opened.handle.close()
     if (!(error instanceof BackupError)) throw error
     throw new BlockError(describeImageError(error), { cause: error })
   }

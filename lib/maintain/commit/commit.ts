@@ -1,16 +1,18 @@
 import type { Progress } from '../../copy/progress.ts'
 import { type EditedImage, prepareEdit } from '../../edit/edited-image.ts'
 import { foreignFeatures } from '../../edit/header-steps.ts'
+import { requireGrowth } from '../../edit/require-growth.ts'
 import { runSteps } from '../../edit/steps.ts'
-import { argumentError, BackupError, ioError, throwIfAborted, usageError } from '../../errors.ts'
-import { realpath, stat, unlink } from '../../files.ts'
+import { unshareTables } from '../../edit/unshare.ts'
+import { ioError, throwIfAborted } from '../../errors.ts'
 import { unsupported } from '../../format/qcow2/fields.ts'
-import { identityOf, type OpenedFile, openFile, openWritable } from '../../image/file.ts'
-import { lockFile, READING, WRITING } from '../../image/locks.ts'
-import { type Chain, closeAll, type OpenOptions, openChain } from '../../source/chain.ts'
+import type { OpenedFile } from '../../image/file.ts'
+import { removeOpened } from '../../image/remove-opened.ts'
+import { type Chain, closeAll, type OpenOptions } from '../../source/chain.ts'
 import type { CommitDisk } from './batch.ts'
 import { type BitmapPlan, finishBitmaps, planBitmaps, recordFirst } from './bitmaps.ts'
 import { Held } from './changes.ts'
+import { openToCommit } from './open-to-commit.ts'
 import { type Commission, commitDisk, commitToQcow2 } from './to-qcow2.ts'
 import { commitToRaw } from './to-raw.ts'
 
@@ -61,16 +63,12 @@ export interface CommitResult {
 export async function commitImage(top: string, options: CommitOptions = {}): Promise<CommitResult> {
   const started = performance.now()
   const { allowPaths, backingFormat } = options
-  // Of what belongs to the base the lock for writing is ours.
-  const chain = await openChain(top, { allowPaths, backingFormat, forceShare: true }, openFile)
-  let file: OpenedFile | undefined
+  const access = { allowPaths, backingFormat }
+  const { chain, base, file } = await openToCommit(top, options.base, access)
   try {
-    const base = await baseOf(chain, top, options.base)
-    lockOthers(chain, base)
-    file = await openBase(chain.images[base].file)
     const image = chain.images[base].header ? await prepareBase(file) : undefined
     const size = sizeOf(chain, base)
-    const access = { allowPaths, backingFormat }
+    if (image) requireGrowth(image, size)
     const commission: Commission = { chain, base, size, access, held: new Held() }
     const plan = await planBitmaps(commission, image)
     if (image) await commitQcow2(image, commission, plan, options)
@@ -89,7 +87,7 @@ export async function commitImage(top: string, options: CommitOptions = {}): Pro
       elapsedSeconds: (performance.now() - started) / 1000,
     }
   } finally {
-    await file?.handle.close()
+    await file.handle.close()
     await closeAll(chain.files)
   }
 }
@@ -104,10 +102,11 @@ async function commitQcow2(
   try {
     // What progress there is of a part says nothing.
     const { rateLimit, signal } = options
-    const own = commitDisk(opened, commission.chain.files, { rateLimit, signal })
-    const disk = options.disk?.(own) ?? own
+    const base = commitDisk(opened, commission.chain.files, { rateLimit, signal })
+    const disk = options.disk?.(base) ?? base
     await runSteps(disk, [foreignFeatures(opened)])
-    const recorded = await recordFirst(opened, commission, plan, disk)
+    const own = await unshareTables(opened, disk)
+    const recorded = await recordFirst(own, commission, plan, disk)
     const filled = await commitToQcow2(recorded, commission, disk, progressOf(commission, options))
     await finishBitmaps(filled, commission, plan, disk)
   } catch (error) {
@@ -128,38 +127,6 @@ function progressOf(
   }
 }
 
-/** The base by its index in the chain. */
-async function baseOf({ images }: Chain, top: string, path?: string): Promise<number> {
-  if (images.length === 1) throw usageError(top, 'has no backing file to commit to')
-  if (path === undefined) return 1
-  const stats = await stat(path).catch((error) => {
-    throw ioError(path, error)
-  })
-  const index = images.findIndex(({ file }) => file.identity === identityOf(stats))
-  if (index > 0) return index
-  const why = index === 0 ? 'is the image to commit' : `is not in the backing chain of ${top}`
-  throw argumentError('base', `${path} ${why}`)
-}
-
-/** Keeps others from writing to what is read. */
-function lockOthers({ files, images }: Chain, base: number): void {
-  for (const file of files) {
-    if (file !== images[base].file) lockFile(file.handle, file.path, READING)
-  }
-}
-
-async function openBase({ path, identity }: OpenedFile): Promise<OpenedFile> {
-  const file = await openWritable(path)
-  try {
-    lockFile(file.handle, path, WRITING)
-    if (file.identity === identity) return file
-    throw new BackupError('SOURCE_CHANGED', path, 'was replaced while it was opened')
-  } catch (error) {
-    await file.handle.close()
-    throw error
-  }
-}
-
 async function prepareBase(file: OpenedFile): Promise<EditedImage> {
   const image = await prepareEdit(file)
   if (!image.header.externalDataFile) return image
@@ -176,13 +143,7 @@ async function removeImages({ images }: Chain, base: number): Promise<string[]> 
   const deleted: string[] = []
   for (const { path, file } of images.slice(0, base)) {
     if (file.blockDevice) continue
-    try {
-      const real = await realpath(path)
-      await unlink(real)
-      if (real !== path) await unlink(path).catch(() => {})
-    } catch (error) {
-      throw ioError(path, error)
-    }
+    await removeOpened(path, file)
     deleted.push(path)
   }
   return deleted

@@ -1,0 +1,47 @@
+import { Allocator } from './allocator.ts'
+import { runEdit, writeUnreferenced } from './edit.ts'
+import { type EditedImage, reopened } from './edited-image.ts'
+import { L1Table } from './l1.ts'
+import { L2Tables } from './l2.ts'
+import type { Lost } from './release.ts'
+import type { ImageDisk } from './steps.ts'
+
+/** Bytes of tables that are held in memory until they are written. */
+const MAX_TABLE_BYTES = 32 * 2 ** 20
+
+/**
+ * Gives every L1 entry of the active table an L2 table of its own. Increments let entries share a
+ * table of zeroes, as internal snapshots do; but when the writes of a VM leave one user of such a
+ * table, QEMU does not set its COPIED flag, and its check reports corruption. So an image that is
+ * edited, which a VM may run on, shares none; tables that internal snapshots use too stay theirs.
+ * @returns the image as it is then; the same if there was nothing to do
+ * @throws BackupError: the image is sound, and it can be done again
+ */
+export async function unshareTables(image: EditedImage, disk: ImageDisk): Promise<EditedImage> {
+  const l1 = await L1Table.read(image)
+  const shared = l1.shared()
+  if (shared.length === 0) return image
+  // Without a backing file what is not allocated is zero, too.
+  const zeroesAreNeeded = image.header.backingFile !== undefined
+  let now = image
+  for (let done = 0; done < shared.length; ) {
+    const lost: Lost = new Map()
+    const allocator = new Allocator(now.file, now.header, now.stored)
+    const tables = new L2Tables(now, l1, allocator, lost)
+    for (; done < shared.length && tables.bytes < MAX_TABLE_BYTES; done++) {
+      const index = shared[done]
+      if (zeroesAreNeeded || !(await tables.isZero(index))) await tables.get(index)
+      else await tables.remove(index)
+    }
+    const before = now
+    const { fresh: copies, changed } = tables.finish()
+    await runEdit(before, disk, {
+      allocator,
+      lost,
+      prepare: (fresh) => writeUnreferenced(before, disk, [...fresh, ...copies]),
+      naming: () => [[...changed, ...l1.changes()]],
+    })
+    now = await reopened(before)
+  }
+  return now
+}

@@ -1,0 +1,88 @@
+import { argumentError, BackupError, ioError, usageError } from '../../errors.ts'
+import { descriptorPath, open, stat } from '../../files.ts'
+import { identityOf, type OpenedFile, openedFile, openFile } from '../../image/file.ts'
+import { lockOpened, READING, WRITING } from '../../image/locks.ts'
+import { type Chain, closeAll, type OpenOptions, openChain } from '../../source/chain.ts'
+
+/** A chain of which nobody else writes to any image, and its base, open for writing. */
+export interface ChainToCommit {
+  chain: Chain
+  /** The base by its index in the chain. */
+  base: number
+  /** The same file as that of the base, locked for writing; to be closed besides the chain. */
+  file: OpenedFile
+}
+
+type Access = Pick<OpenOptions, 'allowPaths' | 'backingFormat'>
+
+/**
+ * Opens a chain to commit images into one of them. Every image is locked before any of it is read
+ * that counts; and what is written to is the file that the gate let pass, not its name.
+ * @param path of the base; default: the image below the top
+ * @throws BackupError USAGE if the base is not below the top; IN_USE, BAD_IMAGE, UNSUPPORTED,
+ * NOT_ALLOWED, IO; SOURCE_CHANGED if images were replaced meanwhile
+ */
+export async function openToCommit(
+  top: string,
+  path: string | undefined,
+  access: Access,
+): Promise<ChainToCommit> {
+  const identity = await identityOfBase(top, path, access)
+  const writable: OpenedFile[] = []
+  const openLocked = async (name: string): Promise<OpenedFile> => {
+    const opened = await openFile(name)
+    try {
+      if (opened.identity !== identity) return await lockOpened(opened, READING)
+      const index = writable.push(await openAgain(opened)) - 1
+      writable[index] = await lockOpened(writable[index], WRITING)
+      return opened
+    } catch (error) {
+      await opened.handle.close()
+      throw error
+    }
+  }
+  let chain: Chain | undefined
+  try {
+    // The opener's own locks go along with these, which are there first.
+    chain = await openChain(top, { ...access, forceShare: true }, openLocked)
+    const base = chain.images.findIndex(({ file }) => file.identity === identity)
+    const [file] = writable
+    if (file && base > 0) return { chain, base, file }
+    throw new BackupError('SOURCE_CHANGED', top, 'its backing chain changed while it was opened')
+  } catch (error) {
+    await closeAll([...writable, ...(chain?.files ?? [])])
+    throw error
+  }
+}
+
+/** Opens a file that is open for reading once more, to write to it. */
+async function openAgain({ path, handle }: OpenedFile): Promise<OpenedFile> {
+  try {
+    return await openedFile(path, await open(descriptorPath(handle), 'r+'))
+  } catch (error) {
+    throw ioError(path, error)
+  }
+}
+
+/** Finds the base by a look at a chain that others may still write to. */
+async function identityOfBase(
+  top: string,
+  path: string | undefined,
+  access: Access,
+): Promise<string> {
+  const { images, files } = await openChain(top, { ...access, forceShare: true }, openFile)
+  try {
+    if (images.length === 1) throw usageError(top, 'has no backing file to commit to')
+    if (path === undefined) return images[1].file.identity
+    const stats = await stat(path).catch((error) => {
+      throw ioError(path, error)
+    })
+    const identity = identityOf(stats)
+    const index = images.findIndex(({ file }) => file.identity === identity)
+    if (index > 0) return identity
+    const why = index === 0 ? 'is the image to commit' : `is not in the backing chain of ${top}`
+    throw argumentError('base', `${path} ${why}`)
+  } finally {
+    await closeAll(files)
+  }
+}
