@@ -33,6 +33,10 @@ export type ErrorCode =
   | 'ABORTED'
   /** The native addon is not installed, or not one that this version can use. */
   | 'ADDON_MISSING'
+  /** A function that the caller passed has thrown; what it threw is the error's `cause`. */
+  | 'CALLBACK'
+  /** A fault of this library, or out of memory; `cause` is what was thrown. */
+  | 'INTERNAL'
 
 /**
  * The option that gets the caller past a failure, by its key in the library's options. It is data,

@@ -22,7 +22,8 @@ const SIDES: readonly Side[] = [
     floors: [
       ['text'],
       ['errors'],
-      ['units', 'native', 'files'],
+      ['units', 'native', 'files', 'schema', 'progress', 'turns'],
+      ['options'],
       ['extents', 'format', 'qmp'],
       ['nbd', 'image'],
       ['source', 'check'],
@@ -33,6 +34,7 @@ const SIDES: readonly Side[] = [
       ['backup'],
       ['maintain', 'live'],
       ['parity'],
+      ['api'],
       ['index'],
       ['cli'],
     ],

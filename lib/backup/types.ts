@@ -1,60 +1,9 @@
-import type { Progress } from '../copy/progress.ts'
+import type { CopyOptions, DiscardOptions, ImageOptions, VerifyingOptions } from '../options.ts'
 import type { OpenOptions } from '../source/open.ts'
 
-export type { Progress } from '../copy/progress.ts'
+export type { CopyOptions, DiscardOptions, ImageOptions, VerifyingOptions } from '../options.ts'
+export type { Progress } from '../progress.ts'
 export type { OpenOptions } from '../source/open.ts'
-
-/** How any copy is run; all optional. */
-export interface CopyOptions {
-  /** Stops the run; the promise rejects with BackupError ABORTED and the target is as before. */
-  signal?: AbortSignal
-  /** Called at most ten times a second and once at the end. */
-  onProgress?: (progress: Progress) => void
-  /** Replace a target that exists. Its old content stays until the new one is complete. */
-  force?: boolean
-  /** Most read and write requests in flight, 1 to 1024. Default 64. */
-  requests?: number
-  /** Times that an area which cannot be read is read again, 0 to 100. Default 3. */
-  retries?: number
-  /** Most bytes read per second. Default: no limit. */
-  rateLimit?: number
-  /** How the kernel is asked. Default `auto`: io_uring, or threads where it is refused. */
-  engine?: 'auto' | 'io_uring' | 'threads'
-  /** O_DIRECT. Default `auto`: where file system and cluster size allow it; `on` fails otherwise. */
-  direct?: 'auto' | 'on' | 'off'
-}
-
-/** How the clusters of a new qcow2 image are made. */
-export interface ImageOptions {
-  /** Bytes, a power of two from 512 to 2 MiB. Default 64 KiB. */
-  clusterSize?: number
-  /** Compress data clusters. Default: no. */
-  compress?: 'zlib' | 'zstd'
-  /** zlib 1 to 12 (libdeflate's scale), zstd 1 to 22. */
-  compressionLevel?: number
-}
-
-/** For a source that keeps a point in time for as long as it is needed. */
-export interface DiscardOptions {
-  /**
-   * Once a second, what is durable in the target by then is discarded at the source (NBD TRIM), in
-   * multiples of this many bytes: what keeps the point in time, such as QEMU's fleecing image,
-   * shrinks as the copy goes on. A copy that fails later cannot be taken again from that source.
-   * QEMU takes 64 KiB or the cluster size of the fleecing image, whichever is larger.
-   */
-  discardAfterCopy?: number
-}
-
-/** How it is made sure that a new image holds what was read. */
-export interface VerifyingOptions {
-  /**
-   * Before the image gets its name, check it, read back what was written, and compare that with a
-   * hash of the source's blocks as they were read. Takes as long as reading the image.
-   */
-  verify?: boolean
-  /** Write what `verifyManifests` needs into a file beside the image, `IMAGE.manifest.json`. */
-  manifest?: boolean
-}
 
 export interface FullOptions
   extends CopyOptions,

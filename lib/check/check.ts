@@ -1,5 +1,6 @@
 import type { Qcow2Header } from '../format/qcow2/header.ts'
 import type { OpenedFile } from '../image/file.ts'
+import type { ControlOptions } from '../options.ts'
 import { checkCopied } from './copied.ts'
 import type { Say } from './finding.ts'
 import { compareRefcounts } from './refcount-comparison.ts'
@@ -16,8 +17,9 @@ export async function checkQcow2(
   file: OpenedFile,
   header: Qcow2Header,
   say: Say,
+  control: ControlOptions = {},
 ): Promise<CheckResult> {
-  const report = new Report(say, file)
+  const report = new Report(say, file, control)
   const table = await checkSnapshotTable(file, header, report)
   const { snapshots, size } = table
   const checked = { file, header, snapshots, snapshotsSize: size }

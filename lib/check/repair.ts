@@ -3,6 +3,7 @@ import { l2EntrySize, makeZero } from '../format/qcow2/entries.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
 import { readAt } from '../format/read.ts'
 import type { OpenedFile } from '../image/file.ts'
+import type { ControlOptions } from '../options.ts'
 import { checkCopied } from './copied.ts'
 import type { Say } from './finding.ts'
 import { rebuildRefcounts } from './rebuild.ts'
@@ -24,9 +25,10 @@ export async function repairQcow2(
   header: Qcow2Header,
   fix: Fix,
   say: Say,
+  control: ControlOptions = {},
 ): Promise<CheckResult> {
-  const report = new Report(say, file)
-  const tableReport = new Report(say, file)
+  const report = new Report(say, file, control)
+  const tableReport = new Report(say, file, { signal: control.signal })
   const writer = new ImageWriter(file, header, report)
   const errorsWriter = fix.errors ? writer : undefined
   const table = await checkSnapshotTable(file, header, tableReport, errorsWriter)

@@ -1,6 +1,8 @@
-import { BackupError } from '../errors.ts'
+import { BackupError, throwIfAborted } from '../errors.ts'
 import { OVER_AND_OVER } from '../format/qcow2/work.ts'
 import type { ImageFile } from '../format/read.ts'
+import type { ControlOptions } from '../options.ts'
+import { positions } from '../progress.ts'
 import type { Say } from './finding.ts'
 
 /** What a check found and mended, by QEMU's names; clusters are counted, `imageEndOffset` is bytes. */
@@ -64,11 +66,21 @@ export class Report {
   readonly #say: Say
   readonly #path: string
   readonly #mostWork: number
+  readonly #signal: AbortSignal | undefined
+  readonly #tell: ReturnType<typeof positions>
+  readonly #size: number
   #work = 0
 
-  constructor(say: Say, { path, size }: Pick<ImageFile, 'path' | 'size'>) {
+  constructor(
+    say: Say,
+    { path, size }: Pick<ImageFile, 'path' | 'size'>,
+    { signal, onProgress }: ControlOptions = {},
+  ) {
     this.#say = say
     this.#path = path
+    this.#signal = signal
+    this.#size = size
+    this.#tell = positions('check', size, onProgress)
     this.#mostWork = Math.max(LEAST_WORK, size * WORK_PER_BYTE)
   }
 
@@ -103,9 +115,11 @@ export class Report {
 
   /**
    * Counts bytes of tables that are looked at. A small file can name its tables any number of times.
-   * @throws CheckFailed if that goes too far
+   * @throws CheckFailed if that goes too far, BackupError ABORTED
    */
   work(bytes: number): void {
+    throwIfAborted(this.#signal, this.#path)
+    this.#tell?.(Math.min(this.#work, this.#size))
     this.#work += bytes
     if (this.#work > this.#mostWork) {
       throw this.failed(OVER_AND_OVER)

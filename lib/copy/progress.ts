@@ -1,17 +1,7 @@
 import { type CopyJob, native } from '../native.ts'
+import type { Progress } from '../progress.ts'
 
-/** Where a running copy stands. */
-export interface Progress {
-  /** `verify`: what was written is being read again, from its start; `compare`: of diff. */
-  phase: 'copy' | 'verify' | 'compare'
-  /** Guest bytes from 0 that are settled: copied, zeroed or left alone. */
-  position: number
-  /** Virtual size, bytes. */
-  size: number
-  /** Guest bytes stored as data so far. */
-  dataBytes: number
-  elapsedSeconds: number
-}
+export type { Progress } from '../progress.ts'
 
 /** Often enough for a bar that moves, seldom enough to cost nothing. */
 const PROGRESS_MS = 100

@@ -8,7 +8,7 @@ import { difference } from './difference.ts'
 import { type Printed, runProgram, textOf } from './program.ts'
 
 /** How images are looked at. */
-export interface VerifyOptions {
+export interface ParityOptions {
   /** The qemu-img to stand beside. Default: `qemu-img`, found in PATH. */
   against?: string
   /** The images' format. Default: recognised by their first bytes, by each program itself. */
@@ -23,7 +23,7 @@ export interface VerifyOptions {
 }
 
 /** What one command said of one image. */
-export interface Verified {
+export interface Compared {
   image: string
   /** The command with its options, without the image: `check --output=json`. */
   command: string
@@ -53,13 +53,13 @@ const COMMANDS = [
  * system's temporary directory, so that any amount of it takes no memory.
  * @throws BackupError IO if qemu-img cannot be run, UNSUPPORTED if it tells no version, ABORTED
  */
-export async function* verifyImages(
+export async function* compareWithQemuImg(
   images: readonly string[],
-  options: VerifyOptions = {},
-): AsyncGenerator<Verified> {
+  options: ParityOptions = {},
+): AsyncGenerator<Compared> {
   const { against = 'qemu-img', signal } = options
   const version = await versionOf(against, signal)
-  const directory = await mkdtemp(join(tmpdir(), 'qcow2-backup-verify-'))
+  const directory = await mkdtemp(join(tmpdir(), 'qcow2-backup-parity-'))
   try {
     for (const image of images) {
       for (const command of COMMANDS) {
@@ -93,14 +93,14 @@ async function versionOf(against: string, signal?: AbortSignal): Promise<string>
   throw new BackupError('UNSUPPORTED', against, `tells no version: ${text.slice(0, 60).trim()}`)
 }
 
-function commonOptions({ format, forceShare }: VerifyOptions): string[] {
+function commonOptions({ format, forceShare }: ParityOptions): string[] {
   const options: string[] = []
   if (format !== undefined) options.push('-f', format)
   if (forceShare) options.push('-U')
   return options
 }
 
-function ownOptions({ allowPaths = [], backingFormat }: VerifyOptions): string[] {
+function ownOptions({ allowPaths = [], backingFormat }: ParityOptions): string[] {
   const options = allowPaths.flatMap((path) => ['--allow-path', path])
   if (backingFormat !== undefined) options.push('--backing-format', backingFormat)
   return options
@@ -112,7 +112,7 @@ async function compare(
   theirs: Printed,
   ours: Printed,
   signal?: AbortSignal,
-): Promise<Verified> {
+): Promise<Compared> {
   const parts: string[] = []
   if (theirs.status !== ours.status) {
     parts.push(`-exit status ${theirs.status}\n+exit status ${ours.status}\n`)

@@ -35,6 +35,8 @@ export interface OpenOptions extends NbdOptions {
    * server, one that it exports as `qemu:dirty-bitmap:NAME`.
    */
   bitmap?: string
+  /** Ends what looks up where the bytes of the disk are. */
+  signal?: AbortSignal
 }
 
 /** An image of a chain by itself. */

@@ -1,6 +1,7 @@
 import { argumentError, BackupError, usageError } from '../errors.ts'
 import { alignExtents, mergeExtents } from '../extents/merge.ts'
 import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
+import { withTurns } from '../turns.ts'
 import type { OpenOptions } from './chain.ts'
 import { BATCH } from './layer.ts'
 import { extentOf, type MarkedPiece, type Source, type SourceReader } from './source.ts'
@@ -65,14 +66,15 @@ export function openCustom(custom: CustomSource, options: OpenOptions = {}): Sou
     identity: `custom:${name}`,
     read: (start, length, signal) => custom.read(start, length, signal),
   }
-  const pieces = () => piecesOf(custom, false)
+  const { signal } = options
+  const pieces = () => withTurns(piecesOf(custom, false), name, signal)
   return {
     name,
     format: 'raw',
     size,
     files: [reader],
     pieces,
-    markedPieces: () => piecesOf(custom, true),
+    markedPieces: () => withTurns(piecesOf(custom, true), name, signal),
     extents({ detectZeroes = false } = {}) {
       if (detectZeroes) throw argumentError('detectZeroes', 'only goes with files')
       return mergeExtents(alignExtents(extentBatches(pieces()), SECTOR_SIZE))

@@ -4,6 +4,7 @@ import { alignExtents, mergeExtents } from '../extents/merge.ts'
 import { unsupported } from '../format/qcow2/fields.ts'
 import { type OpenFile, openFile, requireUnchanged } from '../image/file.ts'
 import { isNbdUri } from '../nbd/uri.ts'
+import { withTurns } from '../turns.ts'
 import { mark } from './bitmaps/marked.ts'
 import { type Chain, closeAll, type OpenOptions, openChain } from './chain.ts'
 import { type CustomSource, openCustom } from './custom.ts'
@@ -40,7 +41,7 @@ export async function openSource(
   const { connections, timeoutMs } = options
   if (connections !== undefined) throw only('connections', 'connections')
   if (timeoutMs !== undefined) throw only('timeoutMs', 'a timeout')
-  return sourceOf(location, await openChain(location, options, open))
+  return sourceOf(location, await openChain(location, options, open), options.signal)
 }
 
 /** JavaScript may pass anything, and an unknown format must not be taken for one of ours. */
@@ -53,8 +54,12 @@ function only(option: string, what: string): BackupError {
   return argumentError(option, `only an NBD source has ${what}`)
 }
 
-function sourceOf(name: string, { format, layers, files, sparse, bitmap }: Chain): Source {
-  const pieces = () => splitHoles(readLayers(layers), sparse)
+function sourceOf(
+  name: string,
+  { format, layers, files, sparse, bitmap }: Chain,
+  signal?: AbortSignal,
+): Source {
+  const pieces = () => withTurns(splitHoles(readLayers(layers), sparse), name, signal)
   return {
     name,
     format,

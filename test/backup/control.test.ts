@@ -142,11 +142,12 @@ t.test(
       const onProgress = () => {
         throw mine
       }
-      await t.rejects(fullBackup(disk, image, { ...options, onProgress }), mine)
+      const told = { code: 'CALLBACK', what: 'onProgress()', message: /mine/ }
+      await t.rejects(fullBackup(disk, image, { ...options, onProgress }), told)
       const caught = await fullBackup(disk, image, { ...options, onProgress }).catch(
         (error) => error,
       )
-      t.equal(caught, mine, 'the very error')
+      t.equal(caught.cause, mine, 'the very error')
     }
     t.strictSame(readdirSync(directory), ['disk.raw'])
   },

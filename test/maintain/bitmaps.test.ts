@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { diskOf } from '../../lib/edit/steps.ts'
 import { type BitmapOperation, editBitmap, listBitmaps, openSource } from '../../lib/index.ts'
+import { editBitmap as editBitmapOn } from '../../lib/maintain/bitmaps.ts'
 import { randomNumbers } from '../support/changes.ts'
 import { nbdinfoMap } from '../support/nbdinfo.ts'
 import { peek, peek64, poke, sizeOf } from '../support/patch.ts'
@@ -291,7 +292,7 @@ t.test('no room on the file system: the image is as it was', async (t) => {
         },
       }
     }
-    const edit = editBitmap(image, 'b', [{ kind: 'add' }], { disk })
+    const edit = editBitmapOn(image, 'b', [{ kind: 'add' }], { disk })
     if (fails < 3) {
       await t.rejects(edit, { code: 'IO', errno: 'ENOSPC', what: image })
       t.ok(peek(image, 0, sizeOf(image)).equals(before), `write ${fails}`)

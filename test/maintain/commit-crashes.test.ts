@@ -3,14 +3,9 @@
 import { copyFileSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import {
-  commitImage,
-  compareImages,
-  createSnapshot,
-  listBitmaps,
-  readBitmap,
-} from '../../lib/index.ts'
+import { compareImages, createSnapshot, listBitmaps, readBitmap } from '../../lib/index.ts'
 import type { CommitDisk } from '../../lib/maintain/commit/batch.ts'
+import { commitImage } from '../../lib/maintain/commit/commit.ts'
 import { qemuImg, qemuImgCheck, qemuIo } from '../support/qemu.ts'
 import { counting, Stopped, stopsAt } from '../support/stopping.ts'
 

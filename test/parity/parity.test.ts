@@ -1,7 +1,7 @@
 import { chmodSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { fullBackup, verifyImages } from '../../lib/index.ts'
+import { compareWithQemuImg, fullBackup } from '../../lib/index.ts'
 import { runCli } from '../support/cli.ts'
 import { noise } from '../support/disks.ts'
 import { peek64, poke } from '../support/patch.ts'
@@ -18,7 +18,7 @@ t.test('our backup, a damaged one, and a raw disk', async (t) => {
   await fullBackup(raw, backup)
   await fullBackup(raw, damaged)
   poke(damaged, Number(peek64(damaged, 40)), 0)
-  const found = await all(verifyImages([backup, damaged, raw]))
+  const found = await all(compareWithQemuImg([backup, damaged, raw]))
   t.equal(found.length, 24)
   t.strictSame(
     found.filter(({ same }) => !same),
@@ -35,7 +35,7 @@ t.test('a qemu-img that says something else', async (t) => {
   const script = '#!/bin/sh\nqemu-img "$@" | sed "s/compat/COMPAT/"\n'
   writeFileSync(fake, script)
   chmodSync(fake, 0o755)
-  const found = await all(verifyImages([backup], { against: fake }))
+  const found = await all(compareWithQemuImg([backup], { against: fake }))
   const different = found.filter(({ same }) => !same)
   t.strictSame(
     different.map(({ command }) => command),
@@ -54,18 +54,18 @@ t.test('a qemu-img that says something else', async (t) => {
 })
 
 t.test('a qemu-img that cannot be run, or is none', async (t) => {
-  await t.rejects(all(verifyImages(['x'], { against: './nothing' })), {
+  await t.rejects(all(compareWithQemuImg(['x'], { against: './nothing' })), {
     code: 'IO',
     message: './nothing: no such file or directory',
   })
-  await t.rejects(all(verifyImages(['x'], { against: 'echo' })), {
+  await t.rejects(all(compareWithQemuImg(['x'], { against: 'echo' })), {
     code: 'UNSUPPORTED',
     message: /^echo: tells no version: /,
   })
 })
 
 t.test('an image that is not there', async (t) => {
-  const found = await all(verifyImages([join(t.testdir(), 'nothing')]))
+  const found = await all(compareWithQemuImg([join(t.testdir(), 'nothing')]))
   t.strictSame(
     found.filter(({ same, status }) => !same || status !== 1),
     [],

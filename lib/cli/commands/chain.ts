@@ -31,7 +31,7 @@ export function declare(command: Command): void {
 }
 
 async function chain(top: string, flags: SourceFlags & { json?: boolean }): Promise<void> {
-  const { readBitmapChain } = await import('../../maintain/chain-report.ts')
+  const { readBitmapChain } = await import('../../api/bitmaps.ts')
   const { format, allowPath: allowPaths, backingFormat } = flags
   const report = await readBitmapChain(top, { format, allowPaths, backingFormat })
   await print(flags.json ? `${JSON.stringify(report)}\n` : describe(report))

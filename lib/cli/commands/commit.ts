@@ -42,7 +42,7 @@ export function declare(command: Command): void {
 }
 
 async function commit(top: string, flags: CommitFlags): Promise<void> {
-  const { commitImage } = await import('../../maintain/commit/commit.ts')
+  const { commitImage } = await import('../../api/maintain.ts')
   const { allowPath: allowPaths, backingFormat, base } = flags
   const progress = await openProgress(flags.progress)
   const result = await interruptible(async (signal) => {

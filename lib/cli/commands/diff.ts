@@ -14,7 +14,7 @@ import {
   size,
 } from '../options.ts'
 import { print } from '../print.ts'
-import { openProgress, type ProgressDisplay } from '../progress.ts'
+import { openProgress } from '../progress.ts'
 import { interruptible } from '../signals.ts'
 
 const HELP = `
@@ -72,14 +72,14 @@ export function declare(command: Command): void {
 }
 
 async function diff(image: string, baseline: string, flags: DiffFlags): Promise<void> {
-  const api = await import('../../maintain/diff/diff.ts')
+  const api = await import('../../api/maintain.ts')
   const { bitmap = '', granularity, enable, output, mergeInto, baselineFormat } = flags
   const elsewhere = output !== undefined || mergeInto !== undefined
   requireTogether(flags, elsewhere)
   const file = output === undefined ? undefined : await openOutput(output, flags.force)
   const result = await interruptible(async (signal) => {
     const progress = await openProgress(flags.progress)
-    const onProgress = progressOf(progress)
+    const onProgress = progress.update
     const { format, ...access } = openOptions(flags)
     const options = { ...access, granularity, baselineFormat, signal, onProgress }
     try {
@@ -111,14 +111,6 @@ function requireTogether(flags: DiffFlags, elsewhere: boolean): void {
     throw usageError('--format', 'a raw image holds no bitmaps; --output writes what differs')
   }
   if (output === undefined && force) throw usageError('--force', 'only goes with --output')
-}
-
-function progressOf(progress: ProgressDisplay): (position: number, size: number) => void {
-  const started = performance.now()
-  return (position, size) => {
-    const elapsedSeconds = (performance.now() - started) / 1000
-    progress.update({ phase: 'compare', position, size, dataBytes: 0, elapsedSeconds })
-  }
 }
 
 /** A JSON array, one run to a line. */

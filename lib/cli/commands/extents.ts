@@ -38,7 +38,7 @@ export function declare(command: Command): void {
 }
 
 async function extents(location: string, flags: ExtentsFlags): Promise<void> {
-  const { openSource } = await import('../../source/open.ts')
+  const { openSource } = await import('../../api/source.ts')
   await interruptible(async (signal) => {
     const { bitmap } = flags
     if (bitmap !== undefined && flags.detectZeroes) {

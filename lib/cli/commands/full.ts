@@ -45,7 +45,7 @@ export function declare(command: Command): void {
 type Flags = SourceFlags & ImageFlags & DiscardOptions & VerifyingOptions & CopyFlags
 
 async function full(source: string, target: string, flags: Flags): Promise<void> {
-  const { fullBackup } = await import('../../backup/full.ts')
+  const { fullBackup } = await import('../../api/backup.ts')
   await runCopy(flags, (options) =>
     fullBackup(source, target, {
       ...openOptions(flags),

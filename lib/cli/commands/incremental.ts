@@ -52,7 +52,7 @@ type Flags = SourceFlags &
   CopyFlags & { bitmap?: string; backing?: string }
 
 async function incremental(source: string, target: string, flags: Flags): Promise<void> {
-  const { incrementalBackup } = await import('../../backup/incremental.ts')
+  const { incrementalBackup } = await import('../../api/backup.ts')
   const { bitmap = '', backing = '' } = flags
   await runCopy(flags, (options) =>
     incrementalBackup(source, target, {

@@ -45,7 +45,7 @@ type Flags = SourceFlags &
   CopyFlags & { outputFormat?: 'raw' | 'qcow2'; hole: boolean }
 
 async function run(backup: string, target: string, flags: Flags): Promise<void> {
-  const { restore } = await import('../../backup/restore.ts')
+  const { restore } = await import('../../api/backup.ts')
   await runCopy(flags, (options) =>
     restore(backup, target, {
       ...openOptions(flags),

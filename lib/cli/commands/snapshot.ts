@@ -34,7 +34,7 @@ export function declare(command: Command): void {
 }
 
 async function snapshot(backing: string, overlay: string, flags: SnapshotFlags): Promise<void> {
-  const { createSnapshot } = await import('../../maintain/snapshot.ts')
+  const { createSnapshot } = await import('../../api/maintain.ts')
   const { allowPath: allowPaths, backingFormat, clusterSize, force, json } = flags
   const options = { allowPaths, backingFormat, clusterSize, force }
   const result = await createSnapshot(backing, overlay, options)

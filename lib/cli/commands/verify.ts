@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import type { ManifestVerified } from '../../backup/verify-manifests.ts'
 import { BackupError, usageError } from '../../errors.ts'
-import type { Verified } from '../../parity/parity.ts'
+import type { Compared } from '../../parity/parity.ts'
 import { oneLine } from '../errors.ts'
 import { addImageAccess, addProgressOptions, type SourceFlags } from '../options.ts'
 import { print } from '../print.ts'
@@ -48,11 +48,16 @@ async function verify(images: string[], flags: VerifyFlags): Promise<void> {
 }
 
 async function againstQemuImg(images: string[], flags: VerifyFlags): Promise<void> {
-  const { verifyImages } = await import('../../parity/parity.ts')
+  const { compareWithQemuImg } = await import('../../api/parity.ts')
   const { against, format, allowPath: allowPaths, backingFormat, forceShare } = flags
   await interruptible(async (signal) => {
     const options = { against, format, allowPaths, backingFormat, forceShare, signal }
-    await report(verifyImages(images, options), flags, describe, 'comparisons with qemu-img differ')
+    await report(
+      compareWithQemuImg(images, options),
+      flags,
+      describe,
+      'comparisons with qemu-img differ',
+    )
   })
 }
 
@@ -61,7 +66,7 @@ async function againstManifests(images: string[], flags: VerifyFlags): Promise<v
     (name) => flags[name],
   )
   if (given) throw usageError('--manifest', 'only goes with -U, --json and what is about progress')
-  const { verifyManifests } = await import('../../backup/verify-manifests.ts')
+  const { verifyManifests } = await import('../../api/verify.ts')
   const { forceShare } = flags
   const progress = await openProgress(flags.progress)
   await interruptible(async (signal) => {
@@ -92,7 +97,7 @@ async function report<Found extends { same: boolean }>(
   throw new BackupError('DIFFERENT', 'verify', `${different} of ${all.length} ${what}`)
 }
 
-function describe({ image, command, same, status, difference = '' }: Verified): string {
+function describe({ image, command, same, status, difference = '' }: Compared): string {
   return `${image}: ${command}: ${same ? `same, status ${status}` : 'different'}\n${difference}`
 }
 

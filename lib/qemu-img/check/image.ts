@@ -6,12 +6,13 @@ import { BackupError } from '../../errors.ts'
 import { readFirstCluster } from '../../format/qcow2/first-cluster.ts'
 import { decodeHeader } from '../../format/qcow2/header.ts'
 import type { OpenedFile } from '../../image/file.ts'
+import type { ControlOptions } from '../../options.ts'
 import { closeChain, type OpenChainOptions, openChain } from '../chain.ts'
 import { QemuImgError } from '../messages.ts'
 import { describeImageError } from '../strerror.ts'
 import { findingToText } from './format.ts'
 
-export interface CheckOptions extends OpenChainOptions {
+export interface CheckOptions extends OpenChainOptions, ControlOptions {
   /**
    * Mend what is found: only clusters that are in use for nothing, which is always safe, or all
    * that can be. Default: nothing.
@@ -48,11 +49,11 @@ export async function checkImage(name: string, options: CheckOptions = {}): Prom
     if (!image.qcow2) throw notSupported()
     const fix = { leaks: true, errors: repair === 'all' }
     const { file, qcow2 } = image
-    const first = await concluded(() => repairQcow2(file, qcow2.header, fix, say))
+    const first = await concluded(() => repairQcow2(file, qcow2.header, fix, say, options))
     const { corruptionsFixed, leaksFixed } = first
     if (corruptionsFixed + leaksFixed === 0) return { ...first, filename: name, format: 'qcow2' }
     await options.onRepaired?.(first)
-    const now = await concluded(() => checkAgain(file, say))
+    const now = await concluded(() => checkAgain(file, say, options))
     return { ...now, corruptionsFixed, leaksFixed, filename: name, format: 'qcow2' }
   } finally {
     await closeChain(image)
@@ -65,7 +66,7 @@ async function checkOnce(name: string, options: CheckOptions): Promise<ImageChec
   try {
     const { qcow2, file } = image
     if (!qcow2) throw notSupported()
-    const result = await concluded(() => checkQcow2(file, qcow2.header, say))
+    const result = await concluded(() => checkQcow2(file, qcow2.header, say, options))
     return { ...result, filename: name, format: 'qcow2' }
   } finally {
     await closeChain(image)
@@ -77,11 +78,15 @@ function sayTo({ onFinding }: CheckOptions): Say {
 }
 
 /** Checks an image that was written to since it was opened. */
-async function checkAgain(opened: OpenedFile, say: Say): Promise<CheckResult> {
+async function checkAgain(
+  opened: OpenedFile,
+  say: Say,
+  control: ControlOptions,
+): Promise<CheckResult> {
   const { size } = await opened.handle.stat()
   const file = { ...opened, size: Math.max(size, opened.size) }
   const header = decodeHeader(await readFirstCluster(file), file.path, { checking: true })
-  return await checkQcow2(file, header, say)
+  return await checkQcow2(file, header, say, control)
 }
 
 /** @throws QemuImgError for a check that failed */
@@ -90,6 +95,7 @@ async function concluded<T>(check: () => Promise<T>): Promise<T> {
     return await check()
   } catch (error) {
     if (error instanceof QemuImgError || !(error instanceof BackupError)) throw error
+    if (error.code === 'ABORTED') throw error
     throw new QemuImgError(`Check failed: ${describeImageError(error)}`, 1, { cause: error })
   }
 }

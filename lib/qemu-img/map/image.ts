@@ -1,10 +1,11 @@
 import { StatusError } from '../../block-status/status.ts'
+import type { ControlOptions } from '../../options.ts'
 import { closeChain, type OpenChainOptions, openChain } from '../chain.ts'
 import { nodeOf, textOf } from '../chain-node.ts'
 import { QemuImgError } from '../messages.ts'
 import { type MapEntry, type MapRange, mapNode } from './map.ts'
 
-export interface MapOptions extends OpenChainOptions, MapRange {
+export interface MapOptions extends OpenChainOptions, MapRange, ControlOptions {
   /** Called when the image is open. */
   onOpen?: () => void | Promise<void>
 }
@@ -22,7 +23,7 @@ export async function* mapImage(
   const image = await openChain(name, options)
   try {
     await options.onOpen?.()
-    yield* mapNode(nodeOf(image, options.warn), options)
+    yield* mapNode(nodeOf(image, options.warn), { ...options, name })
   } catch (error) {
     if (!(error instanceof StatusError)) throw error
     options.warn?.(textOf(error))

@@ -7,6 +7,8 @@ import {
   type Status,
   ZERO,
 } from '../../block-status/status.ts'
+import { type Progress, positions } from '../../progress.ts'
+import { Turns } from '../../turns.ts'
 
 /** A run of guest bytes with one status, as `qemu-img map` shows it. */
 export interface MapEntry {
@@ -36,6 +38,14 @@ export interface MapRange {
   length?: number
 }
 
+/** How a mapping is watched and ended. */
+export interface MapControl extends MapRange {
+  /** Of the image, for messages. */
+  name?: string
+  signal?: AbortSignal
+  onProgress?: (progress: Progress) => void
+}
+
 /** Entries per batch: enough that the cost of a batch is not seen. */
 const BATCH = 1024
 
@@ -46,13 +56,18 @@ const BATCH = 1024
  */
 export async function* mapNode(
   top: BlockNode,
-  { start = 0, length = top.size }: MapRange = {},
+  { start = 0, length = top.size, name = 'image', signal, onProgress }: MapControl = {},
 ): AsyncGenerator<MapEntry[]> {
   const end = Math.min(start + length, top.size)
   let last: MapEntry | undefined
   let batch: MapEntry[] = []
+  const turns = new Turns(name, signal)
+  const tell = positions('map', top.size, onProgress)
   try {
     for (let at = start; at < end; ) {
+      const pause = turns.step()
+      if (pause) await pause
+      tell?.(at)
       const entry = entryAt(top, at, end - at)
       if (entry instanceof Promise) {
         await entry
@@ -76,6 +91,7 @@ export async function* mapNode(
     if (batch.length > 1) yield batch.slice(0, -1)
     throw error
   }
+  tell?.(end, true)
   yield last ? batch : [emptyEntry(start)]
 }
 

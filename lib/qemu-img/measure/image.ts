@@ -1,6 +1,7 @@
 import { StatusError } from '../../block-status/status.ts'
 import type { Bitmap } from '../../format/qcow2/bitmaps.ts'
 import type { Snapshot } from '../../format/qcow2/snapshots.ts'
+import type { ControlOptions } from '../../options.ts'
 import { type ChainImage, closeChain, type OpenChainOptions, openChain } from '../chain.ts'
 import { nodeOf, textOf } from '../chain-node.ts'
 import { QemuImgError } from '../messages.ts'
@@ -24,7 +25,7 @@ export interface MeasureTarget {
   outputOptions?: readonly string[]
 }
 
-export interface MeasureImageOptions extends OpenChainOptions, MeasureTarget {
+export interface MeasureImageOptions extends OpenChainOptions, MeasureTarget, ControlOptions {
   /** Measure the disk as it was then. */
   snapshot?: SnapshotChoice
 }
@@ -52,10 +53,11 @@ export async function measureImage(
 ): Promise<Measure> {
   const image = await openChain(name, options)
   try {
-    const { warn, snapshot } = options
+    const { warn, snapshot, signal, onProgress } = options
     const content = nodeOf(image, warn, snapshot && chosenSnapshot(image, snapshot))
     const bitmaps = image.qcow2 && bitmapsOf(image.qcow2)
-    return await measure({ size: BigInt(image.size), content, bitmaps }, options)
+    const measured = { size: BigInt(image.size), content, bitmaps, name, signal, onProgress }
+    return await measure(measured, options)
   } catch (error) {
     if (!(error instanceof StatusError)) throw error
     options.warn?.(textOf(error))
@@ -77,7 +79,7 @@ async function measure(
     return await measureQcow2(measured, qcow2Options(options))
   } catch (error) {
     if (!(error instanceof OptionError)) throw error
-    throw new QemuImgError(error.message, 1, { cause: error })
+    throw new QemuImgError(error.message, 1, { cause: error, code: 'USAGE' })
   }
 }
 

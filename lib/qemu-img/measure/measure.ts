@@ -1,5 +1,7 @@
 import { type BlockNode, statusAbove } from '../../block-status/node.ts'
 import { ALLOCATED, DATA, ZERO } from '../../block-status/status.ts'
+import { type Progress, positions } from '../../progress.ts'
+import { Turns } from '../../turns.ts'
 import { bitmapsBytes, fullyAllocated, type MeasuredBitmap, roundUp, tooLarge } from './layout.ts'
 import { OptionError } from './options.ts'
 import type { Qcow2Options } from './qcow2.ts'
@@ -22,6 +24,10 @@ export interface Measured {
   content?: BlockNode
   /** Of a source that can have bitmaps. */
   bitmaps?: readonly MeasuredBitmap[]
+  /** Of the image, for messages. */
+  name?: string
+  signal?: AbortSignal
+  onProgress?: (progress: Progress) => void
 }
 
 const SECTOR = 512n
@@ -37,15 +43,17 @@ export function measureRaw({ size }: Measured): Measure {
  * @throws OptionError if QEMU would not make such an image, StatusError
  */
 export async function measureQcow2(
-  { size, content, bitmaps }: Measured,
+  measured: Measured,
   { version, layout, preallocated, backing, declared }: Qcow2Options,
 ): Promise<Measure> {
+  const { size, content, bitmaps } = measured
   // Of a source QEMU does not check the size.
   if (tooLarge(content ? declared : size, layout)) throw tooLargeError()
   const disk = roundUp(size, layout.clusterSize)
   let data = 0n
   if (content) {
-    data = backing ? disk : BigInt(await storedBytes(content, Number(layout.clusterSize)))
+    const clusterSize = Number(layout.clusterSize)
+    data = backing ? disk : BigInt(await storedBytes(content, clusterSize, measured))
   }
   // Not before, because QEMU looks at the content, and fails if it cannot.
   if (preallocated) data = disk
@@ -60,9 +68,18 @@ function tooLargeError(): OptionError {
 }
 
 /** Bytes of the clusters of a size in which anything is stored that may not be zero. */
-async function storedBytes(content: BlockNode, clusterSize: number): Promise<number> {
+async function storedBytes(
+  content: BlockNode,
+  clusterSize: number,
+  { name = 'image', signal, onProgress }: Measured,
+): Promise<number> {
   let stored = 0
+  const turns = new Turns(name, signal)
+  const tell = positions('map', content.size, onProgress)
   for (let at = 0; at < content.size; ) {
+    const pause = turns.step()
+    if (pause) await pause
+    tell?.(at)
     const status = statusAbove(content, at, content.size - at)
     if (status instanceof Promise) {
       await status
@@ -77,5 +94,6 @@ async function storedBytes(content: BlockNode, clusterSize: number): Promise<num
       at += length
     }
   }
+  tell?.(content.size, true)
   return stored
 }

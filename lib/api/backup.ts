@@ -1,0 +1,124 @@
+import type {
+  CopyOptions,
+  CopyResult,
+  FullOptions,
+  IncrementalOptions,
+  RestoreOptions,
+} from '../backup/types.ts'
+import {
+  COPY_OPTIONS,
+  DISCARD_OPTIONS,
+  FORMAT,
+  IMAGE_OPTIONS,
+  OPEN_OPTIONS,
+  VERIFYING_OPTIONS,
+} from '../options.ts'
+import {
+  BOOLEAN,
+  checkArgument,
+  checkOptions,
+  option,
+  PATH,
+  type Schema,
+  type SchemaFor,
+} from '../schema.ts'
+import type { CustomSource } from '../source/custom.ts'
+import { Call } from './call.ts'
+import { SOURCE } from './rules.ts'
+
+export const FULL_OPTIONS: SchemaFor<FullOptions> = {
+  ...OPEN_OPTIONS,
+  ...IMAGE_OPTIONS,
+  ...DISCARD_OPTIONS,
+  ...VERIFYING_OPTIONS,
+  ...COPY_OPTIONS,
+}
+
+export const INCREMENTAL_OPTIONS: SchemaFor<IncrementalOptions> = {
+  ...FULL_OPTIONS,
+  backing: option(PATH, 'the previous backup: qcow2, or what --backing-format says'),
+}
+
+export const RESTORE_OPTIONS: SchemaFor<RestoreOptions> = {
+  to: option(FORMAT, "the target's format", { letter: 'O', fallback: 'raw' }),
+  noHole: option(BOOLEAN, 'have the NBD server give room to what is zero, too'),
+  ...OPEN_OPTIONS,
+  ...IMAGE_OPTIONS,
+  ...COPY_OPTIONS,
+}
+
+/**
+ * Backs up a whole disk into a new, standalone qcow2 image: what reads as zero through the source's
+ * whole chain takes no room in it.
+ * @param source path of a raw or qcow2 image or of a block device, an NBD URI, or a source of the
+ * program's own
+ * @param target path of the image, mode 0600; it appears there only when complete and synced
+ * @throws BackupError; what stood under the target's name is then as it was
+ */
+export function fullBackup(
+  source: string | CustomSource,
+  target: string,
+  options: FullOptions = {},
+): Promise<CopyResult> {
+  return copy(source, target, FULL_OPTIONS, options, async (from, checked) => {
+    const { fullBackup: run } = await import('../backup/full.ts')
+    return await run(from, target, checked)
+  })
+}
+
+/**
+ * Backs up what changed since the previous backup, as a dirty bitmap tells, into a new qcow2 image
+ * over that backup. What was written since and reads as zero now is recorded as zero, unread.
+ * @param source a qcow2 image that holds the bitmap, an NBD export that offers it, or a source of
+ * the program's own, whose extents say what is dirty
+ * @param target path of the image, mode 0600; it appears there only when complete and synced
+ * @throws BackupError; what stood under the target's name is then as it was
+ */
+export function incrementalBackup(
+  source: string | CustomSource,
+  target: string,
+  options: IncrementalOptions,
+): Promise<CopyResult> {
+  return copy(source, target, INCREMENTAL_OPTIONS, options, async (from, checked) => {
+    const { incrementalBackup: run } = await import('../backup/incremental.ts')
+    return await run(from, target, checked)
+  })
+}
+
+/**
+ * Writes the content of a backup, with its whole chain, to a new disk.
+ * @param backup path of a qcow2 image. Not recognised by its content: a backup whose first bytes
+ * are damaged must not pass for a raw disk; `format: 'raw'` says that it is one
+ * @param target path of a new sparse file, a block device, with `to: 'qcow2'` of a new image, or
+ * the URI of an NBD export, which is overwritten
+ * @throws BackupError; what stood under the target's name is then as it was, but for a device and
+ * an export
+ */
+export async function restore(
+  backup: string,
+  target: string,
+  options: RestoreOptions = {},
+): Promise<CopyResult> {
+  checkArgument('backup', PATH, backup)
+  return await copy(backup, target, RESTORE_OPTIONS, options, async (_from, checked) => {
+    const { restore: run } = await import('../backup/restore.ts')
+    return await run(backup, target, checked)
+  })
+}
+
+async function copy<O extends CopyOptions>(
+  source: string | CustomSource,
+  target: string,
+  schema: Schema,
+  options: O,
+  run: (source: string | CustomSource, checked: O) => Promise<CopyResult>,
+): Promise<CopyResult> {
+  checkArgument('source', SOURCE, source)
+  checkArgument('target', PATH, target)
+  const checked = checkOptions(schema, options) as O
+  const call = new Call(target, checked.signal)
+  const onProgress = call.callback('onProgress', checked.onProgress)
+  return await call.run(async () =>
+    call.noted(await run(call.source(source), Object.assign(checked, { onProgress }))),
+  )
+}

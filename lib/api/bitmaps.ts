@@ -1,0 +1,211 @@
+import { argumentError } from '../errors.ts'
+import type { DirtyRun } from '../format/qcow2/bits.ts'
+import type { BitmapOperation } from '../maintain/bitmaps.ts'
+import type { ChainReport } from '../maintain/chain-report.ts'
+import type { BitmapInfo } from '../maintain/list-bitmaps.ts'
+import {
+  CHAIN_OPTIONS,
+  CONTROL_OPTIONS,
+  FORMAT,
+  GRANULARITY_OPTIONS,
+  SHARE_OPTIONS,
+} from '../options.ts'
+import {
+  BOOLEAN,
+  callback,
+  checkArgument,
+  checkOptions,
+  choice,
+  list,
+  option,
+  PATH,
+  type Rule,
+  record,
+  show,
+  TEXT,
+} from '../schema.ts'
+import type { BitmapHealth, ImageFacts } from '../source/bitmaps/health.ts'
+import { validateBitmapChain as validate } from '../source/bitmaps/health.ts'
+import { factsFromQmp as factsOf, type NamedBlockNode } from '../source/bitmaps/qmp-facts.ts'
+import { Call } from './call.ts'
+
+const SIGNAL_OPTIONS = { signal: CONTROL_OPTIONS.signal } as const
+const READ_OPTIONS = { ...SHARE_OPTIONS, ...SIGNAL_OPTIONS } as const
+const REPORT_OPTIONS = {
+  format: option(FORMAT, 'the format', { letter: 'f', fallback: 'by its magic' }),
+  ...CHAIN_OPTIONS,
+  ...SIGNAL_OPTIONS,
+} as const
+
+const SIMPLE = choice('remove', 'clear', 'enable', 'disable')
+const { granularity: GRANULARITY } = GRANULARITY_OPTIONS
+const OPERATIONS = {
+  add: record<BitmapOperation>({ kind: choice('add') }, { granularity: GRANULARITY }),
+  merge: record<BitmapOperation>(
+    { kind: choice('merge'), source: TEXT },
+    { from: PATH, format: FORMAT },
+  ),
+  simple: record<BitmapOperation>({ kind: SIMPLE }),
+}
+
+/** Each kind has fields of its own. */
+const OPERATION: Rule<BitmapOperation> = {
+  form: 'none',
+  fault(value) {
+    if (typeof value !== 'object' || value === null) return `${show(value)} is not an operation`
+    const { kind } = value as { kind?: unknown }
+    if (kind === 'add' || kind === 'merge') return OPERATIONS[kind].fault(value)
+    if (SIMPLE.fault(kind) === undefined) return OPERATIONS.simple.fault(value)
+    return `kind: ${show(kind)} is not one of add, remove, clear, enable, disable, merge`
+  },
+}
+
+/**
+ * Does several things to one bitmap of an image, in their order; all of them or, if one fails, none.
+ * The image is checked first, and is nobody else's meanwhile.
+ * @param image path of a qcow2 image of version 3
+ * @param bitmap its name
+ * @throws BackupError BAD_BITMAP if an operation cannot be done, with QEMU's words in `qemu`;
+ * BAD_IMAGE, UNSUPPORTED, IN_USE, IO, USAGE, ABORTED
+ */
+export async function editBitmap(
+  image: string,
+  bitmap: string,
+  operations: readonly BitmapOperation[],
+  options: { signal?: AbortSignal } = {},
+): Promise<void> {
+  checkArgument('image', PATH, image)
+  checkArgument('bitmap', TEXT, bitmap)
+  checkArgument('operations', list(OPERATION), operations)
+  const { signal } = checkOptions(SIGNAL_OPTIONS, options)
+  const { editBitmap: run } = await import('../maintain/bitmaps.ts')
+  await new Call(image, signal).run(() => run(image, bitmap, operations))
+}
+
+/**
+ * The persistent bitmaps of a qcow2 image, in their order.
+ * @throws BackupError BAD_IMAGE, UNSUPPORTED, IN_USE, IO, USAGE, ABORTED
+ */
+export async function listBitmaps(
+  image: string,
+  options: { forceShare?: boolean; signal?: AbortSignal } = {},
+): Promise<BitmapInfo[]> {
+  checkArgument('image', PATH, image)
+  const { signal, ...checked } = checkOptions(READ_OPTIONS, options)
+  const { listBitmaps: run } = await import('../maintain/list-bitmaps.ts')
+  return await new Call(image, signal).run(() => run(image, checked))
+}
+
+/**
+ * What a bitmap of an image says.
+ * @param take is given ordered, contiguous runs from 0 to the virtual size, in batches of bounded
+ * size; the next comes when what it returns has resolved
+ * @throws BackupError BAD_BITMAP if it is not there or inconsistent; BAD_IMAGE, UNSUPPORTED, IN_USE,
+ * IO, USAGE, ABORTED, CALLBACK if `take` throws
+ */
+export async function readBitmap(
+  image: string,
+  bitmap: string,
+  take: (runs: readonly DirtyRun[]) => void | Promise<void>,
+  options: { forceShare?: boolean; signal?: AbortSignal } = {},
+): Promise<void> {
+  checkArgument('image', PATH, image)
+  checkArgument('bitmap', TEXT, bitmap)
+  checkArgument('take', callback(), take)
+  const { signal, ...checked } = checkOptions(READ_OPTIONS, options)
+  const { readBitmap: run } = await import('../maintain/list-bitmaps.ts')
+  const call = new Call(image, signal)
+  await call.run(() => run(image, bitmap, call.taker('take', take), checked))
+}
+
+/**
+ * Looks at the persistent bitmaps of an image and of all that it builds on, and judges them. Images
+ * that are being written to are looked at too.
+ * @throws BackupError BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IO, USAGE, ABORTED
+ */
+export async function readBitmapChain(
+  top: string,
+  options: {
+    format?: 'raw' | 'qcow2'
+    allowPaths?: readonly string[]
+    backingFormat?: 'raw' | 'qcow2'
+    signal?: AbortSignal
+  } = {},
+): Promise<ChainReport> {
+  checkArgument('top', PATH, top)
+  const { signal, ...checked } = checkOptions(REPORT_OPTIONS, options)
+  const { readBitmapChain: run } = await import('../maintain/chain-report.ts')
+  return await new Call(top, signal).run(() => run(top, checked))
+}
+
+const FACTS: Rule<readonly ImageFacts[]> = list(
+  record<ImageFacts>(
+    {
+      image: TEXT,
+      bitmaps: list(
+        record(
+          {
+            name: TEXT,
+            granularity: GRANULARITY,
+            recording: BOOLEAN,
+            persistent: BOOLEAN,
+            inconsistent: BOOLEAN,
+          },
+          { why: TEXT },
+          { open: true },
+        ),
+      ),
+    },
+    { cannot: TEXT },
+    { open: true },
+  ),
+)
+
+/**
+ * Judges every bitmap of a backing chain by libvirt's rules: it is in the top image; the images that
+ * have it are one run from there; and in each of them it is persistent, records, and is not
+ * inconsistent. What is wrong with one says nothing of the others. Granularities may differ from
+ * image to image.
+ * @param chain top first
+ * @returns in the order in which the names come up, from the top down
+ * @throws BackupError USAGE
+ */
+export function validateBitmapChain(chain: readonly ImageFacts[]): BitmapHealth[] {
+  return validate(checkArgument('chain', FACTS, chain))
+}
+
+const NODES: Rule<readonly NamedBlockNode[]> = list(
+  record<NamedBlockNode>(
+    {},
+    {
+      'node-name': TEXT,
+      file: TEXT,
+      drv: TEXT,
+      'dirty-bitmaps': list(
+        record(
+          { granularity: GRANULARITY, recording: BOOLEAN, persistent: BOOLEAN },
+          { name: TEXT, inconsistent: BOOLEAN },
+          { open: true },
+        ),
+      ),
+    },
+    { open: true },
+  ),
+)
+
+/**
+ * What a running QEMU says of the bitmaps of a chain, for `validateBitmapChain`.
+ * @param nodes the answer to `query-named-block-nodes`
+ * @param chain names of the chain's format nodes, top first, as the caller knows them
+ * @throws BackupError USAGE, also for a name that no node has
+ */
+export function factsFromQmp(
+  nodes: readonly NamedBlockNode[],
+  chain: readonly string[],
+): ImageFacts[] {
+  checkArgument('nodes', NODES, nodes)
+  checkArgument('chain', list(TEXT), chain)
+  const unknown = chain.find((name) => !nodes.some((node) => node['node-name'] === name))
+  if (unknown !== undefined) throw argumentError('chain', `there is no node '${unknown}'`)
+  return factsOf(nodes, chain)
+}

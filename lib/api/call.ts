@@ -1,0 +1,148 @@
+/** What every public function does around its work: see `calling`. */
+import { abortedError, BackupError, ioError, isBackupError } from '../errors.ts'
+import type { Phase, Progress } from '../progress.ts'
+import type { CustomSource } from '../source/custom.ts'
+
+type OnProgress = (progress: Progress) => void
+
+/** One call of a public function: what the caller's own code does wrong meanwhile is noted here. */
+export class Call {
+  readonly #what: string
+  readonly #signal: AbortSignal | undefined
+  /** What the result must tell besides. */
+  readonly notes: string[] = []
+
+  /** @param what the call is about, for messages: its target, or its only image */
+  constructor(what: string, signal?: AbortSignal) {
+    this.#what = what
+    this.#signal = signal
+  }
+
+  /**
+   * Does the work of the call.
+   * @throws BackupError, whatever the work throws
+   */
+  async run<T>(work: () => T | Promise<T>): Promise<T> {
+    try {
+      if (this.#signal?.aborted) throw abortedError(this.#what, this.#signal)
+      return await work()
+    } catch (error) {
+      throw this.#familiar(error)
+    }
+  }
+
+  /** The same for what is found bit by bit; the signal is looked at before each of them. */
+  async *each<T>(work: () => AsyncIterable<T>): AsyncGenerator<T, void, undefined> {
+    try {
+      if (this.#signal?.aborted) throw abortedError(this.#what, this.#signal)
+      for await (const one of work()) {
+        if (this.#signal?.aborted) throw abortedError(this.#what, this.#signal)
+        yield one
+      }
+    } catch (error) {
+      throw this.#familiar(error)
+    }
+  }
+
+  /**
+   * A callback that cannot do harm: what it throws ends the call, as an error of ours; what its
+   * promise rejects with, which comes too late for that, becomes a note.
+   */
+  callback<A extends unknown[], R>(
+    name: string,
+    call: ((...args: A) => R) | undefined,
+  ): ((...args: A) => R) | undefined {
+    if (!call) return undefined
+    return (...args) => {
+      let result: R
+      try {
+        result = call(...args)
+      } catch (error) {
+        throw callbackError(name, error)
+      }
+      if (result instanceof Promise) result.catch((error) => this.#note(`${name}()`, error))
+      return result
+    }
+  }
+
+  /** A callback that is waited for. What it throws or rejects with ends the call. */
+  taker<A extends unknown[]>(name: string, call: (...args: A) => void | Promise<void>) {
+    return async (...args: A): Promise<void> => {
+      try {
+        await call(...args)
+      } catch (error) {
+        throw callbackError(name, error)
+      }
+    }
+  }
+
+  /** `onProgress` for work that tells guest bytes done, and all. */
+  positions(phase: Phase, onProgress: OnProgress | undefined) {
+    const tell = this.callback('onProgress', onProgress)
+    const started = performance.now()
+    return (
+      tell &&
+      ((position: number, size: number) => {
+        const elapsedSeconds = (performance.now() - started) / 1000
+        tell({ phase, position, size, dataBytes: 0, elapsedSeconds })
+      })
+    )
+  }
+
+  /** A source whose close() cannot hide how the call ended. */
+  source(source: string | CustomSource): string | CustomSource {
+    if (typeof source === 'string') return source
+    return {
+      name: source.name,
+      size: source.size,
+      extents: () => source.extents(),
+      read: (start, length, signal) => source.read(start, length, signal),
+      ...(source.discard && {
+        discard: (start: number, length: number) => source.discard!(start, length),
+      }),
+      close: async () => {
+        try {
+          await source.close?.()
+        } catch (error) {
+          this.#note(`close() of ${source.name}`, error)
+        }
+      },
+    }
+  }
+
+  /** A result with the notes of this call. */
+  async noted<R extends { notes?: readonly string[] }>(result: R): Promise<R> {
+    // A promise that was rejected by now has told so when this resolves.
+    await new Promise(setImmediate)
+    return this.notes.length === 0
+      ? result
+      : { ...result, notes: [...(result.notes ?? []), ...this.notes] }
+  }
+
+  #note(who: string, error: unknown): void {
+    const note = `${who} failed: ${messageOf(error)}`
+    if (!this.notes.includes(note)) this.notes.push(note)
+  }
+
+  #familiar(error: unknown): BackupError {
+    const signal = this.#signal
+    if (isBackupError(error)) {
+      if (error.code !== 'ABORTED' || !signal?.aborted) return error
+      return error.cause === signal.reason ? error : abortedError(error.what, signal)
+    }
+    if (signal?.aborted) return abortedError(this.#what, signal)
+    if ((error as NodeJS.ErrnoException | undefined)?.syscall) return ioError(this.#what, error)
+    return new BackupError('INTERNAL', this.#what, messageOf(error), { cause: error })
+  }
+}
+
+/** What a function of the caller's threw. */
+export function callbackError(name: string, error: unknown): BackupError {
+  if (isBackupError(error)) return error
+  return new BackupError('CALLBACK', `${name}()`, messageOf(error), { cause: error })
+}
+
+function messageOf(error: unknown): string {
+  if (!(error instanceof Error)) return typeof error === 'string' ? error : 'without an Error'
+  return error.message
+}

@@ -1,0 +1,169 @@
+import type { DirtyRun } from '../format/qcow2/bits.ts'
+import type { CommitOptions as Commit, CommitResult } from '../maintain/commit/commit.ts'
+import type {
+  DiffOptions as Diff,
+  DiffDisksOptions as DiffDisks,
+  Differences,
+  DiffResult,
+} from '../maintain/diff/diff.ts'
+import type { SnapshotOptions, SnapshotResult } from '../maintain/snapshot.ts'
+import {
+  CHAIN_OPTIONS,
+  CLUSTER_SIZE_OPTIONS,
+  CONTROL_OPTIONS,
+  type ControlOptions,
+  FORCE_OPTIONS,
+  FORMAT,
+  GRANULARITY_OPTIONS,
+  NBD_OPTIONS,
+  RATE_OPTIONS,
+} from '../options.ts'
+import {
+  BOOLEAN,
+  callback,
+  checkArgument,
+  checkOptions,
+  option,
+  PATH,
+  record,
+  type SchemaFor,
+  TEXT,
+} from '../schema.ts'
+import { Call } from './call.ts'
+
+export const SNAPSHOT_OPTIONS: SchemaFor<SnapshotOptions & Pick<ControlOptions, 'signal'>> = {
+  ...CLUSTER_SIZE_OPTIONS,
+  ...CHAIN_OPTIONS,
+  ...FORCE_OPTIONS,
+  signal: CONTROL_OPTIONS.signal,
+}
+
+/** How overlays are committed. */
+export type CommitOptions = Omit<Commit, 'disk'>
+
+export const COMMIT_OPTIONS: SchemaFor<CommitOptions> = {
+  base: option(PATH, 'the image of the chain that gets the data', {
+    fallback: 'the one below TOP',
+  }),
+  delete: option(BOOLEAN, 'remove the images that were committed, when all of it is durable'),
+  ...CHAIN_OPTIONS,
+  ...RATE_OPTIONS,
+  ...CONTROL_OPTIONS,
+}
+
+/** How an image is compared with a baseline. */
+export type DiffOptions = Omit<Diff, 'onProgress'> & ControlOptions
+/** How two disks are compared. */
+export type DiffDisksOptions = Omit<DiffDisks, 'onProgress'> & ControlOptions
+
+const COMPARE_OPTIONS = {
+  ...GRANULARITY_OPTIONS,
+  baselineFormat: option(FORMAT, 'the format of BASELINE', { fallback: 'by its magic' }),
+  ...CHAIN_OPTIONS,
+  ...NBD_OPTIONS,
+  ...CONTROL_OPTIONS,
+} as const
+
+export const DIFF_OPTIONS: SchemaFor<DiffOptions> = {
+  ...COMPARE_OPTIONS,
+  enable: option(BOOLEAN, 'let the bitmap record what is written from now on'),
+}
+
+export const DIFF_DISKS_OPTIONS: SchemaFor<DiffDisksOptions> = {
+  ...COMPARE_OPTIONS,
+  format: option(FORMAT, 'the format of IMAGE', { letter: 'f', fallback: 'by its magic' }),
+  mergeInto: option(
+    record<{ image: string; bitmap: string }>({ image: PATH, bitmap: TEXT }),
+    'merge what differs into a bitmap of this image',
+  ),
+}
+
+/**
+ * Makes an overlay over an image that nobody writes to any more, so that what is written from now on
+ * is in the overlay. Every bitmap that records in the image and is valid along its chain goes on in
+ * the overlay.
+ * @param backing path of the image, qcow2, or raw as `backingFormat` says
+ * @param overlay path of the qcow2 image to make
+ * @throws BackupError BAD_BITMAP if a bitmap that records is not valid; TARGET_EXISTS, BAD_TARGET,
+ * BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IN_USE, IO, USAGE, ABORTED
+ */
+export async function createSnapshot(
+  backing: string,
+  overlay: string,
+  options: SnapshotOptions & Pick<ControlOptions, 'signal'> = {},
+): Promise<SnapshotResult> {
+  checkArgument('backing', PATH, backing)
+  checkArgument('overlay', PATH, overlay)
+  const { signal, ...checked } = checkOptions(SNAPSHOT_OPTIONS, options)
+  const { createSnapshot: run } = await import('../maintain/snapshot.ts')
+  return await new Call(overlay, signal).run(() => run(backing, overlay, checked))
+}
+
+/**
+ * Brings what the images above a base hold down into the base, their bitmaps too: those that the base
+ * lacks are created, then all are merged. An interrupted commit leaves a base that is sound, and can
+ * be run again.
+ * @param top path of the topmost image, which nobody has open
+ * @throws BackupError BAD_BITMAP, BAD_IMAGE, BAD_TARGET, UNSUPPORTED, NOT_ALLOWED, IN_USE, IO, USAGE,
+ * ABORTED
+ */
+export async function commitImage(top: string, options: CommitOptions = {}): Promise<CommitResult> {
+  checkArgument('top', PATH, top)
+  const checked = checkOptions(COMMIT_OPTIONS, options)
+  const call = new Call(top, checked.signal)
+  const onProgress = call.callback('onProgress', checked.onProgress)
+  const { commitImage: run } = await import('../maintain/commit/commit.ts')
+  return await call.run(async () => call.noted(await run(top, { ...checked, onProgress })))
+}
+
+/**
+ * Adds a bitmap to an image that has what the guest sees in it differently from a baseline: for a
+ * chain of backups that lost its bitmap, or never had one.
+ * @param image path of a qcow2 image of version 3, which is nobody else's meanwhile
+ * @param baseline path of a raw or qcow2 image, or the URI of an NBD export
+ * @param bitmap the name of the bitmap to add
+ * @throws BackupError BAD_BITMAP if the bitmap is there already or cannot be; BAD_IMAGE, UNSUPPORTED,
+ * NOT_ALLOWED, IN_USE, IO, USAGE, ABORTED: the image is as it was then
+ */
+export async function diffToBitmap(
+  image: string,
+  baseline: string,
+  bitmap: string,
+  options: DiffOptions = {},
+): Promise<DiffResult> {
+  checkArgument('image', PATH, image)
+  checkArgument('baseline', PATH, baseline)
+  checkArgument('bitmap', TEXT, bitmap)
+  const checked = checkOptions(DIFF_OPTIONS, options)
+  const call = new Call(image, checked.signal)
+  const onProgress = call.positions('compare', checked.onProgress)
+  const { diffToBitmap: run } = await import('../maintain/diff/diff.ts')
+  return await call.run(() => run(image, baseline, bitmap, { ...checked, onProgress }))
+}
+
+/**
+ * Finds the granules in which the guest sees something else in one disk than in another: such as a
+ * point in time of a running machine, that QEMU exports, and its last backup.
+ * @param disk path of a raw or qcow2 image, or the URI of an NBD export
+ * @param baseline the same
+ * @param take is given what differs, when all is compared: ordered, contiguous runs from 0 to the size
+ * of the disk, neighbours differ, in batches of bounded size
+ * @throws BackupError as diffToBitmap; CALLBACK if `take` throws
+ */
+export async function diffDisks(
+  disk: string,
+  baseline: string,
+  options: DiffDisksOptions = {},
+  take: (runs: readonly DirtyRun[]) => void | Promise<void> = () => {},
+): Promise<Differences> {
+  checkArgument('disk', PATH, disk)
+  checkArgument('baseline', PATH, baseline)
+  const checked = checkOptions(DIFF_DISKS_OPTIONS, options)
+  checkArgument('take', callback(), take)
+  const call = new Call(disk, checked.signal)
+  const onProgress = call.positions('compare', checked.onProgress)
+  const { diffDisks: run } = await import('../maintain/diff/diff.ts')
+  return await call.run(() =>
+    run(disk, baseline, { ...checked, onProgress }, call.taker('take', take)),
+  )
+}

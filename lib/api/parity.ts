@@ -1,0 +1,30 @@
+import { CHAIN_OPTIONS, CONTROL_OPTIONS, FORMAT, SHARE_OPTIONS } from '../options.ts'
+import type { Compared, ParityOptions } from '../parity/parity.ts'
+import { checkArgument, checkOptions, option, PATH, type SchemaFor } from '../schema.ts'
+import { Call } from './call.ts'
+import { PATHS } from './rules.ts'
+
+export const PARITY_OPTIONS: SchemaFor<ParityOptions> = {
+  format: option(FORMAT, "the images' format", { letter: 'f', fallback: 'by its first bytes' }),
+  against: option(PATH, 'the qemu-img to stand beside', { fallback: 'the one in PATH' }),
+  ...CHAIN_OPTIONS,
+  ...SHARE_OPTIONS,
+  signal: CONTROL_OPTIONS.signal,
+}
+
+/**
+ * Runs our commands and qemu-img's on images, side by side, and compares what they print byte for
+ * byte, and their exit statuses. Yields as each pair is done. Output goes through files in the
+ * system's temporary directory, so that any amount of it takes no memory.
+ * @throws BackupError IO if qemu-img cannot be run, UNSUPPORTED if it tells no version, ABORTED
+ */
+export async function* compareWithQemuImg(
+  images: readonly string[],
+  options: ParityOptions = {},
+): AsyncGenerator<Compared, void, undefined> {
+  checkArgument('images', PATHS, images)
+  const checked = checkOptions(PARITY_OPTIONS, options)
+  const call = new Call(images[0] ?? 'images', checked.signal)
+  const { compareWithQemuImg: run } = await import('../parity/parity.ts')
+  yield* call.each(() => run(images, checked))
+}

@@ -1,0 +1,23 @@
+/** Rules of arguments that are no options. */
+import { callback, either, list, PATH, type Rule, record, TEXT, whole } from '../schema.ts'
+import type { CustomSource } from '../source/custom.ts'
+
+/** The largest size of a disk, bytes: numbers are exact up to there. */
+const DISK_SIZE = whole(0)
+
+const CUSTOM_SOURCE: Rule<CustomSource> = record(
+  { name: TEXT, size: DISK_SIZE, extents: callback(), read: callback() },
+  { discard: callback(), close: callback() },
+  { open: true },
+)
+
+/** A path, or a source of the program's own. What is wrong with the latter is told in detail. */
+export const SOURCE: Rule<string | CustomSource> = {
+  ...either('neither a path nor a source', PATH, CUSTOM_SOURCE),
+  fault(value) {
+    if (typeof value === 'object' && value !== null) return CUSTOM_SOURCE.fault(value)
+    return PATH.fault(value)
+  },
+}
+
+export const PATHS = list(PATH)

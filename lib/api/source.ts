@@ -1,0 +1,49 @@
+import { CONTROL_OPTIONS, OPEN_OPTIONS } from '../options.ts'
+import { BOOLEAN, checkArgument, checkOptions, option } from '../schema.ts'
+import type { CustomSource } from '../source/custom.ts'
+import type { OpenOptions } from '../source/open.ts'
+import type { ExtentsOptions, Source } from '../source/source.ts'
+import { Call } from './call.ts'
+import { SOURCE } from './rules.ts'
+
+export interface OpenSourceOptions extends Omit<OpenOptions, 'requests'> {
+  /** Ends what is done with the source: opening it, and looking up what it holds. */
+  signal?: AbortSignal
+}
+
+export const SOURCE_OPTIONS = { ...OPEN_OPTIONS, signal: CONTROL_OPTIONS.signal } as const
+
+const EXTENTS_OPTIONS = {
+  detectZeroes: option(BOOLEAN, 'read what is stored, to find zeroes in it'),
+} as const
+
+/**
+ * Opens a disk for reading: a raw or qcow2 image, in a file or on a block device, with all that it
+ * builds on, an export of an NBD server, or what the calling program reads by itself.
+ * @param location a path, an NBD URI, or a source of the program's own
+ * @throws BackupError USAGE, BAD_IMAGE, BAD_BITMAP, UNSUPPORTED, NOT_ALLOWED (by the gate),
+ * IN_USE, IO or ABORTED
+ */
+export async function openSource(
+  location: string | CustomSource,
+  options: OpenSourceOptions = {},
+): Promise<Source> {
+  checkArgument('source', SOURCE, location)
+  const { signal, ...checked } = checkOptions(SOURCE_OPTIONS, options)
+  const name = typeof location === 'string' ? location : location.name
+  const call = new Call(name, signal)
+  const { openSource: open } = await import('../source/open.ts')
+  const source = await call.run(() => open(location, { ...checked, signal }))
+  return {
+    ...source,
+    extents: (how?: ExtentsOptions) => {
+      const { detectZeroes } = checkOptions(EXTENTS_OPTIONS, how)
+      return call.each(() => source.extents({ detectZeroes })) as ReturnType<Source['extents']>
+    },
+    pieces: () => call.each(() => source.pieces()),
+    markedPieces: () => call.each(() => source.markedPieces()),
+    checkUnchanged: () => call.run(() => source.checkUnchanged()),
+    // Also after an abort.
+    close: () => new Call(name).run(() => source.close()),
+  }
+}

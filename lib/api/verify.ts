@@ -1,0 +1,28 @@
+import type { ManifestVerified, VerifyManifestsOptions } from '../backup/verify-manifests.ts'
+import { CONTROL_OPTIONS, SHARE_OPTIONS } from '../options.ts'
+import { checkArgument, checkOptions, type SchemaFor } from '../schema.ts'
+import { Call } from './call.ts'
+import { PATHS } from './rules.ts'
+
+export const VERIFY_OPTIONS: SchemaFor<VerifyManifestsOptions> = {
+  ...SHARE_OPTIONS,
+  ...CONTROL_OPTIONS,
+}
+
+/**
+ * Holds images against the manifests beside them: each is checked, and what it holds by itself is
+ * read and compared with what was read from the source when it was made. The images it builds on
+ * have manifests of their own.
+ * @throws BackupError IO, BAD_MANIFEST, UNSUPPORTED, IN_USE, ABORTED, USAGE
+ */
+export async function* verifyManifests(
+  images: readonly string[],
+  options: VerifyManifestsOptions = {},
+): AsyncGenerator<ManifestVerified, void, undefined> {
+  checkArgument('images', PATHS, images)
+  const checked = checkOptions(VERIFY_OPTIONS, options)
+  const call = new Call(images[0] ?? 'images', checked.signal)
+  const onProgress = call.callback('onProgress', checked.onProgress)
+  const { verifyManifests: run } = await import('../backup/verify-manifests.ts')
+  yield* call.each(() => run(images, { ...checked, onProgress }))
+}

@@ -1,0 +1,50 @@
+/** What a call that takes long is doing. */
+export type Phase =
+  /** Copying. */
+  | 'copy'
+  /** Reading again what was written, from its start. */
+  | 'verify'
+  /** Comparing two disks. */
+  | 'compare'
+  /** Looking at an image's metadata. */
+  | 'check'
+  /** Looking up what is where. */
+  | 'map'
+
+/** Where a running call stands. */
+export interface Progress {
+  phase: Phase
+  /**
+   * Guest bytes from 0 that are settled: copied, zeroed or left alone; compared; looked up. Of a
+   * check, bytes of metadata that were looked at.
+   */
+  position: number
+  /** Virtual size, bytes; of a check, the most that there can be to look at. */
+  size: number
+  /** Guest bytes stored as data so far. */
+  dataBytes: number
+  elapsedSeconds: number
+}
+
+/** Often enough for a bar that moves, seldom enough to cost nothing. */
+const INTERVAL_MS = 100
+
+/**
+ * Tells how far work is that knows only positions, at most ten times a second; `last` always tells.
+ * @param size bytes in all
+ */
+export function positions(
+  phase: Phase,
+  size: number,
+  onProgress: ((progress: Progress) => void) | undefined,
+): ((position: number, last?: boolean) => void) | undefined {
+  if (!onProgress) return undefined
+  const started = performance.now()
+  let told = started
+  return (position, last = false) => {
+    const now = performance.now()
+    if (!last && now - told < INTERVAL_MS) return
+    told = now
+    onProgress({ phase, position, size, dataBytes: 0, elapsedSeconds: (now - started) / 1000 })
+  }
+}

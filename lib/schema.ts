@@ -1,0 +1,240 @@
+/**
+ * What arguments may be: each rule checks a value, gives its TypeScript type, and tells the command
+ * line how to read a flag. Callers may be JavaScript, or pass on what stands in a file, so a rule
+ * takes anything, runs none of the caller's code but getters, and never guesses what was meant.
+ */
+import { argumentError } from './errors.ts'
+
+/** How the command line reads a value. */
+export type Form = 'size' | 'count' | 'seconds' | 'text' | 'choice' | 'flag' | 'list' | 'none'
+
+/** What a value must be. */
+export interface Rule<T> {
+  readonly form: Form
+  /** Of `choice`: the words; of a number: what help says of its range. */
+  readonly choices?: readonly string[]
+  readonly range?: string
+  /** Why a value is refused, to follow its name; undefined if it is not. */
+  fault(value: unknown): string | undefined
+  /** Only for the compiler. */
+  readonly type?: T
+}
+
+/** An option: a rule, and what its help says. */
+export interface OptionRule<T> extends Rule<T> {
+  /** For help, without the range and the default. */
+  readonly help: string
+  /** As help shows it. */
+  readonly fallback?: string
+  /** The letter of its short flag. */
+  readonly letter?: string
+  /** The environment variable that stands in for its flag. */
+  readonly env?: string
+}
+
+export type Schema = Readonly<Record<string, OptionRule<unknown>>>
+
+/** The type of the options that a schema describes. */
+export type OptionsOf<S extends Schema> = {
+  -readonly [K in keyof S]?: S[K] extends Rule<infer T> ? T : never
+}
+
+/** The schema of an options type: one rule for each of its keys, and of its type. */
+export type SchemaFor<Options> = {
+  readonly [K in keyof Required<Options>]: OptionRule<NonNullable<Options[K]>>
+}
+
+/** Gives a rule its help. */
+export function option<T>(
+  rule: Rule<T>,
+  help: string,
+  more: Pick<OptionRule<T>, 'fallback' | 'letter' | 'env'> = {},
+): OptionRule<T> {
+  return { ...rule, ...more, help }
+}
+
+function rule<T>(
+  form: Form,
+  fault: (value: unknown) => string | undefined,
+  more: Pick<Rule<T>, 'choices' | 'range'> = {},
+): Rule<T> {
+  return { form, fault, ...more }
+}
+
+/** A whole number. */
+export function whole(
+  min: number,
+  max = Number.MAX_SAFE_INTEGER,
+  form: 'count' | 'size' | 'seconds' = 'count',
+): Rule<number> {
+  const unbounded = max === Number.MAX_SAFE_INTEGER
+  const range = unbounded ? `of at least ${min}` : `from ${min} to ${max}`
+  const isOne = (n: unknown) => Number.isSafeInteger(n) && Number(n) >= min && Number(n) <= max
+  const fault = (n: unknown) => (isOne(n) ? undefined : `${show(n)} is not a whole number ${range}`)
+  return rule(form, fault, {
+    range: unbounded || form !== 'count' ? undefined : `${min} to ${max}`,
+  })
+}
+
+/**
+ * A power of two.
+ * @param range as messages name it, such as `from 512 to 2M`
+ */
+export function powerOfTwo(min: number, max: number, range: string): Rule<number> {
+  const isOne = (n: unknown) =>
+    typeof n === 'number' && Number.isInteger(Math.log2(n)) && n >= min && n <= max
+  const fault = (n: unknown) => (isOne(n) ? undefined : `${show(n)} is not a power of two ${range}`)
+  return rule('size', fault, { range: `a power of two ${range}` })
+}
+
+/** One of some words. */
+export function choice<const W extends string>(...choices: readonly W[]): Rule<W> {
+  const fault = (value: unknown) =>
+    choices.includes(value as W) ? undefined : `${show(value)} is not one of ${choices.join(', ')}`
+  return rule('choice', fault, { choices })
+}
+
+export const BOOLEAN: Rule<boolean> = rule('flag', (value) =>
+  typeof value === 'boolean' ? undefined : `${show(value)} is neither true nor false`,
+)
+
+export const TEXT: Rule<string> = rule('text', (value) =>
+  typeof value === 'string' ? undefined : `${show(value)} is not a string`,
+)
+
+/** The name of a file or device. What follows a zero byte the system would not see. */
+export const PATH: Rule<string> = rule('text', (value) => {
+  if (typeof value !== 'string') return `${show(value)} is not a path`
+  if (value === '') return 'has no name'
+  return value.includes('\0') ? 'holds a zero byte' : undefined
+})
+
+/** A list; a string is none, though its characters could be taken for one. */
+export function list<T>(item: Rule<T>): Rule<readonly T[]> {
+  return rule('list', (value) => {
+    if (!Array.isArray(value)) return `${show(value)} is not an array`
+    for (let i = 0; i < value.length; i++) {
+      const fault = item.fault(value[i])
+      if (fault !== undefined) return `[${i}]: ${fault}`
+    }
+    return undefined
+  })
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: any function will do, its parameters are ours
+export function callback<F extends (...args: any[]) => unknown>(): Rule<F> {
+  return rule('none', (value) =>
+    typeof value === 'function' ? undefined : `${show(value)} is not a function`,
+  )
+}
+
+export const SIGNAL: Rule<AbortSignal> = rule('none', (value) =>
+  value instanceof AbortSignal ? undefined : `${show(value)} is not an AbortSignal`,
+)
+
+/** An object with certain keys; `optional` may be missing, others may not be there. */
+export function record<T>(
+  required: Readonly<Record<string, Rule<unknown>>>,
+  optional: Readonly<Record<string, Rule<unknown>>> = {},
+  { open = false }: { open?: boolean } = {},
+): Rule<T> {
+  return rule('none', (value) => {
+    if (!isRecord(value)) return `${show(value)} is not an object`
+    for (const [key, one] of Object.entries(required)) {
+      const fault = one.fault(value[key])
+      if (fault !== undefined) return value[key] === undefined ? `lacks ${key}` : `${key}: ${fault}`
+    }
+    for (const key of keysOf(value)) {
+      if (Object.hasOwn(required, key) || value[key] === undefined) continue
+      if (!Object.hasOwn(optional, key)) {
+        if (open) continue
+        return `has no ${show(key)}`
+      }
+      const fault = optional[key].fault(value[key])
+      if (fault !== undefined) return `${key}: ${fault}`
+    }
+    return undefined
+  })
+}
+
+/** What any of several rules takes. */
+export function either<A, B>(what: string, a: Rule<A>, b: Rule<B>): Rule<A | B> {
+  return rule(a.form, (value) =>
+    a.fault(value) === undefined || b.fault(value) === undefined
+      ? undefined
+      : `${show(value)} is ${what}`,
+  )
+}
+
+/**
+ * Checks an argument.
+ * @throws BackupError USAGE naming it
+ */
+export function checkArgument<T>(name: string, one: Rule<T>, value: unknown): T {
+  const fault = readable(name, () => one.fault(value))
+  if (fault !== undefined) throw argumentError(name, fault)
+  return value as T
+}
+
+/**
+ * Checks the options of a call. Each is read once, so that what was checked is what is used, and
+ * nothing is inherited from a prototype that others may have written to.
+ * @returns those that were given; undefined counts as not given
+ * @throws BackupError USAGE naming the option
+ */
+export function checkOptions<S extends Schema>(schema: S, value: unknown): OptionsOf<S> {
+  const checked = Object.create(null)
+  if (value === undefined) return checked
+  if (!isRecord(value)) throw argumentError('options', `${show(value)} is not an object`)
+  for (const key of readable('options', () => keysOf(value))) {
+    const given = readable(key, () => value[key])
+    if (given === undefined) continue
+    if (!Object.hasOwn(schema, key)) throw argumentError(key, 'there is no such option')
+    checked[key] = checkArgument(key, schema[key], given)
+  }
+  return checked
+}
+
+/** Runs what may call a getter or a proxy of the caller's. */
+function readable<T>(name: string, read: () => T): T {
+  try {
+    return read()
+  } catch (error) {
+    const refused = argumentError(name, 'cannot be read: its getter throws')
+    refused.cause = error
+    throw refused
+  }
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** The enumerable keys of an object, with those of its class, but not of all objects. */
+function keysOf(value: object): string[] {
+  const keys = new Set<string>()
+  for (let at = value; at && at !== Object.prototype; at = Object.getPrototypeOf(at)) {
+    for (const key of Object.keys(at)) keys.add(key)
+  }
+  return [...keys]
+}
+
+const MOST_SHOWN = 60
+
+/** A value in a message. No method of it is called. */
+export function show(value: unknown): string {
+  switch (typeof value) {
+    case 'string':
+      return `'${value.length > MOST_SHOWN ? `${value.slice(0, MOST_SHOWN)}…` : value}'`
+    case 'bigint':
+      return `${value}n`
+    case 'function':
+      return 'a function'
+    case 'symbol':
+      return 'a symbol'
+    case 'object':
+      return value === null ? 'null' : Array.isArray(value) ? 'an array' : 'an object'
+    default:
+      return String(value)
+  }
+}
