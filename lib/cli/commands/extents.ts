@@ -1,6 +1,5 @@
 import type { Command } from 'commander'
-import { BackupError, usageError } from '../../errors.ts'
-import type { Extent } from '../../extents/extent.ts'
+import { argumentError } from '../../errors.ts'
 import { alignMarked, type MarkedExtent, mergeMarked } from '../../extents/marked.ts'
 import { SECTOR_SIZE } from '../../format/qcow2/constants.ts'
 import type { ExtentsOptions, Source } from '../../source/source.ts'
@@ -40,29 +39,18 @@ export function declare(command: Command): void {
 async function extents(location: string, flags: ExtentsFlags): Promise<void> {
   const { openSource } = await import('../../api/source.ts')
   await interruptible(async (signal) => {
-    const { bitmap } = flags
-    if (bitmap !== undefined && flags.detectZeroes) {
-      throw usageError('--detect-zeroes', 'does not go with --bitmap')
+    const { bitmap, detectZeroes } = flags
+    if (bitmap !== undefined && detectZeroes) {
+      throw argumentError('detectZeroes', 'does not go with a bitmap')
     }
-    const source = await openSource(location, { ...openOptions(flags), bitmap })
+    const source = await openSource(location, { ...openOptions(flags), bitmap, signal })
     try {
-      const list = bitmap === undefined ? source.extents(flags) : markedExtents(source)
-      for await (const text of formatExtents(untilAborted(list, source, signal))) await print(text)
+      const list = bitmap === undefined ? source.extents({ detectZeroes }) : markedExtents(source)
+      for await (const text of formatExtents(list)) await print(text, signal)
     } finally {
       await source.close()
     }
   })
-}
-
-async function* untilAborted(
-  extents: AsyncIterable<Extent | MarkedExtent>,
-  source: Source,
-  signal: AbortSignal,
-): AsyncGenerator<Extent | MarkedExtent> {
-  for await (const extent of extents) {
-    if (signal.aborted) throw new BackupError('ABORTED', source.name, 'interrupted')
-    yield extent
-  }
 }
 
 /** The pieces of a source as extents, in whole sectors. */

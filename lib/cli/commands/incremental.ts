@@ -53,7 +53,7 @@ type Flags = SourceFlags &
 
 async function incremental(source: string, target: string, flags: Flags): Promise<void> {
   const { incrementalBackup } = await import('../../api/backup.ts')
-  const { bitmap = '', backing = '' } = flags
+  const { bitmap, backing } = flags
   await runCopy(flags, (options) =>
     incrementalBackup(source, target, {
       ...openOptions(flags),
@@ -62,7 +62,8 @@ async function incremental(source: string, target: string, flags: Flags): Promis
       ...verifyingOptions(flags),
       ...options,
       bitmap,
-      backing,
+      // The library tells that it is missing.
+      backing: backing as string,
     }),
   )
 }
