@@ -2,7 +2,7 @@
 import { existsSync, readFileSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { commitImage } from '../../lib/index.ts'
+import { commitImage } from '../../lib/maintain/commit/commit.ts'
 import { qemuImg, qemuImgCheck, qemuIo } from '../support/qemu.ts'
 
 t.test('a base of version 2 with internal snapshots does not grow', async (t) => {
