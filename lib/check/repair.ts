@@ -3,6 +3,7 @@ import { l2EntrySize, makeZero } from '../format/qcow2/entries.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
 import { readAt } from '../format/read.ts'
 import type { OpenedFile } from '../image/file.ts'
+import type { ImageDisk } from '../image/steps.ts'
 import type { ControlOptions } from '../options.ts'
 import { checkCopied } from './copied.ts'
 import type { Say } from './finding.ts'
@@ -18,6 +19,7 @@ import { ImageWriter } from './writer.ts'
  * Mends what a check finds (`qemu-img check -r`). Each step is on the disk before the next begins,
  * and none makes the image worse than it was, so that a repair can be interrupted, and begun again.
  * @param file open for writing
+ * @param disk how it is written to; default: its file
  * @throws CheckFailed if it cannot be done
  */
 export async function repairQcow2(
@@ -26,10 +28,11 @@ export async function repairQcow2(
   fix: Fix,
   say: Say,
   control: ControlOptions = {},
+  disk?: ImageDisk,
 ): Promise<CheckResult> {
   const report = new Report(say, file, control)
   const tableReport = new Report(say, file, { signal: control.signal })
-  const writer = new ImageWriter(file, header, report)
+  const writer = new ImageWriter(file, header, report, disk)
   const errorsWriter = fix.errors ? writer : undefined
   const table = await checkSnapshotTable(file, header, tableReport, errorsWriter)
   const { snapshots, size } = table
@@ -48,6 +51,7 @@ export async function repairQcow2(
   result.corruptions += tableReport.result.corruptions
   result.corruptionsFixed += tableReport.result.corruptionsFixed
   if (result.checkErrors === 0 && result.corruptions === 0) await markClean(header, writer)
+  await writer.fillLastCluster()
   return result
 }
 

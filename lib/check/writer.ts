@@ -2,26 +2,40 @@ import type { FileHandle } from 'node:fs/promises'
 import { type BackupError, ioError } from '../errors.ts'
 import { badImage } from '../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
-import { writeAt } from '../format/write.ts'
 import type { OpenedFile } from '../image/file.ts'
+import { diskOf, type ImageDisk } from '../image/steps.ts'
+import { roundUp } from '../units.ts'
 import { IO_ERROR, type Report } from './report.ts'
 import type { StoredRefcounts } from './stored-refcounts.ts'
 import type { Checked } from './survey.ts'
 
 /**
- * Writes to an image that is repaired. What one step relies on is on the disk before it begins: an
- * image whose repair is interrupted is at most as broken as before, and can be repaired again.
+ * Writes to an image that is repaired, in steps as every edit does: what one step relies on is durable
+ * before it begins, so an image whose repair is interrupted is at most as broken as before, and can be
+ * repaired again. Within a repair what was written is read again, so it is not gathered.
  */
 export class ImageWriter {
   readonly #path: string
   readonly #handle: FileHandle
+  readonly #disk: ImageDisk
   readonly #clusterSize: number
   readonly #report: Report
   /** Clusters of what a mapping table must not lie over. */
   #metadata = new Set<number>()
 
-  /** @param file open for writing */
-  constructor({ path, handle }: OpenedFile, { clusterSize }: Qcow2Header, report: Report) {
+  #wrote = false
+
+  /**
+   * @param file open for writing
+   * @param disk how it is written to; default: its file
+   */
+  constructor(
+    { path, handle }: OpenedFile,
+    { clusterSize }: Qcow2Header,
+    report: Report,
+    disk = diskOf(handle),
+  ) {
+    this.#disk = disk
     this.#path = path
     this.#handle = handle
     this.#clusterSize = clusterSize
@@ -76,13 +90,23 @@ export class ImageWriter {
     await this.write(offset, bytes)
   }
 
-  async write(offset: number, bytes: Uint8Array): Promise<void> {
-    await writeAt(this.#handle, offset, bytes)
+  async write(offset: number, bytes: Buffer): Promise<void> {
+    this.#wrote = true
+    await this.#disk.write({ offset, bytes })
   }
 
-  /** Waits until all that was written is on the disk. */
+  /** Ends a step: waits until all that was written is durable. */
   async flush(): Promise<void> {
-    await this.#handle.datasync()
+    await this.#disk.sync()
+  }
+
+  /** Lets a file that was written to end with a whole cluster, which nothing can cut a part off. */
+  async fillLastCluster(): Promise<void> {
+    const now = await this.#handle.stat()
+    const end = roundUp(now.size, this.#clusterSize)
+    if (!this.#wrote || !now.isFile() || end === now.size) return
+    await this.write(now.size, Buffer.alloc(end - now.size))
+    await this.flush()
   }
 
   /**

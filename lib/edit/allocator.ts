@@ -4,7 +4,7 @@ import { MAX_REFCOUNT_TABLE_BYTES } from '../format/qcow2/constants.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
 import { encodeRefcount } from '../format/qcow2/refcounts.ts'
 import type { OpenedFile } from '../image/file.ts'
-import type { Write } from './steps.ts'
+import type { Write } from '../image/steps.ts'
 
 /** Clusters of a table that is at another place now. */
 export interface MovedTable {

@@ -1,11 +1,11 @@
 import { FIELD } from '../format/qcow2/constants.ts'
 import { encodeRefcountTableFields } from '../format/qcow2/encode.ts'
 import type { OpenedFile } from '../image/file.ts'
+import { type ImageDisk, runSteps, type Write } from '../image/steps.ts'
 import { roundUp } from '../units.ts'
 import type { Allocator, MovedTable } from './allocator.ts'
 import type { EditedImage } from './edited-image.ts'
 import { type Lost, lose, release } from './release.ts'
-import { type ImageDisk, runSteps, type Write } from './steps.ts'
 
 /** An edit for which all clusters that it takes have been allocated. */
 export interface PlannedEdit {

@@ -8,9 +8,9 @@ import {
   withBitmapsInPlace,
 } from '../format/qcow2/encode.ts'
 import type { BitmapsExtension } from '../format/qcow2/extensions.ts'
+import type { Write } from '../image/steps.ts'
 import type { MovedTable } from './allocator.ts'
 import type { EditedImage } from './edited-image.ts'
-import type { Write } from './steps.ts'
 
 /** The autoclear features that we know; the others are cleared by whoever writes (spec). */
 const KNOWN_AUTOCLEAR = BITMAPS | DATA_FILE_RAW

@@ -3,11 +3,11 @@ import { COPIED, hostOffset, isCopied } from '../format/qcow2/entries.ts'
 import { unsupported } from '../format/qcow2/fields.ts'
 import { l2Coverage } from '../format/qcow2/validate.ts'
 import { readAt } from '../format/read.ts'
+import type { ImageDisk, Write } from '../image/steps.ts'
 import { Allocator } from './allocator.ts'
 import { runEdit, writeUnreferenced } from './edit.ts'
 import { type EditedImage, reopened } from './edited-image.ts'
 import { type Lost, lose } from './release.ts'
-import type { ImageDisk, Write } from './steps.ts'
 
 /** The active L1 table of an image that is edited. */
 export class L1Table {

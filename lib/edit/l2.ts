@@ -1,11 +1,11 @@
 import { l2EntrySize } from '../format/qcow2/entries.ts'
 import { readAt } from '../format/read.ts'
+import type { Write } from '../image/steps.ts'
 import type { Allocator } from './allocator.ts'
 import type { EditedImage } from './edited-image.ts'
 import { type Entry, readEntry, writeZero } from './entries.ts'
 import type { L1Table } from './l1.ts'
 import { type Lost, lose } from './release.ts'
-import type { Write } from './steps.ts'
 
 /** An L2 table that is being changed. */
 export interface L2Table {

@@ -1,7 +1,7 @@
 import { type StoredRefcounts, Unreadable } from '../check/stored-refcounts.ts'
 import { BackupError } from '../errors.ts'
 import { encodeRefcount } from '../format/qcow2/refcounts.ts'
-import type { Write } from './steps.ts'
+import type { Write } from '../image/steps.ts'
 
 /** References that clusters lose: how many, by the number of the cluster. */
 export type Lost = Map<number, number>

@@ -4,13 +4,13 @@ import { BITMAPS, MAX_BITMAP_DIRECTORY_BYTES } from '../format/qcow2/constants.t
 import { encodeBitmapDirectory } from '../format/qcow2/encode.ts'
 import { unsupported } from '../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
+import { diskOf, type ImageDisk, type Write } from '../image/steps.ts'
 import { Allocator } from './allocator.ts'
 import type { Bits } from './bits.ts'
 import { runEdit, writeUnreferenced } from './edit.ts'
 import type { EditedImage } from './edited-image.ts'
 import { headerSteps, requireRoom } from './header-steps.ts'
 import { type Lost, lose } from './release.ts'
-import { diskOf, type ImageDisk, type Write } from './steps.ts'
 
 /** A bitmap as it is to be. */
 export interface NewBitmap extends Pick<Bitmap, 'name' | 'granularityBits' | 'inUse' | 'auto'> {

@@ -1,10 +1,10 @@
+import type { ImageDisk } from '../image/steps.ts'
 import { Allocator } from './allocator.ts'
 import { runEdit, writeUnreferenced } from './edit.ts'
 import { type EditedImage, reopened } from './edited-image.ts'
 import { L1Table } from './l1.ts'
 import { L2Tables } from './l2.ts'
 import type { Lost } from './release.ts'
-import type { ImageDisk } from './steps.ts'
 
 /** Bytes of tables that are held in memory until they are written. */
 const MAX_TABLE_BYTES = 32 * 2 ** 20

@@ -2,7 +2,7 @@
 import { copyFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { diskOf } from '../../lib/edit/steps.ts'
+import { diskOf } from '../../lib/image/steps.ts'
 import { type BitmapOperation, listBitmaps } from '../../lib/index.ts'
 import { editBitmap } from '../../lib/maintain/bitmaps.ts'
 import { qemuImg, qemuImgCheck, qemuIo } from '../support/qemu.ts'

@@ -2,7 +2,6 @@
 import { copyFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { diskOf } from '../../lib/edit/steps.ts'
 import { readHeader } from '../../lib/format/qcow2/image.ts'
 import { openFile } from '../../lib/image/file.ts'
 import { type BitmapOperation, listBitmaps } from '../../lib/index.ts'

@@ -1,6 +1,6 @@
 /** Power failures in the middle of writes: of what was not synced, each sector is there or is not. */
 import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs'
-import type { ImageDisk, Write } from '../../lib/edit/steps.ts'
+import type { ImageDisk, Write } from '../../lib/image/steps.ts'
 
 const SECTOR = 512
 

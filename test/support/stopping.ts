@@ -1,5 +1,5 @@
 /** Edits that end in the middle. */
-import type { ImageDisk } from '../../lib/edit/steps.ts'
+import type { ImageDisk } from '../../lib/image/steps.ts'
 
 /** The edit was ended here. */
 export class Stopped extends Error {}

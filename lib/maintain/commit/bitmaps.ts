@@ -1,7 +1,6 @@
 import { addStored, Bits } from '../../edit/bits.ts'
 import { type EditedImage, reopened } from '../../edit/edited-image.ts'
 import { requireRoom, sizeField } from '../../edit/header-steps.ts'
-import { type ImageDisk, runSteps } from '../../edit/steps.ts'
 import { type NewBitmap, storeBitmaps } from '../../edit/store-bitmaps.ts'
 import { BackupError } from '../../errors.ts'
 import {
@@ -14,6 +13,7 @@ import {
 import { MAX_BITMAPS } from '../../format/qcow2/constants.ts'
 import { quoted } from '../../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../../format/qcow2/header.ts'
+import { type ImageDisk, runSteps } from '../../image/steps.ts'
 import { factsOf } from '../../source/bitmaps/facts.ts'
 import { type BitmapHealth, validateBitmapChain } from '../../source/bitmaps/health.ts'
 import type { ChainImage } from '../../source/chain.ts'

@@ -6,6 +6,7 @@ import { BackupError } from '../../errors.ts'
 import { readFirstCluster } from '../../format/qcow2/first-cluster.ts'
 import { decodeHeader } from '../../format/qcow2/header.ts'
 import type { OpenedFile } from '../../image/file.ts'
+import type { ImageDisk } from '../../image/steps.ts'
 import type { ControlOptions } from '../../options.ts'
 import { closeChain, type OpenChainOptions, openChain } from '../chain.ts'
 import { QemuImgError } from '../messages.ts'
@@ -22,6 +23,8 @@ export interface CheckOptions extends OpenChainOptions, ControlOptions {
   onFinding?: (text: string) => void
   /** Called when something was mended, before the image is checked again. */
   onRepaired?: (repaired: CheckResult) => void | Promise<void>
+  /** How the image is written to; for tests. */
+  disk?: (file: OpenedFile) => ImageDisk
 }
 
 /** What a check found; after a repair, what it left. */
@@ -49,7 +52,8 @@ export async function checkImage(name: string, options: CheckOptions = {}): Prom
     if (!image.qcow2) throw notSupported()
     const fix = { leaks: true, errors: repair === 'all' }
     const { file, qcow2 } = image
-    const first = await concluded(() => repairQcow2(file, qcow2.header, fix, say, options))
+    const disk = options.disk?.(file)
+    const first = await concluded(() => repairQcow2(file, qcow2.header, fix, say, options, disk))
     const { corruptionsFixed, leaksFixed } = first
     if (corruptionsFixed + leaksFixed === 0) return { ...first, filename: name, format: 'qcow2' }
     await options.onRepaired?.(first)

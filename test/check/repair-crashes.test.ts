@@ -1,0 +1,77 @@
+/** A repair that ends between any two writes, and is run again: as one that was not disturbed. */
+import { copyFileSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { diskOf } from '../../lib/image/steps.ts'
+import { compareImages } from '../../lib/index.ts'
+import { checkImage } from '../../lib/qemu-img/check/image.ts'
+import { randomNumbers } from '../support/changes.ts'
+import { damage } from '../support/damage.ts'
+import { effort } from '../support/effort.ts'
+import { qemuImg, qemuImgCheck, qemuIo } from '../support/qemu.ts'
+import { counting, Stopped, stopsAt } from '../support/stopping.ts'
+
+t.setTimeout(240_000)
+
+const K = 2 ** 10
+const IMAGES = effort(8, 60)
+
+/** Makes an image with what a repair has to do with. */
+function makeImage(image: string, seed: number): void {
+  const clusterSize = [512, 4 * K, 64 * K][seed % 3]
+  const options = `cluster_size=${clusterSize},refcount_bits=${[16, 64, 8][seed % 3]}`
+  qemuImg('create', '-q', '-f', 'qcow2', '-o', options, image, '2M')
+  qemuIo(image, 'write -P 1 0 300k', 'write -c -P 2 512k 64k', 'write -z 1M 64k')
+  if (seed % 2 === 0) qemuImg('snapshot', '-c', 's', image)
+  qemuImg('bitmap', '--add', image, 'b')
+  qemuIo(image, 'write -P 3 100k 300k', 'write -P 4 1500k 100k')
+}
+
+/** Repairs an image, and stops before the n-th write or sync; false if there are fewer. */
+async function stopped(image: string, n: number): Promise<boolean> {
+  const count = stopsAt(n)
+  try {
+    await checkImage(image, {
+      repair: 'all',
+      disk: (file) => counting(diskOf(file.handle), count),
+    })
+  } catch (error) {
+    if (error instanceof Stopped) return true
+    throw error
+  }
+  return false
+}
+
+t.test('a repair that is stopped anywhere and run again ends as one in one go', async (t) => {
+  let repaired = 0
+  for (let seed = 1; seed <= IMAGES; seed++) {
+    const dir = t.testdir()
+    const [image, whole, part] = ['image', 'whole', 'part'].map((name) => join(dir, name))
+    makeImage(image, seed)
+    const done = damage(image, randomNumbers(seed)).join('; ')
+    copyFileSync(image, whole)
+    const end = await checkImage(whole, { repair: 'all' }).catch(() => undefined)
+    // What cannot be repaired at all is no case.
+    if (!end || end.corruptions + end.checkErrors > 0 || end.corruptionsFixed === 0) continue
+    repaired++
+    t.equal(statSync(whole).size % [512, 4 * K, 64 * K][seed % 3], 0, 'it ends with a cluster')
+    let stops = 0
+    for (let n = 1; ; n++) {
+      copyFileSync(image, part)
+      if (!(await stopped(part, n))) break
+      stops++
+      await checkImage(part, { repair: 'all' })
+      const { corruptions, checkErrors, leaks } = await checkImage(part)
+      const what = `${seed}: ${done}: stopped at ${n}`
+      t.same(
+        { corruptions, checkErrors, leaks },
+        { corruptions: 0, checkErrors: 0, leaks: 0 },
+        what,
+      )
+      if (n % 8 === 1) t.equal(qemuImgCheck(part).status, 0, what)
+      t.ok((await compareImages([part, whole])).identical, `${what}: content`)
+    }
+    t.ok(stops >= 2, `${stops} stops`)
+  }
+  t.ok(repaired >= IMAGES / 4, `${repaired} of ${IMAGES} images could be repaired`)
+})
