@@ -41,7 +41,7 @@ type Internal = 'open' | 'writable' | 'checking'
 /** How an image is looked at. */
 export type InfoOptions = Omit<Mapping, Internal | 'start' | 'length' | 'onOpen' | 'onProgress'> &
   Pick<ControlOptions, 'signal'>
-export type CheckOptions = Omit<Check, Internal> & ControlOptions
+export type CheckOptions = Omit<Check, Internal | 'disk'> & ControlOptions
 export type MapOptions = Omit<Mapping, Internal> & ControlOptions
 export type CompareImagesOptions = Omit<Compare, Internal> & ControlOptions
 export type MeasureImageOptions = Omit<MeasureImage, Internal> & ControlOptions
