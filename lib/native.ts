@@ -161,6 +161,20 @@ export interface Addon {
   punchFile(fd: number, areas: Float64Array): Promise<void>
   /** Gives an unnamed file (O_TMPFILE) a name; fails with EEXIST if the name is taken. */
   linkFile(fd: number, path: Buffer): void
+  /** What an open symbolic link (O_PATH) says, whatever has its name by now. */
+  readLink(fd: number): Buffer
+  /**
+   * Lets two names of one file system change places, atomically. Fails with code EINVAL or ENOSYS
+   * where the file system or the kernel cannot do that.
+   */
+  exchangeNames(a: Buffer, b: Buffer): void
+  /**
+   * What lies under an open loop device; undefined for another device, and where nothing does. `rdev`
+   * is 0 unless that is a device itself.
+   */
+  loopBacking(
+    fd: number,
+  ): { dev: bigint; ino: bigint; rdev: bigint; offset: bigint; sizeLimit: bigint } | undefined
   /**
    * Connects to an NBD server; rejects with code ELIBACC where libnbd is missing.
    * @param contexts metadata contexts to negotiate
@@ -222,6 +236,9 @@ const FUNCTIONS: Record<keyof Addon, true> = {
   cloneRanges: true,
   punchFile: true,
   linkFile: true,
+  exchangeNames: true,
+  loopBacking: true,
+  readLink: true,
   nbdOpen: true,
   nbdInfo: true,
   nbdStatus: true,

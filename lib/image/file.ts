@@ -72,7 +72,9 @@ export async function openedFile(path: string, handle: FileHandle): Promise<Open
 }
 
 /** See `SourceFile.identity`. */
-export function identityOf(stats: BigIntStats): string {
+export function identityOf(
+  stats: Pick<BigIntStats, 'dev' | 'ino' | 'rdev' | 'isBlockDevice'>,
+): string {
   return stats.isBlockDevice() ? `rdev:${stats.rdev}` : `${stats.dev}:${stats.ino}`
 }
 

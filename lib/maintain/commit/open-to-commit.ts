@@ -2,6 +2,7 @@ import { argumentError, BackupError, ioError, usageError } from '../../errors.ts
 import { descriptorPath, open, stat } from '../../files.ts'
 import { identityOf, type OpenedFile, openedFile, openFile } from '../../image/file.ts'
 import { lockOpened, READING, WRITING } from '../../image/locks.ts'
+import { requireApart } from '../../image/storage.ts'
 import { type Chain, closeAll, type OpenOptions, openChain } from '../../source/chain.ts'
 
 /** A chain of which nobody else writes to any image, and its base, open for writing. */
@@ -20,7 +21,8 @@ type Access = Pick<OpenOptions, 'allowPaths' | 'backingFormat'>
  * that counts; and what is written to is the file that the gate let pass, not its name.
  * @param path of the base; default: the image below the top
  * @throws BackupError USAGE if the base is not below the top; IN_USE, BAD_IMAGE, UNSUPPORTED,
- * NOT_ALLOWED, IO; SOURCE_CHANGED if images were replaced meanwhile
+ * NOT_ALLOWED, IO; BAD_TARGET if the base lies on the storage of
+ * another image of the chain; SOURCE_CHANGED if images were replaced meanwhile
  */
 export async function openToCommit(
   top: string,
@@ -47,7 +49,11 @@ export async function openToCommit(
     chain = await openChain(top, { ...access, forceShare: true }, openLocked)
     const base = chain.images.findIndex(({ file }) => file.identity === identity)
     const [file] = writable
-    if (file && base > 0) return { chain, base, file }
+    if (file && base > 0) {
+      const others = chain.files.filter((other) => other.identity !== identity)
+      await requireApart(file, others)
+      return { chain, base, file }
+    }
     throw new BackupError('SOURCE_CHANGED', top, 'its backing chain changed while it was opened')
   } catch (error) {
     await closeAll([...writable, ...(chain?.files ?? [])])

@@ -1,0 +1,11 @@
+// System calls on names and on what lies under a device, that Node lacks.
+#pragma once
+
+#include <napi.h>
+
+namespace qb {
+
+// Adds readLink, exchangeNames and loopBacking.
+void export_names(Napi::Env env, Napi::Object exports);
+
+}  // namespace qb
