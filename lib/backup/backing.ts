@@ -1,7 +1,7 @@
-import { dirname, relative } from 'node:path'
-import { locate } from '../copy/target-check.ts'
+import { relative } from 'node:path'
+import { type Location, pathIn } from '../copy/target/location.ts'
 import { argumentError, BackupError, ioError } from '../errors.ts'
-import { realpath, stat } from '../files.ts'
+import { lstat, realpath, stat } from '../files.ts'
 import { MAX_BACKING_NAME } from '../format/qcow2/constants.ts'
 import { identityOf, type OpenedFile, openFile, requireUnchanged } from '../image/file.ts'
 import { closeAll, type Format, openChain } from '../source/chain.ts'
@@ -36,7 +36,7 @@ export interface Backing {
  */
 export async function openBacking(
   path: string,
-  target: string,
+  target: Location,
   { allowPaths, backingFormat, forceShare }: OpenOptions,
 ): Promise<Backing> {
   if (!path) throw argumentError('backing', 'missing; it names the previous backup')
@@ -44,9 +44,8 @@ export async function openBacking(
   const { format, files, layers } = chain
   try {
     requireFormat(path, format, backingFormat)
-    const location = await locate(target)
-    await requireOther(target, location, path, files)
-    const name = await recordedName(path, target, location)
+    await requireOther(target, path, files)
+    const name = await recordedName(path, target)
     return {
       path,
       name,
@@ -102,15 +101,15 @@ async function requireInPlace(files: readonly OpenedFile[]): Promise<void> {
 }
 
 async function requireOther(
-  target: string,
-  location: string,
+  target: Location,
   path: string,
   files: readonly OpenedFile[],
 ): Promise<void> {
+  const there = await identityAt(target)
   for (const file of files) {
-    if ((await real(file.path)) !== location) continue
+    if (file.identity !== there) continue
     const why = file.path === path ? 'is its own backing file' : `is what ${path} builds on`
-    throw new BackupError('BAD_TARGET', target, why)
+    throw new BackupError('BAD_TARGET', target.path, why)
   }
 }
 
@@ -118,15 +117,15 @@ async function requireOther(
  * The name by which the target finds the backup: relative to its own directory, so that both can be
  * moved together. Links are followed now: one named `latest` will lead elsewhere tomorrow.
  */
-async function recordedName(path: string, target: string, location: string): Promise<string> {
+async function recordedName(path: string, target: Location): Promise<string> {
   const absolute = await real(path)
-  const near = plain(relative(dirname(location), absolute))
+  const near = plain(relative(target.directoryPath, absolute))
   // A device is opened by many names, in whose directories there is nothing.
-  const names = (await isDevice(location)) ? [absolute] : [near, absolute]
+  const names = (await isDevice(target)) ? [absolute] : [near, absolute]
   const name = names.find((one) => encodeText(one).length <= MAX_BACKING_NAME)
   if (name !== undefined) return name
   const why = `the name of ${path} is too long to be recorded, more than ${MAX_BACKING_NAME} bytes`
-  throw new BackupError('BAD_TARGET', target, why)
+  throw new BackupError('BAD_TARGET', target.path, why)
 }
 
 /** The same path so that QEMU takes no part of it for a protocol. */
@@ -134,9 +133,14 @@ function plain(path: string): string {
   return /^[^/]*:/.test(path) ? `./${path}` : path
 }
 
-async function isDevice(path: string): Promise<boolean> {
-  const stats = await stat(path).catch(() => undefined)
+async function isDevice(target: Location): Promise<boolean> {
+  const stats = await lstat(pathIn(target)).catch(() => undefined)
   return stats?.isBlockDevice() ?? false
+}
+
+async function identityAt(target: Location): Promise<string | undefined> {
+  const stats = await lstat(pathIn(target)).catch(() => undefined)
+  return stats && identityOf(stats)
 }
 
 async function real(path: string): Promise<string> {

@@ -1,6 +1,7 @@
 import { copyDisk, type JobOptions } from '../copy/job.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
 import type { OpenedFile } from '../image/file.ts'
+import type { CopyCounters } from '../native.ts'
 import { ownLayer } from '../source/own-layer.ts'
 import type { ContentHash } from './types.ts'
 
@@ -23,17 +24,17 @@ const REQUESTS = 16
 
 /**
  * Reads what a qcow2 image itself holds, and hashes it as the copy did that made it.
- * @returns ContentHash.checksum
+ * @returns ContentHash.checksum, and guest bytes by what the image has them as
  * @throws BackupError BAD_IMAGE, IO, ABORTED
  */
 export async function hashImage(
   file: OpenedFile,
   header: Qcow2Header,
   options: ReadBackOptions,
-): Promise<string> {
+): Promise<CopyCounters & { checksum: string }> {
   const { virtualSize, clusterSize, backingFile } = header
   const { engine = 'auto', direct = 'auto', requests = REQUESTS, signal, onProgress } = options
-  const { checksum } = await copyDisk(
+  const counters = await copyDisk(
     ownLayer(file, header),
     { path: file.path, store: { nothing: true } },
     {
@@ -55,5 +56,5 @@ export async function hashImage(
       onProgress: onProgress && ((progress) => onProgress({ ...progress, phase: 'verify' })),
     },
   )
-  return checksum!
+  return { ...counters, checksum: counters.checksum! }
 }

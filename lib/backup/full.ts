@@ -1,5 +1,5 @@
 import type { CustomSource } from '../source/custom.ts'
-import { copyToNew } from './copy.ts'
+import { runSession } from './session.ts'
 import type { CopyResult, FullOptions } from './types.ts'
 
 /**
@@ -15,5 +15,5 @@ export function fullBackup(
   target: string,
   options: FullOptions = {},
 ): Promise<CopyResult> {
-  return copyToNew(source, target, 'qcow2', options)
+  return runSession({ from: source, to: target, format: 'qcow2', replaces: 'image', options })
 }

@@ -1,7 +1,6 @@
 import { argumentError } from '../errors.ts'
 import type { CustomSource } from '../source/custom.ts'
-import { openBacking } from './backing.ts'
-import { copyToNew } from './copy.ts'
+import { runSession } from './session.ts'
 import type { CopyResult, IncrementalOptions } from './types.ts'
 
 /**
@@ -21,10 +20,13 @@ export async function incrementalBackup(
   if (!rest.bitmap && typeof source === 'string') {
     throw argumentError('bitmap', 'missing; it names the bitmap that tells what changed')
   }
-  const backing = await openBacking(previous, target, options)
-  try {
-    return await copyToNew(source, target, 'qcow2', rest, backing)
-  } finally {
-    await backing.close()
-  }
+  return await runSession({
+    from: source,
+    to: target,
+    format: 'qcow2',
+    replaces: 'image',
+    options: rest,
+    // Never undefined: that would be a full backup.
+    previous: previous ?? '',
+  })
 }

@@ -1,7 +1,5 @@
 import { basename } from 'node:path'
-import { openTarget, type Target } from '../copy/target.ts'
-import type { SourceIdentity } from '../copy/target-check.ts'
-import { argumentError, BackupError, ioError } from '../errors.ts'
+import { BackupError } from '../errors.ts'
 import { readAt } from '../format/read.ts'
 import { openFile } from '../image/file.ts'
 import { BLOCK_SIZE } from './content.ts'
@@ -27,84 +25,70 @@ export interface Manifest extends Written {
   /** As the image names it; missing for an image that stands alone. */
   backingFile?: string
   content: ContentHash
+  /**
+   * While an image is replaced, what the manifest says if it is beside the one before: null for one
+   * that had no manifest.
+   */
+  otherwise?: (Manifest | null)[]
 }
 
 /** No manifest is larger. */
-const MAX_BYTES = 64 * 1024
-
-/** A manifest on its way: it appears when it is published, as the image does. */
-export interface ManifestFile {
-  readonly path: string
-  /** @throws BackupError IO */
-  write(written: Written, backingFile?: string): Promise<void>
-  /** @throws BackupError TARGET_EXISTS, IO */
-  publish(): Promise<void>
-  /** Never fails. */
-  discard(): Promise<void>
-}
+export const MAX_BYTES = 64 * 1024
 
 /** Where an image's manifest is. */
 export function manifestPath(image: string): string {
   return `${image}.manifest.json`
 }
 
-/**
- * Opens the manifest of an image that is about to be made.
- * @throws BackupError TARGET_EXISTS, BAD_TARGET, IO; USAGE if the image is not a file
- */
-export async function openManifest(
-  image: Target,
-  force: boolean | undefined,
-  sources: readonly SourceIdentity[],
-): Promise<ManifestFile> {
-  if (image.room !== undefined) throw argumentError('manifest', 'goes with a target that is a file')
-  const path = manifestPath(image.path)
-  const file = await openTarget(path, { force, sources })
+/** What a manifest says of an image that was made. */
+export function manifestOf(image: string, written: Written, backingFile?: string): Manifest {
+  const { virtualSize, dataBytes, zeroBytes, unchangedBytes, content } = written
   return {
-    path,
-    async write({ virtualSize, dataBytes, zeroBytes, unchangedBytes, content }, backingFile) {
-      const manifest: Manifest = {
-        version: 1,
-        image: basename(image.path),
-        created: new Date().toISOString(),
-        virtualSize,
-        dataBytes,
-        zeroBytes,
-        unchangedBytes,
-        ...(backingFile !== undefined && { backingFile }),
-        content: content!,
-      }
-      try {
-        await file.handle!.writeFile(`${JSON.stringify(manifest, null, 2)}\n`)
-        await file.handle!.sync()
-      } catch (error) {
-        throw ioError(path, error)
-      }
-    },
-    publish: () => file.publish(),
-    discard: () => file.discard(),
+    version: 1,
+    image: basename(image),
+    created: new Date().toISOString(),
+    virtualSize,
+    dataBytes,
+    zeroBytes,
+    unchangedBytes,
+    ...(backingFile !== undefined && { backingFile }),
+    content: content as ContentHash,
   }
+}
+
+/** What a manifest says, for each image that may be beside it; null: nothing. */
+export function recordsOf({ otherwise = [], ...record }: Manifest): (Manifest | null)[] {
+  return [record, ...otherwise]
 }
 
 /**
  * Reads the manifest of an image.
+ * @returns undefined if there is none
  * @throws BackupError IO, BAD_MANIFEST if it is none, UNSUPPORTED if it is of a later version
  */
-export async function readManifest(image: string): Promise<Manifest> {
+export async function readManifest(image: string): Promise<Manifest | undefined> {
   const path = manifestPath(image)
-  const manifest = parse(path, await contentsOf(path))
+  const contents = await contentsOf(path)
+  if (contents === undefined) return undefined
+  const manifest = parse(path, contents)
   const { version } = manifest
   if (Number.isInteger(version) && (version as number) > 1) {
     throw new BackupError('UNSUPPORTED', path, `is a manifest of version ${version}; update`)
   }
-  if (version === 1 && isSize(manifest.virtualSize) && isContent(manifest.content)) {
+  const { otherwise } = manifest
+  const others = Array.isArray(otherwise) ? otherwise : otherwise === undefined ? [] : [undefined]
+  if (isManifest(manifest) && others.every((one) => one === null || isManifest(one))) {
     return manifest as unknown as Manifest
   }
   throw new BackupError('BAD_MANIFEST', path, 'is not a manifest of this program')
 }
 
-async function contentsOf(path: string): Promise<string> {
-  const file = await openFile(path)
+async function contentsOf(path: string): Promise<string | undefined> {
+  const file = await openFile(path).catch((error: BackupError) => {
+    if (error.errno === 'ENOENT') return undefined
+    throw error
+  })
+  if (!file) return undefined
   try {
     return file.size > MAX_BYTES ? '' : (await readAt(file, 0, file.size)).toString()
   } finally {
@@ -120,6 +104,20 @@ function parse(path: string, text: string): Record<string, unknown> {
     // Told below.
   }
   throw new BackupError('BAD_MANIFEST', path, 'is not a manifest of this program')
+}
+
+function isManifest(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false
+  const manifest = value as Partial<Record<keyof Manifest, unknown>>
+  const counts = [manifest.dataBytes, manifest.zeroBytes, manifest.unchangedBytes]
+  const names = [manifest.image, manifest.backingFile]
+  return (
+    manifest.version === 1 &&
+    isSize(manifest.virtualSize) &&
+    counts.every((count) => count === undefined || isSize(count)) &&
+    names.every((name) => name === undefined || typeof name === 'string') &&
+    isContent(manifest.content)
+  )
 }
 
 function isSize(value: unknown): boolean {

@@ -1,11 +1,19 @@
-import { openNbdTarget } from '../copy/nbd-target.ts'
-import { argumentError } from '../errors.ts'
+import { openNbdTarget } from '../copy/target/nbd.ts'
+import { argumentError, BackupError } from '../errors.ts'
+import { readHeader } from '../format/qcow2/image.ts'
+import { type OpenedFile, openedFile, openFile } from '../image/file.ts'
 import { isNbdUri } from '../nbd/uri.ts'
-import { copyToNew } from './copy.ts'
+import { closeAll, openChain } from '../source/chain.ts'
+import type { Source, SourceFile } from '../source/source.ts'
+import { readManifest } from './manifest.ts'
+import { Recorded } from './recorded.ts'
+import { type CopyRequest, runSession } from './session.ts'
 import type { CopyResult, RestoreOptions } from './types.ts'
+import { compareWithManifest } from './verify-manifests.ts'
 
 /**
- * Writes the content of a backup, with its whole chain, to a new disk.
+ * Writes the content of a backup, with its whole chain, to a new disk. What is read of a single image
+ * is compared with the manifest beside it, unless `verify` is false.
  * @param backup path of a qcow2 image. Not recognised by its content: a backup whose first bytes
  * are damaged must not pass for a raw disk; `format: 'raw'` says that it is one
  * @param target path of a new sparse file, a block device, with `to: 'qcow2'` of a new image, or
@@ -18,23 +26,80 @@ export async function restore(
   target: string,
   options: RestoreOptions = {},
 ): Promise<CopyResult> {
-  const { to = 'raw', format = 'qcow2', noHole, ...rest } = options
-  if (isNbdUri(target)) {
-    if (to !== 'raw') throw argumentError('to', 'an NBD export takes a raw disk')
-    return await restoreToNbd(backup, target, { ...options, format })
-  }
-  if (noHole) throw argumentError('noHole', 'only goes with an NBD export as target')
-  return await copyToNew(backup, target, to, { ...rest, format })
+  const { to = 'raw', format = 'qcow2', noHole, verify, ...rest } = options
+  const verified = verify && format === 'qcow2' ? await verifyChain(backup, options) : undefined
+  const request = {
+    from: backup,
+    to: target,
+    format: to,
+    replaces: 'disk',
+    recorded: verify === undefined ? (source) => recordOf(backup, source) : undefined,
+  } satisfies Partial<CopyRequest>
+  const result = await runSession({ ...request, ...targetOf(target, { ...options, format }, rest) })
+  if (!verified) return result
+  const notes = [...verified, ...(result.notes ?? [])]
+  return { ...result, verified: true, ...(notes.length > 0 && { notes }) }
 }
 
-/** The options for NBD are about the target then. */
-function restoreToNbd(
-  backup: string,
+/** How the target is opened. The options for NBD are about it, if it is an export. */
+function targetOf(
   target: string,
+  { to = 'raw', format, noHole, connections, timeoutMs, requests }: RestoreOptions,
+  rest: Omit<RestoreOptions, 'verify' | 'to' | 'noHole' | 'format'>,
+): Pick<CopyRequest, 'options' | 'openTarget'> {
+  if (!isNbdUri(target)) {
+    if (noHole) throw argumentError('noHole', 'only goes with an NBD export as target')
+    return { options: { ...rest, format } }
+  }
+  if (to !== 'raw') throw argumentError('to', 'an NBD export takes a raw disk')
+  const asked = { connections, timeoutMs, requests, noHole }
+  return {
+    options: { ...rest, format, connections: undefined, timeoutMs: undefined },
+    openTarget: () => openNbdTarget(target, asked),
+  }
+}
+
+/** What the manifest of a backup says, if that is a single image and there is one. */
+async function recordOf(path: string, source: Source): Promise<Recorded | undefined> {
+  const [top] = source.files as readonly SourceFile[]
+  if (source.format !== 'qcow2') return undefined
+  const header = await readHeader(await openedFile(path, top.handle))
+  if (header.backingFile !== undefined || header.externalDataFile) return undefined
+  const manifest = await readManifest(path)
+  if (!manifest) return undefined
+  const recorded = new Recorded(path, manifest, header)
+  if (recorded.difference === undefined) return recorded
+  throw new BackupError('DIFFERENT', path, recorded.difference)
+}
+
+/**
+ * Verifies every image of a chain against its own manifest.
+ * @returns notes
+ * @throws BackupError DIFFERENT, BAD_IMAGE, and as opening the chain
+ */
+async function verifyChain(path: string, options: RestoreOptions): Promise<string[]> {
+  const { allowPaths, backingFormat, forceShare } = options
+  const access = { allowPaths, backingFormat, forceShare, format: 'qcow2' as const }
+  const { images, files } = await openChain(path, access, openFile)
+  try {
+    const notes: string[] = []
+    for (const image of images)
+      notes.push(...(await verifyImage(image.path, image.file, options, !image.header)))
+    return notes
+  } finally {
+    await closeAll(files)
+  }
+}
+
+async function verifyImage(
+  path: string,
+  file: OpenedFile,
   options: RestoreOptions,
-): Promise<CopyResult> {
-  const { noHole, connections, timeoutMs, ...rest } = options
-  return copyToNew(backup, target, 'raw', rest, undefined, () =>
-    openNbdTarget(target, { connections, timeoutMs, requests: options.requests, noHole }),
-  )
+  isRaw: boolean,
+): Promise<string[]> {
+  if (isRaw) return [`${path}: is raw and has no manifest; its content was not checked`]
+  const manifest = await readManifest(path)
+  const { difference, notes } = await compareWithManifest(file, path, manifest, options)
+  if (difference === undefined) return notes
+  throw new BackupError('DIFFERENT', path, difference)
 }

@@ -1,7 +1,8 @@
 import { firstFault } from '../check/first-fault.ts'
-import type { Target } from '../copy/target.ts'
+import type { Target } from '../copy/target/target.ts'
 import { BackupError, ioError } from '../errors.ts'
 import { unsupported } from '../format/qcow2/fields.ts'
+import type { Qcow2Header } from '../format/qcow2/header.ts'
 import { readHeader } from '../format/qcow2/image.ts'
 import { type OpenedFile, openedFile } from '../image/file.ts'
 import { formatSize } from '../units.ts'
@@ -42,22 +43,32 @@ export async function verifyWritten(
  * @throws BackupError BAD_IMAGE if it is not sound, DIFFERENT if it does not hold what was read,
  * UNSUPPORTED, IO, ABORTED
  */
-export async function verifyContent(
+async function verifyContent(
   file: OpenedFile,
   { virtualSize, content }: Expected,
   options: ReadBackOptions,
 ): Promise<void> {
   const { path } = file
-  const header = await readHeader(file)
-  const fault = await firstFault(file, header, { leaks: true })
-  if (fault !== undefined) throw new BackupError('BAD_IMAGE', path, `is not sound: ${fault}`)
-  if (header.externalDataFile) throw unsupported(path, 'its content is in another file')
+  const header = await requireSound(file)
   if (header.virtualSize !== virtualSize) {
     const why = `holds a disk of ${formatSize(header.virtualSize)}, not ${formatSize(virtualSize)}`
     throw new BackupError('DIFFERENT', path, why)
   }
-  const checksum = await hashImage(file, header, options)
+  const { checksum } = await hashImage(file, header, options)
   if (checksum === content?.checksum) return
   const why = `does not hold what was read: its checksum is ${checksum}, not ${content?.checksum}`
   throw new BackupError('DIFFERENT', path, why)
+}
+
+/**
+ * Checks the structure of an image that holds its data itself.
+ * @throws BackupError BAD_IMAGE if it is not sound, UNSUPPORTED, IO
+ */
+export async function requireSound(file: OpenedFile): Promise<Qcow2Header> {
+  const { path } = file
+  const header = await readHeader(file)
+  const fault = await firstFault(file, header, { leaks: true })
+  if (fault !== undefined) throw new BackupError('BAD_IMAGE', path, `is not sound: ${fault}`)
+  if (header.externalDataFile) throw unsupported(path, 'its content is in another file')
+  return header
 }

@@ -1,12 +1,16 @@
-import { argumentError, type BackupError } from '../errors.ts'
-import { openFile } from '../image/file.ts'
+import { argumentError, BackupError, ioError } from '../errors.ts'
+import { type OpenedFile, openFile } from '../image/file.ts'
 import { lockFile, READING, SHARED_READING } from '../image/locks.ts'
-import { type Manifest, readManifest } from './manifest.ts'
+import { hashImage } from './content.ts'
+import { type Manifest, manifestPath, readManifest } from './manifest.ts'
+import { type Comparison, Recorded } from './recorded.ts'
 import type { Progress } from './types.ts'
-import { verifyContent } from './verify-content.ts'
+import { requireSound } from './verify-content.ts'
 
-/** How images are held against their manifests. */
+/** How backups are verified. */
 export interface VerifyManifestsOptions {
+  /** An image without a manifest is a failure. Default: only its structure is checked then. */
+  requireManifest?: boolean
   /** Also images that another process may be writing to. */
   forceShare?: boolean
   signal?: AbortSignal
@@ -17,46 +21,96 @@ export interface VerifyManifestsOptions {
 /** What became of one image. */
 export interface ManifestVerified {
   image: string
-  manifest: Manifest
-  /** It is sound, and holds what was read when it was made. */
+  /** Missing if there is none, or it cannot be read. */
+  manifest?: Manifest
+  /** It is sound, and, where there is a manifest, holds what was read when it was made. */
   same: boolean
   /** What is wrong with it. */
   difference?: string
+  /** `BackupError.code` of what is wrong. */
+  code?: BackupError['code']
+  /** What must be known of the result: that there is no manifest. */
+  notes: string[]
 }
 
 /**
- * Holds images against the manifests beside them: each is checked, and what it holds by itself is
- * read and compared with what was read from the source when it was made. The images it builds on
- * have manifests of their own.
- * @throws BackupError IO, BAD_MANIFEST, UNSUPPORTED, IN_USE, ABORTED
+ * Verifies backups: the structure of each image is checked, and, where there is a manifest beside it,
+ * what it holds by itself is read and compared with what was read from the source when it was made.
+ * The images it builds on have manifests of their own. One result for each image, whatever is wrong
+ * with one of them.
+ * @throws BackupError ABORTED, and USAGE for an empty name
  */
 export async function* verifyManifests(
   images: readonly string[],
   options: VerifyManifestsOptions = {},
 ): AsyncGenerator<ManifestVerified> {
   for (const image of images) {
-    const manifest = await readManifest(image)
-    const difference = await differenceFrom(manifest, image, options)
-    yield { image, manifest, same: difference === undefined, difference }
+    if (image === '') throw argumentError('image', 'has no name')
+    yield await verifyOne(image, options)
   }
 }
 
-async function differenceFrom(
-  manifest: Manifest,
+async function verifyOne(
   image: string,
-  { forceShare, signal, onProgress }: VerifyManifestsOptions,
-): Promise<string | undefined> {
-  if (image === '') throw argumentError('image', 'has no name')
-  const file = await openFile(image)
+  options: VerifyManifestsOptions,
+): Promise<ManifestVerified> {
+  const { requireManifest = false, forceShare } = options
+  let manifest: Manifest | undefined
   try {
-    lockFile(file.handle, image, forceShare ? SHARED_READING : READING)
-    await verifyContent(file, manifest, { signal, onProgress })
-    return undefined
+    const file = await openFile(image)
+    try {
+      lockFile(file.handle, image, forceShare ? SHARED_READING : READING)
+      manifest = await readManifest(image)
+      if (requireManifest && !manifest) {
+        throw new BackupError('BAD_MANIFEST', manifestPath(image), 'no such file or directory')
+      }
+      const { record, difference, notes } = await compareWithManifest(
+        file,
+        image,
+        manifest,
+        options,
+      )
+      if (difference === undefined && (record || !requireManifest)) {
+        return { image, ...(record && { manifest: record }), same: true, notes }
+      }
+      throw new BackupError('DIFFERENT', image, difference ?? 'has no manifest')
+    } finally {
+      await file.handle.close()
+    }
   } catch (error) {
-    const { code, message } = error as BackupError
-    if (code === 'DIFFERENT' || code === 'BAD_IMAGE') return message
-    throw error
-  } finally {
-    await file.handle.close()
+    const { code, message } = ioError(image, error)
+    if (code === 'ABORTED') throw error
+    return {
+      image,
+      ...(manifest && { manifest }),
+      same: false,
+      difference: message,
+      code,
+      notes: [],
+    }
   }
+}
+
+/**
+ * Checks an image that is open, and compares it with its manifest.
+ * @param path by which it was named, beside which the manifest is
+ * @throws BackupError BAD_IMAGE, UNSUPPORTED, IO, ABORTED
+ */
+export async function compareWithManifest(
+  file: OpenedFile,
+  path: string,
+  manifest: Manifest | undefined,
+  { signal, onProgress }: Pick<VerifyManifestsOptions, 'signal' | 'onProgress'>,
+): Promise<Comparison> {
+  const header = await requireSound(file)
+  if (!manifest) {
+    return {
+      notes: [`${path}: has no manifest; its structure is sound, its content was not checked`],
+    }
+  }
+  const recorded = new Recorded(path, manifest, header)
+  const { difference } = recorded
+  if (difference !== undefined) return { difference, notes: [] }
+  const { checksum, ...counts } = await hashImage(file, header, { signal, onProgress })
+  return recorded.compare(checksum, counts)
 }

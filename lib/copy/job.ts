@@ -9,7 +9,7 @@ import { copyError } from './failure.ts'
 import { type Progress, Reporter } from './progress.ts'
 import { CallerReads } from './reads.ts'
 import { Retries } from './retry.ts'
-import type { Target } from './target.ts'
+import type { Target } from './target/target.ts'
 import { Tasks } from './tasks.ts'
 
 /** What the image is to be, and how the copy is run: checked and complete. */

@@ -14,6 +14,7 @@ import { quoted } from '../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
 import type { OpenedFile } from '../image/file.ts'
 import { diskOf, type ImageDisk } from '../image/steps.ts'
+import { requireApart, type StorageFile } from '../image/storage.ts'
 import { encodeText } from '../text.ts'
 import { withBitmapsOf } from './open-bitmaps.ts'
 
@@ -82,7 +83,7 @@ export interface AddedBitmap {
 export async function addBitmap(
   path: string,
   { name, granularity, recording }: AddedBitmap,
-  fill: (bits: Bits) => Promise<void>,
+  fill: (bits: Bits, file: OpenedFile) => Promise<void>,
 ): Promise<{ granularity: number; dirtyBytes: number }> {
   const image = await openToEdit(path)
   try {
@@ -90,7 +91,7 @@ export async function addBitmap(
     // Whether it can be is known before the work begins.
     await edit.run({ kind: 'add', granularity })
     const bits = edit.emptyBits()
-    await fill(bits)
+    await fill(bits, image.file)
     edit.fill(bits, recording)
     await edit.store()
     return { granularity: bits.granularity, dirtyBytes: bits.dirtyBytes() }
@@ -122,15 +123,18 @@ export async function mergeIntoBitmap(
 /**
  * Looks whether mergeIntoBitmap will do: comparing disks takes its time.
  * @param size of the disk, bytes
- * @throws BackupError as it would
+ * @param read what is compared, none of which may be the image
+ * @throws BackupError as it would; BAD_TARGET if the image is on the storage of what is read
  */
 export async function requireMergeable(
   path: string,
   added: AddedBitmap,
   size: number,
+  read: readonly (StorageFile & { path: string })[],
 ): Promise<void> {
   const image = await openToEdit(path)
   try {
+    await requireApart(image.file, read)
     const nothing = new Bits(size, 2 ** 31, image.header.clusterSize)
     await new Edit(image, added.name).mergeBits(nothing, added)
   } finally {
@@ -274,6 +278,7 @@ class Edit {
       return
     }
     await withBitmapsOf(from, { format }, async (file, header, found) => {
+      await requireApart(this.#image.file, [file])
       const other = this.#usable(this.#find(source, found, from))
       const bits = await this.#load(target)
       await this.#addStored(bits, file, header as Qcow2Header, other)

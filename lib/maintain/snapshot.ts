@@ -1,8 +1,10 @@
-import { openBacking } from '../backup/backing.ts'
+import { type Backing, openBacking } from '../backup/backing.ts'
 import { jobOptions } from '../backup/options.ts'
+import { type ManifestPublication, openManifest } from '../backup/publish-manifest.ts'
 import type { ImageOptions } from '../backup/types.ts'
 import { copyDisk } from '../copy/job.ts'
-import { openTarget, type Target } from '../copy/target.ts'
+import { type Location, locate } from '../copy/target/location.ts'
+import { openTarget, publishAll, type Target } from '../copy/target/open.ts'
 import { Bits } from '../edit/bits.ts'
 import { prepareEdit } from '../edit/edited-image.ts'
 import { storeBitmaps } from '../edit/store-bitmaps.ts'
@@ -47,37 +49,57 @@ export async function createSnapshot(
   overlay: string,
   options: SnapshotOptions = {},
 ): Promise<SnapshotResult> {
-  const { force, clusterSize, allowPaths, backingFormat } = options
-  const below = await openBacking(backing, overlay, { allowPaths, backingFormat })
+  const location = await locate(overlay)
+  let below: Backing
   try {
-    const found = await readBitmapChain(backing, {
-      format: below.format,
-      allowPaths,
-      backingFormat,
-    })
+    const { allowPaths, backingFormat } = options
+    below = await openBacking(backing, location, { allowPaths, backingFormat })
+  } catch (error) {
+    await location.directory.close()
+    throw error
+  }
+  try {
+    return await snapshotOver(below, location, options)
+  } finally {
+    await below.close()
+  }
+}
+
+/** @param location where the overlay goes, closed in any case */
+async function snapshotOver(
+  below: Backing,
+  location: Location,
+  { force = false, clusterSize, allowPaths, backingFormat }: SnapshotOptions,
+): Promise<SnapshotResult> {
+  const { path: backing, files: sources } = below
+  let target: Target | undefined
+  let manifest: ManifestPublication | undefined
+  try {
+    const { format } = below
+    const found = await readBitmapChain(backing, { format, allowPaths, backingFormat })
     const recording = found.bitmaps.filter(({ images: [top] }) => top.present && top.recording)
     const broken = recording.filter(({ valid }) => !valid)
     if (broken.length > 0 && !force) throw notHealthy(backing, broken)
     const carried = recording.filter(({ valid }) => valid)
     const job = jobOptions('qcow2', below.size, { clusterSize }, below)
-    const target = await openTarget(overlay, { force, sources: below.files })
-    try {
-      await copyDisk(nothing(backing, below.size), target, job)
-      await addBitmaps(target, carried)
-      await below.checkUnchanged()
-      await target.publish()
-    } finally {
-      await target.discard()
-    }
+    target = await openTarget(location, { force, replaces: 'image', sources })
+    // The manifest of an image that it replaces is none of the overlay's.
+    manifest = await openManifest(target, { wanted: false, force, sources })
+    await copyDisk(nothing(backing, below.size), target, job)
+    await addBitmaps(target, carried)
+    await below.checkUnchanged()
+    await manifest?.write(undefined)
+    const left = await publishAll(manifest ? [manifest, target] : [target])
     return {
-      overlay,
+      overlay: location.path,
       virtualSize: below.size,
       backing: below.name,
       bitmaps: carried.map(({ name }) => name),
-      notes: broken.flatMap(({ reasons }) => reasons),
+      notes: [...broken.flatMap(({ reasons }) => reasons), ...left],
     }
   } finally {
-    await below.close()
+    await manifest?.discard()
+    await (target ? target.discard() : location.directory.close().catch(() => {}))
   }
 }
 

@@ -11,13 +11,14 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { copyToNew } from '../../lib/backup/copy.ts'
-import { openTarget } from '../../lib/copy/target.ts'
+import { runSession } from '../../lib/backup/session.ts'
+import { openTarget, type SourceIdentity } from '../../lib/copy/target/open.ts'
 import {
   type FullOptions,
   fullBackup,
   incrementalBackup,
   type Manifest,
+  type ManifestVerified,
   type Progress,
   verifyManifests,
 } from '../../lib/index.ts'
@@ -61,8 +62,13 @@ async function all<T>(found: AsyncIterable<T>): Promise<T[]> {
 
 /** Whether an image is what its manifest says, and what is wrong if it is not. */
 async function held(image: string): Promise<[boolean, string | undefined]> {
-  const [{ same, difference }] = await all(verifyManifests([image]))
+  const { same, difference } = await verified(image)
   return [same, difference]
+}
+
+async function verified(image: string): Promise<ManifestVerified> {
+  const [one] = await all(verifyManifests([image], { requireManifest: true }))
+  return one
 }
 
 function readManifest(image: string): Manifest {
@@ -212,8 +218,11 @@ t.test('every kind of damage to an increment is noticed', async (t) => {
   // What changes nothing of the content.
   writeFileSync(one, whole)
   qemuImg('bitmap', '--add', one, 'b')
-  qemuImg('rebase', '-u', '-b', 'elsewhere', '-F', 'qcow2', one)
   t.strictSame(await held(one), [true, undefined])
+
+  // What it builds on is recorded too.
+  qemuImg('rebase', '-u', '-b', 'elsewhere', '-F', 'qcow2', one)
+  t.match((await held(one))[1], /has the backing file 'elsewhere', not 'full' as recorded/)
 })
 
 t.test('an image that was not written as it was read never appears', async (t) => {
@@ -222,9 +231,9 @@ t.test('an image that was not written as it was read never appears', async (t) =
   const good = join(t.testdirName, 'good')
   await fullBackup(disk, good)
   /** Opens a target whose bytes change while they are synced. */
-  const bad = (at: number): typeof openTarget => {
-    return async (...args) => {
-      const target = await openTarget(...args)
+  const bad = (at: number) => {
+    return async (sources: readonly SourceIdentity[]) => {
+      const target = await openTarget(image, { sources })
       const handle = target.handle!
       const sync = handle.sync.bind(handle)
       handle.sync = async () => {
@@ -242,7 +251,8 @@ t.test('an image that was not written as it was read never appears', async (t) =
     [Number(readFileSync(good).readBigUInt64BE(40)) + 6, { code: 'BAD_IMAGE' }],
   ]
   for (const [at, error] of cases) {
-    const copied = copyToNew(disk, image, 'qcow2', verify, undefined, bad(at))
+    const request = { from: disk, to: image, format: 'qcow2', replaces: 'image' } as const
+    const copied = runSession({ ...request, options: verify, openTarget: bad(at) })
     await t.rejects(copied, error)
   }
   t.strictSame(readdirSync(t.testdirName).sort(), ['disk.raw', 'good'])
@@ -279,7 +289,13 @@ t.test('what is no manifest', async (t) => {
   const image = join(t.testdirName, 'image')
   await fullBackup(disk, image)
   const path = `${image}.manifest.json`
-  await t.rejects(held(image), { code: 'IO', message: `${path}: no such file or directory` })
+  t.match(await verified(image), {
+    same: false,
+    code: 'BAD_MANIFEST',
+    difference: `${path}: no such file or directory`,
+  })
+  const [without] = await all(verifyManifests([image]))
+  t.match(without, { same: true, notes: [/has no manifest; its structure is sound/] })
   const sound = {
     version: 1,
     virtualSize: SIZE,
@@ -298,7 +314,7 @@ t.test('what is no manifest', async (t) => {
   ]
   for (const [manifest, code] of bad) {
     writeFileSync(path, typeof manifest === 'string' ? manifest : JSON.stringify(manifest))
-    await t.rejects(held(image), { code }, String(manifest).slice(0, 20))
+    t.match(await verified(image), { same: false, code }, String(manifest).slice(0, 20))
   }
   writeFileSync(path, JSON.stringify(sound))
   t.equal((await held(image))[0], false, 'another checksum')
@@ -313,7 +329,7 @@ t.test('images that cannot be held against a manifest', async (t) => {
   t.equal((await held(disk))[0], false, 'raw')
   qemuImg('create', '-q', '-f', 'qcow2', '-o', `data_file=${at('data')}`, at('split'), String(SIZE))
   writeFileSync(at('split.manifest.json'), manifest)
-  await t.rejects(held(at('split')), { code: 'UNSUPPORTED' }, 'a data file')
+  t.match(await verified(at('split')), { same: false, code: 'UNSUPPORTED' }, 'a data file')
   writeFileSync(at('gone.manifest.json'), manifest)
-  await t.rejects(held(at('gone')), { code: 'IO' }, 'gone')
+  t.match(await verified(at('gone')), { same: false, code: 'IO' }, 'gone')
 })

@@ -76,7 +76,8 @@ async function diff(image: string, baseline: string, flags: DiffFlags): Promise<
   const { bitmap = '', granularity, enable, output, mergeInto, baselineFormat } = flags
   const elsewhere = output !== undefined || mergeInto !== undefined
   requireTogether(flags, elsewhere)
-  const file = output === undefined ? undefined : await openOutput(output, flags.force)
+  const printer = output === '-' ? listPrinter() : undefined
+  const file = output === undefined || printer ? undefined : { path: output, force: flags.force }
   const result = await interruptible(async (signal) => {
     const progress = await openProgress(flags.progress)
     const onProgress = progress.update
@@ -85,13 +86,12 @@ async function diff(image: string, baseline: string, flags: DiffFlags): Promise<
     try {
       if (!elsewhere) return await api.diffToBitmap(image, baseline, bitmap, { ...options, enable })
       const into = mergeInto === undefined ? undefined : { image: mergeInto, bitmap }
-      const found = { ...options, format, mergeInto: into }
-      const differences = await api.diffDisks(image, baseline, found, (runs) => file?.add(runs))
-      await file?.end()
+      const found = { ...options, format, mergeInto: into, output: file }
+      const differences = await api.diffDisks(image, baseline, found, (runs) => printer?.add(runs))
+      await printer?.end()
       return { image, ...(output === undefined ? {} : { output }), ...differences }
     } finally {
       progress.close()
-      await file?.discard()
     }
   })
   if (output === '-') return
@@ -113,47 +113,16 @@ function requireTogether(flags: DiffFlags, elsewhere: boolean): void {
   if (output === undefined && force) throw usageError('--force', 'only goes with --output')
 }
 
-/** A JSON array, one run to a line. */
-interface Output {
-  add(runs: readonly object[]): Promise<void>
-  end(): Promise<void>
-  /** Leaves nothing behind but what was ended. */
-  discard(): Promise<void>
-}
-
-async function openOutput(path: string, force?: boolean): Promise<Output> {
-  const target = path === '-' ? undefined : await openFile(path, force)
-  const write = target ? target.write : print
+/** A JSON array on the standard output, one run to a line. */
+function listPrinter() {
   let before = '['
   return {
-    async add(runs) {
+    async add(runs: readonly object[]) {
       if (runs.length === 0) return
-      await write(before + runs.map((run) => JSON.stringify(run)).join(',\n '))
+      await print(before + runs.map((run) => JSON.stringify(run)).join(',\n '))
       before = ',\n '
     },
-    async end() {
-      await write(before === '[' ? '[]\n' : ']\n')
-      await target?.publish()
-    },
-    async discard() {
-      await target?.discard()
-    },
-  }
-}
-
-/** It stands under its name only when it is complete. */
-async function openFile(path: string, force?: boolean) {
-  const { openTarget } = await import('../../copy/target.ts')
-  const { ioError } = await import('../../errors.ts')
-  const target = await openTarget(path, { force, sources: [] })
-  return {
-    async write(text: string) {
-      await target.handle?.appendFile(text).catch((error) => {
-        throw ioError(path, error)
-      })
-    },
-    publish: () => target.publish(),
-    discard: () => target.discard(),
+    end: () => print(before === '[' ? '[]\n' : ']\n'),
   }
 }
 

@@ -12,6 +12,10 @@ import {
 } from '../options.ts'
 
 const HELP = `
+What is read of a single backup that has a manifest beside it is compared with the hash recorded
+there; a difference is an error before TARGET gets its name. With --verify every image of the chain
+is checked and read first, each against its own manifest.
+
 A raw target is sparse: what reads as zero takes no room in it. An NBD export is overwritten in
 place. The options about clusters and compression are for -O qcow2.
 
@@ -34,6 +38,8 @@ export function declare(command: Command): void {
       ]),
     )
     .option('--no-hole', 'have the NBD server give room to what is zero, too')
+    .option('--verify', 'check every image of the chain against its own manifest first')
+    .option('--no-verify', 'look at no manifest')
   addSourceOptions(command, 'qcow2')
   addImageOptions(command)
   addCopyOptions(command)
@@ -42,7 +48,7 @@ export function declare(command: Command): void {
 
 type Flags = SourceFlags &
   ImageFlags &
-  CopyFlags & { outputFormat?: 'raw' | 'qcow2'; hole: boolean }
+  CopyFlags & { outputFormat?: 'raw' | 'qcow2'; hole: boolean; verify?: boolean }
 
 async function run(backup: string, target: string, flags: Flags): Promise<void> {
   const { restore } = await import('../../api/backup.ts')
@@ -53,6 +59,7 @@ async function run(backup: string, target: string, flags: Flags): Promise<void> 
       ...options,
       to: flags.outputFormat,
       noHole: !flags.hole,
+      verify: flags.verify,
     }),
   )
 }

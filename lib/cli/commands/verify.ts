@@ -70,7 +70,7 @@ async function againstManifests(images: string[], flags: VerifyFlags): Promise<v
   const { forceShare } = flags
   const progress = await openProgress(flags.progress)
   await interruptible(async (signal) => {
-    const options = { forceShare, signal, onProgress: progress.update }
+    const options = { requireManifest: true, forceShare, signal, onProgress: progress.update }
     try {
       await report(verifyManifests(images, options), flags, describeHeld, 'images differ')
     } finally {
@@ -101,8 +101,9 @@ function describe({ image, command, same, status, difference = '' }: Compared): 
   return `${image}: ${command}: ${same ? `same, status ${status}` : 'different'}\n${difference}`
 }
 
-function describeHeld({ image, manifest, same, difference = '' }: ManifestVerified): string {
+function describeHeld({ image, manifest, same, difference = '', notes }: ManifestVerified): string {
   // What stands in a manifest may be anybody's.
-  const told = same ? `${image}: sound, and as it was read on ${manifest.created}` : difference
+  const sound = manifest ? `${image}: sound, and as it was read on ${manifest.created}` : notes[0]
+  const told = same ? sound : difference
   return `${oneLine(told)}\n`
 }

@@ -3,10 +3,12 @@ import { argumentError, usageError } from '../../errors.ts'
 import { granularityBitsOf } from '../../format/qcow2/bitmaps.ts'
 import type { DirtyRun } from '../../format/qcow2/bits.ts'
 import { SECTOR_SIZE } from '../../format/qcow2/constants.ts'
+import { requireApart } from '../../image/storage.ts'
 import { isNbdUri } from '../../nbd/uri.ts'
 import type { OpenOptions } from '../../source/open.ts'
 import { type AddedBitmap, addBitmap, mergeIntoBitmap, requireMergeable } from '../bitmaps.ts'
 import { addDifferences, type UnreadableArea } from './differences.ts'
+import { openList } from './list-file.ts'
 import { type SideOptions, withSides } from './sides.ts'
 
 /** How two disks are compared. */
@@ -37,6 +39,11 @@ export interface DiffDisksOptions extends CompareOptions {
    * besides what it has; it is added, disabled, if there is none.
    */
   mergeInto?: { image: string; bitmap: string }
+  /**
+   * Path of a new file that gets what differs as a JSON array of {start, length, dirty}, mode 0600; it
+   * appears there only when complete and synced. `force`: replace one that exists.
+   */
+  output?: { path: string; force?: boolean }
 }
 
 /** What a comparison made. */
@@ -89,9 +96,14 @@ export async function diffToBitmap(
   const added: AddedBitmap = { name: bitmap, granularity, recording: enable }
   // It is ours alone already, by a lock that this one must not mind.
   const own = { allowPaths, backingFormat, format: 'qcow2' as const, forceShare: true }
-  const made = await addBitmap(image, added, async (bits) => {
-    unreadable = await withSides([image, own], [baseline, baselineOptions(options)], (sides) =>
-      addDifferences(bits, sides, options),
+  const made = await addBitmap(image, added, async (bits, file) => {
+    unreadable = await withSides(
+      [image, own],
+      [baseline, baselineOptions(options)],
+      async (sides) => {
+        await requireApart(file, sides[1].files)
+        return await addDifferences(bits, sides, options)
+      },
     )
   })
   return { image, bitmap, ...made, unreadable }
@@ -113,17 +125,28 @@ export async function diffDisks(
   take: (runs: readonly DirtyRun[]) => void | Promise<void> = () => {},
 ): Promise<Differences> {
   const { allowPaths, backingFormat, connections, timeoutMs, format, mergeInto } = options
+  const { output } = options
   const granularity = granularityOf(options)
   const own = { allowPaths, backingFormat, connections, timeoutMs, format }
   const into = mergeInto && { name: mergeInto.bitmap, granularity, recording: false }
   return await withSides([disk, own], [baseline, baselineOptions(options)], async (sides) => {
     const { size } = sides[0].node
-    if (mergeInto && into) await requireMergeable(mergeInto.image, into, size)
-    const bits = new Bits(size, granularity, DEFAULT_GRANULARITY)
-    const unreadable = await addDifferences(bits, sides, options)
-    if (mergeInto && into) await mergeIntoBitmap(mergeInto.image, into, bits)
-    for (const runs of bits.runs()) await take(runs)
-    return { virtualSize: size, granularity, dirtyBytes: bits.dirtyBytes(), unreadable }
+    const read = sides.flatMap(({ files }) => files)
+    const list = output && (await openList(output.path, { force: output.force, sources: read }))
+    try {
+      if (mergeInto && into) await requireMergeable(mergeInto.image, into, size, read)
+      const bits = new Bits(size, granularity, DEFAULT_GRANULARITY)
+      const unreadable = await addDifferences(bits, sides, options)
+      if (mergeInto && into) await mergeIntoBitmap(mergeInto.image, into, bits)
+      for (const runs of bits.runs()) {
+        await list?.add(runs)
+        await take(runs)
+      }
+      await list?.publish()
+      return { virtualSize: size, granularity, dirtyBytes: bits.dirtyBytes(), unreadable }
+    } finally {
+      await list?.discard()
+    }
   })
 }
 

@@ -1,7 +1,9 @@
 import type { BlockNode } from '../../block-status/node.ts'
+import type { SourceIdentity } from '../../copy/target/judge.ts'
 import { BackupError } from '../../errors.ts'
+import type { OpenedFile } from '../../image/file.ts'
 import { isNbdUri } from '../../nbd/uri.ts'
-import { closeChain, openChain } from '../../qemu-img/chain.ts'
+import { type ChainImage, closeChain, openChain } from '../../qemu-img/chain.ts'
 import { nodeOf } from '../../qemu-img/chain-node.ts'
 import { QemuImgError, reasonOf } from '../../qemu-img/messages.ts'
 import { type OpenOptions, openSource } from '../../source/open.ts'
@@ -12,6 +14,8 @@ export interface OpenedSide {
   /** As messages name it. */
   name: string
   node: BlockNode
+  /** What is read. */
+  files: readonly SourceIdentity[]
   close(): Promise<void>
 }
 
@@ -52,7 +56,17 @@ export async function withSides<T>(
 async function openSide(name: string, options: SideOptions): Promise<OpenedSide> {
   if (isNbdUri(name)) return await openExport(name, options)
   const image = await openImage(name, options)
-  return { name, node: nodeOf(image), close: () => closeChain(image) }
+  return { name, node: nodeOf(image), files: filesOf(image), close: () => closeChain(image) }
+}
+
+/** Of an image and all that it builds on. */
+function filesOf(top: ChainImage): OpenedFile[] {
+  const files: OpenedFile[] = []
+  for (let image: ChainImage | undefined = top; image; image = image.backing) {
+    files.push(image.file)
+    if (image.dataFile) files.push(image.dataFile.file)
+  }
+  return files
 }
 
 async function openExport(
@@ -64,6 +78,7 @@ async function openExport(
   return {
     name: source.name,
     node,
+    files: source.files,
     async close() {
       await node.close()
       await source.close()

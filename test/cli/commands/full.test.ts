@@ -149,12 +149,19 @@ t.test('wrong values are wrong usage', async (t) => {
 
 t.test('targets that are refused, and stay as they are', async (t) => {
   const cwd = setUp(t)
-  writeFileSync(join(cwd, 'old.qcow2'), 'old')
+  const image = Buffer.from('QFI\xfbold', 'latin1')
+  writeFileSync(join(cwd, 'old.qcow2'), image)
+  writeFileSync(join(cwd, 'other.raw'), 'old')
   linkSync(join(cwd, 'disk.raw'), join(cwd, 'hard'))
   symlinkSync('disk.raw', join(cwd, 'soft'))
   const before = readdirSync(cwd)
   const cases: [args: string[], line: string][] = [
     [['old.qcow2'], 'old.qcow2: exists; --force replaces it'],
+    [['other.raw'], 'other.raw: exists and is not a qcow2 image; if it is of no use, remove it'],
+    [
+      ['other.raw', '--force'],
+      'other.raw: exists and is not a qcow2 image; if it is of no use, remove it',
+    ],
     [['disk.raw', '--force'], 'disk.raw: is the source'],
     [['hard', '--force'], 'hard: is the source, also named disk.raw'],
     [['soft', '--force'], 'soft: is the source, also named disk.raw'],
@@ -171,7 +178,8 @@ t.test('targets that are refused, and stay as they are', async (t) => {
     t.equal(stdout, '')
   }
   t.strictSame(readdirSync(cwd), before)
-  t.equal(readFileSync(join(cwd, 'old.qcow2'), 'utf8'), 'old')
+  t.ok(readFileSync(join(cwd, 'old.qcow2')).equals(image))
+  t.equal(readFileSync(join(cwd, 'other.raw'), 'utf8'), 'old')
   t.equal(statSync(join(cwd, 'disk.raw')).size, 16 * MIB)
 
   const forced = await runCli(['full', 'disk.raw', 'old.qcow2', '--force'], { cwd })

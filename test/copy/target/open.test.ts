@@ -20,10 +20,10 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
-import { openTarget, type Target } from '../../lib/copy/target.ts'
-import { openFile } from '../../lib/image/file.ts'
-import type { SourceFile } from '../../lib/source/source.ts'
-import { NO_LOOP_DEVICES } from '../support/loop.ts'
+import { openTarget, publishAll, type Target } from '../../../lib/copy/target/open.ts'
+import { openFile } from '../../../lib/image/file.ts'
+import type { SourceFile } from '../../../lib/source/source.ts'
+import { NO_LOOP_DEVICES } from '../../support/loop.ts'
 
 /** A file as a source that reads it lists it. */
 async function sourceFile(test: Test, path: string): Promise<SourceFile> {
@@ -72,10 +72,10 @@ for (const where of ['disk', 'tmpfs']) {
     t.test('appears when published, complete, for its owner only', async (t) => {
       const target = await open(path)
       t.equal(target.path, path)
-      t.equal(target.room, undefined)
+      t.equal(target.capacity, undefined)
       write(target, 'content', 4096)
       t.strictSame(readdirSync(directory), [], 'no name before')
-      await target.publish()
+      await publishAll([target])
       t.strictSame(readdirSync(directory), ['new.qcow2'])
       t.equal(readFileSync(path).subarray(4096).toString(), 'content')
       t.equal(statSync(path).mode & 0o777, 0o600)
@@ -113,7 +113,7 @@ t.test('a target that exists', async (t) => {
     const target = await open(path, true)
     write(target, 'new')
     t.equal(readFileSync(path, 'utf8'), old)
-    await target.publish()
+    await publishAll([target])
     t.equal(readFileSync(path, 'utf8'), 'new')
     t.equal(statSync(path).mode & 0o777, 0o600, "the old file's mode is not kept")
     t.strictSame(readdirSync(dirname(path)), ['a.raw'], 'nothing beside it')
@@ -133,7 +133,7 @@ t.test('a target that exists', async (t) => {
     const target = await open(path)
     write(target, 'new')
     writeFileSync(path, old)
-    await t.rejects(target.publish(), { code: 'TARGET_EXISTS', what: path })
+    await t.rejects(publishAll([target]), { code: 'TARGET_EXISTS', what: path })
     await target.discard()
     t.equal(readFileSync(path, 'utf8'), old)
     t.strictSame(readdirSync(dirname(path)), ['late.raw'])
@@ -143,7 +143,7 @@ t.test('a target that exists', async (t) => {
     const path = join(t.testdir(), 'late.raw')
     const target = await open(path, true)
     await promises.mkdir(path)
-    await t.rejects(target.publish(), { code: 'IO', message: `${path}: is a directory` })
+    await t.rejects(publishAll([target]), { code: 'IO', message: `${path}: is a directory` })
     await target.discard()
     t.strictSame(readdirSync(dirname(path)), ['late.raw'])
   })
@@ -157,7 +157,7 @@ t.test('symbolic links', async (t) => {
     await t.rejects(open(path), { code: 'TARGET_EXISTS' })
     const target = await open(path, true)
     write(target, 'new')
-    await target.publish()
+    await publishAll([target])
     t.equal(readFileSync(join(directory, 'real.raw'), 'utf8'), 'new')
     t.ok(lstatSync(path).isSymbolicLink())
     t.ok(lstatSync(join(directory, 'b')).isSymbolicLink())
@@ -166,7 +166,7 @@ t.test('symbolic links', async (t) => {
   t.test('the file that a dangling one names is made', async (t) => {
     const directory = t.testdir({ sub: {}, link: t.fixture('symlink', 'sub/new.raw') })
     const target = await open(join(directory, 'link'))
-    await target.publish()
+    await publishAll([target])
     t.strictSame(readdirSync(join(directory, 'sub')), ['new.raw'])
     t.ok(lstatSync(join(directory, 'link')).isSymbolicLink())
   })
@@ -206,7 +206,7 @@ t.test('what cannot be a target', async (t) => {
   t.teardown(() => server.close())
 
   const cases: [path: string, error: { code: string; [key: string]: string | RegExp }][] = [
-    ['', { code: 'USAGE', message: 'TARGET: has no name' }],
+    ['', { code: 'USAGE', message: 'target: has no name' }],
     [at('sub'), { code: 'BAD_TARGET', message: `${at('sub')}: is a directory` }],
     [at('sub/'), { code: 'BAD_TARGET', message: `${at('sub')}/: is a directory` }],
     [at('new/'), { code: 'BAD_TARGET' }],
@@ -230,7 +230,7 @@ t.test('what cannot be a target', async (t) => {
 t.test('relative paths', async (t) => {
   t.chdir(t.testdir())
   const target = await open('here.raw')
-  await target.publish()
+  await publishAll([target])
   t.ok(existsSync('here.raw'))
   await t.rejects(open('none/here.raw'), { message: 'none: no such directory' })
 })
@@ -247,7 +247,7 @@ t.test('a file system without O_TMPFILE', async (t) => {
       t.match(names[0], /^\.a\.raw\.[0-9a-f]{12}\.partial$/)
       t.equal(statSync(join(directory, names[0])).mode & 0o777, 0o600)
       write(target, 'new')
-      await target.publish()
+      await publishAll([target])
       t.strictSame(readdirSync(directory), ['a.raw'])
       t.equal(readFileSync(path, 'utf8'), 'new')
     })
@@ -262,20 +262,20 @@ t.test('a file system without O_TMPFILE', async (t) => {
 
       const late = await open(path)
       writeFileSync(path, 'old')
-      await t.rejects(late.publish(), { code: 'TARGET_EXISTS' })
+      await t.rejects(publishAll([late]), { code: 'TARGET_EXISTS' })
       await late.discard()
       t.equal(readFileSync(path, 'utf8'), 'old')
       t.strictSame(readdirSync(directory), ['a.raw'])
 
       const forced = await open(path, true)
       write(forced, 'new')
-      await forced.publish()
+      await publishAll([forced])
       t.equal(readFileSync(path, 'utf8'), 'new')
       t.strictSame(readdirSync(directory), ['a.raw'])
 
       rmSync(path)
       const fresh = await open(path)
-      await fresh.publish()
+      await publishAll([fresh])
       t.strictSame(readdirSync(directory), ['a.raw'])
     })
   }
@@ -285,13 +285,13 @@ t.test('a file system without O_TMPFILE', async (t) => {
     const directory = t.testdir()
     const path = join(directory, 'ä'.repeat(127))
     const target = await open(path)
-    await target.publish()
+    await publishAll([target])
     t.strictSame(readdirSync(directory), [basename(path)])
   })
 
   t.test('process.exit() leaves nothing', async (t) => {
     const directory = t.testdir()
-    const module = new URL('../../lib/copy/temporary-file.js', import.meta.url)
+    const module = new URL('../../../lib/copy/target/temporary-file.js', import.meta.url)
     const script = `
       import { syncBuiltinESMExports } from 'node:module'
       import promises from 'node:fs/promises'
@@ -303,7 +303,8 @@ t.test('a file system without O_TMPFILE', async (t) => {
           : open(path, flags, mode)
       syncBuiltinESMExports()
       const { TemporaryFile } = await import('${module}')
-      await TemporaryFile.beside('${join(directory, 'a.raw')}')
+      const { locate } = await import('${new URL('location.js', module)}')
+      globalThis.kept = await TemporaryFile.in(await locate('${join(directory, 'a.raw')}'))
       console.log(readdirSync('${directory}').length)
       process.exit(3)`
     const run = spawnSync(process.execPath, ['--input-type=module', '-e', script])
@@ -315,7 +316,7 @@ t.test('a file system without O_TMPFILE', async (t) => {
 
 t.test('kill -9 leaves nothing where there is O_TMPFILE', async (t) => {
   const directory = t.testdir()
-  const module = new URL('../../lib/copy/target.js', import.meta.url)
+  const module = new URL('../../../lib/copy/target/open.js', import.meta.url)
   const script = `
     import { writeSync } from 'node:fs'
     const { openTarget } = await import('${module}')
@@ -352,14 +353,14 @@ t.test('a block device', { skip: NO_LOOP_DEVICES }, async (t) => {
   )
 
   const target = await open(device, true)
-  t.equal(target.room, 1024 * 1024)
+  t.equal(target.capacity, 1024 * 1024)
   write(target, 'written in place', 512)
   await t.rejects(
     open(device, true),
     { code: 'IN_USE', why: /^is in use/ },
     'the second one to want it exclusively',
   )
-  await target.publish()
+  await publishAll([target])
   await target.discard()
   t.equal(readFileSync(device).subarray(512, 528).toString(), 'written in place')
   t.ok(lstatSync(device).isBlockDevice())

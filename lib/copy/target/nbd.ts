@@ -1,7 +1,8 @@
-import { BackupError } from '../errors.ts'
-import { native } from '../native.ts'
-import { NbdConnection } from '../nbd/connection.ts'
-import { exportOf, type NbdOptions, openServer } from '../nbd/export.ts'
+import { BackupError } from '../../errors.ts'
+import { native } from '../../native.ts'
+import { NbdConnection } from '../../nbd/connection.ts'
+import { exportOf, type NbdOptions, openServer } from '../../nbd/export.ts'
+import { IN_PLACE } from './in-place.ts'
 import type { Target } from './target.ts'
 
 /**
@@ -30,11 +31,17 @@ export async function openNbdTarget(
     connection: connection.take(),
   }
   return {
+    ...IN_PLACE,
+    kind: 'nbd',
     path,
     store,
-    room: info.size,
+    inPlace: true,
+    capacity: info.size,
+    async sizes() {
+      return { fileSize: info.size, allocatedBytes: info.size }
+    },
     // The copy ends with a flush.
-    async publish() {},
+    async sync() {},
     async discard() {
       if (store.connection) native().nbdClose(store.connection)
     },

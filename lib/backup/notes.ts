@@ -1,0 +1,31 @@
+import type { Target } from '../copy/target/target.ts'
+import { isMounted } from '../image/storage.ts'
+import type { Source } from '../source/source.ts'
+import { formatSize } from '../units.ts'
+
+/** What the user must know of the source: that it is empty, or in use as a file system. */
+export async function sourceNotes(source: Source): Promise<string[]> {
+  if (source.size === 0) return [`${source.name}: is empty, a disk of 0 bytes`]
+  for (const file of source.files) {
+    if (!('handle' in file)) continue
+    // Where there is no /sys or /proc, nothing is known.
+    if (!(await isMounted(file).catch(() => false))) continue
+    const why = 'is mounted for writing: what was copied may be of several points in time'
+    return [`${file.path}: ${why}`]
+  }
+  return []
+}
+
+/** What the user must know of the target: that its name misleads, or that it was not filled. */
+export function targetNotes(source: Source, target: Target, format: 'qcow2' | 'raw'): string[] {
+  const { path, capacity, kind } = target
+  if (format !== 'raw') return []
+  if (kind === 'file' && /\.(qcow2|qcow|vmdk|vdi|vhdx?)$/i.test(path)) {
+    return [`${path}: is a raw disk, in spite of its name; -O qcow2 makes a qcow2 image`]
+  }
+  if (capacity === undefined || capacity <= source.size) return []
+  const rest = formatSize(capacity - source.size)
+  return [
+    `${path}: is larger than the disk; the rest, ${rest} from ${source.size} on, is as it was`,
+  ]
+}

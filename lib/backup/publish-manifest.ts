@@ -1,0 +1,170 @@
+/**
+ * An image and its manifest are two files, and no system call renames two. So that there is never an
+ * image beside the manifest of another one, however a run ends:
+ *
+ * 1. A manifest for both gets the name: it says what the new image holds, and, as `otherwise`, what
+ *    the one before did. It is right beside either.
+ * 2. The image gets its name.
+ * 3. The manifest for the new image alone takes the place of the one for both.
+ *
+ * An image that is replaced by one without a manifest loses its own in the same way; in 3 it is
+ * removed. If 1 or 2 fails, what was there before comes back; if 3 does, the one for both stays, and
+ * is right. Killed anywhere, what stands there is the old or the new image beside a manifest of it.
+ */
+import { type FileTarget, openFileTarget } from '../copy/target/file.ts'
+import { judge, type SourceIdentity } from '../copy/target/judge.ts'
+import { locate, pathIn } from '../copy/target/location.ts'
+import type { Publication, Target } from '../copy/target/target.ts'
+import { TemporaryFile } from '../copy/target/temporary-file.ts'
+import { argumentError, BackupError, ioError } from '../errors.ts'
+import { type FileHandle, lstat, unlink } from '../files.ts'
+import { identityOf } from '../image/file.ts'
+import { MAX_BYTES, type Manifest, manifestPath, readManifest, recordsOf } from './manifest.ts'
+
+/** A manifest that is published in front of its image, or one that goes with the image before. */
+export interface ManifestPublication extends Publication {
+  /**
+   * What it will say; undefined: it is removed.
+   * @throws BackupError IO
+   */
+  write(manifest: Manifest | undefined): Promise<void>
+}
+
+interface Wanted {
+  /** The new image is to have a manifest. */
+  wanted: boolean
+  force: boolean
+  sources: readonly SourceIdentity[]
+}
+
+/**
+ * Opens what becomes of the manifest beside a target.
+ * @returns undefined if there is none and none is wanted
+ * @throws BackupError TARGET_EXISTS, BAD_TARGET, IO; USAGE if one is wanted of what is no file
+ */
+export async function openManifest(
+  image: Target,
+  { wanted, force, sources }: Wanted,
+): Promise<ManifestPublication | undefined> {
+  if (image.kind !== 'file') {
+    if (wanted) throw argumentError('manifest', 'goes with a target that is a file')
+    return undefined
+  }
+  const path = manifestPath(image.path)
+  const old = await readManifest(image.path).catch((error: BackupError) => error)
+  // What is no manifest of ours belongs to somebody else.
+  if (!wanted && (old === undefined || old instanceof BackupError)) return undefined
+  const location = await locate(path)
+  try {
+    if (!wanted && !force) {
+      const why = 'is the manifest of another image, and would stand beside this one'
+      throw new BackupError('TARGET_EXISTS', path, why, { hint: 'force' })
+    }
+    const standing = await judge(location, { force, replaces: 'text', sources })
+    const target = await openFileTarget(location, standing)
+    const before = old === undefined || old instanceof BackupError ? [null] : recordsOf(old)
+    return new ManifestFile(target, location, image.replaced === undefined ? [] : before)
+  } catch (error) {
+    await location.directory.close()
+    throw error
+  }
+}
+
+class ManifestFile implements ManifestPublication {
+  readonly path: string
+  readonly #target: FileTarget
+  readonly #location: Parameters<typeof pathIn>[0]
+  /** What is said of the image that is replaced; nothing if there is none. */
+  readonly #before: readonly (Manifest | null)[]
+  #manifest: Manifest | undefined
+
+  constructor(
+    target: FileTarget,
+    location: Parameters<typeof pathIn>[0],
+    before: readonly (Manifest | null)[],
+  ) {
+    this.path = target.path
+    this.#target = target
+    this.#location = location
+    this.#before = before
+  }
+
+  async write(manifest: Manifest | undefined): Promise<void> {
+    this.#manifest = manifest
+    const [first, ...others] = manifest ? [manifest, ...this.#before] : [...this.#before, null]
+    const both = others.length > 0 ? { ...first, otherwise: others } : first
+    await this.#fill(this.#target.handle, both as Manifest | null)
+  }
+
+  sync(): Promise<void> {
+    return this.#target.sync()
+  }
+
+  place(): Promise<void> {
+    return this.#target.place()
+  }
+
+  settle(): Promise<void> {
+    return this.#target.settle()
+  }
+
+  revert(): Promise<string | undefined> {
+    return this.#target.revert()
+  }
+
+  async finish(): Promise<string | undefined> {
+    const left = await this.#target.finish()
+    try {
+      if (this.#manifest === undefined) await this.#remove()
+      else if (this.#before.length > 0) await this.#replace(this.#manifest)
+      return left
+    } catch (error) {
+      const { why } = ioError(this.path, error)
+      const also = `${this.path} still says also what the image before held: ${why}`
+      return left === undefined ? also : `${left}; ${also}`
+    }
+  }
+
+  discard(): Promise<void> {
+    return this.#target.discard()
+  }
+
+  /** @param manifest null where nothing is known of any image */
+  async #fill(handle: FileHandle, manifest: Manifest | null): Promise<void> {
+    const text = `${JSON.stringify(manifest, null, 2)}\n`
+    if (Buffer.byteLength(text) > MAX_BYTES) {
+      const why = 'holds what runs left that were killed; remove it'
+      throw new BackupError('BAD_MANIFEST', this.path, why)
+    }
+    try {
+      await handle.writeFile(text)
+    } catch (error) {
+      throw ioError(this.path, error)
+    }
+  }
+
+  async #replace(manifest: Manifest): Promise<void> {
+    const file = await TemporaryFile.in(this.#location)
+    try {
+      await this.#fill(file.handle, manifest)
+      await file.handle.sync()
+      await file.place(await this.#identity())
+      await file.removeOld()
+      await this.#target.settle()
+    } finally {
+      await file.discard()
+    }
+  }
+
+  async #remove(): Promise<void> {
+    const path = pathIn(this.#location)
+    if (identityOf(await lstat(path)) !== (await this.#identity())) return
+    await unlink(path)
+    await this.#target.settle()
+  }
+
+  /** Of the one for both. */
+  async #identity(): Promise<string> {
+    return identityOf(await this.#target.handle.stat({ bigint: true }))
+  }
+}

@@ -1,0 +1,252 @@
+import { Discarding } from '../copy/discard.ts'
+import { copyDisk, type JobOptions } from '../copy/job.ts'
+import { type Location, locate } from '../copy/target/location.ts'
+import { openTarget, publishAll, type SourceIdentity, type Target } from '../copy/target/open.ts'
+import { argumentError, BackupError, ioError } from '../errors.ts'
+import type { CopyCounters } from '../native.ts'
+import type { CustomSource } from '../source/custom.ts'
+import { openSource } from '../source/open.ts'
+import type { Source } from '../source/source.ts'
+import { formatSize } from '../units.ts'
+import { type Backing, openBacking, requireApart } from './backing.ts'
+import { contentOf } from './content.ts'
+import { manifestOf } from './manifest.ts'
+import { sourceNotes, targetNotes } from './notes.ts'
+import { discardGranule, jobOptions } from './options.ts'
+import { type ManifestPublication, openManifest } from './publish-manifest.ts'
+import type { Recorded } from './recorded.ts'
+import type {
+  CopyOptions,
+  CopyResult,
+  DiscardOptions,
+  ImageOptions,
+  OpenOptions,
+  VerifyingOptions,
+} from './types.ts'
+import { verifyWritten } from './verify-content.ts'
+
+/** What is copied, and where to. */
+export interface CopyRequest {
+  from: string | CustomSource
+  /** A path; of what `openTarget` opens, a name for messages. */
+  to: string
+  format: 'qcow2' | 'raw'
+  options: CopyOptions & OpenOptions & ImageOptions & DiscardOptions & VerifyingOptions
+  /** Path of what the target builds on; only what changed is copied then. */
+  previous?: string
+  /** Images take the place of images only; a disk that of anything. */
+  replaces: 'image' | 'disk'
+  /** Opens a target that is no file or device. */
+  openTarget?: (sources: readonly SourceIdentity[]) => Promise<Target>
+  /**
+   * What was recorded of the source when it was made, which what is read is compared with.
+   * @throws BackupError DIFFERENT if its metadata tell already that it is not the same
+   */
+  recorded?: (source: Source) => Promise<Recorded | undefined>
+}
+
+/**
+ * A copy in two phases, so that several disks of one instant can be published together: first all is
+ * read and written, then it gets its name. To be used in this order: `copy`, `verify` where that is
+ * wanted, `publishSessions`; `discard` in any case. All throw BackupError.
+ */
+export interface CopySession {
+  /** Reads and writes everything. Nothing has a name yet. */
+  copy(): Promise<void>
+  /** Checks what was written, and compares it with what was read. */
+  verify(): Promise<void>
+  /** Publishes this one alone. */
+  publish(): Promise<CopyResult>
+  /** Releases everything; what is not published is gone then. Never fails, may be called twice. */
+  discard(): Promise<void>
+}
+
+/** Opens everything that a copy needs, and checks all that can be checked before a byte is written. */
+export async function openSession(request: CopyRequest): Promise<CopySession> {
+  const session = new Session(request)
+  try {
+    await session.open()
+    return session
+  } catch (error) {
+    await session.discard()
+    throw error
+  }
+}
+
+/**
+ * Publishes copies together: all get their names, or, if one cannot, none does.
+ * @param sessions made by openSession, and copied
+ */
+export async function publishSessions(sessions: readonly CopySession[]): Promise<CopyResult[]> {
+  const all = sessions as readonly Session[]
+  const left = await publishAll(all.flatMap((session) => session.publications))
+  return await Promise.all(all.map((session, index) => session.result(index === 0 ? left : [])))
+}
+
+/** One copy from its beginning to its end, alone. */
+export async function runSession(request: CopyRequest): Promise<CopyResult> {
+  const session = await openSession(request)
+  try {
+    await session.copy()
+    if (request.options.verify) await session.verify()
+    return await session.publish()
+  } finally {
+    await session.discard()
+  }
+}
+
+class Session implements CopySession {
+  readonly #request: CopyRequest
+  readonly #started = performance.now()
+  #backing: Backing | undefined
+  #source: Source | undefined
+  #target: Target | undefined
+  #manifest: ManifestPublication | undefined
+  #job: JobOptions | undefined
+  #discarding: Discarding | undefined
+  #recorded: Recorded | undefined
+  #counters: CopyCounters | undefined
+  #isVerified = false
+  readonly #notes: string[] = []
+
+  constructor(request: CopyRequest) {
+    this.#request = request
+  }
+
+  async open(): Promise<void> {
+    const { to, openTarget: open } = this.#request
+    const location = open ? undefined : await locate(to)
+    try {
+      await this.#openWhatIsRead(location)
+    } catch (error) {
+      await location?.directory.close()
+      throw error
+    }
+    await this.#openTarget(location)
+    requireRoom(this.#source!, this.#target!, this.#request.format)
+    this.#notes.push(...(await sourceNotes(this.#source!)))
+  }
+
+  async copy(): Promise<void> {
+    const [source, target] = [this.#source!, this.#target!]
+    this.#counters = await copyDisk(source, target, this.#job!, this.#discarding)
+    await source.checkUnchanged()
+    await this.#backing?.checkUnchanged()
+    this.#compareWithRecord()
+    const manifest = this.#request.options.manifest
+      ? manifestOf(target.path, this.#written(), this.#backing?.name)
+      : undefined
+    await this.#manifest?.write(manifest)
+  }
+
+  async verify(): Promise<void> {
+    await verifyWritten(this.#target!, this.#written(), this.#job!)
+    this.#isVerified = true
+  }
+
+  async publish(): Promise<CopyResult> {
+    const [result] = await publishSessions([this])
+    return result
+  }
+
+  async discard(): Promise<void> {
+    await this.#manifest?.discard()
+    await this.#target?.discard()
+    await this.#source?.close()
+    this.#source = undefined
+    await this.#backing?.close()
+    this.#backing = undefined
+  }
+
+  /** In the order in which they get their names. */
+  get publications() {
+    return this.#manifest ? [this.#manifest, this.#target!] : [this.#target!]
+  }
+
+  /** @param left what publishing could not clean up */
+  async result(left: readonly string[]): Promise<CopyResult> {
+    await this.#discarding?.finish()
+    const { format, to, options } = this.#request
+    const [source, target] = [this.#source!, this.#target!]
+    const notes = [
+      ...(source.bitmap?.notes ?? []),
+      ...this.#notes,
+      ...discardNotes(source, this.#discarding),
+      ...targetNotes(source, target, format),
+      ...left,
+    ]
+    return {
+      target: to,
+      ...this.#written(),
+      ...(await target.sizes()),
+      elapsedSeconds: (performance.now() - this.#started) / 1000,
+      ...(this.#isVerified && { verified: true }),
+      ...(options.manifest && { manifest: this.#manifest!.path }),
+      ...(notes.length > 0 && { notes }),
+    }
+  }
+
+  async #openWhatIsRead(location: Location | undefined): Promise<void> {
+    const { from, previous, options, format, recorded } = this.#request
+    if (previous !== undefined && location) {
+      this.#backing = await openBacking(previous, location, options)
+    }
+    this.#source = await openSource(from, options)
+    if (this.#backing) requireApart(this.#source, this.#backing)
+    const job = jobOptions(format, this.#source.size, options, this.#backing)
+    this.#discarding = discardingOf(this.#source, options)
+    this.#recorded = await recorded?.(this.#source)
+    this.#job = { ...job, hash: job.hash || this.#recorded !== undefined }
+  }
+
+  async #openTarget(location: Location | undefined): Promise<void> {
+    const { openTarget: open, options, replaces } = this.#request
+    const { force = false, manifest = false } = options
+    const sources = [...this.#source!.files, ...(this.#backing?.files ?? [])]
+    this.#target = location
+      ? await openTarget(location, { force, replaces, sources })
+      : await open!(sources)
+    this.#manifest = await openManifest(this.#target, { wanted: manifest, force, sources })
+  }
+
+  #written() {
+    const { checksum, ...counters } = this.#counters!
+    const { manifest, verify } = this.#request.options
+    const virtualSize = this.#source!.size
+    return { virtualSize, ...counters, ...(manifest || verify ? contentOf(checksum) : {}) }
+  }
+
+  /** @throws BackupError DIFFERENT */
+  #compareWithRecord(): void {
+    if (!this.#recorded) return
+    const { notes, difference } = this.#recorded.compare(this.#counters!.checksum!)
+    this.#notes.push(...notes)
+    if (difference === undefined) return
+    const { inPlace, path } = this.#target!
+    const why = inPlace ? `${difference}; ${path} was overwritten with it` : difference
+    throw new BackupError('DIFFERENT', this.#source!.name, why)
+  }
+}
+
+function discardingOf(source: Source, options: DiscardOptions): Discarding | undefined {
+  const granule = discardGranule(options)
+  if (granule === undefined) return undefined
+  if (!source.discarding) {
+    throw argumentError('discardAfterCopy', 'goes with NBD exports and custom sources, not files')
+  }
+  return new Discarding(source.discarding(granule), granule, source.size)
+}
+
+function discardNotes(source: Source, discarding?: Discarding): string[] {
+  if (!discarding?.failure) return []
+  const { message } = ioError(source.name, discarding.failure)
+  return [`the backup is complete, but not all was discarded at the source: ${message}`]
+}
+
+/** A device cannot grow: better said before hours of copying than after. */
+function requireRoom(source: Source, target: Target, format: 'qcow2' | 'raw'): void {
+  const { capacity, path } = target
+  if (format !== 'raw' || capacity === undefined || capacity >= source.size) return
+  const why = `holds ${formatSize(capacity)}, the disk needs ${formatSize(source.size)}`
+  throw new BackupError('BAD_TARGET', path, why)
+}

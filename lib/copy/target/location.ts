@@ -1,0 +1,170 @@
+import { argumentError, BackupError, ioError } from '../../errors.ts'
+import { access, constants, descriptorPath, type FileHandle, open, readlink } from '../../files.ts'
+import { native } from '../../native.ts'
+import { decodeText } from '../../text.ts'
+
+/**
+ * A name in a directory that is held open: whatever becomes of the path that led there, what is made,
+ * compared, renamed and removed under the name is in this directory.
+ */
+export interface Location {
+  /** As given, for messages. */
+  readonly path: string
+  /** Open for reading; to be synced. */
+  readonly directory: FileHandle
+  /** The directory's path without links when it was opened, for messages and for relative names. */
+  readonly directoryPath: string
+  /** In the directory; not that of a symbolic link. */
+  readonly name: string
+}
+
+/** As many as the kernel follows. */
+const MAX_LINKS = 40
+
+/** Not in Node's constants; the same on all of Linux. */
+const O_PATH = 0o10000000
+
+const STICKY = 0o1000n
+const OTHERS_WRITE = 0o002n
+
+/** The path of a name in the location's directory, whatever path leads there by now. */
+export function pathIn({ directory, name }: Location, other = name): string {
+  return `${descriptorPath(directory)}/${other}`
+}
+
+/** Opens what has a name, without following a link and without an effect on it: O_PATH. */
+export async function openEntry(path: string): Promise<FileHandle> {
+  return await open(path, O_PATH | constants.O_NOFOLLOW)
+}
+
+/**
+ * Finds where a path leads, through symbolic links, also if nothing is there yet, and opens the
+ * directory there. Links are followed by the kernel's rule for sticky directories
+ * (fs.protected_symlinks), whether the kernel is told to have it or not: in a sticky directory that
+ * everybody may write to, only the links of whom this process belongs to, or the directory does.
+ * @throws BackupError USAGE if the path is empty; BAD_TARGET if it can only name a directory, or if
+ * a link on the way is not followed; IO if its directory is missing or cannot be searched or read
+ */
+export async function locate(path: string): Promise<Location> {
+  if (path === '') throw argumentError('target', 'has no name')
+  const walk = new Walk(path)
+  try {
+    const name = await walk.run()
+    const directoryPath = await readlink(descriptorPath(walk.at))
+    return { path, directory: await walk.reopened(directoryPath), directoryPath, name }
+  } finally {
+    await walk.close()
+  }
+}
+
+/** A part of a path that leads nowhere else. */
+function isNothing(part: string): boolean {
+  return part === '' || part === '.'
+}
+
+class Walk {
+  readonly #path: string
+  #at: FileHandle | undefined
+  #links = 0
+
+  constructor(path: string) {
+    this.#path = path
+  }
+
+  /** The directory that was reached. */
+  get at(): FileHandle {
+    return this.#at as FileHandle
+  }
+
+  /** @returns the last name; the directory it is in is `at` */
+  async run(): Promise<string> {
+    await this.#go(this.#path.startsWith('/') ? '/' : '.')
+    await access(descriptorPath(this.at)).catch((error) => {
+      throw ioError('/proc', error)
+    })
+    const parts = this.#path.split('/')
+    // What was gone through, for messages.
+    const gone: string[] = []
+    for (;;) {
+      const part = parts.shift() as string
+      const isLast = parts.length === 0
+      if (isLast && (isNothing(part) || part === '..')) {
+        throw new BackupError('BAD_TARGET', this.#path, 'is a directory')
+      }
+      gone.push(part)
+      if (isNothing(part)) continue
+      const entry = await this.#open(part, parts.every(isNothing), gone.join('/'))
+      if (!entry && !isLast) throw new BackupError('BAD_TARGET', this.#path, 'is a directory')
+      if (!entry) return part
+      let link: string | undefined
+      try {
+        link = await this.#linkTarget(entry, gone.join('/'))
+      } catch (error) {
+        await entry.close()
+        throw error
+      }
+      if (link === undefined) {
+        if (!isLast) await this.#enter(entry)
+        else await entry.close()
+        if (isLast) return part
+        continue
+      }
+      await entry.close()
+      if (link.startsWith('/')) await this.#go('/')
+      gone.length = 0
+      parts.unshift(...link.split('/'))
+    }
+  }
+
+  /** Opens the directory that was reached once more, to be synced. */
+  async reopened(shown: string): Promise<FileHandle> {
+    try {
+      return await open(descriptorPath(this.at), constants.O_RDONLY | constants.O_DIRECTORY)
+    } catch (error) {
+      throw ioError(shown, error)
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#at?.close()
+  }
+
+  async #go(path: string): Promise<void> {
+    await this.#enter(await open(path, O_PATH | constants.O_DIRECTORY))
+  }
+
+  async #enter(directory: FileHandle): Promise<void> {
+    await this.#at?.close()
+    this.#at = directory
+  }
+
+  /** Undefined if nothing has the last name. */
+  async #open(part: string, isLast: boolean, shown: string): Promise<FileHandle | undefined> {
+    try {
+      return await openEntry(`${descriptorPath(this.at)}/${part}`)
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      if (code !== 'ENOENT') throw ioError(isLast ? this.#path : shown, error)
+      if (isLast) return undefined
+      throw new BackupError('IO', shown, 'no such directory', { cause: error, errno: 'ENOENT' })
+    }
+  }
+
+  /** What a symbolic link says; undefined for anything else. */
+  async #linkTarget(entry: FileHandle, shown: string): Promise<string | undefined> {
+    const stats = await entry.stat({ bigint: true })
+    if (!stats.isSymbolicLink()) return undefined
+    if (++this.#links > MAX_LINKS) {
+      throw new BackupError('IO', this.#path, 'too many symbolic links', { errno: 'ELOOP' })
+    }
+    const directory = await this.at.stat({ bigint: true })
+    const isShared = (directory.mode & STICKY) !== 0n && (directory.mode & OTHERS_WRITE) !== 0n
+    const own = BigInt(process.geteuid?.() ?? 0)
+    if (isShared && stats.uid !== own && stats.uid !== directory.uid) {
+      const link = shown === this.#path ? '' : ` (${shown})`
+      const why = `is a symbolic link of another user in a sticky directory, not followed${link}`
+      throw new BackupError('BAD_TARGET', this.#path, why, { errno: 'EACCES' })
+    }
+    return decodeText(native().readLink(entry.fd))
+  }
+}
