@@ -7,6 +7,7 @@ import {
   readdirSync,
   readFileSync,
   symlinkSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
@@ -30,6 +31,8 @@ function setUp(test: Test): string {
   qemuImg('bitmap', '--add', join(cwd, 'disk.qcow2'), 'b')
   qemuIo(join(cwd, 'disk.qcow2'), 'write -P 7 64k 64k')
   qemuImg('convert', '-O', 'qcow2', join(cwd, 'disk.qcow2'), join(cwd, 'backup.qcow2'))
+  // Loop devices hold whole sectors.
+  truncateSync(join(cwd, 'disk.qcow2'), MIB)
   return cwd
 }
 
