@@ -40,6 +40,7 @@ export const INCREMENTAL_OPTIONS: SchemaFor<IncrementalOptions> = {
 }
 
 export const RESTORE_OPTIONS: SchemaFor<RestoreOptions> = {
+  verify: option(BOOLEAN, 'check every image of the chain against its own manifest first'),
   to: option(FORMAT, "the target's format", { letter: 'O', fallback: 'raw' }),
   noHole: option(BOOLEAN, 'have the NBD server give room to what is zero, too'),
   ...OPEN_OPTIONS,

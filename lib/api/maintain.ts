@@ -76,6 +76,8 @@ export const DIFF_DISKS_OPTIONS: SchemaFor<DiffDisksOptions> = {
     record<{ image: string; bitmap: string }>({ image: PATH, bitmap: TEXT }),
     'merge what differs into a bitmap of this image',
   ),
+  output: option(PATH, 'write what differs to a new file, as JSON'),
+  force: option(BOOLEAN, 'replace an output file that exists'),
 }
 
 /**

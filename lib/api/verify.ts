@@ -1,10 +1,11 @@
 import type { ManifestVerified, VerifyManifestsOptions } from '../backup/verify-manifests.ts'
 import { CONTROL_OPTIONS, SHARE_OPTIONS } from '../options.ts'
-import { checkArgument, checkOptions, type SchemaFor } from '../schema.ts'
+import { BOOLEAN, checkArgument, checkOptions, option, type SchemaFor } from '../schema.ts'
 import { Call } from './call.ts'
 import { PATHS } from './rules.ts'
 
 export const VERIFY_OPTIONS: SchemaFor<VerifyManifestsOptions> = {
+  requireManifest: option(BOOLEAN, 'an image without a manifest is a failure'),
   ...SHARE_OPTIONS,
   ...CONTROL_OPTIONS,
 }

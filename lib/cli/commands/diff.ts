@@ -77,7 +77,7 @@ async function diff(image: string, baseline: string, flags: DiffFlags): Promise<
   const elsewhere = output !== undefined || mergeInto !== undefined
   requireTogether(flags, elsewhere)
   const printer = output === '-' ? listPrinter() : undefined
-  const file = output === undefined || printer ? undefined : { path: output, force: flags.force }
+  const file = printer ? undefined : output
   const result = await interruptible(async (signal) => {
     const progress = await openProgress(flags.progress)
     const onProgress = progress.update
@@ -86,7 +86,7 @@ async function diff(image: string, baseline: string, flags: DiffFlags): Promise<
     try {
       if (!elsewhere) return await api.diffToBitmap(image, baseline, bitmap, { ...options, enable })
       const into = mergeInto === undefined ? undefined : { image: mergeInto, bitmap }
-      const found = { ...options, format, mergeInto: into, output: file }
+      const found = { ...options, format, mergeInto: into, output: file, force: flags.force }
       const differences = await api.diffDisks(image, baseline, found, (runs) => printer?.add(runs))
       await printer?.end()
       return { image, ...(output === undefined ? {} : { output }), ...differences }

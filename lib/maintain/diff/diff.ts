@@ -41,9 +41,11 @@ export interface DiffDisksOptions extends CompareOptions {
   mergeInto?: { image: string; bitmap: string }
   /**
    * Path of a new file that gets what differs as a JSON array of {start, length, dirty}, mode 0600; it
-   * appears there only when complete and synced. `force`: replace one that exists.
+   * appears there only when complete and synced.
    */
-  output?: { path: string; force?: boolean }
+  output?: string
+  /** Replace an output file that exists. */
+  force?: boolean
 }
 
 /** What a comparison made. */
@@ -125,14 +127,14 @@ export async function diffDisks(
   take: (runs: readonly DirtyRun[]) => void | Promise<void> = () => {},
 ): Promise<Differences> {
   const { allowPaths, backingFormat, connections, timeoutMs, format, mergeInto } = options
-  const { output } = options
+  const { output, force } = options
   const granularity = granularityOf(options)
   const own = { allowPaths, backingFormat, connections, timeoutMs, format }
   const into = mergeInto && { name: mergeInto.bitmap, granularity, recording: false }
   return await withSides([disk, own], [baseline, baselineOptions(options)], async (sides) => {
     const { size } = sides[0].node
     const read = sides.flatMap(({ files }) => files)
-    const list = output && (await openList(output.path, { force: output.force, sources: read }))
+    const list = output === undefined ? undefined : await openList(output, { force, sources: read })
     try {
       if (mergeInto && into) await requireMergeable(mergeInto.image, into, size, read)
       const bits = new Bits(size, granularity, DEFAULT_GRANULARITY)
