@@ -6,6 +6,8 @@ export type Phase =
   | 'verify'
   /** Comparing two disks. */
   | 'compare'
+  /** Storing dirty bitmaps. */
+  | 'bitmaps'
   /** Looking at an image's metadata. */
   | 'check'
   /** Looking up what is where. */

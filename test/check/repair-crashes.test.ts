@@ -11,7 +11,7 @@ import { effort } from '../support/effort.ts'
 import { qemuImg, qemuImgCheck, qemuIo } from '../support/qemu.ts'
 import { counting, Stopped, stopsAt } from '../support/stopping.ts'
 
-t.setTimeout(240_000)
+t.setTimeout(900_000)
 
 const K = 2 ** 10
 const IMAGES = effort(8, 60)

@@ -8,7 +8,7 @@ import { editBitmap } from '../../lib/maintain/bitmaps.ts'
 import { qemuImg, qemuImgCheck, qemuIo } from '../support/qemu.ts'
 import { counting, Stopped, stopsAt } from '../support/stopping.ts'
 
-t.setTimeout(240_000)
+t.setTimeout(900_000)
 
 /** Edits a copy of an image, and stops before the n-th write or sync; false if there are fewer. */
 async function stopped(

@@ -6,7 +6,7 @@ import { commitImage, createSnapshot, readBitmap, readBitmapChain } from '../../
 import { randomNumbers } from '../support/changes.ts'
 import { qemuImg, qemuImgCheck, qemuImgInfo, qemuIo } from '../support/qemu.ts'
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 
 /** More by hand: COMMIT_SEEDS=20. */
 const SEEDS = Number(process.env.COMMIT_SEEDS ?? 1)

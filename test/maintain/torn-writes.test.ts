@@ -11,7 +11,7 @@ import { randomNumbers } from '../support/changes.ts'
 import { qemuImg, qemuImgCheck } from '../support/qemu.ts'
 import { apply, recording, sectorsOf } from '../support/sectors.ts'
 
-t.setTimeout(240_000)
+t.setTimeout(900_000)
 
 /** Random subsets of a step's sectors, besides every single one and all but one. */
 const SUBSETS = 6

@@ -2,7 +2,7 @@ import { addStored, Bits } from '../../edit/bits.ts'
 import { type EditedImage, reopened } from '../../edit/edited-image.ts'
 import { requireRoom, sizeField } from '../../edit/header-steps.ts'
 import { type NewBitmap, storeBitmaps } from '../../edit/store-bitmaps.ts'
-import { BackupError } from '../../errors.ts'
+import { BackupError, throwIfAborted } from '../../errors.ts'
 import {
   type Bitmap,
   bitmapIsTooLarge,
@@ -113,6 +113,7 @@ export async function recordFirst(
 ): Promise<EditedImage> {
   let image = opened
   for (const name of [...merged, ...recording]) {
+    begin(opened, commission)
     const bitmaps = await Promise.all(
       image.bitmaps.map(async (stored): Promise<NewBitmap> => {
         if (stored.name !== name) return { ...stored, stored }
@@ -148,6 +149,7 @@ export async function finishBitmaps(
   }
   const bitmaps: NewBitmap[] = []
   for (const stored of image.bitmaps) {
+    begin(image, commission)
     // Without new bits one may stay where it is, as long as its table is not too short.
     const adds = merged.includes(stored.name) || recording.includes(stored.name)
     const fits = stored.tableSize === bitmapTableSize({ ...header, virtualSize: size }, stored)
@@ -161,12 +163,22 @@ export async function finishBitmaps(
     bitmaps.push({ ...stored, bits })
   }
   for (const { name, granularity } of created) {
+    begin(image, commission)
     const bits = new Bits(size, granularity, header.clusterSize)
     await addAbove(bits, commission, name)
     const granularityBits = Math.log2(granularity)
     bitmaps.push({ name, granularityBits, inUse: false, auto: true, bits })
   }
   await storeBitmaps(image, bitmaps, { disk, virtualSize: size })
+}
+
+/**
+ * Another bitmap begins.
+ * @throws BackupError ABORTED
+ */
+function begin({ file }: EditedImage, { signal, progress }: Commission): void {
+  throwIfAborted(signal, file.path)
+  progress.bitmap()
 }
 
 /** The bits of a bitmap of the base, for a disk of another size. */
@@ -196,13 +208,13 @@ async function addAbove(bits: Bits, { chain, base }: Commission, name: string): 
  * Adds what the base comes to hold and does not now. Less than what the images above it hold: of a
  * commit that is done again, nothing.
  */
-async function addChanged(bits: Bits, { chain, base, access }: Commission): Promise<void> {
+async function addChanged(bits: Bits, { chain, base, access, signal }: Commission): Promise<void> {
   const { path, header } = chain.images[base]
   // All are locked already.
   const shared = { ...access, forceShare: true }
   await withSides(
     [chain.images[0].path, { ...shared, format: 'qcow2' }],
     [path, { ...shared, format: header ? 'qcow2' : 'raw' }],
-    (sides) => addDifferences(bits, sides),
+    (sides) => addDifferences(bits, sides, { signal }),
   )
 }

@@ -3,7 +3,7 @@ import { type EditedImage, prepareEdit } from '../../edit/edited-image.ts'
 import { foreignFeatures } from '../../edit/header-steps.ts'
 import { requireGrowth } from '../../edit/require-growth.ts'
 import { unshareTables } from '../../edit/unshare.ts'
-import { ioError, throwIfAborted } from '../../errors.ts'
+import { ioError } from '../../errors.ts'
 import { unsupported } from '../../format/qcow2/fields.ts'
 import type { OpenedFile } from '../../image/file.ts'
 import { removeOpened } from '../../image/remove-opened.ts'
@@ -13,6 +13,7 @@ import type { CommitDisk } from './batch.ts'
 import { type BitmapPlan, finishBitmaps, planBitmaps, recordFirst } from './bitmaps.ts'
 import { Held } from './changes.ts'
 import { openToCommit } from './open-to-commit.ts'
+import { CommitProgress } from './progress.ts'
 import { type Commission, commitDisk, commitToQcow2 } from './to-qcow2.ts'
 import { commitToRaw } from './to-raw.ts'
 
@@ -69,7 +70,10 @@ export async function commitImage(top: string, options: CommitOptions = {}): Pro
     const image = chain.images[base].header ? await prepareBase(file) : undefined
     const size = sizeOf(chain, base)
     if (image) requireGrowth(image, size)
-    const commission: Commission = { chain, base, size, access, held: new Held() }
+    const held = new Held()
+    const { signal, onProgress } = options
+    const progress = new CommitProgress(size, held, onProgress)
+    const commission: Commission = { chain, base, size, access, held, signal, progress }
     const plan = await planBitmaps(commission, image)
     if (image) await commitQcow2(image, commission, plan, options)
     else await commitToRaw(file, commission, options)
@@ -100,30 +104,21 @@ async function commitQcow2(
 ): Promise<void> {
   const { path } = opened.file
   try {
-    // What progress there is of a part says nothing.
+    const { progress } = commission
     const { rateLimit, signal } = options
-    const base = commitDisk(opened, commission.chain.files, { rateLimit, signal })
+    const base = commitDisk(opened, commission.chain.files, {
+      rateLimit,
+      signal,
+      onProgress: ({ dataBytes }) => progress.copying(dataBytes),
+    })
     const disk = options.disk?.(base) ?? base
     await runSteps(disk, [foreignFeatures(opened)])
     const own = await unshareTables(opened, disk)
     const recorded = await recordFirst(own, commission, plan, disk)
-    const filled = await commitToQcow2(recorded, commission, disk, progressOf(commission, options))
+    const filled = await commitToQcow2(recorded, commission, disk)
     await finishBitmaps(filled, commission, plan, disk)
   } catch (error) {
     throw (error as NodeJS.ErrnoException).syscall ? ioError(path, error) : error
-  }
-}
-
-/** Tells how far it is, and ends it where that is wanted. */
-function progressOf(
-  { chain, base, size, held }: Commission,
-  { signal, onProgress }: CommitOptions,
-): (position: number) => void {
-  const started = performance.now()
-  return (position) => {
-    throwIfAborted(signal, chain.images[base].path)
-    const elapsedSeconds = (performance.now() - started) / 1000
-    onProgress?.({ phase: 'copy', position, size, dataBytes: held.dataBytes, elapsedSeconds })
   }
 }
 

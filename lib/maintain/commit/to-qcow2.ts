@@ -1,6 +1,7 @@
 import { type CopyOptions, commonUnit, patchFile } from '../../copy/patch.ts'
 import { type EditedImage, reopened } from '../../edit/edited-image.ts'
 import { L1Table, withRoomFor } from '../../edit/l1.ts'
+import { throwIfAborted } from '../../errors.ts'
 import { Qcow2Image } from '../../format/qcow2/image.ts'
 import type { OpenedFile } from '../../image/file.ts'
 import { diskOf } from '../../image/steps.ts'
@@ -12,6 +13,7 @@ import type { SourceFile } from '../../source/source.ts'
 import { roundUp } from '../../units.ts'
 import { Batch, type CommitBase, type CommitDisk } from './batch.ts'
 import { type Change, changesOf, type Held, heldPieces } from './changes.ts'
+import type { CommitProgress } from './progress.ts'
 
 /** Which image of a chain is committed to, and up to what size. */
 export interface Commission {
@@ -24,19 +26,19 @@ export interface Commission {
   access: Pick<OpenOptions, 'allowPaths' | 'backingFormat'>
   /** Counts what is committed. */
   held: Held
+  signal?: AbortSignal
+  progress: CommitProgress
 }
 
 /**
  * Brings the data of the images above a base down into it. Its size stays as it is.
- * @param told called with guest bytes settled, from 0 on
  * @returns the base as it is then
  * @throws BackupError: the base is sound, and it can be done again
  */
 export async function commitToQcow2(
   opened: EditedImage,
-  { chain, base, size, held }: Commission,
+  { chain, base, size, held, signal, progress }: Commission,
   disk: CommitDisk,
-  told: (position: number) => void = () => {},
 ): Promise<EditedImage> {
   const overlays = chain.layers.slice(0, base)
   const lower = chain.layers.slice(base + 1)
@@ -56,14 +58,16 @@ export async function commitToQcow2(
         left = await batch.add(left)
         if (!batch.isFull) continue
         await batch.write()
-        told(left?.start ?? change.start)
+        progress.settled(left?.start ?? change.start)
+        throwIfAborted(signal, opened.file.path)
         image = await reopened(image)
         batch = newBatch(batch.from)
       }
     }
   }
   await batch.write()
-  told(size)
+  progress.settled(size)
+  throwIfAborted(signal, opened.file.path)
   return await reopened(image)
 }
 

@@ -1,0 +1,60 @@
+import type { Phase, Progress } from '../../progress.ts'
+import type { Held } from './changes.ts'
+
+/** Often enough for a bar that moves, seldom enough to cost nothing. */
+const INTERVAL_MS = 100
+
+/** Tells how far a commit is: first with its bitmaps, then its data, then its bitmaps again. */
+export class CommitProgress {
+  readonly #size: number
+  readonly #held: Held
+  readonly #onProgress: ((progress: Progress) => void) | undefined
+  readonly #started = performance.now()
+  #phase: Phase | undefined
+  #told = 0
+  #position = 0
+  /** Guest bytes of data that are durable. */
+  #settledData = 0
+
+  /**
+   * @param size of the disk when all is committed, bytes
+   * @param held what is to be committed, as far as it is known
+   */
+  constructor(size: number, held: Held, onProgress?: (progress: Progress) => void) {
+    this.#size = size
+    this.#held = held
+    this.#onProgress = onProgress
+  }
+
+  /** Another bitmap begins, before or after the data. */
+  bitmap(): void {
+    this.#tell('bitmaps', this.#settledData)
+  }
+
+  /** Data is being copied, of which so many bytes are done that do not count yet. */
+  copying(dataBytes: number): void {
+    this.#tell('copy', this.#settledData + dataBytes)
+  }
+
+  /** Guest bytes before `position` are durable. */
+  settled(position: number): void {
+    this.#position = position
+    this.#settledData = this.#held.dataBytes
+    this.#tell('copy', this.#settledData, position === this.#size)
+  }
+
+  #tell(phase: Phase, dataBytes: number, always = phase !== this.#phase): void {
+    const now = performance.now()
+    if (!this.#onProgress || (!always && now - this.#told < INTERVAL_MS)) return
+    this.#told = now
+    this.#phase = phase
+    const elapsedSeconds = (now - this.#started) / 1000
+    this.#onProgress({
+      phase,
+      position: this.#position,
+      size: this.#size,
+      dataBytes,
+      elapsedSeconds,
+    })
+  }
+}
