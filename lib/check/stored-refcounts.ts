@@ -123,7 +123,7 @@ export class StoredRefcounts {
   }
 
   /** Changes a refcount in its block, which is in memory; the block is to be written. */
-  set(cluster: number, refcount: number): Block {
+  set(cluster: number, refcount: Refcount): Block {
     const block = this.#blocks.get(Math.floor(cluster / this.perBlock)) as Block
     encodeRefcount(block.bytes, cluster % this.perBlock, this.bits, refcount)
     return block

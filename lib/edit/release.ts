@@ -25,7 +25,9 @@ export async function release(
     const index = Math.floor(cluster / stored.perBlock)
     if (stored.get(cluster) === undefined) await stored.load(cluster)
     const refcount = stored.get(cluster)
-    const left = Number(refcount) - (lost.get(cluster) as number)
+    const less = lost.get(cluster) as number
+    // One that a number does not hold keeps every bit.
+    const left = typeof refcount === 'bigint' ? refcount - BigInt(less) : Number(refcount) - less
     if (refcount instanceof Unreadable || refcount === undefined || !(left >= 0)) {
       const why = `cluster ${cluster} is referenced more often than its refcount says`
       throw new BackupError('BAD_IMAGE', path, why)

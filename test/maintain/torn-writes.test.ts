@@ -7,6 +7,7 @@ import { openFile } from '../../lib/image/file.ts'
 import { diskOf } from '../../lib/image/steps.ts'
 import { type BitmapOperation, listBitmaps } from '../../lib/index.ts'
 import { editBitmap } from '../../lib/maintain/bitmaps.ts'
+import { commitImage } from '../../lib/maintain/commit/commit.ts'
 import { randomNumbers } from '../support/changes.ts'
 import { qemuImg, qemuImgCheck } from '../support/qemu.ts'
 import { apply, recording, sectorsOf } from '../support/sectors.ts'
@@ -147,3 +148,36 @@ for (const { clusters, backing } of KINDS) {
     }
   })
 }
+
+t.test(
+  'a commit that makes the base grow, bitmaps and all, changes the header by one sector',
+  async (t) => {
+    for (const bitmap of ["QEMU's", 'ours']) {
+      const dir = t.testdir()
+      const at = (file: string) => join(dir, file)
+      qemuImg('create', '-q', '-f', 'qcow2', at('below'), '4M')
+      qemuImg('create', '-q', '-f', 'qcow2', '-b', 'below', '-F', 'qcow2', at('base'))
+      if (bitmap === 'ours') await editBitmap(at('base'), 'b', [{ kind: 'add' }])
+      else qemuImg('bitmap', '--add', at('base'), 'b')
+      qemuImg('create', '-q', '-f', 'qcow2', '-b', 'base', '-F', 'qcow2', at('top'), '8M')
+      qemuImg('bitmap', '--add', at('top'), 'b')
+      const identity = await identityOf(at('base'))
+      let changes = 0
+      await commitImage(at('top'), {
+        disk: (disk) => ({
+          ...disk,
+          async write(write) {
+            const end = write.offset + write.bytes.length
+            if (write.offset < 512) t.ok(end <= 512, `${bitmap}: ${write.offset} to ${end}`)
+            if (write.offset < 512) changes++
+            await disk.write(write)
+          },
+        }),
+      })
+      t.ok(changes > 0, `${changes} writes to the header`)
+      const grown = identity.replace(`${4 * 2 ** 20}`, `${8 * 2 ** 20}`)
+      t.equal(await identityOf(at('base')), grown)
+      t.match(qemuImgCheck(at('base')), { status: 0 })
+    }
+  },
+)

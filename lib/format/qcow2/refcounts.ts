@@ -23,7 +23,8 @@ export function decodeRefcount(block: Buffer, n: number, bits: number): Refcount
 }
 
 /** Sets entry `n` of a block. */
-export function encodeRefcount(block: Buffer, n: number, bits: number, refcount: number): void {
+export function encodeRefcount(block: Buffer, n: number, bits: number, value: Refcount): void {
+  const refcount = Number(value)
   switch (bits) {
     case 8:
       block[n] = refcount
@@ -35,7 +36,7 @@ export function encodeRefcount(block: Buffer, n: number, bits: number, refcount:
       block.writeUInt32BE(refcount, n * 4)
       break
     case 64:
-      block.writeBigUInt64BE(BigInt(refcount), n * 8)
+      block.writeBigUInt64BE(BigInt(value), n * 8)
       break
     default: {
       const at = (n * bits) >> 3
