@@ -34,16 +34,22 @@ export interface Qcow2Parts {
   data: HostFile
   /** What the image builds on. */
   backing?: BlockNode
+  /**
+   * Answers are as long as QEMU's, which matters where more than their sum is looked at. Default: as
+   * long as they can be.
+   */
+  capped?: boolean
   /** Called with what turns out to be corrupt but does not keep the status from being known. */
   onCorrupt: (message: string) => void
 }
 
 /** Where an L2 entry stands. */
 interface Place {
+  /** A part of the table. */
   table: DataView
   /** Host offset of the table. */
   offset: number
-  /** Its index in the table. */
+  /** Its index in the part. */
   entry: number
   /** Guest offset of the cluster. */
   cluster: number
@@ -60,6 +66,10 @@ export class Qcow2Node implements BlockNode {
   readonly #tables: MappingTables
   readonly #work: TableWork
   #told = false
+  /** Guest bytes, from one offset to another, that are known to be left to the backing file. */
+  readonly #unallocated = { from: 0, to: 0 }
+  /** Where the last question was. */
+  #last = 0
   /** Whether clusters may be holes of the file; undefined: not yet looked at. */
   #preallocated: boolean | undefined
 
@@ -75,7 +85,12 @@ export class Qcow2Node implements BlockNode {
   }
 
   ask(at: number, bytes: number): Answer {
+    // In a long chain most images have nothing of what is asked, and are asked for all of it.
+    const { from, to } = this.#unallocated
+    if (at >= from && at < to) return { flags: 0, length: Math.min(bytes, to - at), offset: 0 }
     if (this.#preallocated === undefined) return this.#lookForPreallocation()
+    if (at < this.#last) this.#tables.restart()
+    this.#last = at
     const { header } = this.#parts
     const { clusterSize } = header
     const coverage = l2Coverage(header)
@@ -86,16 +101,38 @@ export class Qcow2Node implements BlockNode {
     // Lengths from here on count from the start of the cluster.
     const within = at % clusterSize
     const cluster = at - within
-    const wanted = Math.min(Math.min(bytes, MOST) + within, coverage - (cluster % coverage))
-    if (offset === 0) return { flags: 0, length: wanted - within, offset: 0 }
+    const most = this.#parts.capped ? Math.min(bytes, MOST) : bytes
+    if (offset === 0) return this.#noTable(at, index, most)
     if (offset % clusterSize !== 0) {
       const place = `${alternate(offset)} unaligned (L1 index: ${alternate(index)})`
       throw this.#corrupt(`L2 table offset ${place}`)
     }
-    const table = this.#tables.l2(offset, index)
-    if (table instanceof Promise) return table
-    const entry = (cluster % coverage) / clusterSize
-    return this.#inTable({ table, offset, entry, cluster }, within, wanted)
+    const { partSize } = this.#tables
+    const perPart = (partSize / l2EntrySize(header)) * clusterSize
+    const part = Math.floor((cluster % coverage) / perPart)
+    const found = this.#tables.l2(offset + part * partSize, index)
+    if (found instanceof Promise) return found
+    const entry = (cluster % perPart) / clusterSize
+    const wanted = Math.min(most + within, perPart - (cluster % perPart))
+    if (found.uniform && !this.#parts.capped && isLeftToBacking(found.view)) {
+      const from = cluster - (cluster % perPart)
+      Object.assign(this.#unallocated, { from, to: Math.min(from + perPart, this.size) })
+    }
+    return this.#inTable(
+      { table: found.view, offset, entry, cluster },
+      within,
+      wanted,
+      found.uniform,
+    )
+  }
+
+  /** The status at `at`, for which the L1 table has no L2 table in its entry `index`. */
+  #noTable(at: number, index: number, most: number): Status {
+    const coverage = l2Coverage(this.#parts.header)
+    const entries = this.#parts.capped ? 1 : this.#tables.emptyFrom(index)
+    const to = Math.min((index + entries) * coverage, this.size)
+    if (!this.#parts.capped) Object.assign(this.#unallocated, { from: index * coverage, to })
+    return { flags: 0, length: Math.min(most, to - at), offset: 0 }
   }
 
   async #lookForPreallocation(): Promise<void> {
@@ -110,7 +147,7 @@ export class Qcow2Node implements BlockNode {
   }
 
   /** The status of `wanted` bytes of clusters at most, but for the first `within`. */
-  #inTable(place: Place, within: number, wanted: number): Status {
+  #inTable(place: Place, within: number, wanted: number, uniform: boolean): Status {
     const { header } = this.#parts
     const { clusterSize } = header
     const { table, entry, cluster } = place
@@ -121,7 +158,10 @@ export class Qcow2Node implements BlockNode {
     const type = subclusterType(table, at, first, header)
     const host = this.#hostOf(place, at, type)
     const entries = Math.ceil(wanted / clusterSize)
-    const same = contiguousSubclusters(table, entry, first, entries, header)
+    const same =
+      uniform && (type === 'zero' || type === 'unallocated')
+        ? { subclusters: entries }
+        : contiguousSubclusters(table, entry, first, entries, header)
     if ('invalid' in same) {
       throw this.#corrupt(`Invalid cluster entry found  (${where(place.offset, same.invalid)})`)
     }
@@ -190,6 +230,11 @@ export class Qcow2Node implements BlockNode {
   #corrupt(message: string): StatusError {
     return new StatusError(message, this.#told)
   }
+}
+
+/** Whether a part of a table whose entries are all the same has none. */
+function isLeftToBacking(part: DataView): boolean {
+  return part.getUint32(0) === 0 && part.getUint32(4) === 0
 }
 
 /** Where an L2 entry stands, as QEMU says it. */

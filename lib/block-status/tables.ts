@@ -1,12 +1,10 @@
 import { hostOffset } from '../format/qcow2/entries.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
+import { PART, TableCache, type TablePart } from '../format/qcow2/table-cache.ts'
 import { type ImageFile, readAt } from '../format/read.ts'
 import { StatusError } from './status.ts'
 
-/** Bytes of the L1 table that are read at a time, and of small L2 tables. */
-const PART = 64 * 1024
-
-type MappingHeader = Pick<Qcow2Header, 'clusterSize' | 'l1Size' | 'l1TableOffset'>
+type MappingHeader = Pick<Qcow2Header, 'clusterSize' | 'extendedL2' | 'l1Size' | 'l1TableOffset'>
 
 /**
  * The mapping tables of an image, as far as they were read last: tables are walked in order. What
@@ -17,12 +15,17 @@ export class MappingTables {
   readonly #header: MappingHeader
   /** A part of the L1 table, and which byte of the table it starts with. */
   #l1: { at: number; view: DataView } | undefined
-  /** L2 tables by their offset. */
-  #l2 = new Map<number, DataView>()
+  readonly #tables: TableCache
 
   constructor(file: ImageFile, header: MappingHeader) {
     this.#file = file
     this.#header = header
+    this.#tables = new TableCache(file, header)
+  }
+
+  /** Bytes of a part of an L2 table: of a slice, as QEMU calls it. */
+  get partSize(): number {
+    return this.#tables.partSize
   }
 
   /** Where the L2 table of entry `index` of the L1 table is; 0 for none. */
@@ -31,9 +34,27 @@ export class MappingTables {
     return this.#known(index) ?? this.#loadL1(Math.floor((index * 8) / PART) * PART)
   }
 
-  /** The L2 table at `offset`, of L1 entry `index`. */
-  l2(offset: number, index: number): DataView | Promise<void> {
-    return this.#l2.get(offset) ?? this.#loadL2(offset, index)
+  /**
+   * How many entries of the L1 table from `index` on, where none is, are seen to be without a table.
+   * REQUIRES: `l1(index)` gave 0.
+   */
+  emptyFrom(index: number): number {
+    const { l1Size, l1TableOffset } = this.#header
+    let next = index + 1
+    while (next < l1Size && this.#known(next) === 0) next++
+    // What the file lacks of the table is zero.
+    const past = l1TableOffset + next * 8 >= this.#file.size
+    return (next >= l1Size || past ? Number.POSITIVE_INFINITY : next) - index
+  }
+
+  /** The part at `offset` of the L2 table of L1 entry `index`. */
+  l2(offset: number, index: number): TablePart | Promise<void> {
+    return this.#tables.get(offset) ?? this.#loadL2(offset, index)
+  }
+
+  /** A walk through the guest begins anew. */
+  restart(): void {
+    this.#tables.restart()
   }
 
   /** Entry `index` of the L1 table if it is in memory. */
@@ -49,16 +70,20 @@ export class MappingTables {
     this.#l1 = { at, view: await this.#read(l1TableOffset + at, Math.min(PART, l1Size * 8 - at)) }
   }
 
-  /** Reads an L2 table and, if tables are small, those of the L1 entries after `index`. */
+  /** Reads a part of an L2 table and, if tables are small, those of the L1 entries after `index`. */
   async #loadL2(offset: number, index: number): Promise<void> {
     const { clusterSize } = this.#header
-    const offsets = new Set([offset])
+    const offsets = [offset]
     for (let next = index + 1; next < index + PART / clusterSize; next++) {
       const table = this.#known(next)
-      if (table) offsets.add(table)
+      if (table) offsets.push(table)
     }
-    const read = async (at: number) => [at, await this.#read(at, clusterSize)] as const
-    this.#l2 = new Map(await Promise.all([...offsets].map(read)))
+    await this.#tables.load(offsets).catch((error) => {
+      throw new StatusError(
+        error.code === 'BAD_IMAGE' ? error.why : error.message,
+        error.code !== 'BAD_IMAGE',
+      )
+    })
   }
 
   async #read(offset: number, length: number): Promise<DataView> {

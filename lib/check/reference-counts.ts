@@ -1,4 +1,5 @@
 import type { Qcow2Header } from '../format/qcow2/header.ts'
+import { ClusterRanges } from './cluster-ranges.ts'
 import type { Report } from './report.ts'
 
 /** Clusters per page of counts. */
@@ -25,7 +26,7 @@ export class ReferenceCounts {
   #fileSize: number
   readonly #report: Report
   /** Clusters behind the end of the file that something refers to. */
-  readonly #missing = new Set<number>()
+  readonly #missing = new ClusterRanges()
   readonly #pages: (Page | undefined)[] = []
 
   /** @param fileSize bytes, in whole sectors */
@@ -53,9 +54,7 @@ export class ReferenceCounts {
         'ERROR: counting reference for region exceeding the end of the file by one cluster or more: ' +
           `offset 0x${(shown ?? BigInt(offset)).toString(16)} size 0x${bytes.toString(16)}`,
       )
-      if (offset / clusterSize <= MOST_CLUSTERS) {
-        for (const cluster of clustersOf(offset, bytes, clusterSize)) this.#missing.add(cluster)
-      }
+      if (offset / clusterSize <= MOST_CLUSTERS) this.#missing.addBytes(offset, bytes, clusterSize)
       return
     }
     const last = Math.floor((offset + bytes - 1) / clusterSize)
@@ -159,9 +158,4 @@ export class ReferenceCounts {
     this.#pages[index] = page
     return page
   }
-}
-
-function* clustersOf(offset: number, bytes: number, clusterSize: number): Generator<number> {
-  const last = Math.floor((offset + bytes - 1) / clusterSize)
-  for (let cluster = Math.floor(offset / clusterSize); cluster <= last; cluster++) yield cluster
 }

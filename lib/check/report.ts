@@ -37,7 +37,7 @@ export const INVALID = 'Invalid argument'
 export const TOO_LARGE = 'File too large'
 
 /** Work that is done for each byte of a file: tables that are looked at again and again end it. */
-const WORK_PER_BYTE = 256
+const WORK_PER_BYTE = 128
 const LEAST_WORK = 2 ** 27
 /** What a message counts as, and what a table does at least: reading it costs more than its bytes. */
 const LINE_WORK = 2048

@@ -82,6 +82,10 @@ async function readTable(
       const count = header.nbSnapshots - index
       report.say(`Discarding ${count} overhanging snapshots (snapshot table is too big)`)
     },
+    pastEnd(index: number) {
+      const count = header.nbSnapshots - index
+      report.say(`Discarding ${count} overhanging snapshots (past the end of the file)`)
+    },
   }
   try {
     return await readSnapshotTable(file, header, lenient)

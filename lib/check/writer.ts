@@ -5,6 +5,7 @@ import type { Qcow2Header } from '../format/qcow2/header.ts'
 import type { OpenedFile } from '../image/file.ts'
 import { diskOf, type ImageDisk } from '../image/steps.ts'
 import { roundUp } from '../units.ts'
+import { ClusterRanges } from './cluster-ranges.ts'
 import { IO_ERROR, type Report } from './report.ts'
 import type { StoredRefcounts } from './stored-refcounts.ts'
 import type { Checked } from './survey.ts'
@@ -21,7 +22,7 @@ export class ImageWriter {
   readonly #clusterSize: number
   readonly #report: Report
   /** Clusters of what a mapping table must not lie over. */
-  #metadata = new Set<number>()
+  #metadata = new ClusterRanges()
 
   #wrote = false
 
@@ -44,7 +45,7 @@ export class ImageWriter {
 
   /** Learns where the image has what is no L2 table. */
   protect({ header, snapshots, snapshotsSize }: Checked, stored: StoredRefcounts): void {
-    this.#metadata = new Set()
+    this.#metadata = new ClusterRanges()
     this.#add(0, 1)
     this.#add(header.l1TableOffset, header.l1Size * 8)
     this.#add(header.refcountTableOffset, header.refcountTableClusters * header.clusterSize)
@@ -59,11 +60,7 @@ export class ImageWriter {
   }
 
   #add(offset: number, bytes: number): void {
-    if (bytes === 0 || !Number.isSafeInteger(offset)) return
-    const last = Math.floor((offset + bytes - 1) / this.#clusterSize)
-    for (let cluster = Math.floor(offset / this.#clusterSize); cluster <= last; cluster++) {
-      this.#metadata.add(cluster)
-    }
+    this.#metadata.addBytes(offset, bytes, this.#clusterSize)
   }
 
   /** Whether a cluster holds something that nothing may be written over. */

@@ -8,6 +8,7 @@ import {
   ZERO,
 } from '../block-status/status.ts'
 import { type Content, contentOf, sameContent } from './content.ts'
+import { ContentWork } from './content-work.ts'
 
 /**
  * QEMU reads this many bytes of each image at a time; offsets in its messages follow from it. As
@@ -61,6 +62,7 @@ export async function* planComparison(
   if (strict && sizes[0] !== sizes[1]) return yield { kind: 'sizes' }
   const common = Math.min(...sizes)
   const relevant = compressedFlag ? ~0 : ~COMPRESSED
+  const work = new ContentWork()
   for (let start = 0; start < common; ) {
     const a = await statusOf(images[0], start)
     if (a instanceof StatusError) return yield unknown(a, start, 0)
@@ -68,7 +70,11 @@ export async function* planComparison(
     if (b instanceof StatusError) return yield unknown(b, start, 1)
     if (strict && ((a.flags ^ b.flags) & relevant) !== 0) return yield { kind: 'status', start }
     const end = start + Math.min(a.length, b.length)
-    yield* stepsOf(a, b, start, end)
+    for (const step of stepsOf(a, b, start, end)) {
+      const refused = refusedBy(work, step)
+      if (refused) return yield refused
+      yield step
+    }
     start = end
   }
   if (sizes[0] === sizes[1]) return
@@ -78,10 +84,28 @@ export async function* planComparison(
     const status = await statusOf(images[side], start)
     if (status instanceof StatusError) return yield unknown(status, start, side)
     const end = start + status.length
-    if (isHeld(status) && (status.flags & ZERO) === 0) yield* emptySteps(status, side, start, end)
-    else yield { kind: 'skip', start, length: status.length }
+    if (isHeld(status) && (status.flags & ZERO) === 0) {
+      for (const step of emptySteps(status, side, start, end)) {
+        const refused = refusedBy(work, step)
+        if (refused) return yield refused
+        yield step
+      }
+    } else yield { kind: 'skip', start, length: status.length }
     start = end
   }
+}
+
+/** The step that ends a comparison whose images ask for more than sound ones can. */
+function refusedBy(work: ContentWork, step: Step): Step | undefined {
+  if (step.kind !== 'compare' && step.kind !== 'empty') return undefined
+  const { start, length } = step
+  const contents = step.kind === 'compare' ? step.content : [step.content]
+  for (const [i, content] of contents.entries()) {
+    const corruption = work.refusal(content, start, length)
+    const side = step.kind === 'empty' ? step.side : (i as Side)
+    if (corruption !== undefined) return { kind: 'unknown', start, side, corruption }
+  }
+  return undefined
 }
 
 async function statusOf(image: BlockNode, at: number): Promise<Status | StatusError> {

@@ -12,7 +12,7 @@ const ZEROES = Buffer.alloc(PART)
 
 /**
  * The bits of a dirty bitmap in memory, a part for each cluster that they take in an image; parts
- * of which no bit is set take no memory.
+ * of which no bit is set take no memory, and those of which all are set share one buffer.
  */
 export class Bits {
   /** Guest bytes that one bit stands for. */
@@ -21,6 +21,8 @@ export class Bits {
   readonly size: number
   readonly #partBytes: number
   readonly #parts = new Map<number, Buffer>()
+  /** The part of which all bits are set; never changed. */
+  #ones: Buffer | undefined
 
   /** @param clusterSize of the image that they are to be stored in, bytes */
   constructor(size: number, granularity: number, clusterSize: number) {
@@ -37,7 +39,10 @@ export class Bits {
     for (let bit = Math.floor(start / this.granularity); bit <= last; ) {
       const index = Math.floor(bit / perPart)
       const end = Math.min(last + 1, (index + 1) * perPart)
-      setBits(this.#part(index), bit - index * perPart, end - index * perPart)
+      if (end - bit === perPart) this.#parts.set(index, this.#allOnes())
+      else if (!this.isFull(index)) {
+        setBits(this.#part(index), bit - index * perPart, end - index * perPart)
+      }
       bit = end
     }
   }
@@ -49,25 +54,31 @@ export class Bits {
       const from = at + done - index * this.#partBytes
       const take = Math.min(this.#partBytes - from, bytes.length - done)
       const source = bytes.subarray(done, done + take)
-      if (!isZero(source)) orInto(this.#part(index).subarray(from, from + take), source)
+      if (!isZero(source) && !this.isFull(index)) {
+        orInto(this.#part(index).subarray(from, from + take), source)
+      }
       done += take
     }
   }
 
   /** Sets the bits of the granules that another bitmap has as dirty. */
   merge(other: Bits): void {
-    for (const [index, bytes] of other.parts()) {
-      if (other.granularity === this.granularity) {
-        this.addBytes(index * other.#partBytes, bytes)
-        continue
+    if (other.granularity !== this.granularity) {
+      for (const runs of other.runs()) {
+        for (const { start, length, dirty } of runs) if (dirty) this.add(start, length)
       }
-      const first = index * other.#partBytes * 8
-      for (let bit = 0; bit < bytes.length * 8; bit++) {
-        if ((bytes[bit >> 3] & (1 << (bit & 7))) === 0) continue
-        const start = (first + bit) * other.granularity
-        this.add(start, Math.min(other.granularity, this.size - start))
-      }
+      return
     }
+    for (const [index, bytes] of other.parts()) {
+      const alike = other.#partBytes === this.#partBytes
+      if (alike && other.isFull(index)) this.#parts.set(index, this.#allOnes())
+      else this.addBytes(index * other.#partBytes, bytes)
+    }
+  }
+
+  /** Whether all bits of a part are known to be set. */
+  isFull(index: number): boolean {
+    return this.#ones !== undefined && this.#parts.get(index) === this.#ones
   }
 
   /** Guest bytes in the granules that are dirty. */
@@ -86,9 +97,13 @@ export class Bits {
     const parts = Math.ceil(bits / (this.#partBytes * 8))
     for (let index = 0; index < parts; index++) {
       const part = this.#parts.get(index)
-      if (!part) runs.addSame(false, this.#partBytes * 8)
+      if (!part || this.isFull(index)) {
+        runs.addSame(part !== undefined, this.#partBytes * 8)
+        if (runs.ready > 0) yield runs.take()
+        continue
+      }
       // Not all at once: each of its bits may be a run.
-      for (let at = 0; part && at < part.length; at += STEP) {
+      for (let at = 0; at < part.length; at += STEP) {
         runs.addBits(part.subarray(at, at + STEP))
         yield runs.take()
       }
@@ -100,13 +115,14 @@ export class Bits {
   trim(): void {
     const bits = Math.ceil(this.size / this.granularity)
     const perPart = this.#partBytes * 8
-    for (const [index, bytes] of this.#parts) {
+    for (const index of this.#parts.keys()) {
       const meant = bits - index * perPart
       if (meant >= perPart) continue
       if (meant <= 0) {
         this.#parts.delete(index)
         continue
       }
+      const bytes = this.#part(index)
       const whole = meant >> 3
       if ((meant & 7) !== 0) bytes[whole] &= (1 << (meant & 7)) - 1
       bytes.fill(0, Math.ceil(meant / 8))
@@ -118,13 +134,18 @@ export class Bits {
     for (const part of this.#parts) yield part
   }
 
+  /** A part to be changed. */
   #part(index: number): Buffer {
-    let part = this.#parts.get(index)
-    if (!part) {
-      part = Buffer.alloc(this.#partBytes)
-      this.#parts.set(index, part)
-    }
+    const known = this.#parts.get(index)
+    if (known && !this.isFull(index)) return known
+    const part = Buffer.alloc(this.#partBytes, known)
+    this.#parts.set(index, part)
     return part
+  }
+
+  #allOnes(): Buffer {
+    this.#ones ??= Buffer.alloc(this.#partBytes, 0xff)
+    return this.#ones
   }
 }
 

@@ -130,6 +130,8 @@ export class L2Tables {
   async #drop(index: number): Promise<void> {
     const { clusterSize } = this.#image.header
     const known = this.#tables.get(index)
+    // Of a table of zeroes, which all of a disk may share, no entry names a cluster.
+    if (!known && this.#l1.offset(index) === this.#knownZero) return await this.#leave(index)
     const view = known?.view ?? viewOf(await this.#read(this.#l1.offset(index)))
     for (const { host, size } of this.#entries(view)) {
       if (size > 0) lose(this.#lost, host, size, clusterSize)

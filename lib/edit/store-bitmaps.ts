@@ -12,6 +12,9 @@ import type { EditedImage } from './edited-image.ts'
 import { headerSteps, requireRoom } from './header-steps.ts'
 import { type Lost, lose } from './release.ts'
 
+/** Bit 0 of a bitmap table's entry: all bits of the cluster are set, and it is not stored. */
+const ALL_ONES = 1n
+
 /** A bitmap as it is to be. */
 export interface NewBitmap extends Pick<Bitmap, 'name' | 'granularityBits' | 'inUse' | 'auto'> {
   /** Where it is stored already. */
@@ -46,7 +49,7 @@ export async function storeBitmaps(
   const header = { ...image.header, virtualSize }
   const { clusterSize } = header
   const allocator = new Allocator(file, header, image.stored)
-  const content: Write[] = []
+  const content = new Content(file.size)
   const entries: Bitmap[] = []
   for (const bitmap of bitmaps) entries.push(await place(bitmap, header, allocator, content))
   const directory = encodeBitmapDirectory(entries)
@@ -59,16 +62,50 @@ export async function storeBitmaps(
   await runEdit(image, disk, {
     allocator,
     lost: await unusedBy(image, bitmaps),
-    prepare: (fresh) => writeUnreferenced(image, disk, [...fresh, ...content]),
+    prepare: (fresh) => writeUnreferenced(image, disk, [...fresh, ...content.writes()]),
     naming: (table) => headerSteps(image, { extension, virtualSize, table }),
   })
 
   async function placeDirectory(bytes: Buffer) {
     const clusters = Math.ceil(bytes.length / clusterSize)
     const directoryOffset = await allocator.allocate(clusters)
-    content.push({ offset: directoryOffset, bytes: filled(bytes, clusters * clusterSize) })
+    content.add({ offset: directoryOffset, bytes: filled(bytes, clusters * clusterSize) })
     const directorySize = bytes.length
     return { count: entries.length, reserved: 0, directorySize, directoryOffset }
+  }
+}
+
+/** What is written to clusters that were not in use. */
+class Content {
+  readonly #fileSize: number
+  readonly #writes: Write[] = []
+  /** Zeroes by their length, once for all tables of empty bitmaps. */
+  readonly #zeroes = new Map<number, Buffer>()
+  /** Where the file ends with it all. */
+  #end = 0
+
+  /** @param fileSize bytes of the image as it is */
+  constructor(fileSize: number) {
+    this.#fileSize = fileSize
+  }
+
+  add(write: Write): void {
+    this.#writes.push(write)
+    this.#end = Math.max(this.#end, write.offset + write.bytes.length)
+  }
+
+  addZeroes(offset: number, length: number): void {
+    const bytes = this.#zeroes.get(length) ?? Buffer.alloc(length)
+    this.#zeroes.set(length, bytes)
+    this.add({ offset, bytes })
+  }
+
+  /** What has to be written: zeroes behind the end of the file are there by themselves. */
+  writes(): Write[] {
+    return this.#writes.filter(({ offset, bytes }) => {
+      const isHole = offset >= this.#fileSize && this.#zeroes.get(bytes.length) === bytes
+      return !isHole || offset + bytes.length === this.#end
+    })
   }
 }
 
@@ -77,20 +114,28 @@ async function place(
   { name, granularityBits, inUse, auto, stored, bits }: NewBitmap,
   header: Qcow2Header,
   allocator: Allocator,
-  content: Write[],
+  content: Content,
 ): Promise<Bitmap> {
   if (!bits) return { ...(stored as Bitmap), auto }
   const { clusterSize } = header
   const tableSize = bitmapTableSize(header, { granularityBits })
   const clusters = Math.ceil((tableSize * 8) / clusterSize)
   const tableOffset = await allocator.allocate(clusters)
-  const table = Buffer.alloc(clusters * clusterSize)
-  for (const [index, bytes] of bits.parts()) {
-    const offset = await allocator.allocate(1)
-    table.writeBigUInt64BE(BigInt(offset), index * 8)
-    content.push({ offset, bytes })
+  const parts = [...bits.parts()]
+  if (parts.length === 0) content.addZeroes(tableOffset, clusters * clusterSize)
+  else {
+    const table = Buffer.alloc(clusters * clusterSize)
+    for (const [index, bytes] of parts) {
+      if (bits.isFull(index)) {
+        table.writeBigUInt64BE(ALL_ONES, index * 8)
+        continue
+      }
+      const offset = await allocator.allocate(1)
+      table.writeBigUInt64BE(BigInt(offset), index * 8)
+      content.add({ offset, bytes })
+    }
+    content.add({ offset: tableOffset, bytes: table })
   }
-  content.push({ offset: tableOffset, bytes: table })
   return { name, granularityBits, inUse, auto, tableOffset, tableSize, raw: stored?.raw }
 }
 

@@ -1,10 +1,10 @@
 import { BackupError } from '../errors.ts'
-import { bitmapRuns } from '../format/qcow2/bitmap-data.ts'
-import { type Bitmap, bitmapTableSize } from '../format/qcow2/bitmaps.ts'
+import { bitmapRuns, dirtyBytes } from '../format/qcow2/bitmap-data.ts'
+import { bitmapTableSize } from '../format/qcow2/bitmaps.ts'
 import type { DirtyRun } from '../format/qcow2/bits.ts'
 import { quoted } from '../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
-import type { OpenedFile } from '../image/file.ts'
+import { BitmapWork } from '../format/qcow2/work.ts'
 import { withBitmapsOf } from './open-bitmaps.ts'
 
 /** A bitmap of a qcow2 image. */
@@ -33,30 +33,21 @@ export async function listBitmaps(
     { ...options, format: 'qcow2' },
     async (file, header, bitmaps) => {
       const list: BitmapInfo[] = []
+      const work = new BitmapWork(file.size)
       for (const bitmap of bitmaps) {
         list.push({
           name: bitmap.name,
           granularity: 2 ** bitmap.granularityBits,
           recording: bitmap.auto,
           inconsistent: bitmap.inUse,
-          dirtyBytes: bitmap.inUse ? null : await dirtyBytesOf(file, header as Qcow2Header, bitmap),
+          dirtyBytes: bitmap.inUse
+            ? null
+            : await dirtyBytes(file, header as Qcow2Header, bitmap, work),
         })
       }
       return list
     },
   )
-}
-
-async function dirtyBytesOf(
-  file: OpenedFile,
-  header: Qcow2Header,
-  bitmap: Bitmap,
-): Promise<number> {
-  let bytes = 0
-  for await (const runs of bitmapRuns(file, header, bitmap)) {
-    for (const { length, dirty } of runs) if (dirty) bytes += length
-  }
-  return bytes
 }
 
 /**

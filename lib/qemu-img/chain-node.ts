@@ -11,15 +11,20 @@ export interface ActiveTable {
   l1TableOffset: number
 }
 
-/**
- * An open image and all below it, as QEMU's block layer sees them.
- * @param warn takes what QEMU prints of a corrupt image that it goes on with
- * @param active instead of the image's own
- */
+/** How an image is looked at. */
+export interface NodeOptions {
+  /** Takes what QEMU prints of a corrupt image that it goes on with. */
+  warn?: (text: string) => void
+  /** Instead of the image's own tables. */
+  active?: ActiveTable
+  /** Answers are no longer than QEMU's. */
+  capped?: boolean
+}
+
+/** An open image and all below it, as QEMU's block layer sees them. */
 export function nodeOf(
   image: ChainImage,
-  warn: (text: string) => void = () => {},
-  active?: ActiveTable,
+  { warn = () => {}, active, capped }: NodeOptions = {},
 ): BlockNode {
   const file = { ...image.file, filename: image.filename }
   if (!image.qcow2) return new HostNode(file)
@@ -28,7 +33,8 @@ export function nodeOf(
     file,
     header: { ...image.qcow2.header, ...active },
     data: dataFile ? { ...dataFile.file, filename: dataFile.filename } : file,
-    backing: backing && nodeOf(backing, warn),
+    backing: backing && nodeOf(backing, { warn, capped }),
+    capped,
     onCorrupt: (message) => warn(corruptionText(message)),
   })
 }

@@ -40,6 +40,8 @@ const AUTO = 2
 const EXTRA_DATA_COMPATIBLE = 4
 /** Bytes of an entry before its extra data and name. */
 const ENTRY_BYTES = 24
+/** Bytes of a directory that are looked at past the end of the file, where they read as zero. */
+const PAST_END = 128 * 1024
 
 /**
  * Whether the bitmaps that the header names are those of the image as it is: a program that knows
@@ -94,7 +96,9 @@ export async function readAnyBitmaps(file: ImageFile, header: Qcow2Header): Prom
     const why = 'the bitmap directory lies outside of the file'
     throw badImage(file.path, why, unsound(''))
   }
-  const directory = await readAt(file, directoryOffset, directorySize)
+  // No more than there is, and what an entry that is cut off may lack: beyond are no entries.
+  const most = file.size - directoryOffset + PAST_END
+  const directory = await readAt(file, directoryOffset, Math.min(directorySize, most))
   return decodeBitmapDirectory(directory, extension, header, file.path)
 }
 

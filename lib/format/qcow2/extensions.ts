@@ -65,7 +65,7 @@ type Fields = Pick<
  * Decodes the extension area (spec: "Header extensions"): type u32, length u32, data padded to 8
  * bytes. It goes from the end of the header to an end marker, to the backing name or to the end of
  * the cluster. Of an extension that comes twice the later one wins, as in QEMU.
- * @param cluster the first one, whole
+ * @param cluster the first one, as far as the file has it: what it lacks is zero
  * @throws BackupError BAD_IMAGE
  */
 export function decodeExtensions(cluster: Buffer, fields: Fields, path: string): Extensions {
@@ -88,8 +88,7 @@ export function readFeatureNames(cluster: Buffer, fields: Fields): FeatureName[]
 function addExtensions(into: Extensions, cluster: Buffer, fields: Fields, path: string): void {
   const end = fields.backingFileOffset || fields.clusterSize
   for (let at = fields.headerLength; at < end; ) {
-    const [type, length] =
-      at + 8 <= end ? [cluster.readUInt32BE(at), cluster.readUInt32BE(at + 4)] : [EXT_END, 1]
+    const [type, length] = headAt(cluster, at, end)
     at += 8
     if (length > end - at) {
       throw badImage(path, 'a header extension is too large', 'Header extension too large')
@@ -98,11 +97,22 @@ function addExtensions(into: Extensions, cluster: Buffer, fields: Fields, path: 
     if (into.all.length === MAX_EXTENSIONS) {
       throw badImage(path, `more than ${MAX_EXTENSIONS} header extensions`)
     }
-    const data = cluster.subarray(at, at + length)
+    if (at + length > cluster.length) {
+      throw badImage(path, 'a header extension reaches past the end of the file')
+    }
+    // A copy, so that the whole cluster is not kept for it.
+    const data = Buffer.from(cluster.subarray(at, at + length))
     into.all.push({ type, data })
     addExtension(into, type, data, fields, path)
     at += Math.ceil(length / 8) * 8
   }
+}
+
+/** The type and length at `at`; behind the end of the file both are 0, which ends the area. */
+function headAt(cluster: Buffer, at: number, end: number): [type: number, length: number] {
+  if (at + 8 > end) return [EXT_END, 1]
+  if (at + 8 > cluster.length) return [EXT_END, 0]
+  return [cluster.readUInt32BE(at), cluster.readUInt32BE(at + 4)]
 }
 
 function addExtension(

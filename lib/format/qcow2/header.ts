@@ -87,7 +87,8 @@ export function decodeHeader(head: Buffer, path: string, options: HeaderOptions 
     throw badImage(path, 'image is not in qcow2 format', 'Image is not in qcow2 format')
   }
   const fields = decodeFields(filledUp(head, V3_HEADER_LENGTH), path)
-  const cluster = filledUp(head, fields.clusterSize)
+  // Not all of the cluster: an image of a few bytes may claim clusters of 2 MiB.
+  const cluster = filledUp(head, Math.min(fields.clusterSize, head.length + FILL))
   requireFeatures(fields, () => readFeatureNames(cluster, fields), path)
   requireTables(fields, path, options.checking)
   requireKnownEncryption(fields, path)
@@ -95,6 +96,9 @@ export function decodeHeader(head: Buffer, path: string, options: HeaderOptions 
   requireLuksHeader(fields, extensions, path)
   return { ...fields, extensions, backingFile: backingName(cluster, fields, path) }
 }
+
+/** Zeroes that are filled in behind the end of a file, bytes. */
+const FILL = 4096
 
 function filledUp(head: Buffer, length: number): Buffer {
   return head.length < length ? Buffer.concat([head], length) : head

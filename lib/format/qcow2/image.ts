@@ -5,9 +5,10 @@ import { hostOffset, l2EntrySize } from './entries.ts'
 import { badImage } from './fields.ts'
 import { readFirstCluster } from './first-cluster.ts'
 import { decodeHeader, type Qcow2Header } from './header.ts'
-import { decodeL2, type Run } from './tables.ts'
+import { PART, TableCache, type TablePart } from './table-cache.ts'
+import { decodeL2, type Run, type TableLayout } from './tables.ts'
 import { l2Coverage, requireReadable } from './validate.ts'
-import { OVER_AND_OVER, TableWork } from './work.ts'
+import { DATA_OVER_AND_OVER, DataWork, OVER_AND_OVER, TableWork } from './work.ts'
 
 /** A stretch of the guest, `start` to `end`, that one part of a table maps. */
 export interface TableWindow {
@@ -20,17 +21,12 @@ export interface TableWindow {
   runs(from: number, to: number): Run[]
 }
 
-/**
- * Tables are read in parts of this many bytes, and of smaller tables as many at a time as make it
- * up. Bounds memory whatever an image claims, and keeps reads from being many and small.
- */
-const PART = 64 * 1024
 /** Parts that are read ahead where a guest is walked in order: disks serve several at once. */
 const AHEAD = 8
 /** Most runs that a window can make: as many as a part of a standard L2 table has entries. */
 const WINDOW_RUNS = PART / 8
 
-/** A part of a table, read from `offset` of the image. */
+/** A part of the L1 table, read from `offset` of the image. */
 interface Part {
   offset: number
   view: DataView
@@ -60,15 +56,15 @@ export class Qcow2Image {
   readonly #l2Coverage: number
   /** Bytes of a part of an L2 table. */
   readonly #partSize: number
+  readonly #tables: TableCache
   /** The part of the L1 table that was read last. */
   #l1: Part | undefined
-  /** The parts of L2 tables that were read last, by their offset. */
-  #l2 = new Map<number, Part>()
   /** The parts that are likely to be asked for next, on their way, by their offset. */
-  #ahead = new Map<number, Promise<Part>>()
+  #ahead = new Map<number, Promise<TablePart>>()
   /** Where the last window ended. */
   #lastEnd = 0
   readonly #work: TableWork
+  readonly #dataWork: DataWork
 
   /**
    * @param header as `readHeader` gave it
@@ -81,8 +77,11 @@ export class Qcow2Image {
     this.#file = file
     this.#bounds = new HostBounds(file.path, header, file.size, data.size)
     this.#work = new TableWork(file.size, header.extendedL2)
+    // Guest data of an external data file lies at its own offset: nothing there is shared.
+    this.#dataWork = new DataWork(header.externalDataFile ? Number.POSITIVE_INFINITY : file.size)
     this.#l2Coverage = l2Coverage(header)
-    this.#partSize = Math.min(header.clusterSize, PART)
+    this.#tables = new TableCache(file, header)
+    this.#partSize = this.#tables.partSize
     // Unlike the tail of a cluster, the end of this table is always written: QEMU's fresh files end
     // right after it. Reading what is missing as zero would turn a truncated image into an empty
     // disk.
@@ -125,8 +124,18 @@ export class Qcow2Image {
     const part = Math.floor((at - first) / coverage)
     const offset = table + part * this.#partSize
     const base = first + part * coverage
-    const { view } = await this.#l2Part(offset, index, l1)
+    if (at < this.#lastEnd) this.#tables.restart()
+    const { view, uniform } = await this.#l2Part(offset, index, l1)
     if (at === this.#lastEnd) this.#readAhead(table, part, index, l1)
+    const empty = uniform ? emptyKind(view, header) : undefined
+    if (empty) {
+      const end = Math.min(base + coverage, header.virtualSize)
+      this.#lastEnd = end
+      const runs = (from: number, to: number): Run[] => [
+        { kind: empty, start: from, length: to - from },
+      ]
+      return { start: base, end, runs }
+    }
     const span = (WINDOW_RUNS / (header.extendedL2 ? SUBCLUSTERS : 1)) * header.clusterSize
     const start = base + Math.floor((at - base) / span) * span
     const end = Math.min(start + span, base + coverage, header.virtualSize)
@@ -136,10 +145,22 @@ export class Qcow2Image {
       end,
       runs: (from, to) => {
         const runs = decodeL2(view, header, base, from, to, this.#file.path)
-        if (this.#work.allows(to, runs.length - 1)) return this.#bounds.checked(runs)
-        throw badImage(this.#file.path, OVER_AND_OVER)
+        if (!this.#work.allows(to, runs.length - 1)) {
+          throw badImage(this.#file.path, OVER_AND_OVER)
+        }
+        for (const run of runs) this.#requireFresh(run)
+        return this.#bounds.checked(runs)
       },
     }
+  }
+
+  /** @throws BackupError BAD_IMAGE if a sound image cannot name so much data */
+  #requireFresh(run: Run): void {
+    const fresh =
+      run.kind === 'data'
+        ? this.#dataWork.allowsData(run.start, run.length)
+        : run.kind !== 'compressed' || this.#dataWork.allowsStream(run.start, run.offset)
+    if (!fresh) throw badImage(this.#file.path, DATA_OVER_AND_OVER)
   }
 
   /** Where a part of the L1 table starts, bytes from the start of the table. */
@@ -158,21 +179,18 @@ export class Qcow2Image {
   }
 
   /** The part of an L2 table at `offset`; with it come the tables of the L1 entries after `index`. */
-  async #l2Part(offset: number, index: number, l1: Part): Promise<Part> {
-    const known = this.#l2.get(offset)
+  async #l2Part(offset: number, index: number, l1: Part): Promise<TablePart> {
+    const known = this.#tables.get(offset)
     if (known) return known
     const ahead = this.#ahead.get(offset)
     if (ahead) {
       const part = await ahead
       this.#ahead.delete(offset)
-      this.#l2 = new Map([[offset, part]])
+      this.#tables.keep(part)
       return part
     }
     this.#ahead.clear()
-    const offsets = new Set([offset, ...this.#tablesAfter(index, l1)])
-    const parts = await Promise.all([...offsets].map((at) => this.#read(at, this.#partSize)))
-    this.#l2 = new Map(parts.map((part) => [part.offset, part]))
-    return parts[0]
+    return await this.#tables.load([offset, ...this.#tablesAfter(index, l1)])
   }
 
   /** Begins to read what comes behind a part of the table of L1 entry `index`. */
@@ -182,9 +200,9 @@ export class Qcow2Image {
     let begun = 0
     for (const next of this.#partsAfter(table, part, index, l1)) {
       if (begun++ === AHEAD) return
-      const known = this.#ahead.has(next) || this.#l2.has(next)
+      const known = this.#ahead.has(next) || this.#tables.get(next) !== undefined
       if (known || next + PART > this.#file.size) continue
-      const read = this.#read(next, PART)
+      const read = this.#tables.read(next)
       // Nobody may ever ask for it.
       read.catch(() => {})
       this.#ahead.set(next, read)
@@ -220,4 +238,13 @@ export class Qcow2Image {
     const bytes = await readAt(this.#file, offset, length)
     return { offset, view: new DataView(bytes.buffer, bytes.byteOffset, length) }
   }
+}
+
+/** What a table says whose entries are all the same, if that is nothing but this. */
+function emptyKind(view: DataView, { version }: TableLayout): 'zero' | 'unallocated' | undefined {
+  const high = view.getUint32(0)
+  const low = view.getUint32(4)
+  if (high !== 0) return undefined
+  if (low === 0) return 'unallocated'
+  return low === 1 && version >= 3 ? 'zero' : undefined
 }

@@ -49,6 +49,8 @@ export interface Lenient {
   tooMuchExtra(index: number, bytes: number): void
   /** The table is too big; entries from `index` on are left out. */
   tooBig(index: number): void
+  /** The table goes on past the end of the file; entries from `index` on are left out. */
+  pastEnd(index: number): void
 }
 
 /** Bytes of an entry before its extra data, id and name. */
@@ -61,6 +63,11 @@ const MAX_OFFSET = 2 ** 31 - 1
 /** Bytes of an id and of a name that QEMU takes notice of. */
 const MAX_ID = 127
 const MAX_NAME = 255
+/**
+ * Entries that may lie past the end of the file, where they read as zero. A file that was cut off may
+ * lack a few; what claims more is made up, and would cost as much as if it were there.
+ */
+const MAX_PAST_END = 64
 /** Bytes that are read at a time. */
 const PART = 256 * 1024
 /** The count of instructions of a guest that counted none. */
@@ -68,7 +75,7 @@ const NOT_COUNTED = 2n ** 64n - 1n
 
 /**
  * The internal snapshots of an image, in their order. What lies past the end of the file reads as
- * zero, as it does for QEMU.
+ * zero, as it does for QEMU, but no more than a few entries.
  * @throws BackupError BAD_IMAGE, IO
  */
 export async function readSnapshots(file: ImageFile, header: Qcow2Header): Promise<Snapshot[]> {
@@ -91,8 +98,14 @@ export async function readSnapshotTable(
   let size = 0
   /** What an entry would take that had no more extra data than is allowed. */
   let lawful = 0
+  let pastEnd = 0
   for (let index = 0; index < header.nbSnapshots; index++) {
     at = roundUp(at, 8)
+    if (header.snapshotsOffset + at >= file.size && ++pastEnd > MAX_PAST_END) {
+      if (!lenient) throw endless(file.path)
+      lenient.pastEnd(index)
+      break
+    }
     const fixed = await bytes(at, ENTRY_BYTES)
     const extraSize = fixed.readUInt32BE(36)
     const kept = Math.min(extraSize, MAX_EXTRA_DATA)
@@ -125,10 +138,16 @@ function partsOf(file: ImageFile, offset: number): (at: number, length: number) 
   return async (at, length) => {
     if (at + length > start + part.length) {
       start = at
-      part = await readAt(file, offset + start, Math.max(length, PART))
+      // No more than there is: an image may claim a table of any size.
+      const inFile = Math.max(0, Math.min(PART, file.size - offset - start))
+      part = await readAt(file, offset + start, Math.max(length, inFile))
     }
     return part.subarray(at - start, at - start + length)
   }
+}
+
+function endless(path: string): BackupError {
+  return badImage(path, 'its table of snapshots goes on past the end of the file')
 }
 
 function tooMuchExtra(path: string, index: number, bytes: number): BackupError {

@@ -45,7 +45,8 @@ export async function compareImages(
     const [a, b] = images
     await onOpen?.()
     const size = Math.max(a.size, b.size)
-    const finding = await compareDisks([nodeOf(a, warn), nodeOf(b, warn)], {
+    const looked = { warn, capped: options.strict }
+    const finding = await compareDisks([nodeOf(a, looked), nodeOf(b, looked)], {
       ...options,
       names,
       onEqual: onEqual && ((bytes) => onEqual(bytes, size)),

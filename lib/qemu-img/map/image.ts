@@ -23,7 +23,7 @@ export async function* mapImage(
   const image = await openChain(name, options)
   try {
     await options.onOpen?.()
-    yield* mapNode(nodeOf(image, options.warn), { ...options, name })
+    yield* mapNode(nodeOf(image, { warn: options.warn }), { ...options, name })
   } catch (error) {
     if (!(error instanceof StatusError)) throw error
     options.warn?.(textOf(error))

@@ -54,7 +54,8 @@ export async function measureImage(
   const image = await openChain(name, options)
   try {
     const { warn, snapshot, signal, onProgress } = options
-    const content = nodeOf(image, warn, snapshot && chosenSnapshot(image, snapshot))
+    const active = snapshot && chosenSnapshot(image, snapshot)
+    const content = nodeOf(image, { warn, active })
     const bitmaps = image.qcow2 && bitmapsOf(image.qcow2)
     const measured = { size: BigInt(image.size), content, bitmaps, name, signal, onProgress }
     return await measure(measured, options)

@@ -60,19 +60,28 @@ const REMEDY = 'remove it, take a full backup and add a new one'
  * @returns in the order in which the names come up, from the top down
  */
 export function validateBitmapChain(chain: readonly ImageFacts[]): BitmapHealth[] {
-  const names = new Set(chain.flatMap(({ bitmaps }) => bitmaps.map(({ name }) => name)))
-  return [...names].map((name) => healthOf(name, chain))
+  // By name, since an image may have any number of bitmaps.
+  const places = new Map<string, (BitmapFacts | undefined)[]>()
+  for (const [i, { bitmaps }] of chain.entries()) {
+    for (const bitmap of bitmaps) {
+      const found = places.get(bitmap.name) ?? new Array(chain.length).fill(undefined)
+      found[i] ??= bitmap
+      places.set(bitmap.name, found)
+    }
+  }
+  return [...places].map(([name, found]) => healthOf(name, chain, found))
 }
 
-function healthOf(name: string, chain: readonly ImageFacts[]): BitmapHealth {
-  const reasons = faultsOf(name, chain).map(({ image, why }) => `${chain[image].image}: ${why}`)
-  const images = chain.map(({ image, bitmaps }) => {
-    return placeOf(
-      image,
-      bitmaps.find((one) => one.name === name),
-    )
-  })
-  return { name, valid: reasons.length === 0, reasons, notes: shorterThanDisk(name, chain), images }
+function healthOf(
+  name: string,
+  chain: readonly ImageFacts[],
+  found: readonly (BitmapFacts | undefined)[],
+): BitmapHealth {
+  const all = [...gaps(name, chain, found), ...faults(name, found)]
+  const reasons = all.map(({ image, why }) => `${chain[image].image}: ${why}`)
+  const images = chain.map(({ image }, i) => placeOf(image, found[i]))
+  const notes = shorterNotes(name, chain, found)
+  return { name, valid: reasons.length === 0, reasons, notes, images }
 }
 
 /**
@@ -80,9 +89,18 @@ function healthOf(name: string, chain: readonly ImageFacts[]): BitmapHealth {
  * they hide what those below them have there, which no bitmap records.
  */
 export function shorterThanDisk(name: string, chain: readonly ImageFacts[]): string[] {
+  const found = chain.map(({ bitmaps }) => bitmaps.find((one) => one.name === name))
+  return shorterNotes(name, chain, found)
+}
+
+function shorterNotes(
+  name: string,
+  chain: readonly ImageFacts[],
+  found: readonly (BitmapFacts | undefined)[],
+): string[] {
   const size = chain[0].virtualSize ?? 0
-  return chain.flatMap(({ image, virtualSize = size, bitmaps }) => {
-    if (virtualSize >= size || !bitmaps.some((one) => one.name === name)) return []
+  return chain.flatMap(({ image, virtualSize = size }, i) => {
+    if (virtualSize >= size || found[i] === undefined) return []
     const why = `its disk ends at ${virtualSize}, before the end of the disk at ${size}`
     return [`${image}: ${why}: for bitmap ${quoted(name)} what lies between counts as changed`]
   })

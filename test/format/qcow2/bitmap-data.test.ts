@@ -1,7 +1,7 @@
 import { type FileHandle, open } from 'node:fs/promises'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { bitmapRuns } from '../../../lib/format/qcow2/bitmap-data.ts'
+import { bitmapRuns, dirtyBytes } from '../../../lib/format/qcow2/bitmap-data.ts'
 import { bitmapTableSize } from '../../../lib/format/qcow2/bitmaps.ts'
 import type { DirtyRun } from '../../../lib/format/qcow2/bits.ts'
 import { makeRaw, type Part } from '../../support/disks.ts'
@@ -36,6 +36,8 @@ async function runsOf(
     const runs: DirtyRun[] = []
     const header = { virtualSize, clusterSize: CLUSTER }
     for await (const batch of bitmapRuns(file, header, bitmap)) runs.push(...batch)
+    const dirty = runs.filter((run) => run.dirty).reduce((sum, { length }) => sum + length, 0)
+    t.equal(await dirtyBytes(file, header, bitmap), dirty, 'as many bytes as in the runs')
     return runs
   } finally {
     await handle.close()
@@ -115,4 +117,13 @@ t.test('how many clusters of bits a disk needs', async (t) => {
   t.equal(size(15 * 2 ** 40, 16), 480)
   t.equal(size(2 ** 53 - 512, 31), 8)
   t.equal(size(8192 * 512, 9, 512), 2)
+})
+
+t.test('a table that names one cluster of bits over and over is refused', async (t) => {
+  const entries = new Array(40).fill(BigInt(4 * CLUSTER))
+  const parts = [{ at: 4 * CLUSTER, bytes: Buffer.alloc(CLUSTER, 0xaa) }]
+  await t.rejects(runsOf(t, entries, parts), {
+    code: 'BAD_IMAGE',
+    message: "image: bitmap 'b0' names clusters of bits over and over",
+  })
 })
