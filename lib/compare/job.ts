@@ -40,10 +40,12 @@ export interface JobOptions {
 const REQUESTS = 32
 /**
  * Bytes of reads in flight and not yet compared: three steps of plain data of both sides. Measured
- * with 1 GiB in the page cache: 4 to 16 MiB 0.6 s of processor time, 24 MiB 3 s, for buffers beyond
- * what their pool keeps are mapped and faulted in anew. Past the page cache all take the same time.
+ * with 1 GiB in the page cache, 4 to 12 MiB take 0.6 s of processor time and more take more, for it
+ * is no longer in the processor's caches. Past the page cache all take the same time.
  */
 const MEMORY = 12 * 2 ** 20
+/** With an export: a request on each of several connections while the server works on others. */
+const REMOTE_MEMORY = 24 * 2 ** 20
 /** Steps that are planned ahead at most: those that read nothing are as many as the image has runs. */
 const MAX_AHEAD = 4096
 /** Time after which the plan lets the event loop turn: most of its answers come at once. */
@@ -69,7 +71,7 @@ export async function runComparison(
     engine: 'auto' as const,
     direct: options.direct ? ('auto' as const) : ('off' as const),
     requests: REQUESTS,
-    memory: MEMORY,
+    memory: stores.every((store) => 'handle' in store) ? MEMORY : REMOTE_MEMORY,
     granularity: options.granularity,
   }
   try {
@@ -203,6 +205,7 @@ class Comparison {
         told++
         const waits = this.#options.onCompared(step)
         if (waits) await waits
+        this.#options.signal?.throwIfAborted()
       }
     } finally {
       this.#planned.splice(0, told)

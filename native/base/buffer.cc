@@ -10,10 +10,6 @@ namespace qb {
 
 namespace {
 
-// Free buffers beyond this go back to the system: a copy that changes from small to large chunks
-// must not keep its budget twice.
-constexpr size_t kMostFree = 16 << 20;
-
 int class_of(size_t size) {
   if (size <= kPage) return 0;
   return static_cast<int>(std::bit_width(size - 1) - std::bit_width(kPage - 1));
@@ -69,7 +65,7 @@ void BufferPool::give_back(Buffer* buffer, int size_class) {
   std::unique_ptr<Buffer> owned(buffer);
   std::lock_guard lock(mutex_);
   in_use_ -= owned->size();
-  if (free_bytes_ + owned->size() > kMostFree) return;
+  if (free_bytes_ + owned->size() > max_free_) return;
   free_bytes_ += owned->size();
   free_[size_class].push_back(std::move(owned));
 }

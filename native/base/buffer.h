@@ -35,6 +35,8 @@ using BufferRef = std::shared_ptr<Buffer>;
 // Thread-safe. The pool must outlive what it handed out.
 class BufferPool {
  public:
+  // What is free beyond `max_free` bytes goes back to the system.
+  explicit BufferPool(size_t max_free = kMaxFree) : max_free_(max_free) {}
   BufferRef get(size_t size);
   // Zero-filled over `size` bytes.
   BufferRef get_zeroed(size_t size);
@@ -42,9 +44,12 @@ class BufferPool {
   size_t in_use() const;
 
  private:
+  // A copy that changes from small to large chunks must not keep its budget twice.
+  static constexpr size_t kMaxFree = 16 << 20;
   static constexpr int kClasses = 52;  // powers of two from one page on
   void give_back(Buffer* buffer, int size_class);
 
+  const size_t max_free_;
   mutable std::mutex mutex_;
   std::vector<std::unique_ptr<Buffer>> free_[kClasses];
   size_t in_use_ = 0;

@@ -33,6 +33,8 @@ uint64_t stored_bytes(const Row& row) {
 ComparePipeline::ComparePipeline(CompareJob& job, Engine& engine)
     : job_(job),
       engine_(engine),
+      // Reads are alike: mapping and faulting in anew what they take costs more than comparing it.
+      pool_(job.spec_.memory),
       stores_(open_stores(job.files_, job.spec_.sources, engine)),
       queue_(engine, job.spec_.requests),
       fetcher_(stores_, queue_, pool_),
