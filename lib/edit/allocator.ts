@@ -43,18 +43,18 @@ export class Allocator {
 
   /**
    * @param stored the image's refcounts
-   * @param from offset below which none is to be looked for, bytes
+   * @param searchFrom offset below which none is to be looked for, bytes
    */
-  constructor({ path }: OpenedFile, header: Qcow2Header, stored: StoredRefcounts, from = 0) {
+  constructor({ path }: OpenedFile, header: Qcow2Header, stored: StoredRefcounts, searchFrom = 0) {
     this.#header = header
     this.#stored = stored
     this.#path = path
     this.#capacity = stored.entries
-    this.#from = Math.ceil(from / header.clusterSize)
+    this.#from = Math.ceil(searchFrom / header.clusterSize)
   }
 
-  /** No cluster below it was free that was looked for; bytes. */
-  get from(): number {
+  /** Every cluster below it was found in use; bytes. */
+  get searchFrom(): number {
     return this.#from * this.#header.clusterSize
   }
 

@@ -29,9 +29,9 @@ function stopping(disk: CommitDisk, n: number): CommitDisk {
       count()
       await disk.copy(pieces, end)
     },
-    async giveBack(areas) {
+    async deallocate(areas) {
       count()
-      await disk.giveBack(areas)
+      await disk.deallocate(areas)
     },
   }
 }

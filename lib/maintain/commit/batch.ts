@@ -18,8 +18,8 @@ import { joined, stretches } from './placed.ts'
 export interface CommitDisk extends ImageDisk {
   /** Writes pieces, ordered by where in the image they go. All that was written is durable then. */
   copy(pieces: readonly Piece[], end: number): Promise<void>
-  /** Lets the file system have the room of areas that nothing refers to. */
-  giveBack(areas: readonly Area[]): Promise<void>
+  /** Deallocates areas that nothing refers to, in the file system. */
+  deallocate(areas: readonly Area[]): Promise<void>
 }
 
 /** A base while data is committed to it. */
@@ -34,16 +34,16 @@ export interface CommitBase {
   /** Of the disk when all is committed, bytes. */
   size: number
   /** Offset below which no free cluster is to be looked for, bytes. */
-  from: number
+  searchFrom: number
 }
 
 /** Bounds of a batch: what it holds in memory, and how much has to be done again after a crash. */
-const MOST_DATA = 512 * 2 ** 20
-const MOST_PIECES = 65536
-const MOST_TABLES = 32 * 2 ** 20
-const MOST_LOST = 2 ** 18
-/** Free room of at least so many bytes is given back to the file system. */
-const LEAST_ROOM = 2 ** 20
+const MAX_DATA_BYTES = 512 * 2 ** 20
+const MAX_PIECES = 65536
+const MAX_TABLE_BYTES = 32 * 2 ** 20
+const MAX_LOST_CLUSTERS = 2 ** 18
+/** Runs of freed clusters of at least so many bytes are given back to the file system. */
+const MIN_FREED_BYTES = 2 ** 20
 
 /**
  * Changes of a base that become visible together. Data goes into clusters that are not in use, or
@@ -64,10 +64,10 @@ export class Batch {
   #end = 0
 
   constructor(base: CommitBase) {
-    const { image, l1, from } = base
+    const { image, l1, searchFrom } = base
     const { file, header, stored } = image
     this.#base = base
-    this.#allocator = new Allocator(file, header, stored, from)
+    this.#allocator = new Allocator(file, header, stored, searchFrom)
     this.#tables = new L2Tables(image, l1, this.#allocator, this.#lost)
     this.#entrySize = l2EntrySize(header)
     this.#coverage = l2Coverage(header)
@@ -75,16 +75,16 @@ export class Batch {
 
   get isFull(): boolean {
     return (
-      this.#data >= MOST_DATA ||
-      this.#pieces.length >= MOST_PIECES ||
-      this.#tables.bytes >= MOST_TABLES ||
-      this.#lost.size >= MOST_LOST
+      this.#data >= MAX_DATA_BYTES ||
+      this.#pieces.length >= MAX_PIECES ||
+      this.#tables.bytes >= MAX_TABLE_BYTES ||
+      this.#lost.size >= MAX_LOST_CLUSTERS
     )
   }
 
   /** Where to look for free clusters after this batch, bytes. */
-  get from(): number {
-    return this.#allocator.from
+  get searchFrom(): number {
+    return this.#allocator.searchFrom
   }
 
   /**
@@ -110,14 +110,14 @@ export class Batch {
     return undefined
   }
 
-  /** Lets a cluster hold pieces. */
+  /** Stores pieces in a cluster. */
   async #fill(start: number, pieces: readonly Piece[]): Promise<void> {
     const { image, size } = this.#base
     const { header } = image
     const { clusterSize } = header
     const end = Math.min(start + clusterSize, size)
     const at = this.#entryAt(start)
-    // Not for what changes nothing.
+    // Skip writes that change nothing.
     if (pieces.every(isZero) && (await this.#readsZero(start))) return
     const { view } = await this.#tables.get(this.#indexOf(start))
     const entry = readEntry(view, at, header)
@@ -170,7 +170,7 @@ export class Batch {
     return kind === 'zero' || (kind === 'unallocated' && start >= below)
   }
 
-  /** Lets the clusters from `start` to `end`, which one table maps, read as zero. */
+  /** Makes the clusters from `start` to `end`, which one table maps, read as zero. */
   async #zeroEntries(start: number, end: number): Promise<void> {
     const { image, below } = this.#base
     const { clusterSize, extendedL2, version } = image.header
@@ -196,7 +196,7 @@ export class Batch {
     await this.#fill(start, [{ kind: 'zero', start, length }])
   }
 
-  /** Lets all that an L1 entry maps read as zero. */
+  /** Makes all that an L1 entry maps read as zero. */
   async #zeroTable(index: number): Promise<void> {
     const { image, below, size } = this.#base
     const start = index * this.#coverage
@@ -233,6 +233,6 @@ export class Batch {
       },
       naming: () => [[...tables.changed, ...l1.changes()]],
     })
-    await disk.giveBack(stretches(free, image.header.clusterSize, LEAST_ROOM))
+    await disk.deallocate(stretches(free, image.header.clusterSize, MIN_FREED_BYTES))
   }
 }

@@ -19,7 +19,7 @@ import { type BitmapHealth, validateBitmapChain } from '../../source/bitmaps/hea
 import type { ChainImage } from '../../source/chain.ts'
 import { addDifferences } from '../diff/differences.ts'
 import { withSides } from '../diff/sides.ts'
-import type { Commission } from './to-qcow2.ts'
+import type { CommitPlan } from './to-qcow2.ts'
 
 /** What becomes of the bitmaps of a chain when the images above a base are committed. */
 export interface BitmapPlan {
@@ -38,7 +38,7 @@ export interface BitmapPlan {
  * @throws BackupError BAD_BITMAP, UNSUPPORTED if the base cannot hold what it is to hold
  */
 export async function planBitmaps(
-  { chain, base, size }: Commission,
+  { chain, base, size }: CommitPlan,
   image: EditedImage | undefined,
 ): Promise<BitmapPlan> {
   // Nobody else writes to any of them: those that are in use are inconsistent.
@@ -107,19 +107,19 @@ function requireFits(image: EditedImage, { created, merged }: BitmapPlan, size: 
  */
 export async function recordFirst(
   opened: EditedImage,
-  commission: Commission,
+  plan: CommitPlan,
   { merged, recording }: BitmapPlan,
   disk: ImageDisk,
 ): Promise<EditedImage> {
   let image = opened
   for (const name of [...merged, ...recording]) {
-    begin(opened, commission)
+    begin(opened, plan)
     const bitmaps = await Promise.all(
       image.bitmaps.map(async (stored): Promise<NewBitmap> => {
         if (stored.name !== name) return { ...stored, stored }
         const bits = await bitsOf(image, stored, image.header.virtualSize)
-        if (recording.includes(name)) await addChanged(bits, commission)
-        else await addAbove(bits, commission, name)
+        if (recording.includes(name)) await addChanged(bits, plan)
+        else await addAbove(bits, plan, name)
         return { ...stored, bits }
       }),
     )
@@ -134,11 +134,11 @@ export async function recordFirst(
  */
 export async function finishBitmaps(
   image: EditedImage,
-  commission: Commission,
+  plan: CommitPlan,
   { merged, created, recording }: BitmapPlan,
   disk: ImageDisk,
 ): Promise<void> {
-  const { size } = commission
+  const { size } = plan
   const { header } = image
   const grows = size !== header.virtualSize
   if (created.length === 0 && !grows) return
@@ -149,7 +149,7 @@ export async function finishBitmaps(
   }
   const bitmaps: NewBitmap[] = []
   for (const stored of image.bitmaps) {
-    begin(image, commission)
+    begin(image, plan)
     // Without new bits one may stay where it is, as long as its table is not too short.
     const adds = merged.includes(stored.name) || recording.includes(stored.name)
     const fits = stored.tableSize === bitmapTableSize({ ...header, virtualSize: size }, stored)
@@ -158,14 +158,14 @@ export async function finishBitmaps(
       continue
     }
     const bits = await bitsOf(image, stored, size)
-    if (merged.includes(stored.name)) await addAbove(bits, commission, stored.name)
+    if (merged.includes(stored.name)) await addAbove(bits, plan, stored.name)
     if (adds) bits.add(header.virtualSize, size - header.virtualSize)
     bitmaps.push({ ...stored, bits })
   }
   for (const { name, granularity } of created) {
-    begin(image, commission)
+    begin(image, plan)
     const bits = new Bits(size, granularity, header.clusterSize)
-    await addAbove(bits, commission, name)
+    await addAbove(bits, plan, name)
     const granularityBits = Math.log2(granularity)
     bitmaps.push({ name, granularityBits, inUse: false, auto: true, bits })
   }
@@ -176,7 +176,7 @@ export async function finishBitmaps(
  * Another bitmap begins.
  * @throws BackupError ABORTED
  */
-function begin({ file }: EditedImage, { signal, progress }: Commission): void {
+function begin({ file }: EditedImage, { signal, progress }: CommitPlan): void {
   throwIfAborted(signal, file.path)
   progress.bitmap()
 }
@@ -193,7 +193,7 @@ async function bitsOf(image: EditedImage, stored: Bitmap, size: number): Promise
  * Adds what a bitmap has in the images above the base. What lies past the end of a shorter one counts
  * as dirty: it hides what those below it have there, which no bitmap records.
  */
-async function addAbove(bits: Bits, { chain, base }: Commission, name: string): Promise<void> {
+async function addAbove(bits: Bits, { chain, base }: CommitPlan, name: string): Promise<void> {
   for (const { file, header } of chain.images.slice(0, base)) {
     const bitmaps = await readBitmaps(file, header as Qcow2Header)
     const bitmap = bitmaps.find((one) => one.name === name)
@@ -208,7 +208,7 @@ async function addAbove(bits: Bits, { chain, base }: Commission, name: string): 
  * Adds what the base comes to hold and does not now. Less than what the images above it hold: of a
  * commit that is done again, nothing.
  */
-async function addChanged(bits: Bits, { chain, base, access, signal }: Commission): Promise<void> {
+async function addChanged(bits: Bits, { chain, base, access, signal }: CommitPlan): Promise<void> {
   const { path, header } = chain.images[base]
   // All are locked already.
   const shared = { ...access, forceShare: true }

@@ -27,7 +27,7 @@ export async function* heldPieces(
 }
 
 /** Guest bytes of pieces by what they are. */
-export class Held {
+export class ByteCounter {
   dataBytes = 0
   zeroBytes = 0
 
@@ -59,15 +59,15 @@ export async function* changesOf(
   clusterSize: number,
   size: number,
 ): AsyncGenerator<Change[]> {
-  const fitting = new Fitting(clusterSize, size)
+  const aligner = new ClusterAligner(clusterSize, size)
   for await (const batch of batches) {
-    for (const piece of batch) fitting.add(piece)
-    yield fitting.take()
+    for (const piece of batch) aligner.add(piece)
+    yield aligner.take()
   }
-  yield fitting.end()
+  yield aligner.end()
 }
 
-class Fitting {
+class ClusterAligner {
   readonly #clusterSize: number
   readonly #size: number
   #out: Change[] = []

@@ -11,10 +11,10 @@ import { runSteps } from '../../image/steps.ts'
 import { type Chain, closeAll, type OpenOptions } from '../../source/chain.ts'
 import type { CommitDisk } from './batch.ts'
 import { type BitmapPlan, finishBitmaps, planBitmaps, recordFirst } from './bitmaps.ts'
-import { Held } from './changes.ts'
+import { ByteCounter } from './changes.ts'
 import { openToCommit } from './open-to-commit.ts'
 import { CommitProgress } from './progress.ts'
-import { type Commission, commitDisk, commitToQcow2 } from './to-qcow2.ts'
+import { type CommitPlan, commitDisk, commitToQcow2 } from './to-qcow2.ts'
 import { commitToRaw } from './to-raw.ts'
 
 export interface CommitOptions extends Pick<OpenOptions, 'allowPaths' | 'backingFormat'> {
@@ -70,24 +70,24 @@ export async function commitImage(top: string, options: CommitOptions = {}): Pro
     const image = chain.images[base].header ? await prepareBase(file) : undefined
     const size = sizeOf(chain, base)
     if (image) requireGrowth(image, size)
-    const held = new Held()
+    const counter = new ByteCounter()
     const { signal, onProgress } = options
-    const progress = new CommitProgress(size, held, onProgress)
-    const commission: Commission = { chain, base, size, access, held, signal, progress }
-    const plan = await planBitmaps(commission, image)
-    if (image) await commitQcow2(image, commission, plan, options)
-    else await commitToRaw(file, commission, options)
+    const progress = new CommitProgress(size, counter, onProgress)
+    const plan: CommitPlan = { chain, base, size, access, counter, signal, progress }
+    const bitmaps = await planBitmaps(plan, image)
+    if (image) await commitQcow2(image, plan, bitmaps, options)
+    else await commitToRaw(file, plan, options)
     const deleted = options.delete ? await removeImages(chain, base) : []
     return {
       top,
       base: chain.images[base].path,
       virtualSize: size,
-      dataBytes: commission.held.dataBytes,
-      zeroBytes: commission.held.zeroBytes,
-      merged: plan.merged,
-      created: plan.created.map(({ name }) => name),
+      dataBytes: counter.dataBytes,
+      zeroBytes: counter.zeroBytes,
+      merged: bitmaps.merged,
+      created: bitmaps.created.map(({ name }) => name),
       deleted,
-      notes: plan.notes,
+      notes: bitmaps.notes,
       elapsedSeconds: (performance.now() - started) / 1000,
     }
   } finally {
@@ -98,15 +98,15 @@ export async function commitImage(top: string, options: CommitOptions = {}): Pro
 
 async function commitQcow2(
   opened: EditedImage,
-  commission: Commission,
-  plan: BitmapPlan,
+  plan: CommitPlan,
+  bitmaps: BitmapPlan,
   options: CommitOptions,
 ): Promise<void> {
   const { path } = opened.file
   try {
-    const { progress } = commission
+    const { progress } = plan
     const { rateLimit, signal } = options
-    const base = commitDisk(opened, commission.chain.files, {
+    const base = commitDisk(opened, plan.chain.files, {
       rateLimit,
       signal,
       onProgress: ({ dataBytes }) => progress.copying(dataBytes),
@@ -114,9 +114,9 @@ async function commitQcow2(
     const disk = options.disk?.(base) ?? base
     await runSteps(disk, [foreignFeatures(opened)])
     const own = await unshareTables(opened, disk)
-    const recorded = await recordFirst(own, commission, plan, disk)
-    const filled = await commitToQcow2(recorded, commission, disk)
-    await finishBitmaps(filled, commission, plan, disk)
+    const recorded = await recordFirst(own, plan, bitmaps, disk)
+    const filled = await commitToQcow2(recorded, plan, disk)
+    await finishBitmaps(filled, plan, bitmaps, disk)
   } catch (error) {
     throw (error as NodeJS.ErrnoException).syscall ? ioError(path, error) : error
   }

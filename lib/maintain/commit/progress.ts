@@ -1,5 +1,5 @@
 import type { Phase, Progress } from '../../progress.ts'
-import type { Held } from './changes.ts'
+import type { ByteCounter } from './changes.ts'
 
 /** Often enough for a bar that moves, seldom enough to cost nothing. */
 const INTERVAL_MS = 100
@@ -7,7 +7,7 @@ const INTERVAL_MS = 100
 /** Tells how far a commit is: first with its bitmaps, then its data, then its bitmaps again. */
 export class CommitProgress {
   readonly #size: number
-  readonly #held: Held
+  readonly #counter: ByteCounter
   readonly #onProgress: ((progress: Progress) => void) | undefined
   readonly #started = performance.now()
   #phase: Phase | undefined
@@ -18,11 +18,11 @@ export class CommitProgress {
 
   /**
    * @param size of the disk when all is committed, bytes
-   * @param held what is to be committed, as far as it is known
+   * @param counter what is to be committed, as far as it is known
    */
-  constructor(size: number, held: Held, onProgress?: (progress: Progress) => void) {
+  constructor(size: number, counter: ByteCounter, onProgress?: (progress: Progress) => void) {
     this.#size = size
-    this.#held = held
+    this.#counter = counter
     this.#onProgress = onProgress
   }
 
@@ -39,7 +39,7 @@ export class CommitProgress {
   /** Guest bytes before `position` are durable. */
   settled(position: number): void {
     this.#position = position
-    this.#settledData = this.#held.dataBytes
+    this.#settledData = this.#counter.dataBytes
     this.#tell('copy', this.#settledData, position === this.#size)
   }
 

@@ -12,11 +12,11 @@ import { qcow2Layer } from '../../source/qcow2.ts'
 import type { SourceFile } from '../../source/source.ts'
 import { roundUp } from '../../units.ts'
 import { Batch, type CommitBase, type CommitDisk } from './batch.ts'
-import { type Change, changesOf, type Held, heldPieces } from './changes.ts'
+import { type ByteCounter, type Change, changesOf, heldPieces } from './changes.ts'
 import type { CommitProgress } from './progress.ts'
 
 /** Which image of a chain is committed to, and up to what size. */
-export interface Commission {
+export interface CommitPlan {
   /** The base by its index in the chain. */
   chain: Chain
   base: number
@@ -25,7 +25,7 @@ export interface Commission {
   /** How images are opened. */
   access: Pick<OpenOptions, 'allowPaths' | 'backingFormat'>
   /** Counts what is committed. */
-  held: Held
+  counter: ByteCounter
   signal?: AbortSignal
   progress: CommitProgress
 }
@@ -37,7 +37,7 @@ export interface Commission {
  */
 export async function commitToQcow2(
   opened: EditedImage,
-  { chain, base, size, held, signal, progress }: Commission,
+  { chain, base, size, counter, signal, progress }: CommitPlan,
   disk: CommitDisk,
 ): Promise<EditedImage> {
   const overlays = chain.layers.slice(0, base)
@@ -46,12 +46,12 @@ export async function commitToQcow2(
   let image = await withRoomFor(opened, size, disk)
   const l1 = await L1Table.read(image)
   const below = lower[0]?.size ?? 0
-  const newBatch = (from: number) => {
+  const newBatch = (searchFrom: number) => {
     const layers = [layerOf(image, chain.files), ...lower]
-    return new Batch({ image, l1, disk, layers, below, size, from } satisfies CommitBase)
+    return new Batch({ image, l1, disk, layers, below, size, searchFrom } satisfies CommitBase)
   }
   let batch = newBatch(0)
-  const pieces = held.count(heldPieces(overlays, virtualSize))
+  const pieces = counter.count(heldPieces(overlays, virtualSize))
   for await (const changes of changesOf(pieces, clusterSize, size)) {
     for (const change of changes) {
       for (let left: Change | undefined = change; left; ) {
@@ -61,7 +61,7 @@ export async function commitToQcow2(
         progress.settled(left?.start ?? change.start)
         throwIfAborted(signal, opened.file.path)
         image = await reopened(image)
-        batch = newBatch(batch.from)
+        batch = newBatch(batch.searchFrom)
       }
     }
   }
@@ -96,7 +96,7 @@ export function commitDisk(
       }
       await patchFile(files, file, { pieces: all(), size, unit }, options)
     },
-    async giveBack(areas) {
+    async deallocate(areas) {
       if (areas.length === 0 || file.blockDevice) return
       const pairs = new Float64Array(areas.flatMap(({ start, length }) => [start, length]))
       await native().punchFile(file.handle.fd, pairs)

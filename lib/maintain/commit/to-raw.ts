@@ -4,7 +4,7 @@ import { SUBCLUSTERS } from '../../format/qcow2/constants.ts'
 import type { OpenedFile } from '../../image/file.ts'
 import { formatSize } from '../../units.ts'
 import { heldPieces } from './changes.ts'
-import type { Commission } from './to-qcow2.ts'
+import type { CommitPlan } from './to-qcow2.ts'
 
 /**
  * Brings the data of the images above a raw base down into it, which grows if it has to.
@@ -13,7 +13,7 @@ import type { Commission } from './to-qcow2.ts'
  */
 export async function commitToRaw(
   file: OpenedFile,
-  { chain, base, size, held }: Commission,
+  { chain, base, size, counter }: CommitPlan,
   options?: CopyOptions,
 ): Promise<void> {
   const now = chain.layers[base].size
@@ -29,6 +29,6 @@ export async function commitToRaw(
     }),
   ])
   // What the file lacks is zero anyway.
-  const pieces = held.count(heldPieces(chain.layers.slice(0, base), Number.POSITIVE_INFINITY))
+  const pieces = counter.count(heldPieces(chain.layers.slice(0, base), Number.POSITIVE_INFINITY))
   await patchFile(chain.files, file, { pieces, size, unit }, options)
 }
