@@ -159,6 +159,8 @@ export interface Addon {
    * Makes areas of a file, pairs of start and length, holes. Where there are none nothing is done.
    */
   punchFile(fd: number, areas: Float64Array): Promise<void>
+  /** Ends the process at once: no handler runs, no thread is waited for. */
+  exitNow(status: number): never
   /** Gives an unnamed file (O_TMPFILE) a name; fails with EEXIST if the name is taken. */
   linkFile(fd: number, path: Buffer): void
   /** What an open symbolic link (O_PATH) says, whatever has its name by now. */
@@ -239,6 +241,7 @@ const FUNCTIONS: Record<keyof Addon, true> = {
   exchangeNames: true,
   loopBacking: true,
   readLink: true,
+  exitNow: true,
   nbdOpen: true,
   nbdInfo: true,
   nbdStatus: true,

@@ -12,7 +12,7 @@ function fullBackupWith(t: Test, addon?: (path: string) => void) {
   for (const name of ['dist', 'node_modules']) mkdirSync(join(dir, name))
   copyFileSync(join(ROOT, 'package.json'), join(dir, 'package.json'))
   run('cp', ['-r', join(ROOT, 'dist/lib'), join(dir, 'dist/lib')])
-  for (const name of ['node-gyp-build', 'commander', 'cli-progress']) {
+  for (const name of ['node-gyp-build', 'commander']) {
     symlinkSync(join(ROOT, 'node_modules', name), join(dir, 'node_modules', name))
   }
   if (addon) {

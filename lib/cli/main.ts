@@ -1,6 +1,12 @@
 #!/usr/bin/env node
+// The handlers of signals come before everything else.
+import './install-signals.ts'
 import { programArguments } from './arguments.ts'
+import { endProcess } from './end.ts'
 import { run } from './run.ts'
+import { setEnd, wasInterrupted } from './signals.ts'
+
+setEnd(endProcess)
 
 // A failed write to stdout is seen by whoever awaits it. One to stderr is nobody's: a backup must
 // not fail because the reader of its log went away.
@@ -11,7 +17,9 @@ process.stderr.on('error', () => {})
 // signal has a handler the write fails, with EFBIG.
 process.on('SIGXFSZ', () => {})
 
-// Not process.exit(): what was written to a pipe must still arrive there.
 run(programArguments).then((status) => {
   process.exitCode = status
+  // Else no process.exit(): what was written to a pipe must still arrive there. After a signal nothing
+  // waits for a reader that does not read, nor for a thread that hangs.
+  if (wasInterrupted() && status !== 0) process.stderr.write('', () => endProcess(status))
 })

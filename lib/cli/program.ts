@@ -1,11 +1,12 @@
 import { createRequire } from 'node:module'
 import { Command } from 'commander'
+import type { Io } from './io.ts'
 import { QEMU_IMG_COMMANDS } from './qemu-img.ts'
 
 /** A command's module: what it takes and does is declared only once it was asked for. */
 interface CommandModule {
   /** Gives the command its arguments, options, help and action. */
-  declare(command: Command): void
+  declare(command: Command, io: Io): void
 }
 
 const COMMANDS: readonly { name: string; summary: string; load(): Promise<CommandModule> }[] = [
@@ -51,8 +52,13 @@ const COMMANDS: readonly { name: string; summary: string; load(): Promise<Comman
   },
   {
     name: 'verify',
-    summary: 'look at images with qemu-img and with this program, and compare what they say',
+    summary: 'verify backups: their structure, and their content where it was recorded',
     load: () => import('./commands/verify.ts'),
+  },
+  {
+    name: 'parity',
+    summary: 'run qemu-img and this program on images, and compare what they print',
+    load: () => import('./commands/parity.ts'),
   },
 ]
 
@@ -72,7 +78,7 @@ Examples:
  * The command line's grammar. Commands are listed by name and summary only; a command's module is
  * loaded when it runs, so that starting costs the same however many commands there are.
  */
-export function buildProgram(): Command {
+export function buildProgram(io: Io): Command {
   const { version } = createRequire(import.meta.url)('qcow2-backup/package.json')
   const program = new Command('qcow2-backup')
     .description('Backs up VM disks into standard qcow2 images, and restores them.')
@@ -83,7 +89,7 @@ export function buildProgram(): Command {
     .showSuggestionAfterError(false)
     .helpCommand(false)
     .exitOverride()
-    .configureOutput({ writeErr: () => {} })
+    .configureOutput({ writeOut: (text) => void io.stdout(text), writeErr: () => {} })
   for (const { name, summary } of COMMANDS) program.command(name).summary(summary)
   // Only to be listed: they read their arguments as qemu-img does, and so never come here.
   for (const [name, summary] of Object.entries(QEMU_IMG_COMMANDS)) {
@@ -93,7 +99,7 @@ export function buildProgram(): Command {
     const { load } = COMMANDS.find(({ name }) => name === command.name())!
     const module = await load()
     command.option('--debug', 'print details of the run, and the stack of an error')
-    module.declare(command)
+    module.declare(command, io)
   })
   return program
 }

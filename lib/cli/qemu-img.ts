@@ -2,8 +2,7 @@ import type { Hint } from '../errors.ts'
 import { HelpRequest } from '../qemu-img/arguments.ts'
 import type { CommandIo, QemuImgCommand } from '../qemu-img/command.ts'
 import { errorText, QemuImgError } from '../qemu-img/messages.ts'
-import { encodeText } from '../text.ts'
-import { print } from './print.ts'
+import { type Io, STANDARD } from './io.ts'
 import { remedyOf } from './wording.ts'
 
 /** The commands that do what qemu-img's do, each with its summary. */
@@ -16,6 +15,9 @@ export const QEMU_IMG_COMMANDS = {
   measure: 'say how large an image would become, as qemu-img measure does',
 } as const
 
+/** Where such a command prints, and what may stop it. */
+export type QemuImgIo = CommandIo & Partial<Pick<Io, 'interruptible'>>
+
 type Name = keyof typeof QEMU_IMG_COMMANDS
 
 /** Loaded one by one, and without what the other commands need: most of these run for an instant. */
@@ -26,13 +28,6 @@ const LOAD: Record<Name, () => Promise<{ command: QemuImgCommand }>> = {
   compare: () => import('./commands/qemu-img/compare.ts'),
   bitmap: () => import('./commands/qemu-img/bitmap.ts'),
   measure: () => import('./commands/qemu-img/measure.ts'),
-}
-
-const STANDARD: CommandIo = {
-  stdout: print,
-  stderr: (text) => {
-    process.stderr.write(encodeText(text))
-  },
 }
 
 /** Hints about what qemu-img has no words for; everything else is told exactly as it does. */
@@ -51,11 +46,14 @@ export function isQemuImgCommand(name: string | undefined): name is Name {
 export async function runQemuImg(
   name: Name,
   argv: readonly string[],
-  io: CommandIo = STANDARD,
+  io: QemuImgIo = STANDARD,
 ): Promise<number> {
   const { command } = await LOAD[name]()
   try {
-    return await command.run(argv, io)
+    // Without handlers of signals, as in tests, it just runs.
+    const { interruptible } = io
+    if (!interruptible) return await command.run(argv, io)
+    return await interruptible((signal) => command.run(argv, { ...io, signal }))
   } catch (error) {
     if (error instanceof HelpRequest) {
       await io.stdout(command.help)

@@ -1,21 +1,23 @@
+import { type Io, STANDARD } from './io.ts'
 import { OutputClosed } from './print.ts'
 import { isQemuImgCommand, runQemuImg } from './qemu-img.ts'
 
 /**
  * Runs the command line. Results are on stdout and an error is one line on stderr when it returns.
  * @param given tells the arguments after the program's name
+ * @param io where it prints and what may stop it; default: the process's own
  * @returns the exit status
  */
-export async function run(given: () => readonly string[]): Promise<number> {
+export async function run(given: () => readonly string[], io: Io = STANDARD): Promise<number> {
   let argv: readonly string[] = []
   try {
     argv = given()
     const args = rearranged(argv)
     const [name, ...rest] = args
-    if (isQemuImgCommand(name)) return await runQemuImg(name, rest)
+    if (isQemuImgCommand(name)) return await runQemuImg(name, rest, io)
     // Loaded only now: what qemu-img does in 10 ms must not wait for all this.
     const { buildProgram } = await import('./program.ts')
-    await buildProgram().parseAsync(args, { from: 'user' })
+    await buildProgram(io).parseAsync(args, { from: 'user' })
     return 0
   } catch (error) {
     // The reader has all it wants (`extents … | head`).
@@ -23,8 +25,8 @@ export async function run(given: () => readonly string[]): Promise<number> {
     const { describeError, exitStatus } = await import('./errors.ts')
     const line = describeError(error)
     if (line !== undefined) {
-      process.stderr.write(`qcow2-backup: ${line}\n`)
-      if (argv.includes('--debug')) process.stderr.write(`${stackOf(error)}\n`)
+      io.stderr(`qcow2-backup: ${line}\n`)
+      if (argv.includes('--debug')) io.stderr(`${stackOf(error)}\n`)
     }
     return exitStatus(error)
   }

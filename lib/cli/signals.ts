@@ -1,6 +1,10 @@
-import { constants } from 'node:os'
+/**
+ * SIGINT and SIGTERM. The first import of the program, so that from its first moment on a signal ends
+ * it with a status that tells what it left.
+ */
 
-const SIGNALS = ['SIGINT', 'SIGTERM'] as const
+// Numbers of the signals; importing node:os for them would be done before the handlers are there.
+const SIGNALS = { SIGINT: 2, SIGTERM: 15 } as const
 
 /** A signal stopped the run, which has been cleaned up; `cause` is what the run ended with. */
 export class Interrupted extends Error {
@@ -13,6 +17,51 @@ export class Interrupted extends Error {
   }
 }
 
+/** Ends the process at once; replaced once the addon can be asked. */
+let end = (status: number): void => process.exit(status)
+
+/** Says how the process is ended when its threads may hang. */
+export function setEnd(how: (status: number) => void): void {
+  end = how
+}
+
+const controller = new AbortController()
+/** What is under way; the first signal lets it clean up. */
+let working = 0
+let done = false
+/** Of the first signal. */
+let received: number | undefined
+
+/**
+ * Nothing made yet: ends at once. Work under way: it is aborted, and cleans up; a second signal ends
+ * the process whatever hangs. Work that is done: its result stands, so the status is what it earned.
+ */
+function onSignal(name: keyof typeof SIGNALS): void {
+  const first = received === undefined
+  received ??= 128 + SIGNALS[name]
+  if (working > 0 && first) controller.abort(new Error(`the program received ${name}`))
+  else if (working > 0) end(received)
+  else if (!done) end(received)
+  else if (!first) end(Number(process.exitCode ?? 0))
+}
+
+/** Installs the handlers. */
+export function handleSignals(): void {
+  for (const name of Object.keys(SIGNALS) as (keyof typeof SIGNALS)[]) {
+    process.on(name, () => onSignal(name))
+  }
+}
+
+/** The signal that a running work is to stop at; undefined while none runs. */
+export function runningSignal(): AbortSignal | undefined {
+  return working > 0 ? controller.signal : undefined
+}
+
+/** Whether a signal came. */
+export function wasInterrupted(): boolean {
+  return received !== undefined
+}
+
 /**
  * Runs something that SIGINT and SIGTERM may stop: the first one aborts `signal` and lets the work
  * clean up, a second one ends the process at once. A run that completes in spite of the signal has
@@ -20,19 +69,13 @@ export class Interrupted extends Error {
  * @throws Interrupted if the work failed after a signal; else whatever the work throws
  */
 export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
-  const controller = new AbortController()
-  let status: number | undefined
-  const stop = (name: (typeof SIGNALS)[number]) => {
-    if (status !== undefined) process.exit(status)
-    status = 128 + constants.signals[name]
-    controller.abort()
-  }
-  for (const name of SIGNALS) process.on(name, stop)
+  working++
   try {
     return await work(controller.signal)
   } catch (error) {
-    throw status === undefined ? error : new Interrupted(status, error)
+    throw received === undefined ? error : new Interrupted(received, error)
   } finally {
-    for (const name of SIGNALS) process.off(name, stop)
+    working--
+    done = true
   }
 }

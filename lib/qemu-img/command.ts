@@ -3,6 +3,8 @@ export interface CommandIo {
   /** Resolves when it is taken, so that a slow reader bounds the memory used. */
   stdout(text: string): Promise<void>
   stderr(text: string): void
+  /** Ends the command. */
+  readonly signal?: AbortSignal
 }
 
 /** A command that does what the one of qemu-img does that has its name. */

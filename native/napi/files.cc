@@ -20,6 +20,11 @@ namespace qb {
 
 namespace {
 
+// Without the handlers of exit(3), which join threads that may hang in a system call.
+void exit_now(const Napi::CallbackInfo& info) {
+  _exit(info[0].As<Napi::Number>().Int32Value());
+}
+
 // On the thread pool: a network file system may take its time.
 Napi::Value extents(const Napi::CallbackInfo& info) {
   int fd = info[0].As<Napi::Number>().Int32Value();
@@ -149,6 +154,7 @@ void export_files(Napi::Env env, Napi::Object exports) {
   exports.Set("cloneRanges", Napi::Function::New(env, clone_ranges, "cloneRanges"));
   exports.Set("punchFile", Napi::Function::New(env, punch_file, "punchFile"));
   exports.Set("lockFile", Napi::Function::New(env, lock_file, "lockFile"));
+  exports.Set("exitNow", Napi::Function::New(env, exit_now, "exitNow"));
   exports.Set("linkFile", Napi::Function::New(env, link_file, "linkFile"));
 }
 

@@ -44,12 +44,12 @@ t.test('a qemu-img that says something else', async (t) => {
   t.match(different[0].difference, /^--- qemu-img stdout\n\+\+\+ qcow2-backup stdout\n/)
   t.match(different[0].difference, /\n- +COMPAT: 1\.1\n\+ +compat: 1\.1\n/)
 
-  const printed = await runCli(['verify', '--against', fake, backup])
+  const printed = await runCli(['parity', '--against', fake, backup])
   t.equal(printed.status, 1)
   t.match(printed.stdout, /backup: check: same, status 0\n/)
   t.match(printed.stdout, /backup: info --backing-chain: different\n--- qemu-img stdout\n/)
   t.equal(printed.stderr, 'qcow2-backup: verify: 2 of 8 comparisons with qemu-img differ\n')
-  const json = await runCli(['verify', '--json', '--against', fake, backup])
+  const json = await runCli(['parity', '--json', '--against', fake, backup])
   t.strictSame(JSON.parse(json.stdout), JSON.parse(JSON.stringify(found)))
 })
 

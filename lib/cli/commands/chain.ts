@@ -4,8 +4,8 @@ import type { ChainReport } from '../../maintain/chain-report.ts'
 import type { BitmapHealth, BitmapPlace } from '../../source/bitmaps/health.ts'
 import { formatSize } from '../../units.ts'
 import { oneLine } from '../errors.ts'
+import type { Io } from '../io.ts'
 import { addFormats, type SourceFlags } from '../options.ts'
-import { print } from '../print.ts'
 
 const HELP = `
 A bitmap is valid if it is in TOP, the images that have it follow each other from there without a
@@ -20,21 +20,21 @@ Examples:
   qcow2-backup chain --json overlay.qcow2 --allow-path /srv/base`
 
 /** `chain TOP`: the health of the bitmaps along a backing chain. */
-export function declare(command: Command): void {
+export function declare(command: Command, io: Io): void {
   command
     .description('Judges the dirty bitmaps of an image and of all that it builds on.')
     .argument('<top>', 'the topmost qcow2 image')
   addFormats(command, 'by its magic')
     .option('--json', 'print one JSON object')
     .addHelpText('after', HELP)
-    .action(chain)
+    .action((top: string, flags: SourceFlags & { json?: boolean }) => chain(io, top, flags))
 }
 
-async function chain(top: string, flags: SourceFlags & { json?: boolean }): Promise<void> {
+async function chain(io: Io, top: string, flags: SourceFlags & { json?: boolean }): Promise<void> {
   const { readBitmapChain } = await import('../../api/bitmaps.ts')
   const { format, allowPath: allowPaths, backingFormat } = flags
   const report = await readBitmapChain(top, { format, allowPaths, backingFormat })
-  await print(flags.json ? `${JSON.stringify(report)}\n` : describe(report))
+  await io.stdout(flags.json ? `${JSON.stringify(report)}\n` : describe(report))
   const invalid = report.bitmaps.filter(({ valid }) => !valid).length
   if (invalid === 0) return
   const why = `${invalid} of ${report.bitmaps.length} bitmaps are not valid`

@@ -2,6 +2,7 @@ import type { Command } from 'commander'
 import type { CommitResult } from '../../maintain/commit/commit.ts'
 import { formatSize } from '../../units.ts'
 import { oneLine } from '../errors.ts'
+import type { Io } from '../io.ts'
 import {
   addNamedFiles,
   addProgressOptions,
@@ -9,9 +10,7 @@ import {
   rateLimit,
   type SourceFlags,
 } from '../options.ts'
-import { print } from '../print.ts'
 import { openProgress } from '../progress.ts'
-import { interruptible } from '../signals.ts'
 
 const HELP = `
 What TOP holds, and what the images between it and BASE hold, data and zeroes alike, goes into BASE,
@@ -30,7 +29,7 @@ interface CommitFlags extends SourceFlags, Pick<CopyFlags, 'json' | 'progress' |
 }
 
 /** `commit TOP [--base BASE]`: brings overlays down into the image below, bitmaps and all. */
-export function declare(command: Command): void {
+export function declare(command: Command, io: Io): void {
   command
     .description('Brings the content and the bitmaps of overlays down into the image below them.')
     .argument('<top>', 'the qcow2 image to commit')
@@ -38,14 +37,16 @@ export function declare(command: Command): void {
     .option('--delete', 'remove TOP and what is between it and BASE, once all is done')
     .addOption(rateLimit())
     .option('--json', 'print the result as one JSON object')
-  addProgressOptions(addNamedFiles(command)).addHelpText('after', HELP).action(commit)
+  addProgressOptions(addNamedFiles(command))
+    .addHelpText('after', HELP)
+    .action((top: string, flags: CommitFlags) => commit(io, top, flags))
 }
 
-async function commit(top: string, flags: CommitFlags): Promise<void> {
+async function commit(io: Io, top: string, flags: CommitFlags): Promise<void> {
   const { commitImage } = await import('../../api/maintain.ts')
   const { allowPath: allowPaths, backingFormat, base } = flags
-  const progress = await openProgress(flags.progress)
-  const result = await interruptible(async (signal) => {
+  const progress = await openProgress(flags.progress, io)
+  const result = await io.interruptible(async (signal) => {
     const { delete: remove, rateLimit } = flags
     const options = { allowPaths, backingFormat, base, delete: remove, rateLimit }
     try {
@@ -58,7 +59,7 @@ async function commit(top: string, flags: CommitFlags): Promise<void> {
       progress.close()
     }
   })
-  await print(flags.json ? `${JSON.stringify(result)}\n` : describe(result))
+  await io.stdout(flags.json ? `${JSON.stringify(result)}\n` : describe(result))
 }
 
 function describe(result: CommitResult): string {

@@ -4,6 +4,7 @@ import type { Differences, DiffResult } from '../../maintain/diff/diff.ts'
 import type { UnreadableArea } from '../../maintain/diff/differences.ts'
 import { formatSize } from '../../units.ts'
 import { oneLine } from '../errors.ts'
+import type { Io } from '../io.ts'
 import {
   addFormats,
   addNbdOptions,
@@ -13,9 +14,7 @@ import {
   type SourceFlags,
   size,
 } from '../options.ts'
-import { print } from '../print.ts'
 import { openProgress } from '../progress.ts'
-import { interruptible } from '../signals.ts'
 
 const HELP = `
 For a bitmap that was lost or never made: BASELINE is a known state of the disk, such as its last
@@ -44,7 +43,7 @@ interface DiffFlags extends SourceFlags, Pick<CopyFlags, 'json' | 'progress' | '
 }
 
 /** `diff IMAGE BASELINE`: a bitmap, or a list, of what differs. */
-export function declare(command: Command): void {
+export function declare(command: Command, io: Io): void {
   command
     .description('Finds what differs from a known state of the disk, and makes a bitmap of it.')
     .argument('<image>', 'the qcow2 image that gets the bitmap, or an NBD URI')
@@ -68,18 +67,18 @@ export function declare(command: Command): void {
     .option('--json', 'print the result as one JSON object')
   addProgressOptions(addNbdOptions(addFormats(command, 'by its magic')))
     .addHelpText('after', HELP)
-    .action(diff)
+    .action((image: string, baseline: string, flags: DiffFlags) => diff(io, image, baseline, flags))
 }
 
-async function diff(image: string, baseline: string, flags: DiffFlags): Promise<void> {
+async function diff(io: Io, image: string, baseline: string, flags: DiffFlags): Promise<void> {
   const api = await import('../../api/maintain.ts')
   const { bitmap = '', granularity, enable, output, mergeInto, baselineFormat } = flags
   const elsewhere = output !== undefined || mergeInto !== undefined
   requireTogether(flags, elsewhere)
-  const printer = output === '-' ? listPrinter() : undefined
+  const printer = output === '-' ? listPrinter(io) : undefined
   const file = printer ? undefined : output
-  const result = await interruptible(async (signal) => {
-    const progress = await openProgress(flags.progress)
+  const result = await io.interruptible(async (signal) => {
+    const progress = await openProgress(flags.progress, io)
     const onProgress = progress.update
     const { format, ...access } = openOptions(flags)
     const options = { ...access, granularity, baselineFormat, signal, onProgress }
@@ -95,7 +94,7 @@ async function diff(image: string, baseline: string, flags: DiffFlags): Promise<
     }
   })
   if (output === '-') return
-  await print(flags.json ? `${JSON.stringify(result)}\n` : describe(result))
+  await io.stdout(flags.json ? `${JSON.stringify(result)}\n` : describe(result))
 }
 
 function requireTogether(flags: DiffFlags, elsewhere: boolean): void {
@@ -114,15 +113,15 @@ function requireTogether(flags: DiffFlags, elsewhere: boolean): void {
 }
 
 /** A JSON array on the standard output, one run to a line. */
-function listPrinter() {
+function listPrinter(io: Io) {
   let before = '['
   return {
     async add(runs: readonly object[]) {
       if (runs.length === 0) return
-      await print(before + runs.map((run) => JSON.stringify(run)).join(',\n '))
+      await io.stdout(before + runs.map((run) => JSON.stringify(run)).join(',\n '))
       before = ',\n '
     },
-    end: () => print(before === '[' ? '[]\n' : ']\n'),
+    end: () => io.stdout(before === '[' ? '[]\n' : ']\n'),
   }
 }
 

@@ -3,10 +3,9 @@ import { argumentError } from '../../errors.ts'
 import { alignMarked, type MarkedExtent, mergeMarked } from '../../extents/marked.ts'
 import { SECTOR_SIZE } from '../../format/qcow2/constants.ts'
 import type { ExtentsOptions, Source } from '../../source/source.ts'
+import type { Io } from '../io.ts'
 import { addSourceOptions, openOptions, type SourceFlags } from '../options.ts'
 import { formatExtents } from '../output.ts'
-import { print } from '../print.ts'
-import { interruptible } from '../signals.ts'
 
 const HELP = `
 Prints [{"start","length","zero","hole"}, …] in bytes: ordered, contiguous, from 0 to the virtual
@@ -23,7 +22,7 @@ Examples:
 type ExtentsFlags = SourceFlags & ExtentsOptions & { bitmap?: string }
 
 /** `extents SOURCE`: where a disk holds data, as JSON. */
-export function declare(command: Command): void {
+export function declare(command: Command, io: Io): void {
   command
     .description('Prints which parts of a disk hold data, as a JSON array.')
     .argument('<source>', 'raw or qcow2 file, block device, or NBD export')
@@ -33,12 +32,12 @@ export function declare(command: Command): void {
     .option('--detect-zeroes', 'read what is stored, to find zeroes in it')
     .option('--json', 'what is printed in any case')
     .addHelpText('after', HELP)
-    .action(extents)
+    .action((location: string, flags: ExtentsFlags) => extents(io, location, flags))
 }
 
-async function extents(location: string, flags: ExtentsFlags): Promise<void> {
+async function extents(io: Io, location: string, flags: ExtentsFlags): Promise<void> {
   const { openSource } = await import('../../api/source.ts')
-  await interruptible(async (signal) => {
+  await io.interruptible(async (signal) => {
     const { bitmap, detectZeroes } = flags
     if (bitmap !== undefined && detectZeroes) {
       throw argumentError('detectZeroes', 'does not go with a bitmap')
@@ -46,7 +45,7 @@ async function extents(location: string, flags: ExtentsFlags): Promise<void> {
     const source = await openSource(location, { ...openOptions(flags), bitmap, signal })
     try {
       const list = bitmap === undefined ? source.extents({ detectZeroes }) : markedExtents(source)
-      for await (const text of formatExtents(list)) await print(text, signal)
+      for await (const text of formatExtents(list)) await io.stdout(text)
     } finally {
       await source.close()
     }

@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 import type { DiscardOptions, VerifyingOptions } from '../../backup/types.ts'
 import { runCopy } from '../copy.ts'
+import type { Io } from '../io.ts'
 import {
   addCopyOptions,
   addDiscardOptions,
@@ -27,7 +28,7 @@ Examples:
   qcow2-backup full --json --progress json overlay.qcow2 --allow-path /srv/base backup.qcow2`
 
 /** `full SOURCE TARGET`: the whole of a disk into a new qcow2 image. */
-export function declare(command: Command): void {
+export function declare(command: Command, io: Io): void {
   command
     .description(
       'Backs up the whole of a disk, with all its backing files, into a new qcow2 image.',
@@ -39,14 +40,16 @@ export function declare(command: Command): void {
   addDiscardOptions(command)
   addVerifyingOptions(command)
   addCopyOptions(command)
-  command.addHelpText('after', HELP).action(full)
+  command
+    .addHelpText('after', HELP)
+    .action((source: string, target: string, flags: Flags) => full(io, source, target, flags))
 }
 
 type Flags = SourceFlags & ImageFlags & DiscardOptions & VerifyingOptions & CopyFlags
 
-async function full(source: string, target: string, flags: Flags): Promise<void> {
+async function full(io: Io, source: string, target: string, flags: Flags): Promise<void> {
   const { fullBackup } = await import('../../api/backup.ts')
-  await runCopy(flags, (options) =>
+  await runCopy(io, flags, (options) =>
     fullBackup(source, target, {
       ...openOptions(flags),
       ...imageOptions(flags),

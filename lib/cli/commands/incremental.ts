@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 import type { DiscardOptions, VerifyingOptions } from '../../backup/types.ts'
 import { runCopy } from '../copy.ts'
+import type { Io } from '../io.ts'
 import {
   addCopyOptions,
   addDiscardOptions,
@@ -28,7 +29,7 @@ Examples:
   qcow2-backup restore monday.qcow2 disk.raw`
 
 /** `incremental SOURCE TARGET --bitmap NAME --backing PREVIOUS`: what changed since PREVIOUS. */
-export function declare(command: Command): void {
+export function declare(command: Command, io: Io): void {
   command
     .description(
       'Backs up what changed since the previous backup into a new qcow2 image over that backup.',
@@ -42,7 +43,11 @@ export function declare(command: Command): void {
   addDiscardOptions(command)
   addVerifyingOptions(command)
   addCopyOptions(command)
-  command.addHelpText('after', HELP).action(incremental)
+  command
+    .addHelpText('after', HELP)
+    .action((source: string, target: string, flags: Flags) =>
+      incremental(io, source, target, flags),
+    )
 }
 
 type Flags = SourceFlags &
@@ -51,10 +56,10 @@ type Flags = SourceFlags &
   VerifyingOptions &
   CopyFlags & { bitmap?: string; backing?: string }
 
-async function incremental(source: string, target: string, flags: Flags): Promise<void> {
+async function incremental(io: Io, source: string, target: string, flags: Flags): Promise<void> {
   const { incrementalBackup } = await import('../../api/backup.ts')
   const { bitmap, backing } = flags
-  await runCopy(flags, (options) =>
+  await runCopy(io, flags, (options) =>
     incrementalBackup(source, target, {
       ...openOptions(flags),
       ...imageOptions(flags),

@@ -1,5 +1,6 @@
 import { type Command, Option } from 'commander'
 import { runCopy } from '../copy.ts'
+import type { Io } from '../io.ts'
 import {
   addCopyOptions,
   addImageOptions,
@@ -26,7 +27,7 @@ Examples:
   qcow2-backup restore -O qcow2 incremental-3.qcow2 disk.qcow2`
 
 /** `restore BACKUP TARGET`: the content of a backup and its chain into a new disk. */
-export function declare(command: Command): void {
+export function declare(command: Command, io: Io): void {
   command
     .description('Writes the content of a backup, with its whole chain, to a new disk.')
     .argument('<backup>', 'the image to restore')
@@ -43,16 +44,18 @@ export function declare(command: Command): void {
   addSourceOptions(command, 'qcow2')
   addImageOptions(command)
   addCopyOptions(command)
-  command.addHelpText('after', HELP).action(run)
+  command
+    .addHelpText('after', HELP)
+    .action((backup: string, target: string, flags: Flags) => run(io, backup, target, flags))
 }
 
 type Flags = SourceFlags &
   ImageFlags &
   CopyFlags & { outputFormat?: 'raw' | 'qcow2'; hole: boolean; verify?: boolean }
 
-async function run(backup: string, target: string, flags: Flags): Promise<void> {
+async function run(io: Io, backup: string, target: string, flags: Flags): Promise<void> {
   const { restore } = await import('../../api/backup.ts')
-  await runCopy(flags, (options) =>
+  await runCopy(io, flags, (options) =>
     restore(backup, target, {
       ...openOptions(flags),
       ...imageOptions(flags),

@@ -2,8 +2,8 @@ import type { Command } from 'commander'
 import type { SnapshotResult } from '../../maintain/snapshot.ts'
 import { formatSize } from '../../units.ts'
 import { oneLine } from '../errors.ts'
+import type { Io } from '../io.ts'
 import { addClusterSize, addNamedFiles, type SourceFlags } from '../options.ts'
-import { print } from '../print.ts'
 
 const HELP = `
 BACKING must not be written to any more. Every bitmap that records in it and is valid along its chain
@@ -21,7 +21,7 @@ interface SnapshotFlags extends SourceFlags {
 }
 
 /** `snapshot BACKING OVERLAY`: an overlay in which the bitmaps go on. */
-export function declare(command: Command): void {
+export function declare(command: Command, io: Io): void {
   command
     .description('Makes an overlay over an image, in which its dirty bitmaps go on.')
     .argument('<backing>', 'qcow2 image, or raw as --backing-format says')
@@ -30,15 +30,22 @@ export function declare(command: Command): void {
     .option('--force', 'replace an overlay that exists; and let bitmaps end that are not valid')
     .option('--json', 'print the result as one JSON object')
     .addHelpText('after', HELP)
-    .action(snapshot)
+    .action((backing: string, overlay: string, flags: SnapshotFlags) =>
+      snapshot(io, backing, overlay, flags),
+    )
 }
 
-async function snapshot(backing: string, overlay: string, flags: SnapshotFlags): Promise<void> {
+async function snapshot(
+  io: Io,
+  backing: string,
+  overlay: string,
+  flags: SnapshotFlags,
+): Promise<void> {
   const { createSnapshot } = await import('../../api/maintain.ts')
   const { allowPath: allowPaths, backingFormat, clusterSize, force, json } = flags
   const options = { allowPaths, backingFormat, clusterSize, force }
   const result = await createSnapshot(backing, overlay, options)
-  await print(json ? `${JSON.stringify(result)}\n` : describe(result))
+  await io.stdout(json ? `${JSON.stringify(result)}\n` : describe(result))
 }
 
 function describe({ overlay, virtualSize, backing, bitmaps, notes }: SnapshotResult): string {

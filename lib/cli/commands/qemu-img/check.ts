@@ -57,6 +57,7 @@ export const command: QemuImgCommand = {
       ...args.access,
       ...{ format: args.get('format'), repair },
       warn: io.stderr,
+      signal: io.signal,
       onFinding: io.stderr,
       onRepaired: json ? undefined : (repaired) => say(repairedToText(repaired)),
     })

@@ -68,6 +68,7 @@ export const command: QemuImgCommand = {
         formats: [args.get('f'), args.get('F')],
         ...args.access,
         warn: io.stderr,
+        signal: io.signal,
         strict: args.has('s'),
         compressedFlag: atLeast(args.version, 8, 2),
         direct: isDirect(args.get('T')),

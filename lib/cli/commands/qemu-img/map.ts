@@ -55,7 +55,12 @@ export const command: QemuImgCommand = {
     const [name] = args.operands
     if (args.operands.length !== 1) throw new QemuImgUsageError('Expecting one image file name')
     const json = wantsJson(args)
-    const options = { format: args.get('format'), ...args.access, warn: io.stderr }
+    const options = {
+      format: args.get('format'),
+      ...args.access,
+      warn: io.stderr,
+      signal: io.signal,
+    }
     const onOpen = () => io.stdout(json ? JSON_START : HUMAN_HEADER)
     const entries = mapImage(name, { ...options, start, length, onOpen })
     if (json) await printJson(entries, atLeast(args.version, 8, 2), io)

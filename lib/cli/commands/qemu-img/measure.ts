@@ -45,7 +45,7 @@ const OPTIONS = [
 
 export const command: QemuImgCommand = {
   help: HELP,
-  async run(argv, { stdout, stderr }) {
+  async run(argv, { stdout, stderr, signal }) {
     const args = parseArguments('measure', argv, OPTIONS)
     const json = wantsJson(args)
     const text = args.get('size')
@@ -61,7 +61,7 @@ export const command: QemuImgCommand = {
     }
     const outputOptions = args.options.flatMap(({ name, value }) => (name === 'o' ? [value] : []))
     const target = { outputFormat: args.get('O'), outputOptions }
-    const source = { format: args.get('f'), ...args.access, warn: stderr, snapshot }
+    const source = { format: args.get('f'), ...args.access, warn: stderr, snapshot, signal }
     let measure: Measure
     if (name !== undefined) measure = await measureImage(name, { ...source, ...target })
     else if (size !== undefined) measure = await measureSize(size, target)

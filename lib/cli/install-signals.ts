@@ -1,0 +1,4 @@
+/** Handles signals as soon as it is imported. */
+import { handleSignals } from './signals.ts'
+
+handleSignals()

@@ -1,0 +1,29 @@
+import type { CommandIo } from '../qemu-img/command.ts'
+import { encodeText } from '../text.ts'
+import { print } from './print.ts'
+import { interruptible, runningSignal } from './signals.ts'
+
+/** What a command has of the world: where it prints, and what may stop it. */
+export interface Io extends CommandIo {
+  /** Whether stderr can show a bar that is drawn again and again. */
+  readonly canDraw: boolean
+  /** Columns of that terminal. */
+  readonly columns: number
+  /** Runs work that a signal may stop, see interruptible of signals.ts. */
+  interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T>
+}
+
+/** The process's own streams and signals. */
+export const STANDARD: Io = {
+  stdout: (text) => print(text, runningSignal()),
+  stderr(text) {
+    process.stderr.write(encodeText(text))
+  },
+  get canDraw() {
+    return process.stderr.isTTY === true && process.env.TERM !== 'dumb'
+  },
+  get columns() {
+    return process.stderr.columns ?? 80
+  },
+  interruptible,
+}
