@@ -11,6 +11,7 @@ export interface CopyJob {
 export interface CopyExport {
   uri: string
   size: number
+  fingerprint: string
   connections: number
   requests: number
   blockMin: number
@@ -58,6 +59,8 @@ export interface NbdInfo {
   blockMax: number
   /** Which of the contexts that were asked for the server has, in that order. */
   contexts: boolean[]
+  /** All that identifies the export as far as the protocol tells: a line `key value` for each. */
+  fingerprint: string
 }
 
 /** What a copy is started with; every field is needed and already checked. */
@@ -178,21 +181,24 @@ export interface Addon {
     fd: number,
   ): { dev: bigint; ino: bigint; rdev: bigint; offset: bigint; sizeLimit: bigint } | undefined
   /**
-   * Connects to an NBD server; rejects with code ELIBACC where libnbd is missing.
+   * Starts to connect to an NBD server, on a thread of the connection's own. Calls about it are
+   * carried out one at a time, in order; each rejects with code ECANCELED once it is closed.
    * @param contexts metadata contexts to negotiate
    */
-  nbdOpen(spec: { uri: string; timeoutMs: number; contexts: string[] }): Promise<NbdHandle>
-  nbdInfo(handle: NbdHandle): NbdInfo
+  nbdOpen(spec: { uri: string; timeoutMs: number; contexts: string[] }): NbdHandle
+  /** Resolves when it is connected; rejects with code ELIBACC where libnbd is missing. */
+  nbdConnect(handle: NbdHandle): Promise<NbdInfo>
   /**
-   * One block status reply. One call at a time per handle.
+   * One block status reply. Rejects with code EPROTO if it is malformed: nothing else is to be
+   * asked on this connection then.
    * @returns for each context, in the order asked for, pairs of length and flags from `start` on:
    * they may end before or behind the range, each elsewhere; empty if the server left it out
    */
   nbdStatus(handle: NbdHandle, start: number, length: number): Promise<Float64Array[]>
-  /** Reads a range of the export. One call at a time per handle. */
+  /** Reads a range of the export. Rejects with code EPROTO as nbdStatus does. */
   nbdRead(handle: NbdHandle, start: number, length: number): Promise<Buffer>
   /**
-   * Discards a range of the export. One call at a time per handle.
+   * Discards a range of the export.
    * Rejects with code EPERM if the export is read-only, EINVAL if the server cannot trim.
    */
   nbdTrim(handle: NbdHandle, start: number, length: number): Promise<void>
@@ -243,7 +249,7 @@ const FUNCTIONS: Record<keyof Addon, true> = {
   readLink: true,
   exitNow: true,
   nbdOpen: true,
-  nbdInfo: true,
+  nbdConnect: true,
   nbdStatus: true,
   nbdRead: true,
   nbdTrim: true,

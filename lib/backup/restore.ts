@@ -52,7 +52,7 @@ function targetOf(
     return { options: { ...rest, format } }
   }
   if (to !== 'raw') throw argumentError('to', 'an NBD export takes a raw disk')
-  const asked = { connections, timeoutMs, requests, noHole }
+  const asked = { connections, timeoutMs, requests, noHole, signal: rest.signal }
   return {
     options: { ...rest, format, connections: undefined, timeoutMs: undefined },
     openTarget: () => openNbdTarget(target, asked),

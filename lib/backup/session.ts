@@ -170,6 +170,7 @@ class Session implements CopySession {
     const [source, target] = [this.#source!, this.#target!]
     const notes = [
       ...(source.bitmap?.notes ?? []),
+      ...(source.notes ?? []),
       ...this.#notes,
       ...discardNotes(source, this.#discarding),
       ...targetNotes(source, target, format),

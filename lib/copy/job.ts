@@ -62,7 +62,7 @@ export async function copyDisk(
  * @param source what the rows of the plan point into
  */
 export async function runCopy(
-  source: Pick<Disk, 'name' | 'size' | 'files'>,
+  source: Pick<Disk, 'name' | 'size' | 'files' | 'interrupt'>,
   target: Pick<Target, 'path' | 'store'>,
   plan: AsyncIterable<Float64Array>,
   options: RunOptions,
@@ -94,7 +94,10 @@ export async function runCopy(
     const attended = attend(job, tasks, new Retries(job, tasks, retries), reads, discarding)
     // The job would wait for what nobody answers any more.
     attended.catch(abort)
-    await feed(job, plan, source.files.length, tasks)
+    // What the plan waits for is of no use any more: a server's answer, for which nobody else waits.
+    const interrupt = () => source.interrupt?.()
+    attended.then(interrupt, interrupt)
+    await feed(job, plan, source.files.length, tasks, attended)
     const counters = await native().copyFinish(job)
     await attended
     report.now()
@@ -124,24 +127,36 @@ function readsOf(job: CopyJob, source: Pick<Disk, 'files'>): CallerReads | undef
   return store && 'read' in store ? new CallerReads(job, store as SourceReader) : undefined
 }
 
-/** Hands the plan over as it is made; ends early when the job has ended, whose reason comes then. */
+/**
+ * Hands the plan over as it is made; ends early when the job has ended, whose reason comes then.
+ * @param attended resolves when the job has ended
+ */
 async function feed(
   job: CopyJob,
   plan: AsyncIterable<Float64Array>,
   files: number,
   tasks: Tasks,
+  attended: Promise<void>,
 ): Promise<void> {
+  let ended = false
+  const end = () => {
+    ended = true
+  }
+  attended.then(end, end)
   try {
     for await (const rows of plan) {
       tasks.start(areaOf(rows))
       if (!(await native().copyPush(job, rows, files))) return
     }
   } catch (error) {
+    // If the job ended first, the plan was only interrupted, and the reason is the job's.
+    const interrupted = ended
     native().copyCancel(job)
-    await native()
+    const failure = await native()
       .copyFinish(job)
-      .catch(() => undefined)
-    throw error
+      .then(() => undefined)
+      .catch((reason) => reason)
+    throw interrupted ? (failure ?? error) : error
   }
 }
 

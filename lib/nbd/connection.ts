@@ -6,12 +6,17 @@ import type { NbdAddress } from './uri.ts'
 
 /** How a server is reached. */
 export interface NbdServer extends NbdAddress {
-  /** How long it may be silent. */
+  /** How long it may take to get on with an answer. */
   readonly timeoutMs: number
+  /** Ends whatever it is waited for. */
+  readonly signal?: AbortSignal
 }
 
+/** Reason of a signal that is aborted because the source was closed, by nobody's wish to abort. */
+export class Closed extends Error {}
+
 /** What a connection needs of it. */
-export type ReachedServer = Pick<NbdServer, 'uri' | 'shown' | 'timeoutMs'>
+export type ReachedServer = Pick<NbdServer, 'uri' | 'shown' | 'timeoutMs' | 'signal'>
 
 /** As often as a connection for reading is made again (native/source/nbd_client.h). */
 const RETRIES = 5
@@ -26,15 +31,21 @@ interface NbdFailure extends Error {
   context?: string
 }
 
-/** A connection that asks what an export holds, and reads parts of it. */
+/** What the addon does when a server refused to answer block status, and the connection goes on. */
+const BLOCK_STATUS = 'block status'
+
+/**
+ * A connection that asks what an export holds, and reads parts of it. When the server's signal is
+ * aborted everything that is under way rejects at once.
+ */
 export class NbdConnection {
   /** What the server said when it was reached first. */
   readonly info: NbdInfo
   readonly #server: ReachedServer
   readonly #contexts: readonly string[]
   readonly #retries: number
+  readonly #closed = new AbortController()
   #handle: NbdHandle | undefined
-  #closed = false
 
   private constructor(
     server: ReachedServer,
@@ -46,12 +57,13 @@ export class NbdConnection {
     this.#contexts = contexts
     this.#retries = retries
     this.info = info
+    server.signal?.addEventListener('abort', this.#close)
   }
 
   /**
    * @param contexts metadata contexts to ask for
    * @param retries how often in a row a lost connection is made again
-   * @throws BackupError IO, or UNSUPPORTED without libnbd
+   * @throws BackupError IO, ABORTED, or UNSUPPORTED without libnbd
    */
   static async open(
     server: ReachedServer,
@@ -59,8 +71,7 @@ export class NbdConnection {
     retries = RETRIES,
   ): Promise<NbdConnection> {
     try {
-      const handle = await connect(server, contexts)
-      const info = native().nbdInfo(handle)
+      const { handle, info } = await connect(server, contexts)
       const connection = new NbdConnection(server, contexts, info, retries)
       connection.#handle = handle
       return connection
@@ -70,8 +81,8 @@ export class NbdConnection {
   }
 
   /** One that is there already, and has no contexts. */
-  static adopt(server: ReachedServer, handle: NbdHandle): NbdConnection {
-    const info = { ...native().nbdInfo(handle), contexts: [] }
+  static async adopt(server: ReachedServer, handle: NbdHandle): Promise<NbdConnection> {
+    const info = { ...(await native().nbdConnect(handle)), contexts: [] }
     const connection = new NbdConnection(server, [], info, RETRIES)
     connection.#handle = handle
     return connection
@@ -87,17 +98,17 @@ export class NbdConnection {
    * Asks for one block status reply, on a new connection if the old one is lost. One call at a time.
    * @returns for each context, in the order given, what the server says from `start` on; of one
    * that it does not have, nothing
-   * @throws BackupError IO; SOURCE_CHANGED if what comes back is another export
+   * @throws BackupError IO, ABORTED; SOURCE_CHANGED if what comes back is another export
    */
   async status(start: number, length: number): Promise<StatusRuns[]> {
-    return await this.#ask(`block status of ${length} bytes at ${start}`, (handle) =>
+    return await this.#ask(`${BLOCK_STATUS} of ${length} bytes at ${start}`, (handle) =>
       native().nbdStatus(handle, start, length),
     )
   }
 
   /**
    * Reads a range, on the server's terms of alignment. One call at a time.
-   * @throws BackupError IO; SOURCE_CHANGED
+   * @throws BackupError IO, ABORTED, SOURCE_CHANGED
    */
   async read(start: number, length: number): Promise<Buffer> {
     return await this.#ask(`read ${length} bytes at ${start}`, (handle) =>
@@ -115,7 +126,7 @@ export class NbdConnection {
         if (!this.#isLost(error) || tries >= this.#retries) {
           throw nbdError(this.#server, doing, error)
         }
-        await delay(FIRST_WAIT_MS * 2 ** tries)
+        await delay(FIRST_WAIT_MS * 2 ** tries, undefined, this.#closed).catch(() => undefined)
       }
     }
   }
@@ -143,38 +154,75 @@ export class NbdConnection {
     this.#handle = undefined
   }
 
-  /** A call that is under way still ends, unless the connection is lost meanwhile. */
+  /** Ends what is under way, too. */
   close(): void {
-    this.#closed = true
+    this.#close()
+  }
+
+  readonly #close = (): void => {
+    this.#closed.abort()
+    this.#server.signal?.removeEventListener('abort', this.#close)
     this.release()
   }
 
   /** Whether a call failed because there is, or was, no connection; it can be tried again then. */
   #isLost(error: unknown): boolean {
     const { code = '' } = error as NbdFailure
-    if (this.#closed || error instanceof BackupError || code === 'ETIMEDOUT') return false
+    if (this.#closed.signal.aborted || error instanceof BackupError || code === 'ETIMEDOUT')
+      return false
+    // What else comes over such a connection cannot be trusted.
+    if (code === 'EPROTO') this.release()
+    if (code === 'EPROTO') return false
     if (LOST.includes(code)) this.release()
     return !this.#handle
   }
 
   async #reconnect(): Promise<NbdHandle> {
-    const handle = await connect(this.#server, this.#contexts)
-    const { size, contexts } = native().nbdInfo(handle)
-    if (size === this.info.size && contexts.join() === this.info.contexts.join()) return handle
+    const { signal } = this.#closed
+    const { handle, info } = await connect({ ...this.#server, signal }, this.#contexts)
+    const before = this.info
+    const contexts = info.contexts.join() === before.contexts.join()
+    if (contexts && info.fingerprint === before.fingerprint) return handle
     native().nbdClose(handle)
-    throw new BackupError(
-      'SOURCE_CHANGED',
-      this.#server.shown,
-      `the server came back with ${size} bytes and other metadata where ${this.info.size} were`,
-    )
+    const what =
+      info.size === before.size
+        ? `another ${difference(before, info)}`
+        : `${info.size} bytes and other metadata where ${before.size} were`
+    throw new BackupError('SOURCE_CHANGED', this.#server.shown, `the server came back with ${what}`)
   }
 }
 
-function connect(
-  { uri, timeoutMs }: ReachedServer,
+/** What differs first between two exports of one size. */
+function difference(before: NbdInfo, now: NbdInfo): string {
+  const lines = now.fingerprint.split('\n')
+  const other = before.fingerprint.split('\n').find((line, i) => line !== lines[i])
+  return other === undefined ? 'set of metadata contexts' : `export: ${other.split(' ')[0]}`
+}
+
+/** Connects, unless the server's signal is aborted first. */
+async function connect(
+  { uri, timeoutMs, signal }: ReachedServer,
   contexts: readonly string[],
-): Promise<NbdHandle> {
-  return native().nbdOpen({ uri, timeoutMs, contexts: [...contexts] })
+): Promise<{ handle: NbdHandle; info: NbdInfo }> {
+  signal?.throwIfAborted()
+  const handle = native().nbdOpen({ uri, timeoutMs, contexts: [...contexts] })
+  const close = () => native().nbdClose(handle)
+  signal?.addEventListener('abort', close)
+  try {
+    return { handle, info: await native().nbdConnect(handle) }
+  } catch (error) {
+    close()
+    throw error
+  } finally {
+    signal?.removeEventListener('abort', close)
+  }
+}
+
+/** Whether a failure is the server's answer to a question about block status, and not its loss. */
+export function isRefusedStatus(error: unknown): boolean {
+  if (!(error instanceof BackupError)) return false
+  const { code = '', context } = (error.cause ?? {}) as NbdFailure
+  return context === BLOCK_STATUS && ![...LOST, 'ECANCELED', 'EPROTO'].includes(code)
 }
 
 /**
@@ -185,7 +233,13 @@ export function nbdError(server: ReachedServer, doing: string, error: unknown): 
   if (error instanceof BackupError) return error
   const { code, context = '', message } = error as NbdFailure
   const options = { cause: error, errno: code }
-  const { shown, uri, timeoutMs } = server
+  const { shown, uri, timeoutMs, signal } = server
+  if (signal?.reason instanceof Closed) {
+    return new BackupError('IO', shown, `${doing}: the source was closed`, { errno: 'ECANCELED' })
+  }
+  if (signal?.aborted) {
+    return new BackupError('ABORTED', shown, 'interrupted', { cause: signal.reason })
+  }
   if (code === 'ELIBACC') {
     const why = 'NBD needs libnbd, which is not installed; on Debian: apt install libnbd0'
     return new BackupError('UNSUPPORTED', shown, why, options)
@@ -198,7 +252,7 @@ export function nbdError(server: ReachedServer, doing: string, error: unknown): 
   }
   // libnbd's own words end with the reason; those of the addon lack it.
   const words = /^nbd_\w+: (?:connect: )?(.*)$/s.exec(context)?.[1]
-  const reason = words ?? message.replace(`${context}: `, '')
+  const reason = words ?? (code === 'EPROTO' ? context : message.replace(`${context}: `, ''))
   // libnbd repeats a URI that it does not understand.
   return new BackupError('IO', shown, `${doing}: ${reason.replaceAll(uri, shown)}`, options)
 }

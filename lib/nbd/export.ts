@@ -13,14 +13,16 @@ export interface SourceExport {
   /** Bytes when it was opened. */
   readonly size: number
   readonly identity: string
-  /** Connections and requests in flight on each. */
+  /** All that the server says of the export, see NbdInfo: with another it is another disk. */
+  readonly fingerprint: string
+  /** Most connections, and requests in flight on each. */
   readonly connections: number
   readonly requests: number
   /** What offsets and lengths of requests must be multiples of, bytes. */
   readonly blockMin: number
   /** Most bytes of one request. */
   readonly blockMax: number
-  /** How long the server may be silent. */
+  /** How long the server may take to get on with an answer. */
   readonly timeoutMs: number
   /**
    * Hands out the connection that asked for extents, once, if reading has to go on with it: the
@@ -31,12 +33,20 @@ export interface SourceExport {
 
 /** How an export is asked; all optional. */
 export interface NbdOptions {
-  /** Connections to the server, 1 to 16. Default: 4, or 1 if the server is for one only. */
+  /**
+   * Most connections to the server, 1 to 16; fewer if it takes no more. Default: 4, or 1 if the
+   * server is for one only.
+   */
   connections?: number
   /** Most requests in flight on each connection, 1 to 1024. Default 64. */
   requests?: number
-  /** How long the server may be silent. Default 30,000. */
+  /**
+   * How long the server may take to be connected to, or to get on with an answer: it is given up
+   * when 256 KiB take longer. Default 30,000.
+   */
   timeoutMs?: number
+  /** Ends whatever the server is waited for; calls reject with BackupError ABORTED. */
+  signal?: AbortSignal
 }
 
 /**
@@ -58,10 +68,10 @@ const MAX_TIMEOUT_MS = 86_400_000
  * @throws BackupError USAGE, or IO if it could be anybody
  */
 export async function openServer(uri: string, options: NbdOptions): Promise<NbdServer> {
-  const { connections, timeoutMs = DEFAULT_TIMEOUT_MS } = options
+  const { connections, timeoutMs = DEFAULT_TIMEOUT_MS, signal } = options
   inRange('connections', connections, MAX_CONNECTIONS, `from 1 to ${MAX_CONNECTIONS}`)
   inRange('timeoutMs', timeoutMs, MAX_TIMEOUT_MS, 'of at most a day')
-  const server = { ...parseNbdUri(uri), timeoutMs }
+  const server = { ...parseNbdUri(uri), timeoutMs, signal }
   await requireTrust(server)
   return server
 }
@@ -74,8 +84,11 @@ function inRange(option: string, value: number | undefined, max: number, range: 
 /** An export as the addon asks it. */
 export function exportOf(server: NbdServer, info: NbdInfo, options: NbdOptions): SourceExport {
   const { shown: path, uri, identity, timeoutMs } = server
-  const { size, multiConn, blockMin, blockMax } = info
+  const { size, fingerprint, multiConn, blockMin, blockMax } = info
   const { requests = DEFAULT_REQUESTS } = options
   const connections = options.connections ?? (multiConn ? DEFAULT_CONNECTIONS : 1)
-  return { path, uri, size, identity, connections, requests, blockMin, blockMax, timeoutMs }
+  return {
+    ...{ path, uri, size, identity, fingerprint },
+    ...{ connections, requests, blockMin, blockMax, timeoutMs },
+  }
 }

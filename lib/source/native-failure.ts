@@ -26,5 +26,5 @@ export function lostServer(failure: NativeFailure): string {
   // libnbd's words name its function first, and the reason already.
   const words = failure.context?.replace(/^nbd_\w+: /, '')
   const why = words === failure.context ? `${words}: ${reasonOf(failure)}` : words
-  return `the NBD server is lost: ${why}`
+  return `the NBD server ${failure.code === 'EPROTO' ? 'breaks the protocol' : 'is lost'}: ${why}`
 }

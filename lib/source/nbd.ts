@@ -6,16 +6,11 @@ import { quoted, unsupported } from '../format/qcow2/fields.ts'
 import type { NbdHandle } from '../native.ts'
 import { NbdConnection, type NbdServer } from '../nbd/connection.ts'
 import { exportOf, openServer } from '../nbd/export.ts'
+import { ExportStatus } from '../nbd/export-status.ts'
+import { KnownStatus } from '../nbd/known-status.ts'
 import { roundUp } from '../units.ts'
 import type { OpenOptions } from './chain.ts'
-import {
-  type AskStatus,
-  piecesOf,
-  type StatusWindow,
-  sameRuns,
-  statusAnswers,
-  statusOfDirty,
-} from './nbd-status.ts'
+import { piecesOf } from './nbd-pieces.ts'
 import {
   type Discard,
   extentOf,
@@ -24,35 +19,44 @@ import {
   type SourceExport,
 } from './source.ts'
 
-const ALLOCATION = 'base:allocation'
-
 /**
  * Opens an export of an NBD server for reading.
  * @param uri as `parseNbdUri` takes it
- * @throws BackupError USAGE, IO, BAD_BITMAP if it lacks the bitmap, UNSUPPORTED without libnbd
+ * @throws BackupError USAGE, IO, BAD_BITMAP if it lacks the bitmap, UNSUPPORTED without libnbd or
+ * if its disk is split too finely, ABORTED
  */
 export async function openNbd(uri: string, options: OpenOptions = {}): Promise<Source> {
   const { bitmap, format } = options
   if (format === 'qcow2') throw argumentError('format', 'an NBD export is a raw disk')
   if (bitmap === '') throw argumentError('bitmap', 'a bitmap has a name')
   const server = await openServer(uri, options)
-  if (bitmap === undefined) {
-    return NbdSource.open(server, await NbdConnection.open(server, [ALLOCATION]), options)
-  }
-  // Not made again when lost: what lost it may be the two contexts, see #windows().
-  const connection = await NbdConnection.open(server, [ALLOCATION, bitmapContext(bitmap)], 0)
-  if (!connection.info.contexts[1]) {
-    connection.close()
+  const status = await ExportStatus.open(server, bitmap)
+  if (!status) {
     const why =
-      `does not export bitmap ${quoted(bitmap)}; the server must be told to: block-export-add ` +
-      'with bitmaps, or qemu-nbd --bitmap'
+      `does not export bitmap ${quoted(bitmap ?? '')}; the server must be told to: ` +
+      'block-export-add with bitmaps, or qemu-nbd --bitmap'
     throw new BackupError('BAD_BITMAP', server.shown, why)
   }
-  return NbdSource.open(server, connection, options)
+  try {
+    return new NbdSource(server, status, options, await askAtOnce(server, status))
+  } catch (error) {
+    status.close()
+    throw error
+  }
 }
 
-function bitmapContext(name: string): string {
-  return `qemu:dirty-bitmap:${name}`
+/**
+ * A server that may take a single client, as qemu-nbd does unless told otherwise, is asked for
+ * everything at once: its connection is then free for reading.
+ */
+async function askAtOnce(
+  server: NbdServer,
+  status: ExportStatus,
+): Promise<KnownStatus | undefined> {
+  if (status.connection.info.multiConn) return undefined
+  const known = new KnownStatus(server.shown)
+  for await (const window of status.windows()) known.add(window)
+  return known
 }
 
 /** The export as a source; see there. */
@@ -63,15 +67,23 @@ class NbdSource implements Source {
   readonly files: readonly [SourceExport]
   readonly bitmap: Source['bitmap']
   readonly #server: NbdServer
+  readonly #status: ExportStatus
   readonly #connection: NbdConnection
-  /** All that the server says, if it was asked for at once. */
-  #known: StatusWindow[] | undefined
+  readonly #known: KnownStatus | undefined
 
-  private constructor(server: NbdServer, connection: NbdConnection, options: OpenOptions) {
+  /** @param known all that the server says, if its connection is to be read over */
+  constructor(
+    server: NbdServer,
+    status: ExportStatus,
+    options: OpenOptions,
+    known: KnownStatus | undefined,
+  ) {
     const { bitmap } = options
-    const asked = exportOf(server, connection.info, options)
+    const asked = exportOf(server, status.connection.info, options)
     this.#server = server
-    this.#connection = connection
+    this.#status = status
+    this.#connection = status.connection
+    this.#known = known
     this.name = asked.path
     // The guest sees whole sectors, as qemu-img does; what the export lacks of the last is a hole.
     this.size = roundUp(asked.size, SECTOR_SIZE)
@@ -80,25 +92,8 @@ class NbdSource implements Source {
     this.bitmap = bitmap === undefined ? undefined : { name: bitmap, notes: [] }
   }
 
-  /**
-   * A server that may take a single client, as qemu-nbd does unless told otherwise, is asked for
-   * everything at once: its connection is then free for reading.
-   */
-  static async open(
-    server: NbdServer,
-    connection: NbdConnection,
-    options: OpenOptions,
-  ): Promise<NbdSource> {
-    const source = new NbdSource(server, connection, options)
-    if (connection.info.multiConn) return source
-    try {
-      source.#known = []
-      for await (const window of source.#windows()) source.#known.push(window)
-      return source
-    } catch (error) {
-      connection.close()
-      throw error
-    }
+  get notes(): readonly string[] {
+    return this.#status.notes
   }
 
   #takeConnection(): NbdHandle | undefined {
@@ -111,7 +106,8 @@ class NbdSource implements Source {
   }
 
   async *markedPieces(): AsyncGenerator<readonly MarkedPiece[]> {
-    for await (const window of this.#known ?? this.#windows()) yield* piecesOf(window, 0)
+    const windows = this.#known?.windows() ?? this.#status.windows()
+    for await (const window of windows) yield* piecesOf(window, 0)
     const [{ size }] = this.files
     if (size < this.size) {
       // Marked dirty: a disk that ends here may have had more to it before.
@@ -147,83 +143,29 @@ class NbdSource implements Source {
    * it; one that serves a single client could not answer.
    */
   async checkUnchanged(): Promise<void> {
-    const [{ path, size }] = this.files
+    const [{ path, size, fingerprint }] = this.files
     if (!this.#connection.info.multiConn) return
-    const now = await NbdConnection.open(this.#server).catch(() => undefined)
+    const now = await NbdConnection.open(this.#server).catch((error) => {
+      if (this.#server.signal?.aborted) throw error
+    })
     if (!now) return
     now.close()
-    if (now.info.size === size) return
+    if (now.info.fingerprint === fingerprint) return
+    if (now.info.size === size) {
+      const why = 'is another export by now than the one that was read'
+      throw new BackupError('SOURCE_CHANGED', path, why)
+    }
     const how = now.info.size < size ? 'shrank' : 'grew'
     const why = `${how} from ${size} to ${now.info.size} bytes while it was read`
     throw new BackupError('SOURCE_CHANGED', path, why)
   }
 
+  interrupt(): void {
+    this.#status.close()
+  }
+
   async close(): Promise<void> {
-    this.#connection.close()
-  }
-
-  /**
-   * All that the server says. A snapshot that was limited to a bitmap (copy-before-write with
-   * `bitmap`) has no allocation status where it is clean, and QEMU 7.2 answers the two contexts of
-   * one request so wrongly then that the connection is lost; so after a failure each context is
-   * asked on a connection of its own.
-   */
-  async *#windows(): AsyncGenerator<StatusWindow> {
-    const [asked] = this.files
-    let position = 0
-    try {
-      for await (const window of this.#windowsOfOne()) {
-        yield window
-        position = window.end
-      }
-      return
-    } catch (error) {
-      if (!this.bitmap || !mayDoApart(error)) throw error
-    }
-    this.#connection.release()
-    const [hasAllocation] = this.#connection.info.contexts
-    const bitmap = this.#connection.another([bitmapContext(this.bitmap.name)])
-    const allocation = this.#connection.another([ALLOCATION])
-    try {
-      const askAllocation = hasAllocation ? ask(allocation) : undefined
-      yield* statusOfDirty(asked, ask(bitmap), askAllocation, position, asked.size)
-    } finally {
-      bitmap.close()
-      allocation.close()
-    }
-  }
-
-  /** The same by one connection. */
-  async *#windowsOfOne(): AsyncGenerator<StatusWindow> {
-    const [asked] = this.files
-    const { size } = asked
-    const [hasAllocation, hasBitmap] = this.#connection.info.contexts
-    if (!hasAllocation && !hasBitmap) {
-      // A server without structured replies, or that says nothing of holes: all is data.
-      const all = sameRuns(size, 0)
-      if (size > 0) yield { start: 0, end: size, allocation: all, dirty: all }
-      return
-    }
-    for await (const answer of statusAnswers(asked, ask(this.#connection), 0, size)) {
-      const { start, end, contexts } = answer
-      const everywhere = sameRuns(end - start, 0)
-      const allocation = hasAllocation ? contexts[0] : everywhere
-      const dirty = hasBitmap ? contexts[contexts.length - 1] : everywhere
-      yield { start, end, allocation, dirty }
-    }
-  }
-}
-
-/** Whether two contexts that failed together may do one by one: not if the server is silent. */
-function mayDoApart(error: unknown): boolean {
-  return error instanceof BackupError && error.code === 'IO' && error.errno !== 'ETIMEDOUT'
-}
-
-/** Of the contexts that the server has, in their order. */
-function ask(connection: NbdConnection): AskStatus {
-  return async (start, length) => {
-    const runs = await connection.status(start, length)
-    return runs.filter((_, i) => connection.info.contexts[i])
+    this.#status.close()
   }
 }
 

@@ -85,6 +85,11 @@ export interface Disk {
    * REQUIRES: opened with a bitmap.
    */
   markedPieces(): AsyncGenerator<readonly MarkedPiece[]>
+  /**
+   * Ends whatever the two before wait for, where that may take long: they reject then. Nothing else
+   * than closing is to be done with the disk afterwards.
+   */
+  interrupt?(): void
 }
 
 /** A disk that can be read. Closed by whoever opened it. */
@@ -92,6 +97,8 @@ export interface Source extends Disk {
   readonly format: 'raw' | 'qcow2'
   /** The bitmap that it was opened with. */
   readonly bitmap?: SourceBitmap
+  /** What must be known of a copy that was made of it by now. */
+  readonly notes?: readonly string[]
   /** `pieces` as extents, neighbours with equal flags merged over the whole disk. */
   extents(options?: ExtentsOptions): AsyncGenerator<Extent>
   /**

@@ -35,13 +35,17 @@ NbdClientSpec export_of(const Napi::Object& object) {
   NbdClientSpec spec{
       .address = {text(object, "uri"), std::chrono::milliseconds(number(object, "timeoutMs"))},
       .size = number(object, "size"),
+      .fingerprint = text(object, "fingerprint"),
       .connections = static_cast<unsigned>(number(object, "connections")),
       .requests = static_cast<unsigned>(number(object, "requests")),
       .block_min = static_cast<unsigned>(number(object, "blockMin")),
       .block_max = number(object, "blockMax"),
   };
   Napi::Value connection = object.Get("connection");
-  if (!connection.IsUndefined()) spec.adopted = take_nbd_connection(connection);
+  if (!connection.IsUndefined()) {
+    spec.adopted =
+        std::make_shared<std::unique_ptr<NbdConnection>>(take_nbd_connection(connection));
+  }
   return spec;
 }
 

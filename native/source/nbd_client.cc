@@ -9,6 +9,9 @@
 #include <cerrno>
 #include <utility>
 
+#include "source/nbd_export.h"
+#include "source/nbd_pace.h"
+
 namespace qb {
 
 namespace {
@@ -18,23 +21,33 @@ constexpr std::chrono::milliseconds kFirstWait{100};
 
 }  // namespace
 
-// One connection and what it was asked.
+// A connection and what it was asked.
 struct NbdClient::Line {
-  std::unique_ptr<NbdConnection> connection;
+  enum class State {
+    kClosed,      // to be connected when there is something to ask, not before `retry_at`
+    kConnecting,  // until it is ready, or its time is over
+    kReady,
+    kGone,  // could not be made, or not kept; never tried again
+  };
+  State state = State::kClosed;
+  std::unique_ptr<NbdConnection> connection;  // while connecting and ready
+  Clock::time_point retry_at;
+  unsigned lost = 0;  // times since it last brought something
   std::vector<std::unique_ptr<NbdPart>> asked;
-  unsigned lost = 0;        // times since it last brought something
-  Clock::time_point heard;  // when it last answered, or was first asked
+  NbdPace pace;
+  bool wrote = false;  // since it was last flushed
 };
 
 NbdClient::NbdClient(const NbdClientSpec& spec, std::function<void()> finished)
     : spec_(spec),
       finished_(std::move(finished)),
-      wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+      wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      cancel_(std::make_shared<NbdCancel>()) {
   check_errno(wake_fd_ >= 0, "eventfd");
   for (unsigned i = 0; i < spec_.connections; i++) lines_.push_back(std::make_unique<Line>());
-  // Moved out of what the caller may hold on to: the connection must end when it is lost.
-  if (spec_.adopted && spec_.adopted->handle()) {
-    lines_[0]->connection = std::make_unique<NbdConnection>(std::move(*spec_.adopted));
+  if (spec_.adopted && *spec_.adopted) {
+    lines_[0]->connection = std::move(*spec_.adopted);
+    lines_[0]->state = Line::State::kReady;
   }
   thread_ = std::thread([this] { run(); });
 }
@@ -44,7 +57,7 @@ NbdClient::~NbdClient() {
     std::lock_guard lock(mutex_);
     stopping_ = true;
   }
-  stop_.notify_all();
+  cancel_->cancel();
   eventfd_write(wake_fd_, 1);
   thread_.join();
   close(wake_fd_);
@@ -81,10 +94,14 @@ void NbdClient::run() noexcept {
   while (take_submitted()) {
     try {
       if (given_up_) give_up(*given_up_);
-      mend_lines();
+      start_connecting();
       hand_out();
       wait();
-      for (auto& line : lines_) retire(*line);
+      for (auto& line : lines_) {
+        check_connected(*line);
+        retire(*line);
+        check_pace(*line);
+      }
     } catch (const Error& error) {
       give_up(error);
     }
@@ -104,63 +121,134 @@ bool NbdClient::take_submitted() {
   return true;
 }
 
-// Makes the connections that are missing while there is something to ask. Throws Error when one
-// can't be made however often it is tried.
-void NbdClient::mend_lines() {
+// Starts the connections that are missing while there is something to ask.
+void NbdClient::start_connecting() {
   if (waiting_.empty()) return;
   for (auto& line : lines_) {
-    auto wait = kFirstWait;
-    for (unsigned tries = 0; !line->connection; tries++) {
-      try {
-        auto made = std::make_unique<NbdConnection>(spec_.address, std::vector<std::string>());
-        if (nbd_library().get_size(made->handle()) != static_cast<int64_t>(spec_.size)) {
-          give_up(Error(ESTALE, "the export has another size now"));
-          return;
-        }
-        line->connection = std::move(made);
-      } catch (const Error& error) {
-        // Who is silent has used up the patience of a whole timeout.
-        if (tries == spec_.retries || error.errnum() == ETIMEDOUT) throw;
-        if (!pause(wait)) return;
-        wait *= 2;
-      }
+    if (line->state != Line::State::kClosed || line->retry_at > Clock::now()) continue;
+    try {
+      line->connection =
+          std::make_unique<NbdConnection>(spec_.address, std::vector<std::string>(), cancel_);
+      line->state = Line::State::kConnecting;
+    } catch (const Error& error) {
+      lose(*line, error);
     }
   }
 }
 
-// Sleeps, unless the owner wants to end.
-bool NbdClient::pause(std::chrono::milliseconds time) {
-  std::unique_lock lock(mutex_);
-  return !stop_.wait_for(lock, time, [this] { return stopping_; });
+// Throws Error(ESTALE) if it is another export that came back.
+void NbdClient::check_connected(Line& line) {
+  if (line.state != Line::State::kConnecting) return;
+  try {
+    if (!line.connection->alive()) return lose(line, line.connection->lost());
+    if (!line.connection->ready()) {
+      if (Clock::now() < line.connection->connect_deadline()) return;
+      return lose(line, Error(ETIMEDOUT, "connection to the NBD server"));
+    }
+    const NbdExport found = describe_export(*line.connection, {});
+    std::string other = found.size == spec_.size ? "" : "size";
+    if (other.empty() && !spec_.fingerprint.empty()) {
+      other = difference(spec_.fingerprint, found.fingerprint);
+    }
+    if (!other.empty()) throw Error(ESTALE, "the export has another " + other + " now");
+    line.state = Line::State::kReady;
+  } catch (const NbdError& error) {
+    lose(line, error);
+  }
 }
 
 void NbdClient::hand_out() {
   while (!waiting_.empty()) {
-    auto least = std::min_element(lines_.begin(), lines_.end(), [](const auto& a, const auto& b) {
-      return a->asked.size() < b->asked.size();
-    });
-    Line& line = **least;
-    if (!line.connection || line.asked.size() >= spec_.requests) return;
-    nbd_handle* handle = line.connection->handle();
+    Line* least = nullptr;
+    for (auto& line : lines_) {
+      if (line->state != Line::State::kReady) continue;
+      if (!least || line->asked.size() < least->asked.size()) least = line.get();
+    }
+    if (!least || least->asked.size() >= spec_.requests) return;
     auto part = std::move(waiting_.front());
     waiting_.pop_front();
-    if (part->op() == Op::kSync && nbd_library().can_flush(handle) != 1) {
-      finish(*part, 0);
-      continue;
+    if (part->op() == Op::kSync) {
+      flush(std::move(part));
+    } else {
+      add(*least, std::move(part));
+      send_last(*least);
     }
-    if (line.asked.empty()) line.heard = Clock::now();
-    line.asked.push_back(std::move(part));
-    if (line.asked.back()->send(handle, spec_.no_hole)) continue;
-    if (line.connection->alive()) throw nbd_error();
-    lose(line, false);
+  }
+}
+
+// Has a ready line carry out a part, once send_last() was called.
+void NbdClient::add(Line& line, std::unique_ptr<NbdPart> part) {
+  if (line.asked.empty()) {
+    line.pace.restart(Clock::now(), line.connection->flow(), part_limit(spec_.block_max));
+  }
+  line.asked.push_back(std::move(part));
+}
+
+// The line may be lost by it. Throws Error if libnbd does not take the request.
+void NbdClient::send_last(Line& line) {
+  NbdPart& part = *line.asked.back();
+  if (part.send(line.connection->handle(), spec_.no_hole)) {
+    if (part.op() == Op::kWrite || part.op() == Op::kZero) line.wrote = true;
     return;
   }
+  const NbdError error = nbd_error();
+  if (line.connection->alive()) throw error;
+  lose(line, error);
+}
+
+// REQUIRES: a line is ready.
+void NbdClient::flush(std::unique_ptr<NbdPart> part) {
+  std::vector<Line*> lines;
+  Line* any = nullptr;
+  for (auto& line : lines_) {
+    if (line->state != Line::State::kReady) continue;
+    any = line.get();
+    if (line->wrote) lines.push_back(any);
+  }
+  const NbdLibrary& nbd = nbd_library();
+  nbd_handle* handle = any->connection->handle();
+  if (nbd.can_flush(handle) != 1) return finish(*part, 0);
+  if (lines.empty() || nbd.can_multi_conn(handle) == 1) lines = {any};
+  // All parts are with their lines before the first is sent: whatever fails then finds them there.
+  part->task->parts_left += lines.size() - 1;
+  for (size_t i = 1; i < lines.size(); i++) {
+    add(*lines[i], std::make_unique<NbdPart>(NbdPart{part->task, nullptr, 0, 0}));
+  }
+  add(*lines[0], std::move(part));
+  for (Line* line : lines) {
+    // What it wrote and has not answered yet is left to the next flush.
+    line->wrote = std::any_of(line->asked.begin(), line->asked.end(), [](const auto& one) {
+      return one->op() == Op::kWrite || one->op() == Op::kZero;
+    });
+    send_last(*line);
+  }
+}
+
+// When somebody has to be looked after at the latest.
+std::optional<NbdClient::Clock::time_point> NbdClient::next_deadline() const {
+  std::optional<Clock::time_point> first;
+  auto consider = [&](Clock::time_point at) { first = first ? std::min(*first, at) : at; };
+  for (const auto& line : lines_) {
+    switch (line->state) {
+      case Line::State::kClosed:
+        if (!waiting_.empty()) consider(line->retry_at);
+        break;
+      case Line::State::kConnecting:
+        consider(line->connection->connect_deadline());
+        break;
+      case Line::State::kReady:
+        if (!line->asked.empty()) consider(line->pace.due(spec_.address.timeout));
+        break;
+      case Line::State::kGone:
+        break;
+    }
+  }
+  return first;
 }
 
 void NbdClient::wait() {
   std::vector<pollfd> fds{{wake_fd_, POLLIN, 0}};
   std::vector<Line*> polled;
-  auto timeout = std::chrono::milliseconds(-1);
   for (auto& line : lines_) {
     if (!line->connection) continue;
     // Sending may have found it gone: libnbd takes the request all the same, and has nothing left
@@ -168,57 +256,86 @@ void NbdClient::wait() {
     if (!line->connection->alive()) return;
     fds.push_back({line->connection->fd(), line->connection->events(), 0});
     polled.push_back(line.get());
-    if (!line->asked.empty()) timeout = spec_.address.timeout;
   }
-  // A line that could not be made while others work is tried again at once.
-  if (!waiting_.empty() && polled.size() < lines_.size()) timeout = kFirstWait;
-  if (poll(fds.data(), fds.size(), static_cast<int>(timeout.count())) < 0) {
+  int timeout = -1;
+  if (auto deadline = next_deadline()) {
+    auto left = std::chrono::ceil<std::chrono::milliseconds>(*deadline - Clock::now()).count();
+    timeout = static_cast<int>(std::max<int64_t>(0, left));
+  }
+  if (poll(fds.data(), fds.size(), timeout) < 0) {
     if (errno == EINTR) return;
     throw Error(errno, "poll");
   }
   eventfd_t count;
   if (fds[0].revents != 0) eventfd_read(wake_fd_, &count);
   for (size_t i = 0; i < polled.size(); i++) {
-    Line& line = *polled[i];
-    short revents = fds[i + 1].revents;
-    if (revents != 0) {
-      line.heard = Clock::now();
-      line.connection->notify(revents);
-    } else if (!line.asked.empty() && Clock::now() - line.heard > spec_.address.timeout) {
-      lose(line, true);
-    }
+    if (fds[i + 1].revents != 0) polled[i]->connection->notify(fds[i + 1].revents);
   }
 }
 
-// Takes the answers of a connection; of a lost one, asks again what was not answered.
+void NbdClient::check_pace(Line& line) {
+  if (line.state != Line::State::kReady || line.asked.empty()) return;
+  switch (line.pace.judge(Clock::now(), line.connection->flow(), spec_.address.timeout,
+                          line.asked.size())) {
+    case NbdPace::Verdict::kFine:
+      return;
+    case NbdPace::Verdict::kLate:
+      return lose(line, Error(ETIMEDOUT, "connection to the NBD server"));
+    case NbdPace::Verdict::kEndless:
+      throw Error(EPROTO, "its answer never ends");
+  }
+}
+
+// Takes the answers of a connection; of a lost one, asks again what was not answered. Throws
+// Error(EPROTO) if an answer cannot be one.
 void NbdClient::retire(Line& line) {
-  if (!line.connection) return;
+  if (line.state != Line::State::kReady) return;
   bool alive = line.connection->alive();
+  for (const auto& part : line.asked) {
+    if (!part->broken) continue;
+    throw Error(EPROTO, "its answer to a read of " + std::to_string(part->length) + " bytes at " +
+                            std::to_string(part->offset) + " has gaps or overlaps");
+  }
   auto answered = [&](const std::unique_ptr<NbdPart>& part) {
     return part->completed && (alive || part->error == 0);
   };
   auto rest = std::stable_partition(line.asked.begin(), line.asked.end(),
                                     [&](const auto& part) { return !answered(part); });
+  if (rest != line.asked.end()) line.pace.answered(Clock::now(), line.connection->flow());
   for (auto part = rest; part != line.asked.end(); part++) {
     if ((*part)->error == 0) line.lost = 0;
     finish(**part, (*part)->error);
   }
   line.asked.erase(rest, line.asked.end());
-  if (!alive) lose(line, false);
+  if (!alive) lose(line, line.connection->lost());
 }
 
-// The connection must be closed before anything is asked again: until then it may still write into
-// the memory.
-void NbdClient::lose(Line& line, bool silent) {
+// A connection that is lost, or could not be made. Throws `why` if none is left, or if writes may
+// be lost with it. The connection must be closed before anything is asked again: until then it may
+// still write into the memory.
+void NbdClient::lose(Line& line, const Error& why) {
+  const bool was_ready = line.state == Line::State::kReady;
+  const bool silent = why.errnum() == ETIMEDOUT;
   line.connection.reset();
-  // A server that was silent is asked once more, on a new connection.
-  line.lost += silent ? std::max(1u, spec_.retries) : 1;
-  if (line.lost > spec_.retries)
-    throw Error(silent ? ETIMEDOUT : ENOTCONN, "connection to the NBD server");
+  line.state = Line::State::kClosed;
+  line.wrote = false;
+  // A server that was silent is asked once more, on a new connection; one that cannot even be
+  // connected to has had its time.
+  line.lost += !silent ? 1 : was_ready ? std::max(1u, spec_.retries) : spec_.retries + 1;
+  if (was_ready && spec_.retries == 0) throw why;
   for (auto part = line.asked.rbegin(); part != line.asked.rend(); part++) {
     waiting_.push_front(std::move(*part));
   }
   line.asked.clear();
+  if (line.lost <= spec_.retries) {
+    line.retry_at = Clock::now() + kFirstWait * (1u << std::min(line.lost - 1, 10u));
+    return;
+  }
+  line.state = Line::State::kGone;
+  if (std::all_of(lines_.begin(), lines_.end(),
+                  [](const auto& one) { return one->state == Line::State::kGone; })) {
+    throw why;
+  }
 }
 
 void NbdClient::finish(NbdPart& part, int error) {
@@ -245,6 +362,7 @@ void NbdClient::give_up(const Error& why) {
   }
   for (auto& line : lines_) {
     line->connection.reset();
+    line->state = Line::State::kGone;
     for (auto& part : std::exchange(line->asked, {})) finish(*part, why.errnum());
   }
   for (auto& part : std::exchange(waiting_, {})) finish(*part, why.errnum());

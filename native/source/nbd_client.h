@@ -3,7 +3,6 @@
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -21,29 +20,37 @@ namespace qb {
 
 struct NbdClientSpec {
   NbdAddress address;
-  uint64_t size = 0;  // of the export when it was opened, bytes: with another it is another disk
-  unsigned connections = 1;
+  // Both of the export when it was opened (nbd_export.h): with others it is another disk. Size in
+  // bytes; an empty fingerprint is that of any.
+  uint64_t size = 0;
+  std::string fingerprint = "";
+  unsigned connections = 1;       // at most: as many as the server takes
   unsigned requests = 16;         // in flight on each connection
   unsigned block_min = 1;         // of offsets and lengths, bytes
   uint64_t block_max = 32 << 20;  // of one request's payload, bytes
-  // Times in a row that a lost connection is made again. 0 for who may not go on with another
-  // server than the one that took the writes: what it had not flushed may be gone.
+  // Times in a row that a connection which is lost, or cannot be made, is made again. 0 for who may
+  // not go on with another server than the one that took the writes: what it had not flushed may be
+  // gone. Then the first connection that is lost is the end.
   unsigned retries = 6;
   // Whether zeroes are to take up space in the export (NBD_CMD_FLAG_NO_HOLE).
   bool no_hole = false;
-  // What the first connection is taken from, if it is still there, before any is made: a server may
-  // serve a single client, and end with it. Idle, and used by nobody else.
-  std::shared_ptr<NbdConnection> adopted = nullptr;
+  // Becomes the first connection, if it is still there, before any is made: a server may serve a
+  // single client, and end with it. Ready, idle, and moved from.
+  std::shared_ptr<std::unique_ptr<NbdConnection>> adopted = nullptr;
 };
 
 // Takes transfers of every kind; a kSync is done at once where the server can't flush. By the NBD
-// protocol it covers the writes that were answered before it was sent, and where the server says
-// multi-conn those of all connections: submit it once everything before it was collected.
+// protocol a flush covers the writes that were answered before it was sent: submit it once
+// everything before it was collected. It covers those of other connections only where the server
+// says multi-conn; elsewhere each connection that wrote is flushed.
+//
+// Every connection has a state of its own, and one poll waits for all of them: those that cannot be
+// made, or not yet, hold up nobody. It gives up when none is left.
 class NbdClient : public Remote {
  public:
   // Connects on its own thread. `finished` is called there whenever collect() has something.
   NbdClient(const NbdClientSpec& spec, std::function<void()> finished);
-  // Closes the connections.
+  // Closes the connections, whatever they wait for.
   ~NbdClient() override;
   NbdClient(const NbdClient&) = delete;
   NbdClient& operator=(const NbdClient&) = delete;
@@ -61,18 +68,24 @@ class NbdClient : public Remote {
 
   void run() noexcept;
   bool take_submitted();
-  void mend_lines();
-  bool pause(std::chrono::milliseconds time);
+  void start_connecting();
+  void check_connected(Line& line);
   void hand_out();
+  void add(Line& line, std::unique_ptr<NbdPart> part);
+  void send_last(Line& line);
+  void flush(std::unique_ptr<NbdPart> part);
   void wait();
+  std::optional<Clock::time_point> next_deadline() const;
+  void check_pace(Line& line);
   void retire(Line& line);
-  void lose(Line& line, bool silent);
+  void lose(Line& line, const Error& why);
   void finish(NbdPart& part, int error);
   void give_up(const Error& why);
 
   NbdClientSpec spec_;
   std::function<void()> finished_;
   int wake_fd_;
+  std::shared_ptr<NbdCancel> cancel_;
   size_t in_flight_ = 0;  // the owner's
 
   mutable std::mutex mutex_;  // guards the four below
@@ -80,7 +93,6 @@ class NbdClient : public Remote {
   std::vector<Transfer*> done_;
   std::string failure_;
   bool stopping_ = false;
-  std::condition_variable stop_;
 
   // The thread's.
   std::deque<std::unique_ptr<NbdPart>> waiting_;

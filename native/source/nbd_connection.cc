@@ -1,11 +1,40 @@
 #include "source/nbd_connection.h"
 
 #include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
 namespace qb {
+
+namespace {
+
+// Messages of libnbd's while it negotiates: some 150 with everything that is asked for, and half a
+// dozen for each reply that a server adds.
+constexpr unsigned kMostSteps = 20000;
+
+}  // namespace
+
+// libnbd negotiates for as long as there is something to receive, within a single call: a server
+// that never stops sending would keep the thread there, and memory growing with each context that
+// it names. But libnbd reports each of its steps, and what it then finds is a closed connection.
+struct NbdConnection::Guard {
+  std::shared_ptr<NbdCancel> cancel;
+  Clock::time_point deadline;
+  int fd = -1;
+  unsigned steps = 0;
+
+  static int on_step(void* data, const char*, const char*) noexcept {
+    auto* guard = static_cast<Guard*>(data);
+    bool stop =
+        ++guard->steps > kMostSteps || guard->cancel->cancelled() || Clock::now() > guard->deadline;
+    if (stop && guard->fd >= 0) shutdown(guard->fd, SHUT_RDWR);
+    return 0;
+  }
+};
 
 NbdError nbd_error() {
   const NbdLibrary& nbd = nbd_library();
@@ -14,31 +43,36 @@ NbdError nbd_error() {
   return NbdError(errnum != 0 ? errnum : EIO, words ? words : "NBD");
 }
 
-NbdConnection::NbdConnection(const NbdAddress& address, const std::vector<std::string>& contexts)
-    : nbd_(nbd_library()), handle_(nbd_.create()), timeout_(address.timeout) {
+NbdConnection::NbdConnection(const NbdAddress& address, const std::vector<std::string>& contexts,
+                             std::shared_ptr<NbdCancel> cancel)
+    : nbd_(nbd_library()),
+      handle_(nbd_.create()),
+      timeout_(address.timeout),
+      cancel_(std::move(cancel)),
+      guard_(std::make_unique<Guard>(Guard{cancel_, Clock::now() + address.timeout})),
+      lost_(ENOTCONN, "connection to the NBD server") {
   if (!handle_) throw nbd_error();
   try {
     // Names keys and certificates of the user's own machine; the URI is the user's.
     nbd_.set_uri_allow_local_file(handle_, true);
-    // Memory of a read that failed is not looked at.
+    // What an answer did not fill is never looked at.
     nbd_.set_pread_initialize(handle_, false);
+    // The export's name and description, by which it is recognised.
+    nbd_.set_full_info(handle_, true);
     for (const std::string& context : contexts) {
       if (nbd_.add_meta_context(handle_, context.c_str()) != 0) throw nbd_error();
     }
+    nbd_.set_debug_callback(handle_, {Guard::on_step, guard_.get(), nullptr});
+    nbd_.set_debug(handle_, true);
     if (nbd_.aio_connect_uri(handle_, address.uri.c_str()) != 0) throw nbd_error();
-    wait_until([this] { return nbd_.aio_is_ready(handle_) == 1; });
   } catch (...) {
     nbd_.close(handle_);
     throw;
   }
 }
 
-NbdConnection::NbdConnection(NbdConnection&& other) noexcept
-    : nbd_(other.nbd_), handle_(std::exchange(other.handle_, nullptr)), timeout_(other.timeout_) {}
-
 NbdConnection::~NbdConnection() {
-  if (!handle_) return;
-  if (alive()) nbd_.aio_disconnect(handle_, 0);
+  if (alive() && !guard_) nbd_.aio_disconnect(handle_, 0);
   nbd_.close(handle_);
 }
 
@@ -54,31 +88,95 @@ short NbdConnection::events() const {
 
 // The direction is asked again before writing: reading may have changed what libnbd waits for.
 bool NbdConnection::notify(short revents) {
+  if (guard_) guard_->fd = fd();
+  int waiting = 0;
+  if ((revents & POLLIN) && ioctl(fd(), FIONREAD, &waiting) == 0) flow_.bytes += waiting;
+  flow_.turns++;
+  flow();
+  int rc = 0;
   if ((revents & (POLLIN | POLLHUP | POLLERR)) &&
       (nbd_.aio_get_direction(handle_) & LIBNBD_AIO_DIRECTION_READ)) {
-    if (nbd_.aio_notify_read(handle_) != 0) return false;
+    rc = nbd_.aio_notify_read(handle_);
   }
-  if ((revents & (POLLOUT | POLLHUP | POLLERR)) &&
+  if (rc == 0 && (revents & (POLLOUT | POLLHUP | POLLERR)) &&
       (nbd_.aio_get_direction(handle_) & LIBNBD_AIO_DIRECTION_WRITE)) {
-    if (nbd_.aio_notify_write(handle_) != 0) return false;
+    rc = nbd_.aio_notify_write(handle_);
   }
-  return alive();
+  if (rc != 0) {
+    lost_ = nbd_error();
+    if (guard_ && guard_->steps > kMostSteps) {
+      lost_ = Error(EPROTO, "the server never comes to the end of its negotiation");
+    } else if (guard_ && Clock::now() > guard_->deadline) {
+      lost_ = Error(ETIMEDOUT, "connection to the NBD server");
+    }
+  }
+  bool there = rc == 0 && alive();
+  if (there) ioctl(fd(), TIOCOUTQ, &unsent_);
+  return there;
 }
 
 bool NbdConnection::alive() const {
   return nbd_.aio_is_dead(handle_) != 1 && nbd_.aio_is_closed(handle_) != 1;
 }
 
-void NbdConnection::wait_until(const std::function<bool()>& done) {
-  auto deadline = Clock::now() + timeout_;
+bool NbdConnection::ready() {
+  if (nbd_.aio_is_ready(handle_) != 1) return false;
+  if (guard_) {
+    nbd_.set_debug(handle_, false);
+    nbd_.clear_debug_callback(handle_);
+    guard_.reset();
+  }
+  return true;
+}
+
+NbdConnection::Clock::time_point NbdConnection::connect_deadline() const {
+  return guard_ ? guard_->deadline : Clock::time_point::max();
+}
+
+Error NbdConnection::lost() const {
+  return lost_;
+}
+
+// What left the socket's buffer since it was last looked at has reached the other side.
+const NbdFlow& NbdConnection::flow() {
+  int unsent = 0;
+  if (ioctl(fd(), TIOCOUTQ, &unsent) == 0) {
+    flow_.bytes += std::max(0, unsent_ - unsent);
+    unsent_ = unsent;
+  }
+  return flow_;
+}
+
+void NbdConnection::wait_for_socket(Clock::time_point deadline) {
+  if (!alive()) throw lost_;
+  auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now());
+  pollfd fds[] = {{fd(), events(), 0}, {cancel_->fd(), POLLIN, 0}};
+  int rc = poll(fds, 2, static_cast<int>(std::max<int64_t>(0, left.count())));
+  if (rc < 0 && errno != EINTR) throw Error(errno, "poll");
+  if (cancel_->cancelled()) throw Error(ECANCELED, "NBD connection");
+  if (rc > 0 && fds[0].revents != 0) notify(fds[0].revents);
+}
+
+void NbdConnection::wait_ready() {
+  while (!ready()) {
+    if (Clock::now() >= guard_->deadline) throw Error(ETIMEDOUT, "answer of the NBD server");
+    wait_for_socket(guard_->deadline);
+  }
+}
+
+void NbdConnection::wait_until(const std::function<bool()>& done, uint64_t most) {
+  NbdPace pace;
+  pace.restart(Clock::now(), flow(), most);
   while (!done()) {
-    if (!alive()) throw nbd_error();
-    auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
-    if (left.count() <= 0) throw Error(ETIMEDOUT, "answer of the NBD server");
-    pollfd poll_fd{fd(), events(), 0};
-    int rc = poll(&poll_fd, 1, static_cast<int>(left.count()));
-    if (rc < 0 && errno != EINTR) throw Error(errno, "poll");
-    if (rc > 0 && !notify(poll_fd.revents) && !done()) throw nbd_error();
+    switch (pace.judge(Clock::now(), flow(), timeout_, 1)) {
+      case NbdPace::Verdict::kFine:
+        break;
+      case NbdPace::Verdict::kLate:
+        throw Error(ETIMEDOUT, "answer of the NBD server");
+      case NbdPace::Verdict::kEndless:
+        throw Error(EPROTO, "the server's answer never ends");
+    }
+    wait_for_socket(pace.due(timeout_));
   }
 }
 

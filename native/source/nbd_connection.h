@@ -4,17 +4,20 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
+#include "source/nbd_cancel.h"
 #include "source/nbd_library.h"
+#include "source/nbd_pace.h"
 
 namespace qb {
 
 struct NbdAddress {
   std::string uri;  // as libnbd takes it: nbd://, nbds://, nbd+unix://, nbds+unix://
-  // How long a connection may take to be made, or go without an answer.
+  // How long a connection may take to be made, or go without getting on with an answer.
   std::chrono::milliseconds timeout{30000};
 };
 
@@ -29,12 +32,11 @@ class NbdConnection {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // Connects and negotiates. Throws Error(ELIBACC) without libnbd, NbdError (the words are
-  // libnbd's) when it can't, Error(ETIMEDOUT).
-  NbdConnection(const NbdAddress& address, const std::vector<std::string>& contexts);
-  // The other has no handle() any more, and is only fit to be destroyed. Not while a request of its
-  // is waited for.
-  NbdConnection(NbdConnection&& other) noexcept;
+  // Starts to connect and negotiate, which goes on in notify() until it is ready(). A host's name
+  // is looked up before this returns. `cancel`: ends whatever is waited for. Throws
+  // Error(ELIBACC) without libnbd, NbdError (the words are libnbd's).
+  NbdConnection(const NbdAddress& address, const std::vector<std::string>& contexts,
+                std::shared_ptr<NbdCancel> cancel);
   ~NbdConnection();
   NbdConnection(const NbdConnection&) = delete;
   NbdConnection& operator=(const NbdConnection&) = delete;
@@ -43,18 +45,38 @@ class NbdConnection {
   // What to wait for with poll(2).
   int fd() const;
   short events() const;
-  // Lets libnbd work on what poll said. False once the connection is gone.
+  // Lets libnbd work on what poll said. False once the connection is gone; lost() says why.
   bool notify(short revents);
   bool alive() const;
+  // Whether requests can be sent. Throws NbdError if the server says of its export what cannot be.
+  bool ready();
+  // When it must be ready.
+  Clock::time_point connect_deadline() const;
+  // Why the connection is gone; ETIMEDOUT if it was closed because it took too long to be made.
+  Error lost() const;
+  // For judging whether the line moves.
+  const NbdFlow& flow();
 
-  // Waits until `done` says so. Throws NbdError when the connection is lost, Error(ETIMEDOUT) when
-  // the server is silent for longer than the timeout.
-  void wait_until(const std::function<bool()>& done);
+  // Waits until it is ready. Throws NbdError, Error(ETIMEDOUT), Error(ECANCELED).
+  void wait_ready();
+  // Waits until `done` says so, for a request of at most `most` bytes either way. Throws NbdError
+  // when the connection is lost, Error(ETIMEDOUT) when the server does not get on, Error(EPROTO)
+  // when its answer never ends, Error(ECANCELED).
+  void wait_until(const std::function<bool()>& done, uint64_t most);
 
  private:
+  struct Guard;
+
+  void wait_for_socket(Clock::time_point deadline);
+
   const NbdLibrary& nbd_;
   nbd_handle* handle_;
   std::chrono::milliseconds timeout_;
+  std::shared_ptr<NbdCancel> cancel_;
+  std::unique_ptr<Guard> guard_;  // until it is ready
+  Error lost_;
+  NbdFlow flow_;
+  int unsent_ = 0;  // bytes in the socket's buffer when last looked at
 };
 
 // The calling thread's last error of libnbd.

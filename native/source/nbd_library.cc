@@ -32,6 +32,10 @@ NbdLibrary load() {
   QB_FIND(get_errno);
   QB_FIND(set_uri_allow_local_file);
   QB_FIND(set_pread_initialize);
+  QB_FIND(set_full_info);
+  QB_FIND(set_debug);
+  QB_FIND(set_debug_callback);
+  QB_FIND(clear_debug_callback);
   QB_FIND(add_meta_context);
   QB_FIND(aio_connect_uri);
   QB_FIND(aio_is_ready);
@@ -42,7 +46,7 @@ NbdLibrary load() {
   QB_FIND(aio_notify_read);
   QB_FIND(aio_notify_write);
   QB_FIND(aio_disconnect);
-  QB_FIND(aio_pread);
+  QB_FIND(aio_pread_structured);
   QB_FIND(aio_pwrite);
   QB_FIND(aio_zero);
   QB_FIND(aio_trim);
@@ -56,6 +60,13 @@ NbdLibrary load() {
   QB_FIND(can_trim);
   QB_FIND(can_zero);
   QB_FIND(can_flush);
+  QB_FIND(can_fua);
+  QB_FIND(can_cache);
+  QB_FIND(can_df);
+  QB_FIND(can_fast_zero);
+  QB_FIND(is_rotational);
+  QB_FIND(get_canonical_export_name);
+  QB_FIND(get_export_description);
 #undef QB_FIND
   return nbd;
 }

@@ -14,6 +14,10 @@ struct NbdLibrary {
   decltype(&nbd_get_errno) get_errno;
   decltype(&nbd_set_uri_allow_local_file) set_uri_allow_local_file;
   decltype(&nbd_set_pread_initialize) set_pread_initialize;
+  decltype(&nbd_set_full_info) set_full_info;
+  decltype(&nbd_set_debug) set_debug;
+  decltype(&nbd_set_debug_callback) set_debug_callback;
+  decltype(&nbd_clear_debug_callback) clear_debug_callback;
   decltype(&nbd_add_meta_context) add_meta_context;
   decltype(&nbd_aio_connect_uri) aio_connect_uri;
   decltype(&nbd_aio_is_ready) aio_is_ready;
@@ -24,7 +28,7 @@ struct NbdLibrary {
   decltype(&nbd_aio_notify_read) aio_notify_read;
   decltype(&nbd_aio_notify_write) aio_notify_write;
   decltype(&nbd_aio_disconnect) aio_disconnect;
-  decltype(&nbd_aio_pread) aio_pread;
+  decltype(&nbd_aio_pread_structured) aio_pread_structured;
   decltype(&nbd_aio_pwrite) aio_pwrite;
   decltype(&nbd_aio_zero) aio_zero;
   decltype(&nbd_aio_trim) aio_trim;
@@ -38,6 +42,13 @@ struct NbdLibrary {
   decltype(&nbd_can_trim) can_trim;
   decltype(&nbd_can_zero) can_zero;
   decltype(&nbd_can_flush) can_flush;
+  decltype(&nbd_can_fua) can_fua;
+  decltype(&nbd_can_cache) can_cache;
+  decltype(&nbd_can_df) can_df;
+  decltype(&nbd_can_fast_zero) can_fast_zero;
+  decltype(&nbd_is_rotational) is_rotational;
+  decltype(&nbd_get_canonical_export_name) get_canonical_export_name;
+  decltype(&nbd_get_export_description) get_export_description;
 };
 
 // Throws Error(ELIBACC) if there is no libnbd. Thread-safe. Never unloaded: the library keeps a

@@ -11,12 +11,24 @@ namespace {
 // within the timeout. A multiple of every minimum block size, which are at most 64 KiB.
 constexpr uint64_t kMostZeroed = 128 << 20;
 
-// Runs inside libnbd, on the thread that works for the connection.
+constexpr uint64_t kMostPayload = 1 << 20;
+
+// These two run inside libnbd, on the thread that works for the connection.
 int on_done(void* data, int* error) noexcept {
   auto* part = static_cast<NbdPart*>(data);
   part->completed = true;
   part->error = *error;
+  if (part->op() == Op::kRead && *error == 0 && !part->coverage.complete()) part->broken = true;
   return 1;
+}
+
+int on_chunk(void* data, const void*, size_t count, uint64_t offset, unsigned status,
+             int* error) noexcept {
+  auto* part = static_cast<NbdPart*>(data);
+  if (take_chunk(part->coverage, offset, count, status)) return 0;
+  part->broken = true;
+  *error = EPROTO;
+  return -1;
 }
 
 }  // namespace
@@ -25,9 +37,12 @@ bool NbdPart::send(nbd_handle* handle, bool no_hole) {
   const NbdLibrary& nbd = nbd_library();
   nbd_completion_callback done{on_done, this, nullptr};
   completed = false;
+  broken = false;
   switch (op()) {
     case Op::kRead:
-      return nbd.aio_pread(handle, memory, length, offset, done, 0) >= 0;
+      coverage.restart(offset, length);
+      return nbd.aio_pread_structured(handle, memory, length, offset, {on_chunk, this, nullptr},
+                                      done, 0) >= 0;
     case Op::kWrite:
       return nbd.aio_pwrite(handle, memory, length, offset, done, 0) >= 0;
     case Op::kZero:
@@ -38,9 +53,19 @@ bool NbdPart::send(nbd_handle* handle, bool no_hole) {
   return false;
 }
 
+uint64_t part_limit(uint64_t block_max) {
+  return std::min(block_max, kMostPayload);
+}
+
+bool take_chunk(NbdCoverage& coverage, uint64_t offset, uint64_t length, unsigned status) {
+  // An error fills nothing; the whole read fails with it. Each counts, for they may never end.
+  if (status == LIBNBD_READ_ERROR) return coverage.add(offset, 0);
+  return coverage.add(offset, length);
+}
+
 void split(Transfer* transfer, uint64_t block_max, std::deque<std::unique_ptr<NbdPart>>& parts) {
   auto* memory = transfer->iov.empty() ? nullptr : static_cast<uint8_t*>(transfer->iov[0].iov_base);
-  uint64_t most = memory ? block_max : kMostZeroed;
+  uint64_t most = memory ? part_limit(block_max) : kMostZeroed;
   auto task = std::make_shared<NbdTask>(NbdTask{transfer, 0});
   uint64_t at = 0;
   do {  // a sync has no length, and is one part

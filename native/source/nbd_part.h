@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "io/queue.h"
+#include "source/nbd_coverage.h"
 #include "source/nbd_library.h"
 
 namespace qb {
@@ -24,12 +25,22 @@ struct NbdPart {
   uint64_t length;
   bool completed = false;  // these two are set when libnbd has the answer
   int error = 0;
+  // The answer breaks the protocol: nothing that comes over this connection can be trusted.
+  bool broken = false;
+  NbdCoverage coverage = {};  // of a read
 
   Op op() const { return task->transfer->op; }
   // Sends the request; `this` must stay where it is until it is completed or the connection closed.
   // `no_hole`: zeroes are to take up room. False, with libnbd's error, when it can't be sent.
   bool send(nbd_handle* handle, bool no_hole);
 };
+
+// Most bytes of one request's payload where the server takes `block_max`: small enough that a slow
+// line completes one now and then.
+uint64_t part_limit(uint64_t block_max);
+
+// Takes down a chunk of a read, as libnbd reports it. False if it breaks the protocol.
+bool take_chunk(NbdCoverage& coverage, uint64_t offset, uint64_t length, unsigned status);
 
 // Appends a transfer's parts. `block_max`: of a payload, bytes.
 void split(Transfer* transfer, uint64_t block_max, std::deque<std::unique_ptr<NbdPart>>& parts);

@@ -4,6 +4,9 @@
 #include <cerrno>
 #include <utility>
 
+#include "source/nbd_coverage.h"
+#include "source/nbd_part.h"
+
 namespace qb {
 
 namespace {
@@ -12,28 +15,10 @@ namespace {
 constexpr uint64_t kMostAsked = 2ull << 30;
 constexpr uint64_t kMostTrimmed = 1ull << 30;
 
-NbdExport export_info(const NbdConnection& connection, const std::vector<std::string>& contexts) {
-  const NbdLibrary& nbd = nbd_library();
-  nbd_handle* handle = connection.handle();
-  NbdExport info;
-  int64_t size = nbd.get_size(handle);
-  if (size < 0) throw nbd_error();
-  info.size = static_cast<uint64_t>(size);
-  info.multi_conn = nbd.can_multi_conn(handle) == 1;
-  info.read_only = nbd.is_read_only(handle) == 1;
-  info.can_trim = nbd.can_trim(handle) == 1;
-  info.can_zero = nbd.can_zero(handle) == 1;
-  info.can_flush = nbd.can_flush(handle) == 1;
-  // 0 or less: the server did not say.
-  int64_t least = nbd.get_block_size(handle, LIBNBD_SIZE_MINIMUM);
-  int64_t most = nbd.get_block_size(handle, LIBNBD_SIZE_MAXIMUM);
-  if (least > 0) info.block_min = static_cast<uint64_t>(least);
-  if (most > 0) info.block_max = std::min(info.block_max, static_cast<uint64_t>(most));
-  for (const std::string& context : contexts) {
-    info.contexts.push_back(nbd.can_meta_context(handle, context.c_str()) == 1);
-  }
-  return info;
-}
+// Of one context in one reply: as many as nbdkit sends, and eight times what QEMU does.
+constexpr size_t kMostRuns = 1 << 20;
+// What a slow line has time for: as much as QEMU sends.
+constexpr uint64_t kMostStatusBytes = 1 << 20;
 
 // What one reply fills in, by libnbd's callbacks. Shared with these: a reply may come, or be thrown
 // away with the connection, after nobody waits for it any more.
@@ -42,22 +27,36 @@ struct Reply {
   uint64_t start = 0;
   std::vector<std::vector<StatusRun>> runs;
   std::shared_ptr<std::vector<uint8_t>> bytes = nullptr;  // where what is read goes
+  NbdCoverage coverage;
+  bool broken = false;  // the answer breaks the protocol
   bool completed = false;
   int error = 0;
 };
 using ReplyRef = std::shared_ptr<Reply>;
 
 int on_extents(void* data, const char* context, uint64_t offset, uint32_t* entries, size_t count,
-               int*) noexcept {
+               int* error) noexcept {
   Reply& reply = **static_cast<ReplyRef*>(data);
   for (size_t i = 0; i < reply.contexts.size(); i++) {
-    if (reply.contexts[i] != context || offset != reply.start) continue;
-    // A context that is answered twice counts once.
-    std::vector<StatusRun> runs;
-    for (size_t k = 0; k + 1 < count; k += 2) runs.push_back({entries[k], entries[k + 1]});
-    reply.runs[i] = std::move(runs);
+    if (reply.contexts[i] != context) continue;
+    // Each context is answered once, about what was asked.
+    if (offset != reply.start || !reply.runs[i].empty() || count / 2 > kMostRuns) break;
+    reply.runs[i].reserve(count / 2);
+    for (size_t k = 0; k + 1 < count; k += 2) reply.runs[i].push_back({entries[k], entries[k + 1]});
+    return 0;
   }
-  return 0;
+  reply.broken = true;
+  *error = EPROTO;
+  return -1;
+}
+
+int on_chunk(void* data, const void*, size_t count, uint64_t offset, unsigned status,
+             int* error) noexcept {
+  Reply& reply = **static_cast<ReplyRef*>(data);
+  if (take_chunk(reply.coverage, offset, count, status)) return 0;
+  reply.broken = true;
+  *error = EPROTO;
+  return -1;
 }
 
 int on_completion(void* data, int* error) noexcept {
@@ -77,43 +76,54 @@ Callback callback(Function function, const ReplyRef& reply) {
   return {function, std::make_unique<ReplyRef>(reply).release(), let_go};
 }
 
-void wait(NbdConnection& connection, const ReplyRef& reply, int64_t cookie, const char* what) {
+void wait(NbdConnection& connection, const ReplyRef& reply, int64_t cookie, uint64_t most,
+          const char* what) {
   if (cookie < 0) throw nbd_error();
-  connection.wait_until([&] { return reply->completed; });
+  connection.wait_until([&] { return reply->completed || reply->broken; }, most);
+  if (reply->broken) throw NbdError(EPROTO, "the server's answer is malformed");
   if (reply->error != 0) throw NbdError(reply->error, what);
 }
 
 }  // namespace
 
-NbdStatus::NbdStatus(const NbdAddress& address, const std::vector<std::string>& contexts)
-    : connection_(address, contexts),
-      contexts_(contexts),
-      info_(export_info(connection_, contexts)) {}
+NbdStatus::NbdStatus(const NbdAddress& address, const std::vector<std::string>& contexts,
+                     std::shared_ptr<NbdCancel> cancel)
+    : connection_(std::make_unique<NbdConnection>(address, contexts, std::move(cancel))),
+      contexts_(contexts) {
+  connection_->wait_ready();
+  info_ = describe_export(*connection_, contexts);
+}
 
 std::vector<std::vector<StatusRun>> NbdStatus::status(uint64_t start, uint64_t length) {
   auto reply = std::make_shared<Reply>(Reply{contexts_, start, {}});
   reply->runs.resize(contexts_.size());
   // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDeleteLeaks): it does not see that libnbd frees
-  wait(connection_, reply,
-       nbd_library().aio_block_status(connection_.handle(), std::min(length, kMostAsked), start,
+  wait(*connection_, reply,
+       nbd_library().aio_block_status(connection_->handle(), std::min(length, kMostAsked), start,
                                       callback<nbd_extent_callback>(on_extents, reply),
                                       callback<nbd_completion_callback>(on_completion, reply), 0),
-       "block status");
+       kMostStatusBytes, "block status");
   return std::move(reply->runs);
 }
 
 std::shared_ptr<std::vector<uint8_t>> NbdStatus::read(uint64_t start, uint64_t length) {
   auto bytes = std::make_shared<std::vector<uint8_t>>(length);
   for (uint64_t done = 0; done < length;) {
-    uint64_t part = std::min(length - done, info_.block_max);
+    uint64_t part = std::min(length - done, part_limit(info_.block_max));
     auto reply = std::make_shared<Reply>();
     // The reply keeps the memory: it may be written after nobody waits any more.
     reply->bytes = bytes;
+    reply->coverage.restart(start + done, part);
     // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDeleteLeaks): it does not see that libnbd frees
-    wait(connection_, reply,
-         nbd_library().aio_pread(connection_.handle(), bytes->data() + done, part, start + done,
-                                 callback<nbd_completion_callback>(on_completion, reply), 0),
-         "read");
+    wait(*connection_, reply,
+         nbd_library().aio_pread_structured(
+             connection_->handle(), bytes->data() + done, part, start + done,
+             callback<nbd_chunk_callback>(on_chunk, reply),
+             callback<nbd_completion_callback>(on_completion, reply), 0),
+         part, "read");
+    if (!reply->coverage.complete()) {
+      throw NbdError(EPROTO, "the server's answer has gaps");
+    }
     done += part;
   }
   return bytes;
@@ -127,16 +137,12 @@ void NbdStatus::trim(uint64_t start, uint64_t length) {
     uint64_t part = std::min(end - start, kMostTrimmed - start % kMostTrimmed);
     auto reply = std::make_shared<Reply>();
     // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDeleteLeaks): it does not see that libnbd frees
-    wait(connection_, reply,
-         nbd_library().aio_trim(connection_.handle(), part, start,
+    wait(*connection_, reply,
+         nbd_library().aio_trim(connection_->handle(), part, start,
                                 callback<nbd_completion_callback>(on_completion, reply), 0),
-         "trim");
+         0, "trim");
     start += part;
   }
-}
-
-std::shared_ptr<NbdConnection> NbdStatus::release_connection() {
-  return std::make_shared<NbdConnection>(std::move(connection_));
 }
 
 }  // namespace qb

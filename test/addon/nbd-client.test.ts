@@ -15,22 +15,23 @@ async function connect(t: Test, ...args: string[]) {
   const log = join(t.testdir(), 'log')
   const server = await startNbdkit(t, '--filter=log', ...args, `logfile=${log}`)
   const spec = { uri: server.uri(), timeoutMs: 20_000, contexts: ['base:allocation'] }
-  const handle = await addon.nbdOpen(spec)
+  const handle = addon.nbdOpen(spec)
   t.teardown(() => addon.nbdClose(handle))
+  const info = await addon.nbdConnect(handle)
   const requests = () => readFileSync(log, 'utf8').match(/(?<= )(Trim|Zero|Write) .*(?= \.\.\.)/g)
-  return { server, spec, handle, requests }
+  return { server, spec, handle, info, requests }
 }
 
 t.test('what a server can', async (t) => {
-  const { handle } = await connect(t, 'memory', '1M')
+  const { info } = await connect(t, 'memory', '1M')
   const all = { readOnly: false, canTrim: true, canZero: true, canFlush: true }
-  t.match(addon.nbdInfo(handle), { size: 2 ** 20, ...all })
+  t.match(info, { size: 2 ** 20, ...all })
 })
 
 t.test('what a server cannot', async (t) => {
-  const { handle } = await connect(t, '-r', 'eval', 'get_size=echo 1M', 'pread=exit 1')
+  const { info } = await connect(t, '-r', 'eval', 'get_size=echo 1M', 'pread=exit 1')
   const nothing = { readOnly: true, canTrim: false, canZero: false, canFlush: false }
-  t.match(addon.nbdInfo(handle), nothing)
+  t.match(info, nothing)
 })
 
 t.test('a trim is of the exact range', async (t) => {
@@ -79,7 +80,7 @@ t.test('a server that goes away', async (t) => {
 function refuses(t: Test, value: unknown, message: string): void {
   const handle = value as NbdHandle
   const error = { name: 'TypeError', message }
-  t.throws(() => addon.nbdInfo(handle), error)
+  t.throws(() => addon.nbdConnect(handle), error)
   t.throws(() => addon.nbdStatus(handle, 0, 512), error)
   t.throws(() => addon.nbdTrim(handle, 0, 512), error)
 }
@@ -89,7 +90,7 @@ t.test('what is no connection', async (t) => {
   const path = join(t.testdir(), 'other.node')
   copyFileSync(addonPath(), path)
   const other = createRequire(import.meta.url)(path) as Addon
-  const ofOther = await other.nbdOpen(spec)
+  const ofOther = other.nbdOpen(spec)
   for (const value of [undefined, {}, Object.create(handle), ofOther]) {
     refuses(t, value, 'not an NBD connection')
     t.throws(() => addon.nbdClose(value as NbdHandle), { name: 'TypeError' })

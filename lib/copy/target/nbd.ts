@@ -9,7 +9,8 @@ import type { Target } from './target.ts'
  * Opens an export of an NBD server to be overwritten in place. It always exists, and naming it is
  * taken for the wish to overwrite it.
  * @param noHole zeroes are to take up room on the server
- * @throws BackupError USAGE, IO, BAD_TARGET if the export is read-only
+ * @throws BackupError USAGE, IO, BAD_TARGET if the export is read-only,
+ * ABORTED
  */
 export async function openNbdTarget(
   uri: string,
@@ -43,6 +44,7 @@ export async function openNbdTarget(
     // The copy ends with a flush.
     async sync() {},
     async discard() {
+      connection.close()
       if (store.connection) native().nbdClose(store.connection)
     },
   }

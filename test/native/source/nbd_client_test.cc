@@ -117,6 +117,77 @@ TEST_CASE("NbdClient: one flush, where the server can") {
   CHECK(other.asked("Flush").empty());
 }
 
+TEST_CASE("NbdClient: without multi-conn each connection that wrote is flushed") {
+  const Nbdkit server({"--filter=multi-conn", "memory", "1M", "multi-conn-mode=disable"});
+  NbdClientSpec spec = spec_of(server, kMiB);
+  spec.connections = 3;
+  spec.requests = 1;
+  Client client(spec);
+  Bytes bytes(4096, 1);
+  // All three connections are there once each has a write of its own.
+  while (server.asked("Connect").size() < 3) {
+    std::vector<Transfer> writes(16, {.op = Op::kWrite, .iov = {iovec_of(bytes)}});
+    for (Transfer& write : writes) client.submit(write);
+    client.wait();
+  }
+  std::vector<Transfer> writes(64, {.op = Op::kWrite, .iov = {iovec_of(bytes)}});
+  for (Transfer& write : writes) client.submit(write);
+  client.wait();
+  CHECK(client.sync() == 0);
+  CHECK(server.asked("Flush").size() == 3);
+  // What was not written to since has nothing to flush; one is asked all the same.
+  CHECK(client.sync() == 0);
+  CHECK(server.asked("Flush").size() == 4);
+}
+
+TEST_CASE("NbdClient: goes on with the connections that the server takes") {
+  const Nbdkit server({"--filter=limit", "memory", "1M", "limit=2"});
+  NbdClientSpec spec = spec_of(server, kMiB);
+  spec.connections = 4;
+  for (const unsigned retries : {0u, 2u}) {
+    spec.retries = retries;
+    Client client(spec);
+    Bytes written = random_bytes(500000, 1), read(500000);
+    for (int i = 0; i < 20; i++) {
+      CHECK(client.write(4096, written) == 0);
+      CHECK(client.read(4096, read) == 0);
+    }
+    CHECK(read == written);
+    CHECK(client.failure().empty());
+  }
+}
+
+TEST_CASE("NbdClient: ends while it connects to a server that is silent") {
+  Nbdkit server({"memory", "1M"});
+  server.pause();
+  NbdClientSpec spec = spec_of(server, kMiB);
+  spec.connections = 4;
+  spec.retries = 6;
+  {
+    Client client(spec);
+    Bytes bytes(4096);
+    Transfer read{.op = Op::kRead, .iov = {iovec_of(bytes)}};
+    client.submit(read);
+  }
+  server.resume();
+}
+
+TEST_CASE("NbdClient: another export of the same size is none to go on with") {
+  Nbdkit server({"memory", "1M"});
+  NbdClientSpec spec = spec_of(server, kMiB);
+  NbdStatus status(spec.address, {}, std::make_shared<NbdCancel>());
+  spec.fingerprint = status.info().fingerprint;
+  spec.retries = 6;
+  Client client(spec);
+  Bytes bytes(4096);
+  REQUIRE(client.read(0, bytes) == 0);
+  server.kill();
+  server.add("-r");
+  server.start();
+  CHECK(client.read(0, bytes) == ESTALE);
+  CHECK(client.failure() == "the export has another read-only now");
+}
+
 TEST_CASE("NbdClient: what the server refuses fails by itself") {
   const Nbdkit server({"--filter=error", "memory", "1M", "error-pwrite-rate=100%",
                        "error-pwrite=ENOSPC", "error-zero-rate=100%", "error-zero=EIO"});
@@ -215,10 +286,10 @@ TEST_CASE("NbdClient: takes over a connection, and really ends it") {
   // It ends when its only client goes, and would let no second one in.
   Nbdkit server({"--filter=exitlast", "--filter=limit", "memory", "1M", "limit=1"});
   const NbdAddress address{server.uri()};
-  NbdStatus status(address, {"base:allocation"});
+  NbdStatus status(address, {"base:allocation"}, std::make_shared<NbdCancel>());
   CHECK(status.status(0, kMiB)[0][0].length == kMiB);
   NbdClientSpec spec = spec_of(server, kMiB);
-  spec.adopted = status.release_connection();
+  spec.adopted = std::make_shared<std::unique_ptr<NbdConnection>>(status.release_connection());
   {
     Client client(spec);
     Bytes bytes = random_bytes(100000, 1), read(100000);

@@ -57,6 +57,12 @@ class Nbdkit {
     }
   }
 
+  // Before start(): one more argument from then on.
+  void add(const std::string& argument) { arguments_.insert(arguments_.begin(), argument); }
+  // It answers nobody, but the kernel still lets clients connect.
+  void pause() { ::kill(pid_, SIGSTOP); }
+  void resume() { ::kill(pid_, SIGCONT); }
+
   void kill() {
     if (pid_ == -1) return;
     ::kill(pid_, SIGKILL);

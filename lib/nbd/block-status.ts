@@ -1,12 +1,11 @@
 import { BackupError } from '../errors.ts'
 import { coveredBytes, intersect, type StatusRuns } from '../extents/intersect.ts'
-import { BATCH } from './layer.ts'
-import type { MarkedPiece, SourceExport } from './source.ts'
+import type { SourceExport } from './export.ts'
 
 /** Flags of the contexts (NBD protocol, "Metadata querying"; QEMU's docs/interop/nbd.txt). */
-const ZERO_FLAG = 2
-const HOLE_FLAG = 1
-const DIRTY_FLAG = 1
+export const ZERO_FLAG = 2
+export const HOLE_FLAG = 1
+export const DIRTY_FLAG = 1
 
 /**
  * Bytes asked about at a time, the most that a request of 32 bits can hold with any alignment. An
@@ -108,36 +107,4 @@ export async function* statusOfDirty(
     }
     yield { start, end, allocation: Float64Array.from(found), dirty }
   }
-}
-
-/**
- * The pieces of a window, in batches, neighbours of equal kind joined. Only ZERO says that bytes
- * read as zero: QEMU flags data of a backing file as HOLE where it exports a snapshot.
- * @param file index in `Source.files` of the export
- */
-export function* piecesOf(window: StatusWindow, file: number): Generator<readonly MarkedPiece[]> {
-  let out: MarkedPiece[] = []
-  let last: MarkedPiece | undefined
-  let start = window.start
-  for (const { length: overlap, first, second } of intersect(window.allocation, window.dirty)) {
-    const length = Math.min(overlap, window.end - start)
-    if (length <= 0) break
-    const dirty = (second & DIRTY_FLAG) !== 0
-    const kind = (first & ZERO_FLAG) === 0 ? 'data' : (first & HOLE_FLAG) === 0 ? 'zero' : 'hole'
-    if (last?.kind === kind && last.dirty === dirty) {
-      last.length += length
-    } else {
-      if (out.length >= BATCH) {
-        yield out
-        out = []
-      }
-      last =
-        kind === 'data'
-          ? { kind, start, length, file, offset: start, dirty }
-          : { kind, start, length, dirty }
-      out.push(last)
-    }
-    start += length
-  }
-  if (out.length > 0) yield out
 }

@@ -3,12 +3,12 @@ import t from 'tap'
 import type { StatusRuns } from '../../lib/extents/intersect.ts'
 import {
   type AskStatus,
-  piecesOf,
   type StatusWindow,
   sameRuns,
   statusAnswers,
   statusOfDirty,
-} from '../../lib/source/nbd-status.ts'
+} from '../../lib/nbd/block-status.ts'
+import { piecesOf } from '../../lib/source/nbd-pieces.ts'
 import type { MarkedPiece } from '../../lib/source/source.ts'
 
 const DISK = { path: 'disk', blockMin: 1 }

@@ -1,0 +1,200 @@
+import { BackupError } from '../errors.ts'
+import { coveredBytes, type StatusRuns } from '../extents/intersect.ts'
+import { Advance } from './advance.ts'
+import {
+  type AskStatus,
+  type StatusWindow,
+  sameRuns,
+  statusAnswers,
+  statusOfDirty,
+} from './block-status.ts'
+import { Closed, isRefusedStatus, NbdConnection, type NbdServer } from './connection.ts'
+
+const ALLOCATION = 'base:allocation'
+
+/** Times that a server may refuse to say what is allocated before it is asked no more. */
+const MAX_REFUSALS = 8
+
+function bitmapContext(name: string): string {
+  return `qemu:dirty-bitmap:${name}`
+}
+
+/**
+ * What an export holds: its allocation, and a dirty bitmap if one is wanted. Allocation only saves
+ * work, so where the server does not tell it all is data, and `notes` say so; the bitmap decides
+ * what is right, so where that is not told it is an error.
+ */
+export class ExportStatus {
+  readonly connection: NbdConnection
+  /** What must be known of the answers. */
+  readonly notes: string[] = []
+  readonly #server: NbdServer
+  readonly #stop: AbortController
+  readonly #bitmap: string | undefined
+  #refusals = 0
+
+  private constructor(
+    server: NbdServer,
+    stop: AbortController,
+    connection: NbdConnection,
+    bitmap?: string,
+  ) {
+    this.#server = server
+    this.#stop = stop
+    this.connection = connection
+    this.#bitmap = bitmap
+  }
+
+  /**
+   * Connects, and negotiates what is to be asked.
+   * @returns undefined if the export has no such bitmap
+   * @throws BackupError IO, ABORTED, or UNSUPPORTED without libnbd
+   */
+  static async open(reached: NbdServer, bitmap?: string): Promise<ExportStatus | undefined> {
+    const stop = new AbortController()
+    const { signal = stop.signal } = reached
+    const server = { ...reached, signal: AbortSignal.any([signal, stop.signal]) }
+    if (bitmap === undefined) {
+      const connection = await NbdConnection.open(server, [ALLOCATION])
+      return new ExportStatus(server, stop, connection)
+    }
+    // Not made again when lost: what lost it may be the two contexts, see windows().
+    const connection = await NbdConnection.open(server, [ALLOCATION, bitmapContext(bitmap)], 0)
+    if (connection.info.contexts[1]) return new ExportStatus(server, stop, connection, bitmap)
+    connection.close()
+    return undefined
+  }
+
+  /** Ends whatever is being asked, for good, and lets go of the server. */
+  close(): void {
+    this.#stop.abort(new Closed())
+  }
+
+  /**
+   * All that the server says, from 0 to the size of the export; asked as it is used. A snapshot that
+   * was limited to a bitmap (copy-before-write with `bitmap`) has no allocation status where it is
+   * clean, and QEMU 7.2 answers the two contexts of one request so wrongly then that the connection
+   * is lost; so after a failure each context is asked on a connection of its own.
+   * @throws BackupError IO, SOURCE_CHANGED, ABORTED
+   */
+  async *windows(): AsyncGenerator<StatusWindow> {
+    const { size } = this.connection.info
+    if (this.#bitmap === undefined) {
+      yield* this.#allocationOnly(size)
+      return
+    }
+    let position = 0
+    try {
+      for await (const window of this.#bothAtOnce(size)) {
+        yield window
+        position = window.end
+      }
+    } catch (error) {
+      if (!mayDoApart(error)) throw error
+      this.connection.release()
+      yield* this.#oneByOne(this.#bitmap, position, size)
+    }
+  }
+
+  async *#allocationOnly(size: number): AsyncGenerator<StatusWindow> {
+    const [hasAllocation] = this.connection.info.contexts
+    const ask = hasAllocation ? this.#allocationOrData(this.connection) : allData
+    for await (const { start, end, contexts } of statusAnswers(this.#asked, ask, 0, size)) {
+      yield { start, end, allocation: contexts[0], dirty: sameRuns(end - start, 0) }
+    }
+  }
+
+  async *#bothAtOnce(size: number): AsyncGenerator<StatusWindow> {
+    const [hasAllocation] = this.connection.info.contexts
+    const ask = this.#advancing(this.connection)
+    for await (const { start, end, contexts } of statusAnswers(this.#asked, ask, 0, size)) {
+      const allocation = hasAllocation ? contexts[0] : sameRuns(end - start, 0)
+      yield { start, end, allocation, dirty: contexts[contexts.length - 1] }
+    }
+  }
+
+  async *#oneByOne(name: string, from: number, to: number): AsyncGenerator<StatusWindow> {
+    const bitmap = this.connection.another([bitmapContext(name)])
+    const allocation = this.connection.another([ALLOCATION])
+    try {
+      const [hasAllocation] = allocation.info.contexts
+      const askAllocation = hasAllocation ? this.#allocationOrData(allocation) : undefined
+      yield* statusOfDirty(this.#asked, this.#advancing(bitmap), askAllocation, from, to)
+    } finally {
+      bitmap.close()
+      allocation.close()
+    }
+  }
+
+  get #asked() {
+    return { path: this.#server.shown, blockMin: this.connection.info.blockMin }
+  }
+
+  /** Asks a connection for all its contexts, unless that gets nowhere. */
+  #advancing(connection: NbdConnection): AskStatus {
+    const advance = new Advance(this.#server.timeoutMs)
+    return async (start, length) => {
+      const contexts = await statusOf(connection, start, length)
+      if (!advances(advance, contexts, length)) {
+        const why = `its answers about what is dirty advance by next to nothing, at ${start}`
+        throw new BackupError('IO', this.#server.shown, why)
+      }
+      return contexts
+    }
+  }
+
+  /** Asks a connection for base:allocation; where that is refused, or gets nowhere, all is data. */
+  #allocationOrData(connection: NbdConnection): AskStatus {
+    const advance = new Advance(this.#server.timeoutMs)
+    return async (start, length) => {
+      if (this.#refusals >= MAX_REFUSALS) return allData(start, length)
+      try {
+        const contexts = await statusOf(connection, start, length)
+        if (!advances(advance, contexts, length)) {
+          this.#refusals = MAX_REFUSALS
+          this.#note(start, 'its answers advance by next to nothing')
+        }
+        return contexts
+      } catch (error) {
+        if (!isRefusedStatus(error)) throw error
+        this.#refusals++
+        this.#note(start, (error as BackupError).why)
+        return allData(start, length)
+      }
+    }
+  }
+
+  /** Once is enough: what is lost is the same each time. */
+  #note(start: number, why: string): void {
+    if (this.notes.length > 0) return
+    this.notes.push(
+      `the server does not tell where data is (${why}): from byte ${start} on what it does not ` +
+        'tell of is taken for data',
+    )
+  }
+}
+
+/** Of the contexts that the server has, in their order. */
+async function statusOf(
+  connection: NbdConnection,
+  start: number,
+  length: number,
+): Promise<StatusRuns[]> {
+  const runs = await connection.status(start, length)
+  return runs.filter((_, i) => connection.info.contexts[i])
+}
+
+async function allData(_start: number, length: number): Promise<StatusRuns[]> {
+  return [sameRuns(length, 0)]
+}
+
+function advances(advance: Advance, contexts: readonly StatusRuns[], length: number): boolean {
+  const bytes = Math.min(...contexts.map(coveredBytes))
+  const runs = Math.min(...contexts.map((runs) => runs.length / 2))
+  return bytes >= length || advance.add(bytes, runs)
+}
+
+/** Whether two contexts that failed together may do one by one: not if the server is silent. */
+function mayDoApart(error: unknown): boolean {
+  return error instanceof BackupError && error.code === 'IO' && error.errno !== 'ETIMEDOUT'
+}
