@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import type { Test } from 'tap'
-import { QmpClient } from './qmp.ts'
+import { QmpClient } from '../../lib/qmp/client.ts'
 import { type RunningServer, socketDirectory, startServer, unixUri } from './server.ts'
 
 export interface ExportOptions {
@@ -14,8 +14,7 @@ export interface ExportOptions {
 export interface StorageDaemon extends RunningServer {
   /** Runs a QMP command; throws with its description if it fails. */
   qmp(command: string, args?: Record<string, unknown>): Promise<unknown>
-  /** Waits for a QMP event. */
-  event(name: string): Promise<Record<string, unknown>>
+  readonly client: QmpClient
   /** Opens an image as a node. */
   open(node: string, path: string, format?: 'raw' | 'qcow2'): Promise<void>
   addBitmap(node: string, name: string, granularity?: number): Promise<void>
@@ -42,7 +41,7 @@ export async function startStorageDaemon(t: Test): Promise<StorageDaemon> {
   return {
     ...server,
     qmp,
-    event: (name) => client.event(name),
+    client,
     async open(node, path, format = 'qcow2') {
       const file = { driver: 'file', filename: path, discard: 'unmap' }
       await qmp('blockdev-add', { driver: format, 'node-name': node, discard: 'unmap', file })
@@ -57,8 +56,10 @@ export async function startStorageDaemon(t: Test): Promise<StorageDaemon> {
       return unixUri(socket, name)
     },
     async unexport(name) {
+      const deleted = client.events({ names: ['BLOCK_EXPORT_DELETED'] })
       await qmp('block-export-del', { id: `export-${name}` })
-      await client.event('BLOCK_EXPORT_DELETED')
+      await deleted.next()
+      deleted.close()
     },
   }
 }

@@ -1,6 +1,6 @@
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { QmpClient } from './qmp.ts'
+import { QmpClient } from '../../../lib/qmp/client.ts'
 import { type Server, type Stage, socketPath, socketUri, startServer } from './server.ts'
 
 const NODE = 'disk'
@@ -32,7 +32,7 @@ export async function startRecorder(image: string, stage: Stage): Promise<Record
     ...['--export', JSON.stringify(exported)],
   ]
   const server = await startServer(argv, pidFile, stage)
-  const qmp = await QmpClient.connect(monitor, stage.signal)
+  const qmp = await QmpClient.connect(monitor, { signal: stage.signal })
   stage.atEnd(async () => qmp.close())
   return {
     ...server,

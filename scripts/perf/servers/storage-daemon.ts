@@ -1,10 +1,10 @@
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { BackupError } from '../../../lib/errors.ts'
+import { QmpClient } from '../../../lib/qmp/client.ts'
 import { sizeOf } from '../measure.ts'
 import type { Run } from '../results.ts'
 import type { Image } from '../verify.ts'
-import { QmpClient } from './qmp.ts'
 import { type Server, type Stage, socketPath, socketUri, startServer } from './server.ts'
 import { resetPeak, usageOf } from './usage.ts'
 
@@ -56,14 +56,16 @@ export async function startStorageDaemon(
     ...['--export', JSON.stringify(exported)],
   ]
   const server = await startServer(argv, pidFile, stage)
-  const qmp = await QmpClient.connect(monitor, stage.signal)
+  const qmp = await QmpClient.connect(monitor, { signal: stage.signal })
   stage.atEnd(async () => qmp.close())
 
   const backup = async (target: string): Promise<Run> => {
     await qmp.execute('blockdev-add', node(TARGET, { path: target, format: 'qcow2' }))
     // A bitmap that is exported cannot be given to a job.
+    const deleted = qmp.events({ names: ['BLOCK_EXPORT_DELETED'] })
     await qmp.execute('block-export-del', { id: EXPORT })
-    await qmp.event((event) => event === 'BLOCK_EXPORT_DELETED')
+    await deleted.next()
+    deleted.close()
     const run = await timeJob(server.pid, target, qmp, bitmap)
     await qmp.execute('blockdev-del', { 'node-name': TARGET })
     await qmp.execute('block-export-add', exported)
@@ -83,12 +85,14 @@ async function timeJob(
   await resetPeak(pid)
   const before = await usageOf(pid)
   const begin = process.hrtime.bigint()
+  const completed = qmp.events({ names: ['BLOCK_JOB_COMPLETED'] })
+  const gone = qmp.events({ names: ['JOB_STATUS_CHANGE'], fits: ({ status }) => status === 'null' })
   await qmp.execute('blockdev-backup', { ...job, ...scope })
-  const { error } = await qmp.event((event) => event === 'BLOCK_JOB_COMPLETED')
+  const { error } = (await completed.next()).data
   const wall = Number(process.hrtime.bigint() - begin) / 1e9
   const after = await usageOf(pid)
   if (error !== undefined) throw new BackupError('IO', 'blockdev-backup', String(error))
-  await qmp.event((event, { status }) => event === 'JOB_STATUS_CHANGE' && status === 'null')
+  await gone.next()
   return {
     wall,
     cpu: after.cpu - before.cpu,

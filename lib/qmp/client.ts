@@ -1,0 +1,226 @@
+import { once } from 'node:events'
+import { connect, type Socket } from 'node:net'
+import { BackupError, ioError } from '../errors.ts'
+import { parseQmpAddress } from './address.ts'
+import { QmpError } from './errors.ts'
+import { type EventFilter, QmpEvents, type Waiting } from './events.ts'
+import {
+  LineReader,
+  parseMessage,
+  type QmpGreeting,
+  type QmpMessage,
+  type QmpObject,
+  QmpProtocolError,
+} from './protocol.ts'
+
+/** How long connecting and negotiating may take, and a command unless it says otherwise. */
+const DEFAULT_TIMEOUT_MS = 30_000
+
+/** Commands that may wait for their answers at once. */
+const MAX_PENDING = 256
+
+/** How a command is run. */
+export interface ExecuteOptions extends Waiting {
+  /** Run it out of band, before what waits (`exec-oob`): only if that was negotiated. */
+  outOfBand?: boolean
+}
+
+interface Pending {
+  command: string
+  resolve(value: unknown): void
+  reject(error: BackupError): void
+}
+
+/**
+ * A connection to the monitor of a QEMU or a qemu-storage-daemon. Commands may be run at the same
+ * time; their answers are told apart by ids and may come in any order. What a peer can make it keep
+ * is bounded: a line in work, the answers that are waited for, and the queues of events. A peer that
+ * breaks the protocol is disconnected, and every call fails with the reason.
+ */
+export class QmpClient {
+  /** As messages name it. */
+  readonly monitor: string
+  readonly #socket: Socket
+  readonly #lines = new LineReader()
+  readonly #pending = new Map<number, Pending>()
+  readonly #queues = new Set<QmpEvents>()
+  readonly #greeted: Promise<QmpGreeting>
+  #greet!: { resolve(greeting: QmpGreeting): void; reject(error: BackupError): void }
+  #greeting: QmpGreeting | undefined
+  #lastId = 0
+  #ended: BackupError | undefined
+
+  private constructor(monitor: string, socket: Socket) {
+    this.monitor = monitor
+    this.#socket = socket
+    this.#greeted = new Promise((resolve, reject) => {
+      this.#greet = { resolve, reject }
+    })
+    this.#greeted.catch(() => undefined)
+    socket.on('data', (chunk) => this.#receive(chunk))
+    socket.on('error', (error) => this.#end(ioError(monitor, error)))
+    socket.on('close', () => {
+      this.#end(new BackupError('IO', monitor, 'the monitor closed the connection'))
+    })
+  }
+
+  /**
+   * Connects, and negotiates.
+   * @param address `PATH` of a Unix socket, or `HOST:PORT`
+   * @param options.timeoutMs how long that may take, default 30,000
+   * @param options.signal aborted at any time it closes the connection, and ends every call
+   * @param options.capabilities to enable, if the server has them, such as `oob`
+   * @throws BackupError USAGE, IO, ABORTED
+   */
+  static async connect(
+    address: string,
+    options: Waiting & { capabilities?: readonly string[] } = {},
+  ): Promise<QmpClient> {
+    const { timeoutMs = DEFAULT_TIMEOUT_MS, signal, capabilities = [] } = options
+    const where = parseQmpAddress(address)
+    requireNotAborted(address, signal)
+    const client = new QmpClient(address, connect(where))
+    const abort = () => client.#end(aborted(address, signal))
+    signal?.addEventListener('abort', abort)
+    client.#socket.once('close', () => signal?.removeEventListener('abort', abort))
+    const timer = setTimeout(() => {
+      const why = `no greeting within ${timeoutMs / 1000} s; another client may hold the monitor`
+      client.#end(new BackupError('IO', address, why, { errno: 'ETIMEDOUT' }))
+    }, timeoutMs)
+    try {
+      client.#greeting = await client.#greeted
+      const enable = capabilities.filter((one) => client.capabilities.includes(one))
+      await client.execute('qmp_capabilities', enable.length > 0 ? { enable } : undefined)
+      return client
+    } catch (error) {
+      client.close()
+      throw error
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  /** What the server offers, enabled or not. */
+  get capabilities(): readonly string[] {
+    return this.#greeting?.capabilities ?? []
+  }
+
+  /** The server's version. */
+  get version(): QmpGreeting['version'] | undefined {
+    return this.#greeting?.version
+  }
+
+  /**
+   * Runs a command. When it is given up (`timeoutMs`, default 30,000; `signal`) the server may still
+   * carry it out.
+   * @returns what it returns
+   * @throws QmpError if the server refuses; BackupError IO, naming the command, when the connection
+   * ends or the time is over; ABORTED
+   */
+  async execute(command: string, args?: QmpObject, options: ExecuteOptions = {}): Promise<unknown> {
+    const { timeoutMs = DEFAULT_TIMEOUT_MS, signal, outOfBand } = options
+    requireNotAborted(command, signal)
+    if (this.#ended) throw interrupted(command, this.#ended)
+    if (this.#pending.size >= MAX_PENDING) {
+      throw new BackupError('IO', command, `${MAX_PENDING} commands wait for answers already`)
+    }
+    const id = ++this.#lastId
+    let timer: NodeJS.Timeout | undefined
+    let abort = () => {}
+    try {
+      return await new Promise((resolve, reject) => {
+        this.#pending.set(id, { command, resolve, reject })
+        abort = () => reject(aborted(command, signal))
+        signal?.addEventListener('abort', abort)
+        timer = setTimeout(() => {
+          const why = `no answer within ${timeoutMs / 1000} s`
+          reject(new BackupError('IO', command, why, { errno: 'ETIMEDOUT' }))
+        }, timeoutMs)
+        const verb = outOfBand ? 'exec-oob' : 'execute'
+        this.#socket.write(`${JSON.stringify({ [verb]: command, arguments: args, id })}\n`)
+      })
+    } finally {
+      clearTimeout(timer)
+      signal?.removeEventListener('abort', abort)
+      this.#pending.delete(id)
+    }
+  }
+
+  /** A queue of the events that come from now on and fit. */
+  events(filter: EventFilter = {}): QmpEvents {
+    const queue: QmpEvents = new QmpEvents(this.monitor, filter, () => this.#queues.delete(queue))
+    if (this.#ended) queue.fail(this.#ended)
+    else this.#queues.add(queue)
+    return queue
+  }
+
+  /** Closes the connection; whatever waits fails. */
+  close(): void {
+    this.#end(new BackupError('IO', this.monitor, 'the connection to the monitor was closed'))
+  }
+
+  /** Resolves once the connection is closed, by whichever side. */
+  async closed(): Promise<void> {
+    if (!this.#socket.closed) await once(this.#socket, 'close')
+  }
+
+  #receive(chunk: Buffer): void {
+    try {
+      for (const line of this.#lines.push(chunk)) {
+        if (this.#ended) return
+        this.#take(parseMessage(line))
+      }
+    } catch (error) {
+      if (!(error instanceof QmpProtocolError)) throw error
+      const why = `what listens there is no QMP monitor, or a broken one: it ${error.message}`
+      this.#end(new BackupError('IO', this.monitor, why, { cause: error }))
+    }
+  }
+
+  #take(message: QmpMessage): void {
+    if (message.kind === 'greeting') {
+      this.#greet.resolve(message.greeting)
+    } else if (message.kind === 'event') {
+      for (const queue of this.#queues) queue.offer(message.event)
+    } else {
+      this.#settle(message)
+    }
+  }
+
+  #settle(message: Extract<QmpMessage, { kind: 'return' | 'error' }>): void {
+    const { id } = message
+    if (typeof id !== 'number' || !Number.isInteger(id) || id < 1 || id > this.#lastId) {
+      const what = message.kind === 'error' ? `: ${message.description}` : ''
+      throw new QmpProtocolError(`answered what it was not asked${what}`)
+    }
+    // Of a command that was given up, nobody waits for the answer.
+    const pending = this.#pending.get(id)
+    if (!pending) return
+    if (message.kind === 'return') pending.resolve(message.value)
+    else pending.reject(new QmpError(pending.command, message.qmpClass, message.description))
+  }
+
+  #end(failure: BackupError): void {
+    if (this.#ended) return
+    this.#ended = failure
+    this.#socket.destroy()
+    this.#greet.reject(failure)
+    for (const { command, reject } of this.#pending.values()) reject(interrupted(command, failure))
+    for (const queue of this.#queues) queue.fail(failure)
+    this.#queues.clear()
+  }
+}
+
+/** Of a command that was under way, or could not be sent, when the connection ended. */
+function interrupted(command: string, { code, what, why, errno }: BackupError): BackupError {
+  if (code === 'ABORTED') return new BackupError('ABORTED', command, 'interrupted')
+  return new BackupError('IO', command, `${what}: ${why}`, { errno })
+}
+
+function aborted(what: string, signal?: AbortSignal): BackupError {
+  return new BackupError('ABORTED', what, 'interrupted', { cause: signal?.reason })
+}
+
+function requireNotAborted(what: string, signal?: AbortSignal): void {
+  if (signal?.aborted) throw aborted(what, signal)
+}

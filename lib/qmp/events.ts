@@ -1,0 +1,114 @@
+import { BackupError } from '../errors.ts'
+import type { QmpEvent, QmpObject } from './protocol.ts'
+
+/** Events that a queue holds at most until somebody takes them. */
+export const MAX_QUEUED = 4096
+
+/** Which events are wanted: of these names (undefined: all), and fitting by their data. */
+export interface EventFilter {
+  names?: readonly string[]
+  fits?: (data: QmpObject, event: string) => boolean
+}
+
+/** How long something is waited for. */
+export interface Waiting {
+  timeoutMs?: number
+  signal?: AbortSignal
+}
+
+/**
+ * The events of a connection that fit a filter, from the time on that the queue was made: make it
+ * before the command whose events it is for. Nothing is lost without a word: a queue that nobody
+ * empties fails.
+ */
+export class QmpEvents {
+  readonly #monitor: string
+  readonly #filter: EventFilter
+  readonly #leave: () => void
+  readonly #queued: QmpEvent[] = []
+  #waiting: (() => void)[] = []
+  #failure: BackupError | undefined
+
+  /**
+   * @param monitor as messages name the connection
+   * @param leave called when the queue is closed
+   */
+  constructor(monitor: string, filter: EventFilter, leave: () => void) {
+    this.#monitor = monitor
+    this.#filter = filter
+    this.#leave = leave
+  }
+
+  /** Offers an event that came. */
+  offer(event: QmpEvent): void {
+    const { names, fits } = this.#filter
+    if (this.#failure || (names && !names.includes(event.event))) return
+    if (fits && !fits(event.data, event.event)) return
+    if (this.#queued.length >= MAX_QUEUED) {
+      this.#queued.length = 0
+      const why = `sent more than ${MAX_QUEUED} events that nobody waited for`
+      this.fail(new BackupError('IO', this.#monitor, why))
+      return
+    }
+    this.#queued.push(event)
+    this.#wake()
+  }
+
+  /** No more will come; what is queued can still be taken. */
+  fail(failure: BackupError): void {
+    this.#failure ??= failure
+    this.#wake()
+  }
+
+  /** Whatever is queued by now. */
+  drain(): QmpEvent[] {
+    return this.#queued.splice(0)
+  }
+
+  /**
+   * The next event, one that is queued already or that is yet to come.
+   * @throws BackupError IO when the connection ends or the time is over, ABORTED
+   */
+  async next({ timeoutMs, signal }: Waiting = {}): Promise<QmpEvent> {
+    const over = timeoutMs === undefined ? undefined : performance.now() + timeoutMs
+    for (;;) {
+      if (signal?.aborted) {
+        throw new BackupError('ABORTED', this.#monitor, 'interrupted', { cause: signal.reason })
+      }
+      const event = this.#queued.shift()
+      if (event) return event
+      if (this.#failure) throw this.#failure
+      const left = over === undefined ? undefined : over - performance.now()
+      if (left !== undefined && left <= 0) {
+        const names = this.#filter.names?.join(' or ') ?? 'any event'
+        const why = `no ${names} within ${(timeoutMs ?? 0) / 1000} s`
+        throw new BackupError('IO', this.#monitor, why, { errno: 'ETIMEDOUT' })
+      }
+      await this.#change(left, signal)
+    }
+  }
+
+  /** Takes in no more events. */
+  close(): void {
+    this.#leave()
+    this.fail(new BackupError('IO', this.#monitor, 'the queue of events is closed'))
+  }
+
+  async #change(timeoutMs: number | undefined, signal?: AbortSignal): Promise<void> {
+    let timer: NodeJS.Timeout | undefined
+    let wake = () => {}
+    await new Promise<void>((resolve) => {
+      wake = resolve
+      this.#waiting.push(wake)
+      signal?.addEventListener('abort', wake)
+      if (timeoutMs !== undefined) timer = setTimeout(wake, timeoutMs)
+    })
+    clearTimeout(timer)
+    signal?.removeEventListener('abort', wake)
+    this.#waiting = this.#waiting.filter((one) => one !== wake)
+  }
+
+  #wake(): void {
+    for (const wake of this.#waiting) wake()
+  }
+}
