@@ -35,7 +35,7 @@ interface NbdFailure extends Error {
 const BLOCK_STATUS = 'block status'
 
 /**
- * A connection that asks what an export holds, and reads parts of it. When the server's signal is
+ * A connection that asks what an export holds. When the server's signal is
  * aborted everything that is under way rejects at once.
  */
 export class NbdConnection {
@@ -80,14 +80,6 @@ export class NbdConnection {
     }
   }
 
-  /** One that is there already, and has no contexts. */
-  static async adopt(server: ReachedServer, handle: NbdHandle): Promise<NbdConnection> {
-    const info = { ...(await native().nbdConnect(handle)), contexts: [] }
-    const connection = new NbdConnection(server, [], info, RETRIES)
-    connection.#handle = handle
-    return connection
-  }
-
   /** Another connection to the same export, for some of its contexts; made when it is needed. */
   another(contexts: readonly string[]): NbdConnection {
     const has = contexts.map((name) => this.info.contexts[this.#contexts.indexOf(name)])
@@ -103,16 +95,6 @@ export class NbdConnection {
   async status(start: number, length: number): Promise<StatusRuns[]> {
     return await this.#ask(`${BLOCK_STATUS} of ${length} bytes at ${start}`, (handle) =>
       native().nbdStatus(handle, start, length),
-    )
-  }
-
-  /**
-   * Reads a range, on the server's terms of alignment. One call at a time.
-   * @throws BackupError IO, ABORTED, SOURCE_CHANGED
-   */
-  async read(start: number, length: number): Promise<Buffer> {
-    return await this.#ask(`read ${length} bytes at ${start}`, (handle) =>
-      native().nbdRead(handle, start, length),
     )
   }
 

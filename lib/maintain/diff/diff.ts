@@ -129,7 +129,7 @@ export async function diffDisks(
   const { allowPaths, backingFormat, connections, timeoutMs, format, mergeInto } = options
   const { output, force } = options
   const granularity = granularityOf(options)
-  const own = { allowPaths, backingFormat, connections, timeoutMs, format }
+  const own = { allowPaths, backingFormat, connections, timeoutMs, signal: options.signal, format }
   const into = mergeInto && { name: mergeInto.bitmap, granularity, recording: false }
   return await withSides([disk, own], [baseline, baselineOptions(options)], async (sides) => {
     const { size } = sides[0].node
@@ -163,5 +163,5 @@ function granularityOf({ granularity = DEFAULT_GRANULARITY }: CompareOptions): n
 /** How the baseline is opened. */
 function baselineOptions(options: CompareOptions): SideOptions {
   const { allowPaths, backingFormat, baselineFormat: format, connections, timeoutMs } = options
-  return { allowPaths, backingFormat, format, connections, timeoutMs }
+  return { allowPaths, backingFormat, format, connections, timeoutMs, signal: options.signal }
 }

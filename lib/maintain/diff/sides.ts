@@ -19,7 +19,7 @@ export interface OpenedSide {
   close(): Promise<void>
 }
 
-export interface SideOptions extends Pick<OpenOptions, 'connections' | 'timeoutMs'> {
+export interface SideOptions extends Pick<OpenOptions, 'connections' | 'timeoutMs' | 'signal'> {
   /** Default: recognised by the magic. */
   format?: 'raw' | 'qcow2'
   /** Others may be writing to it. */
@@ -71,15 +71,17 @@ function filesOf(top: ChainImage): OpenedFile[] {
 
 async function openExport(
   uri: string,
-  { format, connections, timeoutMs }: SideOptions,
+  { format, connections, timeoutMs, signal }: SideOptions,
 ): Promise<OpenedSide> {
-  const source = await openSource(uri, { format, connections, timeoutMs })
+  const source = await openSource(uri, { format, connections, timeoutMs, signal })
   const node = new SourceNode(source)
   return {
     name: source.name,
     node,
     files: source.files,
     async close() {
+      // It may still wait for the server.
+      source.interrupt?.()
       await node.close()
       await source.close()
     },
