@@ -44,11 +44,16 @@ std::string fingerprint_of(nbd_handle* handle, const NbdExport& info) {
     const char* name;
     int (*ask)(nbd_handle*);
   } flags[] = {
-      {"read-only", nbd.is_read_only},   {"flush", nbd.can_flush},
-      {"fua", nbd.can_fua},              {"rotational", nbd.is_rotational},
-      {"trim", nbd.can_trim},            {"write-zeroes", nbd.can_zero},
-      {"do-not-fragment", nbd.can_df},   {"multi-conn", nbd.can_multi_conn},
-      {"cache", nbd.can_cache},          {"fast-zero", nbd.can_fast_zero},
+      {"read-only", nbd.is_read_only},
+      {"flush", nbd.can_flush},
+      {"fua", nbd.can_fua},
+      {"rotational", nbd.is_rotational},
+      {"trim", nbd.can_trim},
+      {"write-zeroes", nbd.can_zero},
+      {"do-not-fragment", nbd.can_df},
+      {"multi-conn", nbd.can_multi_conn},
+      {"cache", nbd.can_cache},
+      {"fast-zero", nbd.can_fast_zero},
   };
   for (const auto& flag : flags) out << flag.name << ' ' << (flag.ask(handle) == 1) << '\n';
   for (int size : {LIBNBD_SIZE_MINIMUM, LIBNBD_SIZE_PREFERRED, LIBNBD_SIZE_MAXIMUM}) {

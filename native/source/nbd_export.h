@@ -27,7 +27,8 @@ struct NbdExport {
 
 // REQUIRES: the connection is ready. Throws NbdError(EPROTO) for block sizes that the protocol does
 // not allow, NbdError if there is no usable size.
-NbdExport describe_export(const NbdConnection& connection, const std::vector<std::string>& contexts);
+NbdExport describe_export(const NbdConnection& connection,
+                          const std::vector<std::string>& contexts);
 
 // What differs first between two fingerprints: "size"; empty if nothing.
 std::string difference(const std::string& fingerprint, const std::string& other);

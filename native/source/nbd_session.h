@@ -1,4 +1,5 @@
-// A planning connection with a thread of its own: a server that is silent keeps nobody else waiting.
+// A planning connection with a thread of its own: a server that is silent keeps nobody else
+// waiting.
 #pragma once
 
 #include <condition_variable>
