@@ -79,7 +79,7 @@ export async function openSession(request: CopyRequest): Promise<CopySession> {
  */
 export async function publishSessions(sessions: readonly CopySession[]): Promise<CopyResult[]> {
   const all = sessions as readonly Session[]
-  const left = await publishAll(all.flatMap((session) => session.publications))
+  const left = await publishAll(all.map((session) => session.publications))
   return await Promise.all(all.map((session, index) => session.result(index === 0 ? left : [])))
 }
 

@@ -89,7 +89,7 @@ async function snapshotOver(
     await addBitmaps(target, carried)
     await below.checkUnchanged()
     await manifest?.write(undefined)
-    const left = await publishAll(manifest ? [manifest, target] : [target])
+    const left = await publishAll([manifest ? [manifest, target] : [target]])
     return {
       overlay: location.path,
       virtualSize: below.size,

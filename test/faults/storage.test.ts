@@ -27,7 +27,17 @@ const AS_ROOT = { skip: process.getuid?.() === 0 ? false : 'only root can act as
 function setUp(test: Test): string {
   const cwd = test.testdir()
   makeRaw(join(cwd, 'base.raw'), 4 * MIB, [{ at: 0, bytes: noise(MIB) }])
-  qemuImg('create', '-q', '-f', 'qcow2', '-b', 'base.raw', '-F', 'raw', join(cwd, 'disk.qcow2'))
+  qemuImg(
+    'create',
+    '-q',
+    '-f',
+    'qcow2',
+    '-b',
+    join(cwd, 'base.raw'),
+    '-F',
+    'raw',
+    join(cwd, 'disk.qcow2'),
+  )
   qemuImg('bitmap', '--add', join(cwd, 'disk.qcow2'), 'b')
   qemuIo(join(cwd, 'disk.qcow2'), 'write -P 7 64k 64k')
   qemuImg('convert', '-O', 'qcow2', join(cwd, 'disk.qcow2'), join(cwd, 'backup.qcow2'))
@@ -78,11 +88,11 @@ t.test('a loop device over what is read is not a target', SKIP, async (t) => {
     }
     await refused(t, cwd, ['snapshot', 'disk.qcow2', disk, ...force], same)
   }
-  await refused(t, cwd, ['diff', 'disk.qcow2', disk, '--bitmap', 'd'], same)
+  await refused(t, cwd, ['diff', 'disk.qcow2', disk, '--bitmap', 'd', '--allow-path', cwd], same)
   await refused(
     t,
     cwd,
-    ['diff', disk, 'base.raw', '--merge-into', 'disk.qcow2', '--bitmap', 'd'],
+    ['diff', disk, 'base.raw', '--merge-into', 'disk.qcow2', '--bitmap', 'd', '--allow-path', cwd],
     same,
   )
   await refused(

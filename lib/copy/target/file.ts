@@ -61,8 +61,16 @@ export async function openFileTarget(
       }
     },
     async revert() {
-      if (await attempt(path, () => file.revert())) return undefined
-      return `${path} is the new file, complete; the one before is gone`
+      try {
+        if (await file.revert()) return undefined
+        return `${path} is the new file, complete; the one before is gone`
+      } catch (error) {
+        const { keptName } = file
+        const before =
+          keptName === undefined ? '' : `; the one before is ${directoryPath}/${keptName}`
+        const { why } = ioError(path, error)
+        return `${path} is the new file, complete, and could not be taken back: ${why}${before}`
+      }
     },
     async finish() {
       const kept = file.keptName

@@ -4,19 +4,24 @@ import type { Publication } from './target.ts'
 /**
  * Gives several things their names: all of them, or none. Until the last one has its name, what they
  * replace is kept aside and comes back if anything fails; killed in between, some have their new
- * names and what they replaced is beside them as `.NAME.RANDOM.partial`. In the order given: what
- * comes first must be right also beside what comes later and is not there yet.
+ * names and what they replaced is beside them as `.NAME.RANDOM.partial`.
+ * @param groups what belongs together, such as an image and its manifest. The first of a group must
+ * be right also beside what stands under the names of the later ones before they get them
  * @returns what could not be cleaned up
  * @throws BackupError; it says what stands under the names if that is not what stood there before
  */
-export async function publishAll(all: readonly Publication[]): Promise<string[]> {
+export async function publishAll(groups: readonly (readonly Publication[])[]): Promise<string[]> {
+  const all = groups.flat()
   for (const one of all) await one.sync()
-  const placed: Publication[] = []
+  const placed: Publication[][] = []
   try {
-    for (const one of all) {
-      // Also one that fails may have come half the way.
-      placed.unshift(one)
-      await one.place()
+    for (const group of groups) {
+      placed.unshift([])
+      for (const one of group) {
+        // Also one that fails may have come half the way.
+        placed[0].unshift(one)
+        await one.place()
+      }
     }
     for (const one of all) await one.settle()
   } catch (error) {
@@ -30,16 +35,20 @@ export async function publishAll(all: readonly Publication[]): Promise<string[]>
   return left
 }
 
-async function revertAll(placed: readonly Publication[]): Promise<string[]> {
+/** @param placed the last first */
+async function revertAll(placed: readonly (readonly Publication[])[]): Promise<string[]> {
   const states: string[] = []
-  for (const one of placed) {
-    const state = await one
-      .revert()
-      .catch((error) => `${one.path} could not be put back: ${ioError('', error).why}`)
-    if (state !== undefined) states.push(state)
+  for (const group of placed) {
+    for (const one of group) {
+      const state = await one.revert()
+      if (state === undefined) continue
+      // What came before it in the group is right beside it, and would not be beside the one before.
+      states.push(state)
+      break
+    }
   }
   // That all is as it was should last, too; that it is not sure to is no news after the failure.
-  for (const one of placed) await one.settle().catch(() => {})
+  for (const one of placed.flat()) await one.settle().catch(() => {})
   return states
 }
 

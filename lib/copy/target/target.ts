@@ -43,7 +43,7 @@ export interface Publication {
   /** Makes the name durable. */
   settle(): Promise<void>
   /**
-   * Undoes `place`.
+   * Undoes `place`. Never fails.
    * @returns what stands under the name instead of what stood there; undefined if it is as it was
    */
   revert(): Promise<string | undefined>

@@ -126,9 +126,9 @@ export class TemporaryFile {
     if (placed === 'linked') {
       await unlink(final)
     } else {
+      // The new file has the temporary name again, which discard() removes.
       native().exchangeNames(pathBytes(this.#temporary()), pathBytes(final))
       this.#list()
-      await this.#unlink()
     }
     this.#placed = undefined
     return true

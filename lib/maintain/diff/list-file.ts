@@ -36,7 +36,7 @@ export async function openList(
     },
     async publish() {
       await write(before === '[' ? '[]\n' : ']\n')
-      await publishAll([target])
+      await publishAll([[target]])
     },
     discard: () => target.discard(),
   }
