@@ -147,7 +147,9 @@ t.test('what is refused leaves the image as it was', async (t) => {
     t.ok(peek(at('disk'), 0, 500_000).equals(before), error.code)
   }
   await refused({ code: 'BAD_BITMAP' }, at('disk'), at('base'), 'there')
-  await refused({ code: 'BAD_BITMAP' }, at('disk'), at('base'), 'b', { granularity: 3 })
+  await refused({ code: 'USAGE' }, at('disk'), at('base'), 'b', {
+    granularity: 3,
+  })
   await refused({ code: 'USAGE' }, at('disk'), at('base'), '')
   await refused({ code: 'IO' }, at('disk'), at('gone'), 'b')
   await refused({ code: 'IN_USE' }, at('disk'), at('disk'), 'b')

@@ -33,7 +33,9 @@ export function factsFromQmp(
     const node = byName.get(name)
     if (!node) throw new Error(`${name}: no such node`)
     const bitmaps = (node['dirty-bitmaps'] ?? []).flatMap(factOf)
-    return { image: node.file ?? name, bitmaps, virtualSize: node.image?.['virtual-size'] }
+    const virtualSize = node.image?.['virtual-size']
+    const facts = { image: node.file ?? name, bitmaps }
+    return virtualSize === undefined ? facts : { ...facts, virtualSize }
   })
 }
 
