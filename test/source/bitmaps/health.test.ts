@@ -149,5 +149,5 @@ t.test("what QMP says: nodes by name, jobs' bitmaps left out", async (t) => {
     { image: '/base', bitmaps: [{ ...B, granularity: 4096, inconsistent: true }] },
     { image: '/base', bitmaps: [] },
   ])
-  t.throws(() => factsFromQmp(nodes, ['gone']), { message: 'gone: no such node' })
+  t.throws(() => factsFromQmp(nodes, ['gone']), { message: "chain: there is no node 'gone'" })
 })
