@@ -189,7 +189,7 @@ const REASONS: Record<string, string> = {
   ELOOP: 'too many symbolic links',
   ENAMETOOLONG: 'file name too long',
   ENXIO: 'no such device or address',
-  EMFILE: 'too many open files',
+  EMFILE: 'too many open files; the limit can be raised (ulimit -n)',
   ENOMEM: 'out of memory',
   ETIMEDOUT: 'timed out',
   ENOTCONN: 'the connection was lost',

@@ -11,6 +11,13 @@ import { usageError } from './errors.ts'
 import { decodeText, encodeText, showText } from './text.ts'
 
 export { constants } from 'node:fs'
+
+/**
+ * Flag of open(2) that Node has no constant for: find a file without opening what it holds. Nothing
+ * blocks and nothing happens to the file, whatever it is. The same on all of Linux but alpha, parisc
+ * and sparc.
+ */
+export const O_PATH = 0o10000000
 export type { FileHandle } from 'node:fs/promises'
 
 /**
@@ -90,6 +97,11 @@ export async function rmdir(path: string): Promise<void> {
 /** The path under which the kernel shows an open file; opening it opens the same file again. */
 export function descriptorPath({ fd }: { fd: number }): string {
   return `/proc/self/fd/${fd}`
+}
+
+/** The name of an open file, without symbolic links, as the kernel has it now. */
+export async function nameOf(handle: { fd: number }): Promise<string> {
+  return await readlink(descriptorPath(handle))
 }
 
 /** A path made absolute without a look at the file system: `..` takes the part before it away. */

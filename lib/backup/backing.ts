@@ -3,7 +3,7 @@ import { type Location, pathIn } from '../copy/target/location.ts'
 import { argumentError, BackupError, ioError } from '../errors.ts'
 import { lstat, realpath, stat } from '../files.ts'
 import { MAX_BACKING_NAME } from '../format/qcow2/constants.ts'
-import { identityOf, type OpenedFile, openFile, requireUnchanged } from '../image/file.ts'
+import { identityOf, type OpenedFile, requireUnchanged } from '../image/file.ts'
 import { closeAll, type Format, openChain } from '../source/chain.ts'
 import type { Source } from '../source/source.ts'
 import { encodeText } from '../text.ts'
@@ -40,7 +40,7 @@ export async function openBacking(
   { allowPaths, backingFormat, forceShare }: OpenOptions,
 ): Promise<Backing> {
   if (!path) throw argumentError('backing', 'missing; it names the previous backup')
-  const chain = await openChain(path, { allowPaths, backingFormat, forceShare }, openFile)
+  const chain = await openChain(path, { allowPaths, backingFormat, forceShare })
   const { format, files, layers } = chain
   try {
     requireFormat(path, format, backingFormat)

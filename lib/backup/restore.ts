@@ -1,7 +1,7 @@
 import { openNbdTarget } from '../copy/target/nbd.ts'
 import { argumentError, BackupError } from '../errors.ts'
 import { readHeader } from '../format/qcow2/image.ts'
-import { type OpenedFile, openedFile, openFile } from '../image/file.ts'
+import { type OpenedFile, openedFile } from '../image/file.ts'
 import { isNbdUri } from '../nbd/uri.ts'
 import { closeAll, openChain } from '../source/chain.ts'
 import type { Source, SourceFile } from '../source/source.ts'
@@ -80,7 +80,7 @@ async function recordOf(path: string, source: Source): Promise<Recorded | undefi
 async function verifyChain(path: string, options: RestoreOptions): Promise<string[]> {
   const { allowPaths, backingFormat, forceShare } = options
   const access = { allowPaths, backingFormat, forceShare, format: 'qcow2' as const }
-  const { images, files } = await openChain(path, access, openFile)
+  const { images, files } = await openChain(path, access)
   try {
     const notes: string[] = []
     for (const image of images)

@@ -41,6 +41,7 @@ const REMEDIES: Record<Hint, string> = {
 export function remedyOf({ code, hint, hintValue }: BackupError): string {
   if (hint === undefined) return ''
   const flag = hintValue === undefined ? flagOf(hint) : `${flagOf(hint)} ${hintValue}`
+  if (hint === 'format' && hintValue === 'raw') return '; -f raw takes its bytes as they are'
   const remedy = hint === 'force' && code !== 'TARGET_EXISTS' ? '% overrides that' : REMEDIES[hint]
   return `; ${remedy.replace('%', () => flag)}`
 }

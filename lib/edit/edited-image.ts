@@ -1,15 +1,14 @@
 import { firstFault } from '../check/first-fault.ts'
 import { StoredRefcounts } from '../check/stored-refcounts.ts'
 import { argumentError } from '../errors.ts'
-import { probe } from '../format/probe.ts'
 import { type Bitmap, readBitmaps } from '../format/qcow2/bitmaps.ts'
 import { CORRUPT, DIRTY } from '../format/qcow2/constants.ts'
 import { badImage, unsupported } from '../format/qcow2/fields.ts'
 import { readFirstCluster } from '../format/qcow2/first-cluster.ts'
 import { decodeHeader, type Qcow2Header } from '../format/qcow2/header.ts'
-import { readAt } from '../format/read.ts'
 import { type OpenedFile, openedFile, openWritable } from '../image/file.ts'
 import { lockOpened, WRITING } from '../image/locks.ts'
+import { probeFile } from '../image/recognise.ts'
 
 /** An image that is being edited: nobody else writes to it, and it was found sound. */
 export interface EditedImage {
@@ -46,9 +45,7 @@ export async function openToEdit(path: string): Promise<EditedImage> {
  */
 export async function prepareEdit(file: OpenedFile): Promise<EditedImage> {
   const { path } = file
-  if (probe(await readAt(file, 0, Math.min(4, file.size))) !== 'qcow2') {
-    throw unsupported(path, 'is not a qcow2 image')
-  }
+  if ((await probeFile(file)) !== 'qcow2') throw unsupported(path, 'is not a qcow2 image')
   const header = decodeHeader(await readFirstCluster(file), path)
   requireClosed(path, header)
   const fault = await firstFault(file, header, { leaks: false })

@@ -1,6 +1,6 @@
 import type { BigIntStats } from 'node:fs'
 import { BackupError, ioError } from '../errors.ts'
-import { type FileHandle, open, stat } from '../files.ts'
+import { constants, descriptorPath, type FileHandle, O_PATH, open } from '../files.ts'
 
 /** A file that holds guest bytes of a source. */
 export interface SourceFile {
@@ -22,27 +22,60 @@ export interface OpenedFile extends SourceFile {
   readonly allocatedBytes: number
 }
 
-/** How files are opened; tests put their own in place to see every name that is asked for. */
-export type OpenFile = (path: string) => Promise<OpenedFile>
+/** A regular file or a block device that was found under a name, not open for reading yet. */
+export interface FoundFile {
+  /** As messages name it. */
+  readonly path: string
+  /** Opened with O_PATH; owned by whoever found it. */
+  readonly handle: FileHandle
+}
 
 /**
- * Opens a regular file or a block device for reading. Anything else is refused before it is
- * opened: opening a FIFO waits for a writer, and opening a device may already do something.
+ * Opens a regular file or a block device for reading. Its name is looked up once, without opening
+ * what is there: opening a FIFO waits for a writer, and opening a device may already do something.
+ * What was found is judged, and that very file is then opened.
  * @throws BackupError IO, or UNSUPPORTED for another kind of file
  */
-export function openFile(path: string): Promise<OpenedFile> {
-  return openWith(path, 'r')
+export async function openFile(path: string): Promise<OpenedFile> {
+  return await using(await findFile(path), (found) => openFound(found))
 }
 
 /** The same, to write to it too. */
-export function openWritable(path: string): Promise<OpenedFile> {
-  return openWith(path, 'r+')
+export async function openWritable(path: string): Promise<OpenedFile> {
+  return await using(await findFile(path), (found) => openFound(found, true))
 }
 
-async function openWith(path: string, flags: 'r' | 'r+'): Promise<OpenedFile> {
+/**
+ * Finds a regular file or a block device.
+ * @throws BackupError IO, or UNSUPPORTED for another kind of file
+ */
+async function findFile(path: string): Promise<FoundFile> {
   try {
-    requireReadable(path, await stat(path))
-    const handle = await open(path, flags)
+    const handle = await open(path, O_PATH)
+    try {
+      await requireReadable({ path, handle })
+      return { path, handle }
+    } catch (error) {
+      await handle.close()
+      throw error
+    }
+  } catch (error) {
+    throw ioError(path, error)
+  }
+}
+
+/**
+ * Opens a file that was found; `found` stays open.
+ * @param path as messages name it, if not as it was found
+ * @throws BackupError IO
+ */
+export async function openFound(
+  found: FoundFile,
+  writable = false,
+  path = found.path,
+): Promise<OpenedFile> {
+  try {
+    const handle = await openAgain(found, writable ? constants.O_RDWR : constants.O_RDONLY)
     try {
       return await openedFile(path, handle)
     } catch (error) {
@@ -55,12 +88,49 @@ async function openWith(path: string, flags: 'r' | 'r+'): Promise<OpenedFile> {
 }
 
 /**
+ * Opens an open file once more, to write to it too.
+ * @throws BackupError IO
+ */
+export async function reopenWritable(file: OpenedFile): Promise<OpenedFile> {
+  return await openFound(file, true)
+}
+
+/**
+ * Opens by its descriptor what a handle has open: the same file, whatever its name leads to by now.
+ * No flag against blocking: its kind is known, and with O_NONBLOCK the kernel would fail reads that
+ * have to wait.
+ */
+async function openAgain({ handle, path }: FoundFile, flags: number): Promise<FileHandle> {
+  return await open(descriptorPath(handle), flags).catch((error) => {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+    throw procMissing(path)
+  })
+}
+
+/** Looking the name up a second time instead is no way out: it may lead elsewhere by then. */
+export function procMissing(path: string): BackupError {
+  return new BackupError('IO', path, 'cannot be opened where /proc is not mounted')
+}
+
+/** Closes a handle when something was done with it. */
+async function using<H extends { handle: FileHandle }, T>(
+  held: H,
+  use: (held: H) => Promise<T>,
+): Promise<T> {
+  try {
+    return await use(held)
+  } finally {
+    await held.handle.close()
+  }
+}
+
+/**
  * A regular file or a block device that is open already.
  * @throws BackupError UNSUPPORTED; what the system calls throw
  */
 export async function openedFile(path: string, handle: FileHandle): Promise<OpenedFile> {
   const now = await handle.stat({ bigint: true })
-  requireReadable(path, now)
+  requireKind(path, now)
   return {
     path,
     handle,
@@ -104,7 +174,15 @@ async function sizeOf(handle: FileHandle): Promise<number> {
   return native().deviceSize(handle.fd)
 }
 
-function requireReadable(path: string, stats: BigIntStats): void {
+/**
+ * Checks that what was found can be read as a disk.
+ * @throws BackupError IO, or UNSUPPORTED for what is neither a regular file nor a block device
+ */
+export async function requireReadable({ path, handle }: FoundFile): Promise<void> {
+  requireKind(path, await handle.stat({ bigint: true }))
+}
+
+function requireKind(path: string, stats: BigIntStats): void {
   if (stats.isFile() || stats.isBlockDevice()) return
   if (stats.isDirectory()) throw new BackupError('IO', path, 'is a directory', { errno: 'EISDIR' })
   throw new BackupError('UNSUPPORTED', path, 'is neither a regular file nor a block device')

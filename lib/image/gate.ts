@@ -1,70 +1,163 @@
-import { dirname } from 'node:path'
 import { BackupError, ioError } from '../errors.ts'
-import { absolute, realpath } from '../files.ts'
+import {
+  absolute,
+  access,
+  constants,
+  descriptorPath,
+  type FileHandle,
+  nameOf,
+  O_PATH,
+  open,
+  realpath,
+} from '../files.ts'
 import { quoted } from '../format/qcow2/fields.ts'
+import { type FoundFile, procMissing, requireReadable } from './file.ts'
 
 /** What a file named inside an image is to it. */
 export type Role = 'backing file' | 'data file'
 
-/** A file that passed the gate. */
-export interface Passed {
-  /** The name made a path: what the next name of the chain is relative to. */
-  path: string
-  /** The same without links: what was judged, so what must be opened. */
-  real: string
+/** A file that was found together with the directory that its name is in. */
+export interface PlacedFile extends FoundFile {
+  /** By which the file was named, relative to the working directory. */
+  readonly named: string
+  /**
+   * Opened with O_PATH: what names inside the file are relative to. Owned by whoever found it, as
+   * the file is.
+   */
+  readonly directory: FileHandle
 }
 
 /**
- * Decides whether a file that an image names may be followed. Images come from people who must not
- * be able to make us read other files of the host: only files that lie directly in the image's own
- * directory pass, and files anywhere below an allowed one. What counts is where a name leads in
- * the end, so `..` and symbolic links gain nothing.
- * @param name as it stands in the image; relative to the image's directory, as in QEMU
- * @param image the path by which the image was named
- * @param allowPaths directories below which any file may be opened
- * @throws BackupError NOT_ALLOWED, or IO if an allowed file is not there
+ * Finds a file that the user names, wherever it lies.
+ * @throws BackupError IO, or UNSUPPORTED for what is neither a regular file nor a block device
  */
-export async function passGate(
-  name: string,
-  image: string,
-  role: Role,
-  allowPaths: readonly string[],
-): Promise<Passed> {
-  const refuse = (why: string, hintValue?: string) =>
-    new BackupError('NOT_ALLOWED', image, `its ${role} ${quoted(name)} ${why}`, {
-      hint: hintValue === undefined ? undefined : 'allowPaths',
-      hintValue,
-    })
-  // As QEMU sees it: a colon before any slash makes json:, nbd:, file: and so on.
-  if (/^[^/]*:/.test(name)) throw refuse('is not a plain file name; protocols are not followed')
-
-  // Not path.join(), which would take `link/..` for nothing.
-  const path = name.startsWith('/') ? name : `${dirname(image)}/${name}`
-  const real = await realpath(path).catch((error) => ioError(path, error))
-  // A name that leads nowhere is judged as it reads: a refusal must not tell what exists outside.
-  const judged = typeof real === 'string' ? real : absolute(path)
-  if (!(await isAllowed(judged, image, allowPaths))) {
-    throw refuse("lies outside of the image's directory", dirname(judged))
+export async function findPlaced(path: string): Promise<PlacedFile> {
+  let found: LookedUp
+  try {
+    found = await lookUp(path)
+  } catch (error) {
+    throw ioError(path, error)
   }
-  if (typeof real !== 'string') throw real
-  return { path, real }
+  try {
+    await requireReadable({ path, ...found })
+  } catch (error) {
+    await letGo(found)
+    throw error
+  }
+  return { path, named: path, ...found }
 }
 
-async function isAllowed(
-  file: string,
-  image: string,
-  allowPaths: readonly string[],
-): Promise<boolean> {
-  const directory = dirname(file)
-  // An image that was opened through a link has two directories: the link's, which QEMU's names
-  // are relative to, and its own.
-  if (directory === (await realPath(dirname(image)))) return true
-  if (directory === dirname(await realPath(image))) return true
-  for (const allowed of allowPaths) {
-    const real = await realPath(allowed)
-    if (real === '/' || file.startsWith(`${real}/`)) return true
+/** Closes what was found, but not what was opened from it. */
+export async function letGo({ handle, directory }: LookedUp): Promise<void> {
+  await handle.close()
+  await directory.close()
+}
+
+/**
+ * Decides which files that images name may be followed. Images come from people who must not be able
+ * to make us read other files of the host: only files that lie directly in the image's own directory
+ * pass, and files anywhere below an allowed one. What counts is where a name leads in the end, so
+ * `..` and symbolic links gain nothing. A name is looked up once, from the directory in which the
+ * image itself was found, and what is judged is what was found: exchanging files and directories
+ * meanwhile gains nothing either.
+ */
+export class Gate {
+  readonly #allowPaths: readonly string[]
+  /** The same without links; looked up when the first name needs them. */
+  #allowed: Promise<string[]> | undefined
+
+  /** @param allowPaths directories below which any file may be opened */
+  constructor(allowPaths: readonly string[] = []) {
+    this.#allowPaths = allowPaths
   }
-  return false
+
+  /**
+   * Finds a file that an image names.
+   * @param name as it stands in the image; relative to the image's directory, as in QEMU
+   * @returns its `path` being the one without links
+   * @throws BackupError NOT_ALLOWED; IO if an allowed file is not there; UNSUPPORTED for an allowed
+   * one that is neither a regular file nor a block device
+   */
+  async find(name: string, image: PlacedFile, role: Role): Promise<PlacedFile> {
+    const refuse = (why: string, hintValue?: string) =>
+      new BackupError('NOT_ALLOWED', image.named, `its ${role} ${quoted(name)} ${why}`, {
+        hint: hintValue === undefined ? undefined : 'allowPaths',
+        hintValue,
+      })
+    // As QEMU sees it: a colon before any slash makes json:, nbd:, file: and so on.
+    if (/^[^/]*:/.test(name)) throw refuse('is not a plain file name; protocols are not followed')
+    const outside = (directory: string) =>
+      refuse("lies outside of the image's directory", directory)
+
+    // Not path.join(), which would take `link/..` for nothing.
+    const named = name.startsWith('/') ? name : directoryOf(image.named) + name
+    let found: LookedUp
+    try {
+      found = await lookUp(name, image.directory)
+    } catch (error) {
+      // A name that leads nowhere is judged as it reads: a refusal must not tell what exists outside.
+      const text = name.startsWith('/') ? name : `${await nameOf(image.directory)}/${name}`
+      const judged = absolute(text)
+      if (await this.#allows(judged, image)) throw ioError(named, error)
+      throw outside(parentOf(judged))
+    }
+    try {
+      const path = await nameOf(found.handle)
+      if (!(await this.#allows(path, image))) throw outside(parentOf(path))
+      await requireReadable({ path, ...found })
+      return { path, named, ...found }
+    } catch (error) {
+      await letGo(found)
+      throw ioError(named, error)
+    }
+  }
+
+  /** @param file without links */
+  async #allows(file: string, image: PlacedFile): Promise<boolean> {
+    const directory = parentOf(file)
+    // An image that was opened through a link has two directories: the link's, which QEMU's names
+    // are relative to, and its own.
+    if (directory === (await nameOf(image.directory))) return true
+    if (directory === parentOf(await nameOf(image.handle))) return true
+    this.#allowed ??= Promise.all(this.#allowPaths.map(realPath))
+    return (await this.#allowed).some((real) => real === '/' || file.startsWith(`${real}/`))
+  }
+}
+
+type LookedUp = Pick<PlacedFile, 'handle' | 'directory'>
+
+/**
+ * Opens what has a name, and the directory that the name is in, with O_PATH.
+ * @param from what a relative name is relative to; default: the working directory
+ */
+async function lookUp(name: string, from?: FileHandle): Promise<LookedUp> {
+  if (name === '') throw Object.assign(new Error('no name'), { code: 'ENOENT' })
+  const start = from && !name.startsWith('/') ? `${descriptorPath(from)}/` : ''
+  const last = name.lastIndexOf('/') + 1
+  // The dot makes the kernel mount what is mounted on demand, which O_PATH alone does not.
+  const path = `${start}${name.slice(0, last)}.`
+  const directory = await open(path, O_PATH | constants.O_DIRECTORY)
+  try {
+    const handle = await open(`${descriptorPath(directory)}/${name.slice(last)}`, O_PATH)
+    return { directory, handle }
+  } catch (error) {
+    const procIsThere = await access(descriptorPath(directory)).then(
+      () => true,
+      () => false,
+    )
+    await directory.close()
+    throw procIsThere ? error : procMissing(name)
+  }
+}
+
+/** The part of a path up to its last slash, that included. */
+function directoryOf(path: string): string {
+  return path.slice(0, path.lastIndexOf('/') + 1)
+}
+
+/** The directory that an absolute path is in. */
+function parentOf(path: string): string {
+  return path.slice(0, Math.max(1, path.lastIndexOf('/')))
 }
 
 async function realPath(path: string): Promise<string> {

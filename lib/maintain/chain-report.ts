@@ -1,4 +1,3 @@
-import { openFile } from '../image/file.ts'
 import { isWritten } from '../image/locks.ts'
 import { factsOf } from '../source/bitmaps/facts.ts'
 import {
@@ -42,12 +41,11 @@ export async function readBitmapChain(
   }: Pick<OpenOptions, 'format' | 'allowPaths' | 'backingFormat'> = {},
 ): Promise<ChainReport> {
   const options = { format, allowPaths, backingFormat, forceShare: true }
-  const { images, layers, files } = await openChain(top, options, openFile)
+  const { images, layers, files } = await openChain(top, options)
   try {
     const report: ChainReportImage[] = []
     const facts: ImageFacts[] = []
-    for (const [i, found] of images.entries()) {
-      const image = { ...found, path: found.path.replace(/^\.\//, '') }
+    for (const [i, image] of images.entries()) {
       const live = isWritten(image.file.handle)
       const virtualSize = layers[i].size
       report.push({ image: image.path, format: image.header ? 'qcow2' : 'raw', virtualSize, live })

@@ -1,11 +1,10 @@
 import { argumentError } from '../errors.ts'
-import { probe } from '../format/probe.ts'
 import { type Bitmap, readBitmaps } from '../format/qcow2/bitmaps.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
 import { readHeader } from '../format/qcow2/image.ts'
-import { readAt } from '../format/read.ts'
 import { type OpenedFile, openFile } from '../image/file.ts'
 import { lockOpened, READING, SHARED_READING } from '../image/locks.ts'
+import { recogniseFormat } from '../image/recognise.ts'
 
 /** Opens an image by itself, to look at its bitmaps. A raw one has none. */
 export async function withBitmapsOf<T>(
@@ -17,7 +16,7 @@ export async function withBitmapsOf<T>(
   const opened = await openFile(path)
   try {
     const file = await lockOpened(opened, forceShare ? SHARED_READING : READING)
-    const found = format ?? probe(await readAt(file, 0, Math.min(4, file.size)))
+    const found = format ?? (await recogniseFormat(file))
     if (found === 'raw') return await look(file, undefined, [])
     const header = await readHeader(file)
     return await look(file, header, await readBitmaps(file, header))

@@ -1,7 +1,7 @@
 import { HostNode } from '../block-status/host.ts'
 import type { BlockNode } from '../block-status/node.ts'
 import { Qcow2Node } from '../block-status/qcow2.ts'
-import type { ChainImage } from './chain.ts'
+import type { ChainImage } from '../image/chain.ts'
 
 /** The tables that an image is read by: its own, or those of an internal snapshot. */
 export interface ActiveTable {
@@ -21,19 +21,22 @@ export interface NodeOptions {
   capped?: boolean
 }
 
-/** An open image and all below it, as QEMU's block layer sees them. */
+/**
+ * An open image and all below it, as QEMU's block layer sees them.
+ * @param images top first
+ */
 export function nodeOf(
-  image: ChainImage,
+  [image, ...below]: readonly ChainImage[],
   { warn = () => {}, active, capped }: NodeOptions = {},
 ): BlockNode {
-  const file = { ...image.file, filename: image.filename }
-  if (!image.qcow2) return new HostNode(file)
-  const { dataFile, backing } = image
+  const { header, dataFile } = image
+  const file = { ...image.file, filename: image.path }
+  if (!header) return new HostNode(file)
   return new Qcow2Node({
     file,
-    header: { ...image.qcow2.header, ...active },
-    data: dataFile ? { ...dataFile.file, filename: dataFile.filename } : file,
-    backing: backing && nodeOf(backing, { warn, capped }),
+    header: { ...header, ...active },
+    data: dataFile ? { ...dataFile.file, filename: dataFile.path } : file,
+    backing: below.length > 0 ? nodeOf(below, { warn, capped }) : undefined,
     capped,
     onCorrupt: (message) => warn(corruptionText(message)),
   })

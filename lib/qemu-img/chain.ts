@@ -1,53 +1,51 @@
-import { BackupError } from '../errors.ts'
-import { requireDataFile } from '../format/qcow2/validate.ts'
-import type { OpenedFile } from '../image/file.ts'
-import { type Passed, passGate, type Role } from '../image/gate.ts'
-import { fullName } from './filename.ts'
+/** Opening images as qemu-img does: lib/image/chain.ts with QEMU's rules, and in its words. */
+import type { BackupError } from '../errors.ts'
+import { PROBE_BYTES, probeAsQemu } from '../format/probe.ts'
+import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
+import { readAt } from '../format/read.ts'
 import {
-  BlockError,
-  type OpenImage,
-  type OpenImageOptions,
-  openHost,
-  openNamed,
-  openNode,
-  requireDriver,
-} from './open.ts'
+  type ChainImage,
+  type ChainOptions,
+  type ChainPlace,
+  closeImages,
+  type Format,
+  MAX_DEPTH,
+  openImages,
+  walkChain,
+} from '../image/chain.ts'
+import type { OpenedFile } from '../image/file.ts'
+import { READING, SHARED_READING, type Use, WRITING } from '../image/locks.ts'
+import { roundUp } from '../units.ts'
+import { hasProtocol } from './filename.ts'
+import { QemuImgError } from './messages.ts'
+import { type Qcow2Metadata, readMetadata } from './metadata.ts'
 import { describeImageError, describeOpenError } from './strerror.ts'
 
-/** How an image is opened with all that it builds on. */
-export interface OpenChainOptions extends OpenImageOptions {
+/** How an image is opened, alone or with all that it builds on. */
+export interface OpenChainOptions {
+  /** Default: recognised by its first bytes. */
+  format?: string
+  /** To check it: what a check may find is let pass, and snapshots are not read. Default: no. */
+  checking?: boolean
+  /** Takes what qemu-img prints on stderr about an image that it opens all the same. */
+  warn?: (text: string) => void
+  /** Other processes may have it open for writing. Default: not. */
+  forceShare?: boolean
+  /** To be written; no other process may have it open then. Default: only to be read. */
+  writable?: boolean
   /** Directories below which files named inside images may be opened, besides their own. */
   allowPaths?: readonly string[]
   /** The format of a backing file whose image does not record one. */
   backingFormat?: string
 }
 
-/** A file that holds the data of an image. */
-export interface DataFile {
-  /** As QEMU names it. */
-  filename: string
-  file: OpenedFile
+/** An image, open with all that it builds on. */
+export interface OpenChain {
+  /** Top first. */
+  readonly images: readonly ChainImage[]
+  /** Of the topmost image, if it is qcow2. */
+  readonly qcow2?: Qcow2Metadata
 }
-
-/** An image that can be read, open with all that it builds on. */
-export interface ChainImage extends OpenImage {
-  /** What its data clusters are in, if not in its own file. */
-  readonly dataFile?: DataFile
-  readonly backing?: ChainImage
-}
-
-/** An image that is named in the one above it. */
-interface Named {
-  /** As QEMU names it. */
-  name: string
-  /** Where it is; undefined if it is the user's. */
-  passed?: Passed
-  format?: string
-}
-
-/** Most images of a chain; real ones have some dozens, and libvirt stops at 200. */
-const MAX_DEPTH = 256
-const NO_FORMAT = 'its format is not recorded, and not guessed'
 
 /**
  * Opens an image to read it, with its data file and the images below it, as `qemu-img map` does and
@@ -56,122 +54,135 @@ const NO_FORMAT = 'its format is not recorded, and not guessed'
  * @param name as the user gave it
  * @throws QemuImgError; no file stays open then
  */
-export async function openChain(name: string, options: OpenChainOptions = {}): Promise<ChainImage> {
-  return await openNamed(name, () => openFrom({ name, format: options.format }, options, new Set()))
+export async function openChain(name: string, options: OpenChainOptions = {}): Promise<OpenChain> {
+  const path = pathOf(name, options)
+  let qcow2: Qcow2Metadata | undefined
+  const images = await openImages(path, {
+    ...rulesOf(options, (metadata, depth) => {
+      if (depth === 0) qcow2 = metadata
+    }),
+    reword(error, place) {
+      const below = 'Could not open backing file: '.repeat(place.depth)
+      return cannotOpen(name, below + wordsOf(error, place), error)
+    },
+  })
+  return { images, qcow2 }
 }
 
 /** Closes the files of an image and of all below it. */
-export async function closeChain(top: ChainImage): Promise<void> {
-  for (let image: ChainImage | undefined = top; image; image = image.backing) {
-    await image.file.handle.close()
-    await image.dataFile?.file.handle.close()
+export async function closeChain({ images }: OpenChain): Promise<void> {
+  await closeImages(images)
+}
+
+/**
+ * Opens an image and those below it one after the other, without their data files, as `qemu-img info
+ * --backing-chain` does and in its words. Each is closed again when the next one is asked for.
+ * @param name as the user gave it
+ * @throws QemuImgError
+ */
+export async function* walkImages(
+  name: string,
+  options: OpenChainOptions = {},
+): AsyncGenerator<{ image: ChainImage; qcow2?: Qcow2Metadata }> {
+  const path = pathOf(name, options)
+  let qcow2: Qcow2Metadata | undefined
+  const rules: ChainOptions = {
+    ...rulesOf(options, (metadata) => {
+      qcow2 = metadata
+    }),
+    dataFiles: false,
+    sameBy: 'path',
+    reword(error, place) {
+      if (place.step === 'loop') {
+        return new QemuImgError(`Backing file '${place.path}' creates an infinite loop.`)
+      }
+      if (place.step === 'depth') {
+        return new QemuImgError(`'${name}' has more than ${MAX_DEPTH} images in its chain`)
+      }
+      return cannotOpen(place.depth === 0 ? name : place.path, wordsOf(error, place), error)
+    },
+  }
+  for await (const image of walkChain(path, rules)) {
+    try {
+      yield { image, qcow2 }
+    } finally {
+      await image.file.handle.close()
+    }
   }
 }
 
-/** @param seen identities of the images above */
-async function openFrom(
-  { name, passed, format }: Named,
+/** @param take is given what each image says of itself; undefined if it is raw */
+function rulesOf(
   options: OpenChainOptions,
-  seen: Set<string>,
-): Promise<ChainImage> {
-  const image: ChainImage = await openNode(name, { ...options, format }, passed?.real)
-  const opened: OpenedFile[] = [image.file]
-  try {
-    requireNew(image, seen)
-    const path = passed?.path ?? image.filename
-    const dataFile = await openDataFile(image, path, options)
-    if (dataFile) opened.push(dataFile.file)
-    const named = image.qcow2?.header.backingFile
-    if (named === undefined) return { ...image, dataFile }
-    const backing = await openBacking(named, image, path, options, seen)
-    return { ...image, dataFile, backing }
-  } catch (error) {
-    for (const { handle } of opened) await handle.close()
-    throw error
-  }
-}
-
-async function openBacking(
-  named: string,
-  image: OpenImage,
-  path: string,
-  options: OpenChainOptions,
-  seen: Set<string>,
-): Promise<ChainImage> {
-  try {
-    const format = requireBackingFormat(image.qcow2?.header.extensions.backingFormat, options)
-    const name = fullName(named, image.filename)
-    const passed = await judge(named, name, path, 'backing file', options)
-    return await openFrom({ name, passed, format }, { ...options, writable: false }, seen)
-  } catch (error) {
-    if (!(error instanceof BlockError)) throw error
-    throw new BlockError(`Could not open backing file: ${error.message}`, { cause: error })
+  take: (metadata: Qcow2Metadata | undefined, depth: number) => void,
+): ChainOptions {
+  const { format, backingFormat, allowPaths, writable, checking, warn } = options
+  return {
+    format,
+    backingFormat,
+    allowPaths,
+    writable,
+    checking,
+    recognise: recogniseAsQemu,
+    use: (found, depth) => useOf(found, depth === 0 ? options : { ...options, writable: false }),
+    async onImage({ file, header, path, format: found }, depth) {
+      if (depth === 0 && writable && format === undefined && found === 'raw') {
+        warn?.(guessedRaw(path))
+      }
+      take(header && (await readMetadata(file, header, options)), depth)
+    },
   }
 }
 
 /**
- * The format of a backing file, which is never guessed.
- * @param recorded in the image above it
- * @throws BlockError
+ * What QEMU makes of a name that the user gave, before it looks for a file.
+ * @throws QemuImgError
  */
-export function requireBackingFormat(
-  recorded: string | undefined,
-  { backingFormat }: OpenChainOptions,
-): string {
-  const format = recorded || backingFormat
-  if (format) return requireDriver(format)
-  const reason = new BackupError('NOT_ALLOWED', 'backing file', NO_FORMAT, {
-    hint: 'backingFormat',
-  })
-  throw new BlockError(NO_FORMAT, { cause: reason })
+function pathOf(name: string, { format, writable, forceShare }: OpenChainOptions): string {
+  if (writable && forceShare) {
+    throw cannotOpen(name, 'force-share=on can only be used with read-only images')
+  }
+  if (format !== undefined && format !== 'raw' && format !== 'qcow2') {
+    throw cannotOpen(name, `Unknown driver '${format}'`)
+  }
+  let path = name
+  if (hasProtocol(name)) {
+    const protocol = name.slice(0, name.indexOf(':'))
+    // Nothing but files is read here. That QEMU has more of them is no reason to know their names.
+    if (protocol !== 'file') throw cannotOpen(name, `Unknown protocol '${protocol}'`)
+    const rest = name.slice('file:'.length)
+    path = hasProtocol(rest) ? `./${rest}` : rest
+  }
+  if (path === '') throw cannotOpen(name, "The 'file' block driver requires a file name")
+  return path
 }
 
-async function openDataFile(
-  image: OpenImage,
-  path: string,
-  options: OpenChainOptions,
-): Promise<DataFile | undefined> {
-  if (!image.qcow2) return undefined
-  const { header } = image.qcow2
-  try {
-    requireDataFile(header, image.file.path)
-  } catch (error) {
-    throw new BlockError(describeImageError(error as BackupError), { cause: error })
-  }
-  if (header.cryptMethod !== 0) {
-    throw new BlockError("Parameter 'encrypt.key-secret' is required for cipher")
-  }
-  if (!header.externalDataFile) return undefined
-  const named = header.extensions.dataFile as string
-  const filename = fullName(named, image.filename)
-  const { real } = await judge(named, filename, path, 'data file', options)
-  const file = await openHost(filename, real, options)
-  if (file.identity !== image.file.identity) return { filename, file }
-  await file.handle.close()
-  throw new BlockError(`'${filename}' is the data file of itself`)
+async function recogniseAsQemu(file: OpenedFile): Promise<string> {
+  const head = await readAt(file, 0, Math.min(PROBE_BYTES, roundUp(file.size, SECTOR_SIZE)))
+  return probeAsQemu(head, file.path)
 }
 
-/**
- * Lets the gate judge a file that an image names.
- * @param filename QEMU's name for it
- * @throws BlockError
- */
-export async function judge(
-  named: string,
-  filename: string,
-  image: string,
-  role: Role,
-  { allowPaths = [] }: OpenChainOptions,
-): Promise<Passed> {
-  return await passGate(named, image, role, allowPaths).catch((error) => {
-    throw new BlockError(describeOpenError(filename, error), { cause: error })
-  })
+/** What QEMU does to an image of a format that it opens. */
+function useOf(format: Format, { writable, forceShare }: OpenChainOptions): Use {
+  if (writable) return WRITING
+  // Metadata must not change while it is read; in a raw image there is none.
+  return forceShare || format === 'raw' ? SHARED_READING : READING
 }
 
-function requireNew({ file, filename }: OpenImage, seen: Set<string>): void {
-  if (seen.has(file.identity)) {
-    throw new BlockError(`'${filename}' comes again as a backing file of itself`)
-  }
-  seen.add(file.identity)
-  if (seen.size > MAX_DEPTH) throw new BlockError(`the chain has more than ${MAX_DEPTH} images`)
+function wordsOf(error: BackupError, { step, path }: ChainPlace): string {
+  return step === 'open' ? describeOpenError(path, error) : describeImageError(error)
+}
+
+function cannotOpen(name: string, why: string, cause?: unknown): QemuImgError {
+  return new QemuImgError(`Could not open '${name}': ${why}`, 1, { cause })
+}
+
+/** What QEMU prints where a guest could have made the image look like anything. */
+function guessedRaw(filename: string): string {
+  return (
+    `WARNING: Image format was not specified for '${filename}' and probing guessed raw.\n` +
+    '         Automatically detecting the format is dangerous for raw images, ' +
+    'write operations on block 0 will be restricted.\n' +
+    "         Specify the 'raw' format explicitly to remove the restrictions.\n"
+  )
 }

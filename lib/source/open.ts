@@ -2,7 +2,7 @@ import { argumentError, type BackupError } from '../errors.ts'
 import type { Extent } from '../extents/extent.ts'
 import { alignExtents, mergeExtents } from '../extents/merge.ts'
 import { unsupported } from '../format/qcow2/fields.ts'
-import { type OpenFile, openFile, requireUnchanged } from '../image/file.ts'
+import { requireUnchanged } from '../image/file.ts'
 import { isNbdUri } from '../nbd/uri.ts'
 import { withTurns } from '../turns.ts'
 import { mark } from './bitmaps/marked.ts'
@@ -23,14 +23,12 @@ const SECTOR = 512
  * Opens a disk for reading: a raw or qcow2 image, in a file or on a block device, with all that it
  * builds on, an export of an NBD server, or what the calling program reads by itself.
  * @param location a path, an NBD URI, or a source of the program's own
- * @param open how files are opened; for tests
  * @throws BackupError USAGE, BAD_IMAGE, BAD_BITMAP, UNSUPPORTED, NOT_ALLOWED (by the gate),
  * IN_USE or IO
  */
 export async function openSource(
   location: string | CustomSource,
   options: OpenOptions = {},
-  open: OpenFile = openFile,
 ): Promise<Source> {
   requireFormat('format', options.format)
   requireFormat('backingFormat', options.backingFormat)
@@ -41,7 +39,7 @@ export async function openSource(
   const { connections, timeoutMs } = options
   if (connections !== undefined) throw only('connections', 'connections')
   if (timeoutMs !== undefined) throw only('timeoutMs', 'a timeout')
-  return sourceOf(location, await openChain(location, options, open), options.signal)
+  return sourceOf(location, await openChain(location, options), options.signal)
 }
 
 /** JavaScript may pass anything, and an unknown format must not be taken for one of ours. */
@@ -54,11 +52,8 @@ function only(option: string, what: string): BackupError {
   return argumentError(option, `only an NBD source has ${what}`)
 }
 
-function sourceOf(
-  name: string,
-  { format, layers, files, sparse, bitmap }: Chain,
-  signal?: AbortSignal,
-): Source {
+function sourceOf(name: string, chain: Chain, signal?: AbortSignal): Source {
+  const { format, layers, files, sparse, bitmap, notes } = chain
   const pieces = () => withTurns(splitHoles(readLayers(layers), sparse), name, signal)
   return {
     name,
@@ -66,6 +61,7 @@ function sourceOf(
     size: layers[0].size,
     files,
     bitmap,
+    notes,
     pieces,
     markedPieces() {
       if (!bitmap) throw argumentError('bitmap', `${name} was opened without one`)

@@ -97,7 +97,7 @@ export interface Source extends Disk {
   readonly format: 'raw' | 'qcow2'
   /** The bitmap that it was opened with. */
   readonly bitmap?: SourceBitmap
-  /** What must be known of a copy that was made of it by now. */
+  /** What must be known of it, or of a copy that was made of it by now. */
   readonly notes?: readonly string[]
   /** `pieces` as extents, neighbours with equal flags merged over the whole disk. */
   extents(options?: ExtentsOptions): AsyncGenerator<Extent>

@@ -4,11 +4,12 @@
  * 1 and the shrunk case on stdout when something went wrong that must not.
  */
 import { writeFileSync, writeSync } from 'node:fs'
+import { dirname } from 'node:path'
 import fc from 'fast-check'
+import { watchOpens } from '../support/opens.ts'
 import { edit, readings, repair, runCommand } from './commands.ts'
 import { readCorpus } from './corpus.ts'
 import { type Mutation, mutate, mutations } from './mutations.ts'
-import { watchOpens } from './opens.ts'
 
 /** What is told, a line of JSON each. */
 export interface Notice {
@@ -34,7 +35,7 @@ interface Case {
 
 const [corpus, seed, seconds] = process.argv.slice(2)
 const samples = readCorpus(corpus)
-const openedOutside = watchOpens()
+const opened = watchOpens()
 let cases = 0
 
 const someCase: fc.Arbitrary<Case> = fc.record({
@@ -60,7 +61,7 @@ async function exercise({ sample, file, steps, even }: Case): Promise<void> {
     const notice: Notice = { directory, victim, args, ...used }
     writeSync(3, `${JSON.stringify(notice)}\n`)
     await runCommand(args)
-    const outside = openedOutside(directory)
+    const outside = opened().filter((path) => dirname(path) !== directory)
     if (outside.length > 0) throw new Error(`opened ${outside.join(', ')}`)
   }
   writeFileSync(victim, files[victim])

@@ -1,13 +1,25 @@
 import { copyFileSync, mkdirSync, renameSync, symlinkSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import t, { type Test } from 'tap'
-import { type OpenFile, openFile } from '../../lib/image/file.ts'
-import { passGate } from '../../lib/image/gate.ts'
+import { findPlaced, Gate, letGo, type Role } from '../../lib/image/gate.ts'
 import type { OpenOptions } from '../../lib/source/open.ts'
 import { openSource } from '../../lib/source/open.ts'
+import { watchOpens } from '../support/opens.ts'
 import { peek, poke } from '../support/patch.ts'
 import { qemuImg, qemuIo } from '../support/qemu.ts'
 import { contentOf } from '../support/read-source.ts'
+
+/** What the gate finds under a name that an image has: its name and its path without links. */
+async function passGate(name: string, image: string, role: Role, allowPaths: string[]) {
+  const placed = await findPlaced(image)
+  try {
+    const found = await new Gate(allowPaths).find(name, placed, role)
+    await letGo(found)
+    return { path: found.named, real: found.path }
+  } finally {
+    await letGo(placed)
+  }
+}
 
 /** A directory of images, one outside of it, and what leads from one to the other. */
 function tree(t: Test) {
@@ -120,14 +132,13 @@ t.test('an image that was opened through a link has two directories', async (t) 
   t.same(passed, { path: join(root, 'links/base.raw'), real: join(root, 'images/base.raw') })
 })
 
+const watched = watchOpens()
+
 /** Opens a source and tells which files were opened on the way, in order. */
 async function opened(path: string, options: OpenOptions = {}): Promise<string[]> {
-  const names: string[] = []
-  const watched: OpenFile = async (name) => {
-    names.push(basename(name))
-    return await openFile(name)
-  }
-  const outcome = await openSource(path, options, watched).catch((error) => error)
+  watched()
+  const outcome = await openSource(path, options).catch((error) => error)
+  const names = watched().map((name) => basename(name))
   if ('close' in outcome) await outcome.close()
   else names.push(outcome.code)
   return names

@@ -132,11 +132,14 @@ t.test('no file is opened that an image may not name', async (t) => {
       const other = args.map((arg) => (arg === 'sound.qcow2' ? join(cwd, arg) : arg))
       const log = join(cwd, 'strace.log')
       const program = [process.execPath, CLI, command, ...other, join(home, 'disk.qcow2')]
-      const trace = ['-f', '-e', 'trace=open,openat,openat2', '-o', log, '-E', 'NODE_OPTIONS']
+      // With -y the file that was opened is told, whatever name it was opened by.
+      const trace = ['-f', '-y', '-e', 'trace=open,openat,openat2', '-o', log, '-E', 'NODE_OPTIONS']
       run('strace', [...trace, ...program])
       const opened = peek(log, 0, sizeOf(log)).toString()
       t.match(opened, 'disk.qcow2', `${command}: it is traced`)
-      t.notMatch(opened, /secret|"link"|\/link"/, `${command}: ${name}`)
+      // What is only found, not opened, cannot be read.
+      const read = opened.split('\n').filter((line) => !line.includes('O_PATH'))
+      t.notMatch(read.join('\n'), /secret|"link"|\/link"/, `${command}: ${name}`)
     }
   }
 })

@@ -7,7 +7,7 @@ import { readFirstCluster } from './first-cluster.ts'
 import { decodeHeader, type Qcow2Header } from './header.ts'
 import { PART, TableCache, type TablePart } from './table-cache.ts'
 import { decodeL2, type Run, type TableLayout } from './tables.ts'
-import { l2Coverage, requireReadable } from './validate.ts'
+import { l2Coverage, requireActiveTable, requireReadable } from './validate.ts'
 import { DATA_OVER_AND_OVER, DataWork, OVER_AND_OVER, TableWork } from './work.ts'
 
 /** A stretch of the guest, `start` to `end`, that one part of a table maps. */
@@ -39,6 +39,7 @@ interface Part {
 export async function readHeader(file: ImageFile): Promise<Qcow2Header> {
   const header = decodeHeader(await readFirstCluster(file), file.path)
   requireReadable(header, file.path)
+  requireActiveTable(header, file.path)
   return header
 }
 

@@ -180,13 +180,21 @@ export function requireBitmaps(
 
 /**
  * Checks what must hold for an image to be read, not only described: that it is not encrypted, and
- * that its data and its L1 table are somewhere.
+ * that its data is somewhere.
  * @throws BackupError UNSUPPORTED, BAD_IMAGE
  */
 export function requireReadable(header: Qcow2Header, path: string): void {
-  if (header.cryptMethod === CRYPT_AES) throw unsupported(path, 'encrypted with AES')
-  if (header.cryptMethod === CRYPT_LUKS) throw unsupported(path, 'encrypted with LUKS')
   requireDataFile(header, path)
+  const qemu = "Parameter 'encrypt.key-secret' is required for cipher"
+  if (header.cryptMethod === CRYPT_AES) throw unsupported(path, 'encrypted with AES', qemu)
+  if (header.cryptMethod === CRYPT_LUKS) throw unsupported(path, 'encrypted with LUKS', qemu)
+}
+
+/**
+ * Checks that the L1 table of an image is somewhere.
+ * @throws BackupError BAD_IMAGE
+ */
+export function requireActiveTable(header: Qcow2Header, path: string): void {
   // The first cluster is the header's; QEMU would read the header as a table.
   if (header.l1Size > 0 && header.l1TableOffset === 0) {
     throw badImage(path, 'active L1 table lies over the header')
@@ -197,7 +205,7 @@ export function requireReadable(header: Qcow2Header, path: string): void {
  * Checks that the data of an image is where its flags say.
  * @throws BackupError BAD_IMAGE
  */
-export function requireDataFile(header: Qcow2Header, path: string): void {
+function requireDataFile(header: Qcow2Header, path: string): void {
   if (header.externalDataFile && header.extensions.dataFile === undefined) {
     const why = 'its data is in another file, but the name of that is not recorded'
     throw badImage(path, why, "'data-file' is required for this image")

@@ -14,11 +14,11 @@ import { MAX_BITMAPS } from '../../format/qcow2/constants.ts'
 import { quoted } from '../../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../../format/qcow2/header.ts'
 import { type ImageDisk, runSteps } from '../../image/steps.ts'
+import { nodeOf } from '../../qemu-img/chain-node.ts'
 import { factsOf } from '../../source/bitmaps/facts.ts'
 import { type BitmapHealth, validateBitmapChain } from '../../source/bitmaps/health.ts'
 import type { ChainImage } from '../../source/chain.ts'
 import { addDifferences } from '../diff/differences.ts'
-import { withSides } from '../diff/sides.ts'
 import type { CommitPlan } from './to-qcow2.ts'
 
 /** What becomes of the bitmaps of a chain when the images above a base are committed. */
@@ -208,13 +208,8 @@ async function addAbove(bits: Bits, { chain, base }: CommitPlan, name: string): 
  * Adds what the base comes to hold and does not now. Less than what the images above it hold: of a
  * commit that is done again, nothing.
  */
-async function addChanged(bits: Bits, { chain, base, access, signal }: CommitPlan): Promise<void> {
-  const { path, header } = chain.images[base]
-  // All are locked already.
-  const shared = { ...access, forceShare: true }
-  await withSides(
-    [chain.images[0].path, { ...shared, format: 'qcow2' }],
-    [path, { ...shared, format: header ? 'qcow2' : 'raw' }],
-    (sides) => addDifferences(bits, sides, { signal }),
-  )
+async function addChanged(bits: Bits, { chain, base, signal }: CommitPlan): Promise<void> {
+  const side = (images: readonly ChainImage[]) => ({ name: images[0].path, node: nodeOf(images) })
+  const sides = [side(chain.images), side(chain.images.slice(base))] as const
+  await addDifferences(bits, sides, { signal })
 }

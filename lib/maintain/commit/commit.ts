@@ -73,7 +73,7 @@ export async function commitImage(top: string, options: CommitOptions = {}): Pro
     const counter = new ByteCounter()
     const { signal, onProgress } = options
     const progress = new CommitProgress(size, counter, onProgress)
-    const plan: CommitPlan = { chain, base, size, access, counter, signal, progress }
+    const plan: CommitPlan = { chain, base, size, counter, signal, progress }
     const bitmaps = await planBitmaps(plan, image)
     if (image) await commitQcow2(image, plan, bitmaps, options)
     else await commitToRaw(file, plan, options)

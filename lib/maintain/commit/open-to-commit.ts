@@ -1,7 +1,7 @@
 import { argumentError, BackupError, ioError, usageError } from '../../errors.ts'
-import { descriptorPath, open, stat } from '../../files.ts'
-import { identityOf, type OpenedFile, openedFile, openFile } from '../../image/file.ts'
-import { lockOpened, READING, WRITING } from '../../image/locks.ts'
+import { stat } from '../../files.ts'
+import { identityOf, type OpenedFile, reopenWritable } from '../../image/file.ts'
+import { lockFile, lockOpened, READING, WRITING } from '../../image/locks.ts'
 import { requireApart } from '../../image/storage.ts'
 import { type Chain, closeAll, type OpenOptions, openChain } from '../../source/chain.ts'
 
@@ -31,22 +31,15 @@ export async function openToCommit(
 ): Promise<ChainToCommit> {
   const identity = await identityOfBase(top, path, access)
   const writable: OpenedFile[] = []
-  const openLocked = async (name: string): Promise<OpenedFile> => {
-    const opened = await openFile(name)
-    try {
-      if (opened.identity !== identity) return await lockOpened(opened, READING)
-      const index = writable.push(await openAgain(opened)) - 1
-      writable[index] = await lockOpened(writable[index], WRITING)
-      return opened
-    } catch (error) {
-      await opened.handle.close()
-      throw error
-    }
+  const onOpened = async (opened: OpenedFile): Promise<void> => {
+    if (opened.identity !== identity) return lockFile(opened.handle, opened.path, READING)
+    const index = writable.push(await reopenWritable(opened)) - 1
+    writable[index] = await lockOpened(writable[index], WRITING)
   }
   let chain: Chain | undefined
   try {
     // The opener's own locks go along with these, which are there first.
-    chain = await openChain(top, { ...access, forceShare: true }, openLocked)
+    chain = await openChain(top, { ...access, forceShare: true, onOpened })
     const base = chain.images.findIndex(({ file }) => file.identity === identity)
     const [file] = writable
     if (file && base > 0) {
@@ -61,22 +54,13 @@ export async function openToCommit(
   }
 }
 
-/** Opens a file that is open for reading once more, to write to it. */
-async function openAgain({ path, handle }: OpenedFile): Promise<OpenedFile> {
-  try {
-    return await openedFile(path, await open(descriptorPath(handle), 'r+'))
-  } catch (error) {
-    throw ioError(path, error)
-  }
-}
-
 /** Finds the base by a look at a chain that others may still write to. */
 async function identityOfBase(
   top: string,
   path: string | undefined,
   access: Access,
 ): Promise<string> {
-  const { images, files } = await openChain(top, { ...access, forceShare: true }, openFile)
+  const { images, files } = await openChain(top, { ...access, forceShare: true })
   try {
     if (images.length === 1) throw usageError(top, 'has no backing file to commit to')
     if (path === undefined) return images[1].file.identity

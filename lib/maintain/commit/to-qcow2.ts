@@ -6,7 +6,7 @@ import { Qcow2Image } from '../../format/qcow2/image.ts'
 import type { OpenedFile } from '../../image/file.ts'
 import { diskOf } from '../../image/steps.ts'
 import { native } from '../../native.ts'
-import type { Chain, OpenOptions } from '../../source/chain.ts'
+import type { Chain } from '../../source/chain.ts'
 import type { Layer } from '../../source/layer.ts'
 import { qcow2Layer } from '../../source/qcow2.ts'
 import type { SourceFile } from '../../source/source.ts'
@@ -22,8 +22,6 @@ export interface CommitPlan {
   base: number
   /** Of the disk when all is committed, bytes. */
   size: number
-  /** How images are opened. */
-  access: Pick<OpenOptions, 'allowPaths' | 'backingFormat'>
   /** Counts what is committed. */
   counter: ByteCounter
   signal?: AbortSignal

@@ -96,8 +96,9 @@ export async function diffToBitmap(
   const { granularity, enable = false, allowPaths, backingFormat } = options
   let unreadable: UnreadableArea[] = []
   const added: AddedBitmap = { name: bitmap, granularity, recording: enable }
-  // It is ours alone already, by a lock that this one must not mind.
-  const own = { allowPaths, backingFormat, format: 'qcow2' as const, forceShare: true }
+  // It is ours alone already, by a lock that this one must not mind; what it builds on is not.
+  const locked = (depth: number) => depth === 0
+  const own = { allowPaths, backingFormat, format: 'qcow2' as const, locked }
   const made = await addBitmap(image, added, async (bits, file) => {
     unreadable = await withSides(
       [image, own],

@@ -5,7 +5,7 @@ import { planComparison, type Side, type Step } from '../../compare/plan.ts'
 import type { Bits } from '../../edit/bits.ts'
 import { BackupError } from '../../errors.ts'
 import type { Area } from '../../extents/areas.ts'
-import type { OpenedSide } from './sides.ts'
+import type { ComparedSide } from './sides.ts'
 
 /** Guest bytes that could not be read; they count as different. */
 export interface UnreadableArea extends Area {
@@ -31,7 +31,7 @@ const PROGRESS_BYTES = 64 * 2 ** 20
  */
 export async function addDifferences(
   bits: Bits,
-  sides: readonly [OpenedSide, OpenedSide],
+  sides: readonly [ComparedSide, ComparedSide],
   { signal, onProgress }: LookingOptions = {},
 ): Promise<UnreadableArea[]> {
   const unreadable: UnreadableArea[] = []

@@ -1,19 +1,19 @@
 import type { BlockNode } from '../../block-status/node.ts'
 import type { SourceIdentity } from '../../copy/target/judge.ts'
-import { BackupError } from '../../errors.ts'
-import type { OpenedFile } from '../../image/file.ts'
 import { isNbdUri } from '../../nbd/uri.ts'
-import { type ChainImage, closeChain, openChain } from '../../qemu-img/chain.ts'
 import { nodeOf } from '../../qemu-img/chain-node.ts'
-import { QemuImgError, reasonOf } from '../../qemu-img/messages.ts'
+import { closeAll, openChain } from '../../source/chain.ts'
 import { type OpenOptions, openSource } from '../../source/open.ts'
 import { SourceNode } from './source-node.ts'
 
 /** One of two disks that are compared. */
-export interface OpenedSide {
+export interface ComparedSide {
   /** As messages name it. */
   name: string
   node: BlockNode
+}
+
+export interface OpenedSide extends ComparedSide {
   /** What is read. */
   files: readonly SourceIdentity[]
   close(): Promise<void>
@@ -22,8 +22,11 @@ export interface OpenedSide {
 export interface SideOptions extends Pick<OpenOptions, 'connections' | 'timeoutMs' | 'signal'> {
   /** Default: recognised by the magic. */
   format?: 'raw' | 'qcow2'
-  /** Others may be writing to it. */
-  forceShare?: boolean
+  /**
+   * Whether this process has locked the image at a depth of the chain for writing already; all others
+   * are locked here against writers.
+   */
+  locked?: (depth: number) => boolean
   /** Directories below which files named inside images may be opened, besides their own. */
   allowPaths?: readonly string[]
   /** The format of backing files whose images do not record it. */
@@ -55,18 +58,9 @@ export async function withSides<T>(
  */
 async function openSide(name: string, options: SideOptions): Promise<OpenedSide> {
   if (isNbdUri(name)) return await openExport(name, options)
-  const image = await openImage(name, options)
-  return { name, node: nodeOf(image), files: filesOf(image), close: () => closeChain(image) }
-}
-
-/** Of an image and all that it builds on. */
-function filesOf(top: ChainImage): OpenedFile[] {
-  const files: OpenedFile[] = []
-  for (let image: ChainImage | undefined = top; image; image = image.backing) {
-    files.push(image.file)
-    if (image.dataFile) files.push(image.dataFile.file)
-  }
-  return files
+  const { format, allowPaths, backingFormat, locked: shared } = options
+  const { images, files } = await openChain(name, { format, allowPaths, backingFormat, shared })
+  return { name, node: nodeOf(images), files, close: () => closeAll(files) }
 }
 
 async function openExport(
@@ -85,18 +79,5 @@ async function openExport(
       await node.close()
       await source.close()
     },
-  }
-}
-
-/** @throws BackupError as the reason has it, instead of QEMU's words for it */
-async function openImage(
-  name: string,
-  options: Parameters<typeof openChain>[1],
-): ReturnType<typeof openChain> {
-  try {
-    return await openChain(name, options)
-  } catch (error) {
-    if (!(error instanceof QemuImgError)) throw error
-    throw reasonOf(error) ?? new BackupError(error.code, name, error.message, { cause: error })
   }
 }

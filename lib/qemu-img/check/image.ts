@@ -47,33 +47,33 @@ export async function checkImage(name: string, options: CheckOptions = {}): Prom
   const { repair } = options
   const say = sayTo(options)
   if (repair === undefined) return await checkOnce(name, options)
-  const image = await openChain(name, { ...options, checking: true, writable: true })
+  const chain = await openChain(name, { ...options, checking: true, writable: true })
   try {
-    if (!image.qcow2) throw notSupported()
+    const [{ file, header }] = chain.images
+    if (!header) throw notSupported()
     const fix = { leaks: true, errors: repair === 'all' }
-    const { file, qcow2 } = image
     const disk = options.disk?.(file)
-    const first = await concluded(() => repairQcow2(file, qcow2.header, fix, say, options, disk))
+    const first = await concluded(() => repairQcow2(file, header, fix, say, options, disk))
     const { corruptionsFixed, leaksFixed } = first
     if (corruptionsFixed + leaksFixed === 0) return { ...first, filename: name, format: 'qcow2' }
     await options.onRepaired?.(first)
     const now = await concluded(() => checkAgain(file, say, options))
     return { ...now, corruptionsFixed, leaksFixed, filename: name, format: 'qcow2' }
   } finally {
-    await closeChain(image)
+    await closeChain(chain)
   }
 }
 
 async function checkOnce(name: string, options: CheckOptions): Promise<ImageCheck> {
   const say = sayTo(options)
-  const image = await openChain(name, { ...options, checking: true })
+  const chain = await openChain(name, { ...options, checking: true })
   try {
-    const { qcow2, file } = image
-    if (!qcow2) throw notSupported()
-    const result = await concluded(() => checkQcow2(file, qcow2.header, say, options))
+    const [{ file, header }] = chain.images
+    if (!header) throw notSupported()
+    const result = await concluded(() => checkQcow2(file, header, say, options))
     return { ...result, filename: name, format: 'qcow2' }
   } finally {
-    await closeChain(image)
+    await closeChain(chain)
   }
 }
 

@@ -1,5 +1,5 @@
 import { type CompareOptions, compareDisks, type Finding } from '../../compare/compare.ts'
-import { type ChainImage, closeChain, type OpenChainOptions, openChain } from '../chain.ts'
+import { closeChain, type OpenChain, type OpenChainOptions, openChain } from '../chain.ts'
 import { nodeOf } from '../chain-node.ts'
 
 export interface CompareImagesOptions
@@ -37,22 +37,22 @@ export async function compareImages(
   options: CompareImagesOptions = {},
 ): Promise<Comparison> {
   const { formats = [], onOpen, onEqual, warn } = options
-  const images: ChainImage[] = []
+  const chains: OpenChain[] = []
   try {
     for (const [i, name] of names.entries()) {
-      images.push(await openChain(name, { ...options, format: formats[i] }))
+      chains.push(await openChain(name, { ...options, format: formats[i] }))
     }
-    const [a, b] = images
+    const [a, b] = chains.map(({ images }) => images)
     await onOpen?.()
-    const size = Math.max(a.size, b.size)
+    const size = Math.max(a[0].size, b[0].size)
     const looked = { warn, capped: options.strict }
     const finding = await compareDisks([nodeOf(a, looked), nodeOf(b, looked)], {
       ...options,
       names,
       onEqual: onEqual && ((bytes) => onEqual(bytes, size)),
     })
-    return { identical: finding === undefined, sizes: [a.size, b.size], finding }
+    return { identical: finding === undefined, sizes: [a[0].size, b[0].size], finding }
   } finally {
-    for (const image of images) await closeChain(image)
+    for (const chain of chains) await closeChain(chain)
   }
 }

@@ -2,10 +2,10 @@ import type { LuksHeader } from '../../format/luks.ts'
 import { CORRUPT, CRYPT_AES, DIRTY, LAZY_REFCOUNTS } from '../../format/qcow2/constants.ts'
 import type { Qcow2Header } from '../../format/qcow2/header.ts'
 import type { Snapshot } from '../../format/qcow2/snapshots.ts'
-import { judge, type OpenChainOptions, requireBackingFormat } from '../chain.ts'
+import type { ChainImage } from '../../image/chain.ts'
+import { type OpenChainOptions, walkImages } from '../chain.ts'
 import { fullName } from '../filename.ts'
-import { QemuImgError } from '../messages.ts'
-import { type OpenImage, openNamed, openNode, type Qcow2Metadata } from '../open.ts'
+import type { Qcow2Metadata } from '../metadata.ts'
 
 /** A persistent bitmap, as it is described. */
 export interface BitmapInfo {
@@ -65,15 +65,13 @@ export interface ImageInfo {
   qcow2?: Qcow2Info
 }
 
-/** Most images of a chain; real ones have some dozens, and libvirt stops at 200. */
-const MAX_DEPTH = 256
-
 /**
  * Describes an image by itself. Nothing else is opened: not its backing file, nor its data file.
  * @throws QemuImgError
  */
 export async function imageInfo(name: string, options: OpenChainOptions = {}): Promise<ImageInfo> {
-  return await describe(name, () => openNode(name, options))
+  for await (const { image, qcow2 } of walkImages(name, options)) return describe(image, qcow2)
+  throw new Error('a chain has an image')
 }
 
 /**
@@ -85,34 +83,15 @@ export async function backingChainInfo(
   name: string,
   options: OpenChainOptions = {},
 ): Promise<ImageInfo[]> {
-  const chain = [await imageInfo(name, options)]
-  const seen = new Set([name])
-  /** Where the last one is. */
-  let path = chain[0].filename
-  for (;;) {
-    const { backingFile, fullBackingFile, backingFormat } = chain[chain.length - 1]
-    if (backingFile === undefined || fullBackingFile === undefined) return chain
-    const next = fullBackingFile
-    if (seen.has(next)) throw new QemuImgError(`Backing file '${next}' creates an infinite loop.`)
-    seen.add(next)
-    if (seen.size > MAX_DEPTH) {
-      throw new QemuImgError(`'${name}' has more than ${MAX_DEPTH} images in its chain`)
-    }
-    const info = await describe(next, async () => {
-      const format = requireBackingFormat(backingFormat, options)
-      const passed = await judge(backingFile, next, path, 'backing file', options)
-      path = passed.path
-      return await openNode(next, { ...options, format }, passed.real)
-    })
-    chain.push(info)
+  const chain: ImageInfo[] = []
+  for await (const { image, qcow2 } of walkImages(name, options)) {
+    chain.push(describe(image, qcow2))
   }
+  return chain
 }
 
-/** @param name as a message names it */
-async function describe(name: string, open: () => Promise<OpenImage>): Promise<ImageInfo> {
-  const image = await openNamed(name, open)
-  await image.file.handle.close()
-  const { filename, format, size, file, qcow2 } = image
+function describe(image: ChainImage, qcow2: Qcow2Metadata | undefined): ImageInfo {
+  const { path: filename, format, size, file } = image
   const header = qcow2?.header
   const backingFile = header?.backingFile
   return {

@@ -20,16 +20,16 @@ export async function* mapImage(
   name: string,
   options: MapOptions = {},
 ): AsyncGenerator<readonly MapEntry[]> {
-  const image = await openChain(name, options)
+  const chain = await openChain(name, options)
   try {
     await options.onOpen?.()
-    yield* mapNode(nodeOf(image, { warn: options.warn }), { ...options, name })
+    yield* mapNode(nodeOf(chain.images, { warn: options.warn }), { ...options, name })
   } catch (error) {
     if (!(error instanceof StatusError)) throw error
     options.warn?.(textOf(error))
     const message = 'Could not read file metadata: Input/output error'
     throw new QemuImgError(message, 1, { cause: error })
   } finally {
-    await closeChain(image)
+    await closeChain(chain)
   }
 }

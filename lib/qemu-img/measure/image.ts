@@ -2,9 +2,11 @@ import { StatusError } from '../../block-status/status.ts'
 import type { Bitmap } from '../../format/qcow2/bitmaps.ts'
 import type { Snapshot } from '../../format/qcow2/snapshots.ts'
 import type { ControlOptions } from '../../options.ts'
-import { type ChainImage, closeChain, type OpenChainOptions, openChain } from '../chain.ts'
+import { encodeText } from '../../text.ts'
+import { closeChain, type OpenChain, type OpenChainOptions, openChain } from '../chain.ts'
 import { nodeOf, textOf } from '../chain-node.ts'
 import { QemuImgError } from '../messages.ts'
+import type { Qcow2Metadata } from '../metadata.ts'
 import type { MeasuredBitmap } from './layout.ts'
 import { type Measure, type Measured, measureQcow2, measureRaw } from './measure.ts'
 import {
@@ -51,21 +53,21 @@ export async function measureImage(
   name: string,
   options: MeasureImageOptions = {},
 ): Promise<Measure> {
-  const image = await openChain(name, options)
+  const chain = await openChain(name, options)
   try {
     const { warn, snapshot, signal, onProgress } = options
-    const active = snapshot && chosenSnapshot(image, snapshot)
-    const content = nodeOf(image, { warn, active })
-    const bitmaps = image.qcow2 && bitmapsOf(image.qcow2)
-    const measured = { size: BigInt(image.size), content, bitmaps, name, signal, onProgress }
-    return await measure(measured, options)
+    const active = snapshot && chosenSnapshot(chain, snapshot)
+    const content = nodeOf(chain.images, { warn, active })
+    const bitmaps = chain.qcow2 && bitmapsOf(chain.qcow2)
+    const size = BigInt(chain.images[0].size)
+    return await measure({ size, content, bitmaps, name, signal, onProgress }, options)
   } catch (error) {
     if (!(error instanceof StatusError)) throw error
     options.warn?.(textOf(error))
     const message = 'Unable to get block status: Input/output error'
     throw new QemuImgError(message, 1, { cause: error })
   } finally {
-    await closeChain(image)
+    await closeChain(chain)
   }
 }
 
@@ -102,7 +104,7 @@ function requireOutput(format: string): OutputFormat {
   throw new QemuImgError(`Block driver '${format}' does not support size measurement`)
 }
 
-function chosenSnapshot({ qcow2 }: ChainImage, choice: SnapshotChoice): Snapshot {
+function chosenSnapshot({ qcow2 }: OpenChain, choice: SnapshotChoice): Snapshot {
   const failed = (why: string) => new QemuImgError(`Failed to load snapshot: ${why}`)
   if (!qcow2) {
     const what = "Block format 'raw' used by device ''"
@@ -114,13 +116,10 @@ function chosenSnapshot({ qcow2 }: ChainImage, choice: SnapshotChoice): Snapshot
 }
 
 /** Of an image that can have bitmaps. */
-function bitmapsOf({
-  header,
-  bitmaps,
-}: NonNullable<ChainImage['qcow2']>): MeasuredBitmap[] | undefined {
+function bitmapsOf({ header, bitmaps }: Qcow2Metadata): MeasuredBitmap[] | undefined {
   return header.version < 3 ? undefined : bitmaps.map(measuredBitmap)
 }
 
 function measuredBitmap({ name, granularityBits }: Bitmap): MeasuredBitmap {
-  return { nameBytes: Buffer.byteLength(name), granularity: 2n ** BigInt(granularityBits) }
+  return { nameBytes: encodeText(name).length, granularity: 2n ** BigInt(granularityBits) }
 }

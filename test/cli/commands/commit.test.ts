@@ -33,7 +33,7 @@ t.test('told to people, and as JSON; --delete removes the top', async (t) => {
     [told.status, told.stdout, told.stderr],
     [
       0,
-      './base: complete\n  disk 64 MiB; committed: 128 KiB of data and 64 KiB of zeroes\n' +
+      'base: complete\n  disk 64 MiB; committed: 128 KiB of data and 64 KiB of zeroes\n' +
         '  bitmaps merged: b\n  bitmaps added: c\n',
       '',
     ],
@@ -46,7 +46,7 @@ t.test('told to people, and as JSON; --delete removes the top', async (t) => {
   const json = await runCli(['commit', 'top', '--json', '--delete', '--base', 'base'], { cwd })
   t.match(JSON.parse(json.stdout), {
     top: 'top',
-    base: './base',
+    base: 'base',
     virtualSize: 64 * MIB,
     dataBytes: 131072,
     zeroBytes: 65536,
@@ -104,7 +104,7 @@ t.test('into a raw image: the bitmaps end, and that is told', async (t) => {
   qemuIo(at('top'), 'write -P 2 9M 1M', 'write -z 100k 300k')
   const { status, stdout } = await runCli(['commit', 'top'], { cwd })
   t.equal(status, 0)
-  t.match(stdout, /note: \.\/base: is raw and holds no bitmaps: bitmap 'b' ends here/)
+  t.match(stdout, /note: base: is raw and holds no bitmaps: bitmap 'b' ends here/)
   t.equal(statSync(at('base')).size, 10 * MIB)
   t.equal(
     qemuImg('compare', '-f', 'raw', '-F', 'qcow2', at('base'), at('top')),

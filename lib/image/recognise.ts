@@ -1,0 +1,43 @@
+import { BackupError } from '../errors.ts'
+import { type ForeignFormat, PROBE_BYTES, type Probed, probe } from '../format/probe.ts'
+import { type ImageFile, readAt } from '../format/read.ts'
+import type { Format } from './chain.ts'
+
+/**
+ * What a file that the user named is by its content; only its ends are read.
+ * @throws BackupError IO
+ */
+export async function probeFile(file: ImageFile): Promise<Probed> {
+  const length = Math.min(PROBE_BYTES, file.size)
+  const head = await readAt(file, 0, length)
+  return probe(head, await readAt(file, file.size - length, length))
+}
+
+/**
+ * The format of a file that the user named without one. Bytes of a format that is not read here must
+ * not pass for those of a disk.
+ * @throws BackupError UNSUPPORTED for another format, IO
+ */
+export async function recogniseFormat(file: ImageFile): Promise<Format> {
+  return formatOf(file.path, await probeFile(file))
+}
+
+/** @throws BackupError UNSUPPORTED for another format than ours */
+export function formatOf(path: string, probed: Probed): Format {
+  if (typeof probed !== 'string') throw foreign(path, probed)
+  return probed === 'qcow2' ? 'qcow2' : 'raw'
+}
+
+/** What must be known about a disk that was recognised as raw, if anything. */
+export function noteOf(path: string, probed: Probed): string | undefined {
+  if (probed !== 'luks') return undefined
+  return `${path} holds a LUKS volume, which is taken as it is: encrypted`
+}
+
+function foreign(path: string, { name, driver }: ForeignFormat): BackupError {
+  const convert = driver
+    ? `convert it first (qemu-img convert -f ${driver} -O qcow2 …)`
+    : 'unpack it first'
+  const why = `is ${name}, which is not read; ${convert}`
+  return new BackupError('UNSUPPORTED', path, why, { hint: 'format', hintValue: 'raw' })
+}
