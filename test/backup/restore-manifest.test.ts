@@ -1,0 +1,75 @@
+import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { fullBackup, restore } from '../../lib/index.ts'
+import { makeRaw, noise } from '../support/disks.ts'
+import { qemuImg } from '../support/qemu.ts'
+
+const MIB = 2 ** 20
+
+/** A backup with a manifest, and an increment over it without one. */
+async function setUp(test: Test) {
+  const at = (name: string) => join(test.testdirName, name)
+  test.testdir()
+  makeRaw(at('disk'), 4 * MIB, [{ at: MIB, bytes: noise(MIB) }])
+  await fullBackup(at('disk'), at('full.qcow2'), { manifest: true })
+  qemuImg('create', '-q', '-f', 'qcow2', '-b', 'full.qcow2', '-F', 'qcow2', at('top.qcow2'))
+  return at
+}
+
+/** Changes a byte of what the guest sees. */
+function damage(image: string): void {
+  const bytes = readFileSync(image)
+  bytes[bytes.length - 100_000] ^= 1
+  const data = bytes.indexOf(noise(MIB).subarray(0, 512))
+  bytes[data] ^= 1
+  writeFileSync(image, bytes)
+}
+
+t.test('a single image is compared with its manifest while it is read', async (t) => {
+  const at = await setUp(t)
+  await restore(at('full.qcow2'), at('out'))
+  t.ok(readFileSync(at('out')).equals(readFileSync(at('disk'))))
+  damage(at('full.qcow2'))
+  for (const to of ['raw', 'qcow2'] as const) {
+    const error = { code: 'DIFFERENT', message: /full.qcow2: does not hold what was read: / }
+    await t.rejects(restore(at('full.qcow2'), at('bad'), { to }), error)
+    t.notOk(existsSync(at('bad')))
+  }
+  const old = readFileSync(at('out'))
+  await t.rejects(restore(at('full.qcow2'), at('out'), { force: true }), { code: 'DIFFERENT' })
+  t.ok(readFileSync(at('out')).equals(old), 'what stood there stays')
+  await restore(at('full.qcow2'), at('bad'), { verify: false })
+  t.ok(existsSync(at('bad')))
+})
+
+t.test('a chain is compared with its manifests if that is wanted', async (t) => {
+  const at = await setUp(t)
+  const { verified, notes } = await restore(at('top.qcow2'), at('out'), { verify: true })
+  t.equal(verified, true)
+  t.match(notes, [/top.qcow2: has no manifest; its structure is sound/])
+  damage(at('full.qcow2'))
+  const error = { code: 'DIFFERENT', what: /full.qcow2$/ }
+  await t.rejects(restore(at('top.qcow2'), at('bad'), { verify: true }), error)
+  t.notOk(existsSync(at('bad')))
+  await restore(at('top.qcow2'), at('bad'))
+})
+
+t.test('a manifest of another image is noticed before a byte is read', async (t) => {
+  const at = await setUp(t)
+  renameSync(at('full.qcow2'), at('other.qcow2'))
+  renameSync(at('full.qcow2.manifest.json'), at('other.qcow2.manifest.json'))
+  await t.rejects(restore(at('other.qcow2'), at('out')), {
+    code: 'DIFFERENT',
+    why: "its manifest is of an image named 'full.qcow2'",
+  })
+})
+
+t.test('what the name of a target says is not what it is', async (t) => {
+  const at = await setUp(t)
+  const { notes } = await restore(at('full.qcow2'), at('out.qcow2'))
+  t.match(notes, [/out.qcow2: is a raw disk, in spite of its name; /])
+  writeFileSync(at('empty'), '')
+  const empty = await fullBackup(at('empty'), at('e.qcow2'), { format: 'raw' })
+  t.match(empty.notes, [/empty: is empty, a disk of 0 bytes/])
+})
