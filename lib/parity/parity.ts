@@ -6,6 +6,7 @@ import { BackupError } from '../errors.ts'
 import { parseVersion } from '../qemu-img/version.ts'
 import { difference } from './difference.ts'
 import { type Printed, runProgram, textOf } from './program.ts'
+import { requireAllowed } from './require-allowed.ts'
 
 /** How images are looked at. */
 export interface ParityOptions {
@@ -51,7 +52,7 @@ const COMMANDS = [
  * Runs our commands and qemu-img's on images, side by side, and compares what they print byte for
  * byte, and their exit statuses. Yields as each pair is done. Output goes through files in the
  * system's temporary directory, so that any amount of it takes no memory.
- * @throws BackupError IO if qemu-img cannot be run, UNSUPPORTED if it tells no version, ABORTED
+ * @throws BackupError NOT_ALLOWED for an image that names files it may not; IO if qemu-img cannot be run, UNSUPPORTED if it tells no version, ABORTED
  */
 export async function* compareWithQemuImg(
   images: readonly string[],
@@ -62,6 +63,7 @@ export async function* compareWithQemuImg(
   const directory = await mkdtemp(join(tmpdir(), 'qcow2-backup-parity-'))
   try {
     for (const image of images) {
+      await requireAllowed(image, options)
       for (const command of COMMANDS) {
         const [name, ...rest] = command
         const common = [...rest, ...commonOptions(options)]

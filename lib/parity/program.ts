@@ -37,13 +37,17 @@ export async function runProgram(
   }
 }
 
+/** For one command on one image: it then is ended for good, whatever it waits for. */
+const LIMIT_MS = 600_000
+
 function statusOf(
   [program, ...args]: readonly string[],
   [stdout, stderr]: readonly [number, number],
   signal?: AbortSignal,
 ): Promise<number> {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, args, { stdio: ['ignore', stdout, stderr], signal })
+    const options = { timeout: LIMIT_MS, killSignal: 'SIGKILL' as const, signal }
+    const child = spawn(program, args, { stdio: ['ignore', stdout, stderr], ...options })
     child.on('error', (error) => {
       if (signal?.aborted) reject(abortedError(program, signal))
       else reject(ioError(program, error))

@@ -157,7 +157,8 @@ function pathOf(name: string, { format, writable, forceShare }: OpenChainOptions
   return path
 }
 
-async function recogniseAsQemu(file: OpenedFile): Promise<string> {
+/** What QEMU takes a file for by its first bytes. */
+export async function recogniseAsQemu(file: OpenedFile): Promise<string> {
   const head = await readAt(file, 0, Math.min(PROBE_BYTES, roundUp(file.size, SECTOR_SIZE)))
   return probeAsQemu(head, file.path)
 }
