@@ -10,7 +10,7 @@ import {
   isCopied,
   isZeroFlagged,
   l2EntrySize,
-  sameEntries,
+  sameEntriesOnce,
   subclusters,
 } from '../format/qcow2/entries.ts'
 import type { TableLayout } from '../format/qcow2/tables.ts'
@@ -102,7 +102,7 @@ export function contiguousSubclusters(
     count += same
     if (from + same < perCluster) break
     if (i === 0 && !layout.extendedL2 && !hasHost(type)) {
-      const alike = sameEntries(table, at, entries - 1)
+      const alike = sameEntriesOnce(table, at, entries - 1)
       count += alike
       i += alike
     }

@@ -1,3 +1,5 @@
+import { badImage } from '../format/qcow2/fields.ts'
+import { OVER_AND_OVER } from '../format/qcow2/work.ts'
 import type { ImageDisk } from '../image/steps.ts'
 import { Allocator } from './allocator.ts'
 import { runEdit, writeUnreferenced } from './edit.ts'
@@ -6,6 +8,12 @@ import { L1Table } from './l1.ts'
 import { L2Tables } from './l2.ts'
 import type { Lost } from './release.ts'
 
+/**
+ * Bytes of tables that any image may have copied, and how many for each byte of it. Only a table of
+ * zeroes may be shared by all of a disk: what shares others that often is made up.
+ */
+const LEAST_COPIED = 16 * 2 ** 20
+const COPIED_PER_BYTE = 16
 /** Bytes of tables that are held in memory until they are written. */
 const MAX_TABLE_BYTES = 32 * 2 ** 20
 
@@ -23,6 +31,9 @@ export async function unshareTables(image: EditedImage, disk: ImageDisk): Promis
   if (shared.length === 0) return image
   // Without a backing file what is not allocated is zero, too.
   const zeroesAreNeeded = image.header.backingFile !== undefined
+  const { file, header } = image
+  const most = LEAST_COPIED + file.size * COPIED_PER_BYTE
+  let copied = 0
   let now = image
   for (let done = 0; done < shared.length; ) {
     const lost: Lost = new Map()
@@ -30,7 +41,10 @@ export async function unshareTables(image: EditedImage, disk: ImageDisk): Promis
     const tables = new L2Tables(now, l1, allocator, lost)
     for (; done < shared.length && tables.bytes < MAX_TABLE_BYTES; done++) {
       const index = shared[done]
-      if (zeroesAreNeeded || !(await tables.isZero(index))) await tables.get(index)
+      const zero = await tables.isZero(index)
+      if (!zero) copied += header.clusterSize
+      if (copied > most) throw badImage(file.path, OVER_AND_OVER)
+      if (zeroesAreNeeded || !zero) await tables.get(index)
       else await tables.remove(index)
     }
     const before = now

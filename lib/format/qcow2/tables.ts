@@ -12,7 +12,7 @@ import {
   isCopied,
   isZeroFlagged,
   l2EntrySize,
-  sameEntries,
+  sameEntriesOnce,
   subclusters,
 } from './entries.ts'
 import { badImage, hex } from './fields.ts'
@@ -93,7 +93,7 @@ export function decodeL2(
         }
         const kind = zero ? 'zero' : allocated ? 'data' : 'unallocated'
         if (kind !== 'data') {
-          const alike = sameEntries(table, at, Math.ceil((to - end) / clusterSize))
+          const alike = sameEntriesOnce(table, at, Math.ceil((to - end) / clusterSize))
           index += alike
           end = Math.min(to, end + alike * clusterSize)
         }
