@@ -83,11 +83,20 @@ export class Bits {
 
   /** Guest bytes in the granules that are dirty. */
   dirtyBytes(): number {
-    let bytes = 0
-    for (const runs of this.runs()) {
-      for (const { length, dirty } of runs) if (dirty) bytes += length
+    const bits = Math.ceil(this.size / this.granularity)
+    const perPart = this.#partBytes * 8
+    let set = 0
+    for (const [index, part] of this.#parts) {
+      // Bits behind the end of the disk may be set that mean nothing.
+      const meant = Math.min(bits - index * perPart, perPart)
+      if (meant <= 0) continue
+      set += countBits(part.subarray(0, meant >> 3))
+      if (meant % 8 > 0) set += ONES[part[meant >> 3] & (2 ** (meant % 8) - 1)]
     }
-    return bytes
+    const last = this.#parts.get(Math.floor((bits - 1) / perPart))
+    const bit = (bits - 1) % perPart
+    const cutShort = last !== undefined && (last[bit >> 3] & (1 << (bit & 7))) !== 0
+    return set * this.granularity - (cutShort ? bits * this.granularity - this.size : 0)
   }
 
   /** Contiguous runs from 0 to the size of the disk, neighbours differ; in batches. */
@@ -147,6 +156,19 @@ export class Bits {
     this.#ones ??= Buffer.alloc(this.#partBytes, 0xff)
     return this.#ones
   }
+}
+
+/** Bits set in each byte. */
+const ONES = Uint8Array.from({ length: 256 }, (_, byte) => {
+  let set = 0
+  for (let rest = byte; rest > 0; rest >>= 1) set += rest & 1
+  return set
+})
+
+function countBits(bytes: Buffer): number {
+  let set = 0
+  for (const byte of bytes) set += ONES[byte]
+  return set
 }
 
 function isZero(bytes: Buffer): boolean {

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises'
 import { Bits } from '../../edit/bits.ts'
 import { argumentError, usageError } from '../../errors.ts'
 import { granularityBitsOf } from '../../format/qcow2/bitmaps.ts'
@@ -144,6 +145,8 @@ export async function diffDisks(
       for (const runs of bits.runs()) {
         await list?.add(runs)
         await take(runs)
+        // There may be as many runs as the disk has granules, and all of them in memory.
+        await setImmediate()
       }
       await list?.publish()
       return { virtualSize: size, granularity, dirtyBytes: bits.dirtyBytes(), unreadable }
