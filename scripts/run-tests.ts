@@ -1,0 +1,137 @@
+/**
+ * Runs test files, several at a time, each in a process of its own: `run-tests.js FILE.js...`
+ * Prints what failed. All that the files printed is in .tap/results.tap, `PASSED FAILED` of the
+ * named tests in .tap/counts.
+ *
+ * Not `tap run`: it loads itself into every Node process that a test starts, and then our program
+ * takes three times as long to start. There are a thousand such starts.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { failuresOf, namedTests } from './tap-output.ts'
+
+/** Milliseconds until a file is taken to hang, on however slow a machine. */
+const HANGS = 1_800_000
+const DURATIONS = '.tap/durations.json'
+/** Files that take long, for a first run: whatever starts last should be short. */
+const LONG = ['maintain/torn-writes', 'maintain/diff-nbd']
+
+interface Ended {
+  file: string
+  output: string
+  /** Why the file failed although none of its tests did; undefined if it did not. */
+  crash?: string
+  seconds: number
+}
+
+/** Processes that run, each the leader of a group. */
+const running = new Set<ChildProcess>()
+
+function killGroup(child: ChildProcess): void {
+  try {
+    process.kill(-child.pid!, 'SIGKILL')
+  } catch {
+    // It has ended.
+  }
+}
+
+function runFile(file: string): Promise<Ended> {
+  const started = process.uptime()
+  const child = spawn(process.execPath, ['--enable-source-maps', file], {
+    detached: true,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    // tap's own limit, of 30 seconds, is for machines with nothing else to do.
+    env: { TAP_TIMEOUT: String(HANGS / 1000), ...process.env },
+  })
+  running.add(child)
+  let output = ''
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (text) => {
+      output += text
+    })
+  }
+  let hung = false
+  const timer = setTimeout(() => {
+    hung = true
+    killGroup(child)
+  }, HANGS)
+  return new Promise((resolve, reject) => {
+    child.on('error', reject)
+    child.on('close', (status, signal) => {
+      clearTimeout(timer)
+      running.delete(child)
+      // Servers that a test did not stop.
+      killGroup(child)
+      const seconds = process.uptime() - started
+      const { passed, failed } = namedTests(output)
+      const ended: Ended = { file, output, seconds }
+      if (hung) ended.crash = `took more than ${HANGS / 1000} s`
+      else if (failed === 0 && status !== 0) ended.crash = `ended with ${signal ?? status}`
+      else if (passed + failed === 0 && !/# SKIP/i.test(output)) ended.crash = 'has no tests'
+      resolve(ended)
+    })
+  })
+}
+
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.on(signal, () => {
+    for (const child of running) killGroup(child)
+    process.exit(130)
+  })
+}
+
+function longestFirst(files: readonly string[]): string[] {
+  const before: Record<string, number> = existsSync(DURATIONS)
+    ? JSON.parse(readFileSync(DURATIONS, 'utf8'))
+    : {}
+  const guess = (file: string) => {
+    const index = LONG.findIndex((name) => file.endsWith(`test/${name}.test.js`))
+    return index === -1 ? 0 : 1000 - index
+  }
+  const weight = (file: string) => before[file] ?? guess(file)
+  return [...files].sort((a, b) => weight(b) - weight(a))
+}
+
+const files = process.argv.slice(2)
+const waiting = longestFirst(files)
+const results: Ended[] = []
+
+function report({ file, output, crash, seconds }: Ended): void {
+  const name = file.replace(/^dist\//, '').replace(/js$/, 'ts')
+  const failures = failuresOf(output)
+  if (crash || failures !== '') {
+    console.log(`FAILED: ${name}${crash ? `: ${crash}` : ''}\n${crash ? output : failures}`)
+  } else if (process.stdout.isTTY) {
+    console.log(`${results.length}/${files.length} ${name} ${seconds.toFixed(1)} s`)
+  }
+}
+
+async function work(): Promise<void> {
+  for (let file = waiting.shift(); file !== undefined; file = waiting.shift()) {
+    const ended = await runFile(file)
+    results.push(ended)
+    report(ended)
+  }
+}
+
+mkdirSync('.tap', { recursive: true })
+// One more than there are processors: tests wait for other programs and for disks.
+await Promise.all(Array.from({ length: availableParallelism() + 1 }, work))
+
+const counts = results.map(({ output, crash }) => {
+  const { passed, failed } = namedTests(output)
+  return { passed, failed: failed + (crash ? 1 : 0) }
+})
+const passed = counts.reduce((sum, one) => sum + one.passed, 0)
+const failed = counts.reduce((sum, one) => sum + one.failed, 0)
+writeFileSync('.tap/counts', `${passed} ${failed}\n`)
+writeFileSync(
+  '.tap/results.tap',
+  results.map(({ file, output }) => `# ${file}\n${output}`).join('\n'),
+)
+if (files.length > 10) {
+  const durations = results.map(({ file, seconds }) => [file, seconds] as const)
+  writeFileSync(DURATIONS, `${JSON.stringify(Object.fromEntries(durations), undefined, 1)}\n`)
+}
+if (failed > 0) process.exitCode = 1
