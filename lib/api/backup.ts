@@ -24,7 +24,7 @@ import {
 } from '../schema.ts'
 import type { CustomSource } from '../source/custom.ts'
 import { Call } from './call.ts'
-import { SOURCE } from './rules.ts'
+import { SOURCE, TARGET } from './rules.ts'
 
 export const FULL_OPTIONS: SchemaFor<FullOptions> = {
   ...OPEN_OPTIONS,
@@ -115,7 +115,7 @@ async function copy<O extends CopyOptions>(
   run: (source: string | CustomSource, checked: O) => Promise<CopyResult>,
 ): Promise<CopyResult> {
   checkArgument('source', SOURCE, source)
-  checkArgument('target', PATH, target)
+  checkArgument('target', TARGET, target)
   const checked = checkOptions(schema, options) as O
   const call = new Call(target, checked.signal)
   const onProgress = call.callback('onProgress', checked.onProgress)

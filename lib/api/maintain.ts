@@ -30,6 +30,7 @@ import {
   TEXT,
 } from '../schema.ts'
 import { Call } from './call.ts'
+import { TARGET } from './rules.ts'
 
 export const SNAPSHOT_OPTIONS: SchemaFor<SnapshotOptions & Pick<ControlOptions, 'signal'>> = {
   ...CLUSTER_SIZE_OPTIONS,
@@ -76,7 +77,7 @@ export const DIFF_DISKS_OPTIONS: SchemaFor<DiffDisksOptions> = {
     record<{ image: string; bitmap: string }>({ image: PATH, bitmap: TEXT }),
     'merge what differs into a bitmap of this image',
   ),
-  output: option(PATH, 'write what differs to a new file, as JSON'),
+  output: option(TARGET, 'write what differs to a new file, as JSON'),
   force: option(BOOLEAN, 'replace an output file that exists'),
 }
 
@@ -95,7 +96,7 @@ export async function createSnapshot(
   options: SnapshotOptions & Pick<ControlOptions, 'signal'> = {},
 ): Promise<SnapshotResult> {
   checkArgument('backing', PATH, backing)
-  checkArgument('overlay', PATH, overlay)
+  checkArgument('overlay', TARGET, overlay)
   const { signal, ...checked } = checkOptions(SNAPSHOT_OPTIONS, options)
   const { createSnapshot: run } = await import('../maintain/snapshot.ts')
   return await new Call(overlay, signal).run(() => run(backing, overlay, checked))

@@ -21,3 +21,15 @@ export const SOURCE: Rule<string | CustomSource> = {
 }
 
 export const PATHS = list(PATH)
+
+/**
+ * The name of what is to be made. `-` is refused: who writes it means standard output, and a file of
+ * that name would be a surprise.
+ */
+export const TARGET: Rule<string> = {
+  ...PATH,
+  fault(value) {
+    if (value !== '-') return PATH.fault(value)
+    return 'standard output is not supported as a target; ./- names a file'
+  },
+}

@@ -144,6 +144,24 @@ t.test('wrong arguments', async (t) => {
   t.ok(readFileSync('disk').equals(before), 'nothing was changed')
 })
 
+t.test('- is no name of a target', async (t) => {
+  const dir = t.testdir()
+  process.chdir(dir)
+  qemuImg('create', '-q', '-f', 'qcow2', 'disk', '1M')
+  for (const [argument, calling] of [
+    ['target', () => lib.fullBackup('disk', '-')],
+    ['target', () => lib.incrementalBackup('disk', '-', { bitmap: 'b', backing: 'disk' })],
+    ['target', () => lib.restore('disk', '-')],
+    ['overlay', () => lib.createSnapshot('disk', '-')],
+    ['output', () => lib.diffDisks('disk', 'disk', { output: '-' })],
+  ] as const) {
+    await t.rejects(calling(), { code: 'USAGE', argument, message: /standard output/ })
+  }
+  t.strictSame(readdirSync(dir), ['disk'], 'nothing was made')
+  await lib.fullBackup('disk', './-')
+  t.strictSame(readdirSync(dir).sort(), ['-', 'disk'])
+})
+
 t.test('operations on bitmaps', async (t) => {
   const image = join(t.testdir(), 'disk')
   qemuImg('create', '-q', '-f', 'qcow2', image, '1M')

@@ -15,6 +15,8 @@ async function runHere(test: Test, args: string[]): Promise<{ status: number; st
   return { status, stderr: capture.args().join('') }
 }
 
+const NO_STDOUT = 'standard output is not supported as a target; ./- names a file'
+
 t.test('wrong usage: one line and status 2', async (t) => {
   const cases: [args: string, line: string][] = [
     ['', 'COMMAND: missing; qcow2-backup --help lists them'],
@@ -46,6 +48,12 @@ t.test('wrong usage: one line and status 2', async (t) => {
     ['full a b --backing-format qed', "--backing-format: 'qed' is not one of raw, qcow2"],
     ['full a b --connections 4', '--connections: only an NBD source has connections'],
     ['full a b --connections four', "--connections: 'four' is not a whole number"],
+    ['full a -', `TARGET: ${NO_STDOUT}`],
+    ['full a - --force', `TARGET: ${NO_STDOUT}`],
+    ['incremental a - --bitmap b --backing c', `TARGET: ${NO_STDOUT}`],
+    ['restore a -', `TARGET: ${NO_STDOUT}`],
+    ['restore -O qcow2 a -', `TARGET: ${NO_STDOUT}`],
+    ['snapshot a -', `OVERLAY: ${NO_STDOUT}`],
     ['restore a b -O vdi', "--output-format: 'vdi' is not one of raw, qcow2"],
     ['restore a', 'TARGET: missing'],
     ['extents', 'SOURCE: missing'],
