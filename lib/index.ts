@@ -78,5 +78,12 @@ export type { BitmapFacts, BitmapHealth, BitmapPlace, ImageFacts } from './sourc
 export { BadBitmapChain } from './source/bitmaps/open.ts'
 export type { NamedBitmap, NamedBlockNode } from './source/bitmaps/qmp-facts.ts'
 export type { CustomExtent, CustomSource } from './source/custom.ts'
-export type { Piece, Source, SourceExport, SourceFile, SourceReader } from './source/source.ts'
+export type {
+  Piece,
+  Source,
+  SourceExport,
+  SourceFile,
+  SourceReader,
+  SourceStore,
+} from './source/source.ts'
 export { decodeText as nameFromBytes, encodeText as nameToBytes } from './text.ts'

@@ -70,7 +70,7 @@ export async function openBacking(
  */
 export function requireApart(source: Source, backing: Backing): void {
   const shared = backing.files.find((file) =>
-    source.files.some(({ identity }) => identity === file.identity),
+    source.stores.some(({ identity }) => identity === file.identity),
   )
   if (!shared) return
   const file = shared.path === backing.path ? 'is' : `builds on ${shared.path}, which is`

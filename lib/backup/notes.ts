@@ -6,8 +6,8 @@ import { formatSize } from '../units.ts'
 /** What the user must know of the source: that it is empty, or in use as a file system. */
 export async function sourceNotes(source: Source): Promise<string[]> {
   if (source.size === 0) return [`${source.name}: is empty, a disk of 0 bytes`]
-  for (const file of source.files) {
-    if (!('handle' in file)) continue
+  for (const file of source.stores) {
+    if (file.kind !== 'file') continue
     // Where there is no /sys or /proc, nothing is known.
     if (!(await isMounted(file).catch(() => false))) continue
     const why = 'is mounted for writing: what was copied may be of several points in time'

@@ -61,7 +61,7 @@ function targetOf(
 
 /** What the manifest of a backup says, if that is a single image and there is one. */
 async function recordOf(path: string, source: Source): Promise<Recorded | undefined> {
-  const [top] = source.files as readonly SourceFile[]
+  const [top] = source.stores as readonly SourceFile[]
   if (source.format !== 'qcow2') return undefined
   const header = await readHeader(await openedFile(path, top.handle))
   if (header.backingFile !== undefined || header.externalDataFile) return undefined

@@ -203,7 +203,7 @@ class Session implements CopySession {
   async #openTarget(location: Location | undefined): Promise<void> {
     const { openTarget: open, options, replaces } = this.#request
     const { force = false, manifest = false } = options
-    const sources = [...this.#source!.files, ...(this.#backing?.files ?? [])]
+    const sources = [...this.#source!.stores, ...(this.#backing?.files ?? [])]
     this.#target = location
       ? await openTarget(location, { force, replaces, sources })
       : await open!(sources)

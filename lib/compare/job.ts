@@ -1,7 +1,8 @@
 import { setImmediate } from 'node:timers/promises'
 import type { GuestStore } from '../block-status/status.ts'
 import { throwIfAborted } from '../errors.ts'
-import { type CompareJob, type CompareSpec, native } from '../native.ts'
+import { type CompareJob, native } from '../native.ts'
+import { nativeStore } from '../source/native-store.ts'
 import { compareError } from './failure.ts'
 import { isRead, type Side, type Step } from './plan.ts'
 import { RowPairs } from './rows.ts'
@@ -67,11 +68,11 @@ export async function runComparison(
   const { names, stores, signal } = options
   throwIfAborted(signal, names[0])
   const spec = {
-    sources: stores.map(sourceOf),
+    sources: stores.map((store) => nativeStore(store)),
     engine: 'auto' as const,
     direct: options.direct ? ('auto' as const) : ('off' as const),
     requests: REQUESTS,
-    memory: stores.every((store) => 'handle' in store) ? MEMORY : REMOTE_MEMORY,
+    memory: stores.every((store) => store.kind === 'file') ? MEMORY : REMOTE_MEMORY,
     granularity: options.granularity,
   }
   try {
@@ -79,12 +80,6 @@ export async function runComparison(
   } catch (error) {
     throw compareError(error, names, stores, signal)
   }
-}
-
-function sourceOf(store: GuestStore): CompareSpec['sources'][number] {
-  if ('handle' in store) return { fd: store.handle.fd, size: store.size }
-  const { takeConnection, ...asked } = store
-  return { ...asked, connection: store.takeConnection?.() }
 }
 
 /** A job under way. */

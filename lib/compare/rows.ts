@@ -10,7 +10,7 @@ const MAX_BYTES = 64 * 2 ** 20
 
 /** What tells a store from others: an open file has several descriptions of itself. */
 function keyOf(store: GuestStore): unknown {
-  return 'handle' in store ? store.handle : store
+  return store.kind === 'file' ? store.handle : store
 }
 
 /** Steps on their way to the addon, packed: for each two rows, see native/compare/row_pair.h. */

@@ -31,10 +31,10 @@ export class Cloning {
   async take(pieces: readonly Piece[]): Promise<readonly Piece[]> {
     const byFile = new Map<number, DataPiece[]>()
     for (const piece of pieces) {
-      if (piece.kind !== 'data' || this.#never.has(piece.file) || !isAligned(piece)) continue
-      const some = byFile.get(piece.file)
+      if (piece.kind !== 'data' || this.#never.has(piece.store) || !isAligned(piece)) continue
+      const some = byFile.get(piece.store)
       if (some) some.push(piece)
-      else byFile.set(piece.file, [piece])
+      else byFile.set(piece.store, [piece])
     }
     const shared = new Set<Piece>()
     for (const [file, some] of byFile) {

@@ -8,13 +8,13 @@ import type { Disk } from '../source/source.ts'
  */
 export function copyError(
   error: unknown,
-  source: Pick<Disk, 'name' | 'files'>,
+  source: Pick<Disk, 'name' | 'stores'>,
   target: string,
   cause?: Error,
 ): BackupError {
   if (error instanceof BackupError) return error
   const failure = error as NativeFailure
-  const path = source.files[failure.file ?? 0]?.path ?? source.name
+  const path = source.stores[failure.file ?? 0]?.path ?? source.name
   const options = { cause: error, errno: failure.code }
   switch (failure.failure) {
     case 1: {

@@ -2,7 +2,8 @@ import { abortedError } from '../errors.ts'
 import { type CopyCounters, type CopyJob, type CopySpec, native } from '../native.ts'
 import { planFresh, planOverlay } from '../plan/plan.ts'
 import { areaOf } from '../plan/rows.ts'
-import type { Disk, SourceReader, SourceStore } from '../source/source.ts'
+import { nativeStore } from '../source/native-store.ts'
+import type { Disk } from '../source/source.ts'
 import { encodeText } from '../text.ts'
 import type { Discarding } from './discard.ts'
 import { copyError } from './failure.ts'
@@ -62,7 +63,7 @@ export async function copyDisk(
  * @param source what the rows of the plan point into
  */
 export async function runCopy(
-  source: Pick<Disk, 'name' | 'size' | 'files' | 'interrupt'>,
+  source: Pick<Disk, 'name' | 'size' | 'stores' | 'interrupt'>,
   target: Pick<Target, 'path' | 'store'>,
   plan: AsyncIterable<Float64Array>,
   options: RunOptions,
@@ -75,7 +76,7 @@ export async function runCopy(
     job = native().copyStart({
       ...spec,
       backing: encodeText(spec.backing),
-      sources: source.files.map(storeOf),
+      sources: source.stores.map((store) => nativeStore(store)),
       target: target.store,
       size: source.size,
       memory: MEMORY,
@@ -97,7 +98,7 @@ export async function runCopy(
     // What the plan waits for is of no use any more: a server's answer, for which nobody else waits.
     const interrupt = () => source.interrupt?.()
     attended.then(interrupt, interrupt)
-    await feed(job, plan, source.files.length, tasks, attended)
+    await feed(job, plan, source.stores.length, tasks, attended)
     const counters = await native().copyFinish(job)
     await attended
     report.now()
@@ -114,17 +115,10 @@ export async function runCopy(
   }
 }
 
-function storeOf(store: SourceStore): CopySpec['sources'][number] {
-  if ('handle' in store) return { fd: store.handle.fd, size: store.size }
-  if ('read' in store) return { size: store.size }
-  const { takeConnection, ...asked } = store
-  return { ...asked, connection: store.takeConnection?.() }
-}
-
 /** What the calling program has to read by itself: such a source has nothing else. */
-function readsOf(job: CopyJob, source: Pick<Disk, 'files'>): CallerReads | undefined {
-  const [store] = source.files
-  return store && 'read' in store ? new CallerReads(job, store as SourceReader) : undefined
+function readsOf(job: CopyJob, source: Pick<Disk, 'stores'>): CallerReads | undefined {
+  const [store] = source.stores
+  return store?.kind === 'reader' ? new CallerReads(job, store) : undefined
 }
 
 /**
@@ -181,7 +175,7 @@ async function attend(
 
 function abortedOr(
   error: unknown,
-  source: Pick<Disk, 'name' | 'files'>,
+  source: Pick<Disk, 'name' | 'stores'>,
   target: Pick<Target, 'path' | 'store'>,
   signal?: AbortSignal,
   cause?: Error,

@@ -38,7 +38,7 @@ export async function patchFile(
 ): Promise<CopyCounters> {
   const { path, handle } = target
   return await runCopy(
-    { name: path, size, files },
+    { name: path, size, stores: files },
     { path, store: { fd: handle.fd } },
     plan(pieces, size, new Cloning(files, target)),
     {

@@ -4,6 +4,7 @@ import { constants, descriptorPath, type FileHandle, O_PATH, open } from '../fil
 
 /** A file that holds guest bytes of a source. */
 export interface SourceFile {
+  readonly kind: 'file'
   /** As messages name it. */
   readonly path: string
   /** Open for reading, buffered; owned by the source. */
@@ -132,6 +133,7 @@ export async function openedFile(path: string, handle: FileHandle): Promise<Open
   const now = await handle.stat({ bigint: true })
   requireKind(path, now)
   return {
+    kind: 'file',
     path,
     handle,
     size: await sizeOf(handle),

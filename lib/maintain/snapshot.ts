@@ -115,7 +115,7 @@ function nothing(name: string, size: number): Disk {
   return {
     name,
     size,
-    files: [],
+    stores: [],
     async *pieces() {
       yield holes
     },

@@ -6,6 +6,7 @@ import { parseNbdUri } from './uri.ts'
 
 /** An export of an NBD server that holds guest bytes of a source, at their guest offsets. */
 export interface SourceExport {
+  readonly kind: 'export'
   /** The URI as messages show it. */
   readonly path: string
   /** The URI as libnbd takes it. */
@@ -88,6 +89,7 @@ export function exportOf(server: NbdServer, info: NbdInfo, options: NbdOptions):
   const { requests = DEFAULT_REQUESTS } = options
   const connections = options.connections ?? (multiConn ? DEFAULT_CONNECTIONS : 1)
   return {
+    kind: 'export',
     ...{ path, uri, size, identity, fingerprint },
     ...{ connections, requests, blockMin, blockMax, timeoutMs },
   }

@@ -6,7 +6,7 @@ import type { Action } from './policy.ts'
 /** Kinds of rows as native/copy/row.h has them: do not change one without the other. */
 export const ROW = { skip: 0, zero: 1, data: 2, deflate: 3, zstd: 4 } as const
 
-/** Numbers per row: kind, start, length, file, offset, size, clusterSize, within. */
+/** Numbers per row: kind, start, length, store, offset, size, clusterSize, within. */
 export const COLUMNS = 8
 
 /** The guest bytes that rows are about. */
@@ -48,8 +48,8 @@ export function packRows<P extends Planned>(
 
 /** Says where the bytes are; returns the kind of the row. */
 function fillSource(rows: Float64Array, at: number, piece: Planned): number {
-  if (!('file' in piece)) throw new Error(`a ${piece.kind} run cannot be copied`)
-  rows[at + 3] = piece.file
+  if (!('store' in piece)) throw new Error(`a ${piece.kind} run cannot be copied`)
+  rows[at + 3] = piece.store
   rows[at + 4] = piece.offset
   if ('size' in piece) {
     rows[at + 5] = piece.size

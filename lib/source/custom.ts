@@ -61,6 +61,7 @@ export function openCustom(custom: CustomSource, options: OpenOptions = {}): Sou
     throw usageError(name, `its size of ${size} bytes is not a multiple of ${SECTOR_SIZE}`)
   }
   const reader: SourceReader = {
+    kind: 'reader',
     path: name,
     size,
     identity: `custom:${name}`,
@@ -72,7 +73,7 @@ export function openCustom(custom: CustomSource, options: OpenOptions = {}): Sou
     name,
     format: 'raw',
     size,
-    files: [reader],
+    stores: [reader],
     pieces,
     markedPieces: () => withTurns(piecesOf(custom, true), name, signal),
     extents({ detectZeroes = false } = {}) {
@@ -103,7 +104,7 @@ async function* piecesOf(
     out.push(
       zero
         ? { kind: 'zero', start, length, dirty }
-        : { kind: 'data', start, length, file: 0, offset: start, dirty },
+        : { kind: 'data', start, length, store: 0, offset: start, dirty },
     )
     if (out.length < BATCH) continue
     yield out

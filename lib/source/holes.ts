@@ -29,7 +29,7 @@ export async function* splitHoles(
   for await (const batch of batches) {
     let out: Piece[] = []
     for (const piece of batch) {
-      const file = piece.kind === 'data' ? sparse.get(piece.file) : undefined
+      const file = piece.kind === 'data' ? sparse.get(piece.store) : undefined
       if (piece.kind !== 'data' || !file) {
         out.push(piece)
         continue
@@ -37,15 +37,15 @@ export async function* splitHoles(
       const shift = piece.start - piece.offset
       const end = piece.offset + piece.length
       for (let at = piece.offset; at < end; ) {
-        let window = windows.get(piece.file)
+        let window = windows.get(piece.store)
         if (!window || at < window.start || at >= window.end) {
           window = await nextWindow(file, at, end, window)
-          windows.set(piece.file, window)
+          windows.set(piece.store, window)
         }
         const to = Math.min(end, window.end)
         for (const { start: offset, length, data } of window.between(at, to)) {
           const start = offset + shift
-          if (data) out.push({ kind: 'data', start, length, file: piece.file, offset })
+          if (data) out.push({ kind: 'data', start, length, store: piece.store, offset })
           else out.push({ kind: 'zero', start, length })
         }
         at = to

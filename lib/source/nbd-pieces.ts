@@ -6,9 +6,9 @@ import type { MarkedPiece } from './source.ts'
 /**
  * The pieces of a window, in batches, neighbours of equal kind joined. Only ZERO says that bytes
  * read as zero: QEMU flags data of a backing file as HOLE where it exports a snapshot.
- * @param file index in `Source.files` of the export
+ * @param store index in `Source.stores` of the export
  */
-export function* piecesOf(window: StatusWindow, file: number): Generator<readonly MarkedPiece[]> {
+export function* piecesOf(window: StatusWindow, store: number): Generator<readonly MarkedPiece[]> {
   let out: MarkedPiece[] = []
   let last: MarkedPiece | undefined
   let start = window.start
@@ -26,7 +26,7 @@ export function* piecesOf(window: StatusWindow, file: number): Generator<readonl
       }
       last =
         kind === 'data'
-          ? { kind, start, length, file, offset: start, dirty }
+          ? { kind, start, length, store, offset: start, dirty }
           : { kind, start, length, dirty }
       out.push(last)
     }

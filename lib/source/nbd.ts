@@ -64,7 +64,7 @@ class NbdSource implements Source {
   readonly name: string
   readonly format = 'raw'
   readonly size: number
-  readonly files: readonly [SourceExport]
+  readonly stores: readonly [SourceExport]
   readonly bitmap: Source['bitmap']
   readonly #server: NbdServer
   readonly #status: ExportStatus
@@ -87,7 +87,7 @@ class NbdSource implements Source {
     this.name = asked.path
     // The guest sees whole sectors, as qemu-img does; what the export lacks of the last is a hole.
     this.size = roundUp(asked.size, SECTOR_SIZE)
-    this.files = [{ ...asked, takeConnection: () => this.#takeConnection() }]
+    this.stores = [{ ...asked, takeConnection: () => this.#takeConnection() }]
     // Whether it is still recording, and its granularity, no server says.
     this.bitmap = bitmap === undefined ? undefined : { name: bitmap, notes: [] }
   }
@@ -108,7 +108,7 @@ class NbdSource implements Source {
   async *markedPieces(): AsyncGenerator<readonly MarkedPiece[]> {
     const windows = this.#known?.windows() ?? this.#status.windows()
     for await (const window of windows) yield* piecesOf(window, 0)
-    const [{ size }] = this.files
+    const [{ size }] = this.stores
     if (size < this.size) {
       // Marked dirty: a disk that ends here may have had more to it before.
       yield [{ kind: 'hole', start: size, length: this.size - size, dirty: true }]
@@ -143,7 +143,7 @@ class NbdSource implements Source {
    * it; one that serves a single client could not answer.
    */
   async checkUnchanged(): Promise<void> {
-    const [{ path, size, fingerprint }] = this.files
+    const [{ path, size, fingerprint }] = this.stores
     if (!this.#connection.info.multiConn) return
     const now = await NbdConnection.open(this.#server).catch((error) => {
       if (this.#server.signal?.aborted) throw error

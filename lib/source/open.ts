@@ -59,7 +59,7 @@ function sourceOf(name: string, chain: Chain, signal?: AbortSignal): Source {
     name,
     format,
     size: layers[0].size,
-    files,
+    stores: files,
     bitmap,
     notes,
     pieces,

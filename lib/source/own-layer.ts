@@ -15,7 +15,7 @@ export function ownLayer(file: OpenedFile, header: Qcow2Header): Disk {
   return {
     name: file.path,
     size: header.virtualSize,
-    files: [file],
+    stores: [file],
     pieces,
     async *markedPieces() {
       for await (const batch of pieces()) yield batch.map(marked)

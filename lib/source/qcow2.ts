@@ -5,10 +5,10 @@ import type { Piece } from './source.ts'
 
 /**
  * A qcow2 image as a layer.
- * @param file index in `Source.files` of the file that the guest's bytes are in: the image itself,
+ * @param store index in `Source.stores` of the file that the guest's bytes are in: the image itself,
  * or its external data file
  */
-export function qcow2Layer(image: Qcow2Image, file: number): Layer {
+export function qcow2Layer(image: Qcow2Image, store: number): Layer {
   const { clusterSize, compressionType, virtualSize } = image.header
   const compression = compressionType === 0 ? 'deflate' : 'zstd'
 
@@ -20,10 +20,10 @@ export function qcow2Layer(image: Qcow2Image, file: number): Layer {
       case 'zero':
         return { kind: 'zero', start, length }
       case 'data':
-        return { kind: 'data', start, length, file, offset: run.offset }
+        return { kind: 'data', start, length, store, offset: run.offset }
       case 'compressed': {
         const { offset, size, within } = run
-        return { kind: compression, start, length, file, offset, size, clusterSize, within }
+        return { kind: compression, start, length, store, offset, size, clusterSize, within }
       }
     }
   }

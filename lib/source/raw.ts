@@ -8,7 +8,7 @@ import type { Layer, Window } from './layer.ts'
  * A raw image as a layer: what the file system has no blocks for is left open (and so becomes a
  * hole, since a raw image is always the last of a chain). The guest sees whole sectors; what the
  * file lacks of the last one belongs to the hole.
- * @param index of the file in `Source.files`
+ * @param index of the file in `Source.stores`
  */
 export function rawLayer(file: OpenedFile, index: number): Layer {
   const size = roundUp(file.size, SECTOR_SIZE)
@@ -26,7 +26,7 @@ export function rawLayer(file: OpenedFile, index: number): Layer {
         end: host.end,
         fill(from, to, out) {
           for (const { start, length, data } of host.between(from, to)) {
-            if (data) out.push({ kind: 'data', start, length, file: index, offset: start })
+            if (data) out.push({ kind: 'data', start, length, store: index, offset: start })
             else out.push({ kind: 'open', start, length })
           }
         },

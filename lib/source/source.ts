@@ -7,8 +7,8 @@ export type { SourceExport } from '../nbd/export.ts'
 
 /**
  * Where the guest bytes of one run are.
- * - `data`: as they are, in `files[file]` at `offset`.
- * - `deflate`, `zstd`: inside one compressed cluster, whose stream lies in `files[file]` from
+ * - `data`: as they are, in `stores[store]` at `offset`.
+ * - `deflate`, `zstd`: inside one compressed cluster, whose stream lies in `stores[store]` from
  *   `offset` for `size` bytes (sector-rounded: the stream may end before), and which expands to
  *   `clusterSize` bytes; the run starts `within` bytes into those.
  * - `zero`: reads as zero because a layer says so.
@@ -16,12 +16,12 @@ export type { SourceExport } from '../nbd/export.ts'
  */
 export type Piece =
   | { kind: 'zero' | 'hole'; start: number; length: number }
-  | { kind: 'data'; start: number; length: number; file: number; offset: number }
+  | { kind: 'data'; start: number; length: number; store: number; offset: number }
   | {
       kind: 'deflate' | 'zstd'
       start: number
       length: number
-      file: number
+      store: number
       offset: number
       size: number
       clusterSize: number
@@ -30,6 +30,7 @@ export type Piece =
 
 /** Guest bytes of a source that the calling program reads by itself, at their guest offsets. */
 export interface SourceReader {
+  readonly kind: 'reader'
   readonly path: string
   /** Bytes. */
   readonly size: number
@@ -38,7 +39,7 @@ export interface SourceReader {
   read(start: number, length: number, signal: AbortSignal): Promise<Uint8Array>
 }
 
-/** What guest bytes are read from. */
+/** What guest bytes are read from: `kind` tells which. */
 export type SourceStore = SourceFile | SourceExport | SourceReader
 
 /** Lets go of guest bytes that are stored elsewhere now. */
@@ -72,8 +73,8 @@ export interface Disk {
   readonly name: string
   /** Virtual size in bytes, a multiple of 512. */
   readonly size: number
-  /** What pieces point into: `Piece.file` is an index here. */
-  readonly files: readonly SourceStore[]
+  /** What pieces point into: `Piece.store` is an index here. */
+  readonly stores: readonly SourceStore[]
   /**
    * Where every byte from 0 to `size` is: batches of ordered, contiguous pieces, made as they are
    * asked for, each of bounded size.

@@ -25,7 +25,7 @@ export async function* detectZeroes(
       }
       for (let done = 0; done < piece.length; done += STEP) {
         const length = Math.min(STEP, piece.length - done)
-        const bytes = await readAt(files[piece.file], piece.offset + done, length)
+        const bytes = await readAt(files[piece.store], piece.offset + done, length)
         yield granules(bytes, piece.start + done)
       }
     }

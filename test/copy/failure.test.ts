@@ -3,7 +3,7 @@ import { copyError } from '../../lib/copy/failure.ts'
 import { BackupError } from '../../lib/errors.ts'
 import type { Source } from '../../lib/source/source.ts'
 
-const SOURCE = { name: 'top', files: [{ path: 'top' }, { path: 'base' }] } as unknown as Source
+const SOURCE = { name: 'top', stores: [{ path: 'top' }, { path: 'base' }] } as unknown as Source
 
 /** An error as the addon makes it. */
 function nativeError(context: string, reason: string, fields: object): Error {

@@ -220,7 +220,7 @@ t.test('a chain that is too long', async (t) => {
   })
   poke(at(255), 8, 0n)
   const source = await openSource(at(0))
-  t.equal(source.files.length, 256)
+  t.equal(source.stores.length, 256)
   t.same(new Set(await contentOf(source)), new Set([0]))
   await source.close()
 })

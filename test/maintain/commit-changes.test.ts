@@ -36,7 +36,7 @@ const disks = fc
     let start = 0
     for (const { kind, sectors, offset } of runs) {
       const length = sectors * SECTOR
-      if (kind === 'data') pieces.push({ kind, start, length, file: 0, offset: offset * SECTOR })
+      if (kind === 'data') pieces.push({ kind, start, length, store: 0, offset: offset * SECTOR })
       else if (kind !== 'gap') pieces.push({ kind: kind as 'zero' | 'hole', start, length })
       start += length
     }

@@ -24,7 +24,7 @@ function marked(text: string): MarkedPiece[] {
     const length = run.length
     const piece: MarkedPiece =
       run[0].toLowerCase() === 'd'
-        ? { kind: 'data', start, length, file: 0, offset: 1000 + start, dirty }
+        ? { kind: 'data', start, length, store: 0, offset: 1000 + start, dirty }
         : { kind: 'zero', start, length, dirty }
     pieces.push(piece)
     return pieces

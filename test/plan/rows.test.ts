@@ -15,9 +15,9 @@ function rowsOf(packed: Float64Array): number[][] {
 }
 
 t.test('each kind of piece', async (t) => {
-  const compressed = { file: 3, offset: 700, size: 1024, clusterSize: 4096, within: 512 }
+  const compressed = { store: 3, offset: 700, size: 1024, clusterSize: 4096, within: 512 }
   const pieces: Piece[] = [
-    { kind: 'data', start: 0, length: 10, file: 2, offset: 99 },
+    { kind: 'data', start: 0, length: 10, store: 2, offset: 99 },
     { kind: 'deflate', start: 10, length: 20, ...compressed },
     { kind: 'zero', start: 30, length: 40 },
     { kind: 'zstd', start: 70, length: 50, ...compressed },
@@ -35,7 +35,7 @@ t.test('each kind of piece', async (t) => {
 t.test('over a backing file zeroes are recorded, and what is clean is not', async (t) => {
   const pieces: (Piece | Clean)[] = [
     { kind: 'clean', start: 0, length: 5 },
-    { kind: 'data', start: 5, length: 10, file: 2, offset: 99 },
+    { kind: 'data', start: 5, length: 10, store: 2, offset: 99 },
     { kind: 'zero', start: 15, length: 20 },
     { kind: 'hole', start: 35, length: 1 },
     { kind: 'clean', start: 36, length: 4 },
@@ -68,15 +68,15 @@ t.test('skipped neighbours become one row, whatever they were', async (t) => {
 
 t.test('data that are neighbours in the guest stay apart: they may lie anywhere', async (t) => {
   const pieces: Piece[] = [
-    { kind: 'data', start: 0, length: 1, file: 0, offset: 0 },
-    { kind: 'data', start: 1, length: 1, file: 0, offset: 500 },
+    { kind: 'data', start: 0, length: 1, store: 0, offset: 0 },
+    { kind: 'data', start: 1, length: 1, store: 0, offset: 500 },
   ]
   t.equal(rowsOf(packRows(pieces, FRESH)).length, 2)
 })
 
 /** Offsets as large as they come: the largest image QEMU opens is 2^63 bytes, numbers end at 2^53. */
 const offset = fc.integer({ min: 0, max: 2 ** 53 - 1 })
-const place = { file: fc.nat(200), offset }
+const place = { store: fc.nat(200), offset }
 const anyPiece = fc.oneof(
   fc.record({ kind: fc.constantFrom('zero', 'hole') }),
   fc.record({ kind: fc.constant('data'), ...place }),
@@ -131,9 +131,9 @@ t.test('rows cover the same bytes in order, and lose nothing of a copied piece',
 
 /** Whether a row says all that the piece says. */
 function isRow(piece: Piece, row: readonly number[]): boolean {
-  const whole = { file: 0, offset: 0, size: 0, clusterSize: 0, within: 0, ...piece }
-  const { start, length, file, offset, size, clusterSize, within } = whole
-  if (!('file' in piece)) return false
-  const columns = [ROW[piece.kind], start, length, file, offset, size, clusterSize, within]
+  const whole = { store: 0, offset: 0, size: 0, clusterSize: 0, within: 0, ...piece }
+  const { start, length, store, offset, size, clusterSize, within } = whole
+  if (!('store' in piece)) return false
+  const columns = [ROW[piece.kind], start, length, store, offset, size, clusterSize, within]
   return columns.every((number, i) => number === row[i])
 }

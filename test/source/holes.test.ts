@@ -29,7 +29,7 @@ t.test('data pieces are split where the file has holes, in whatever order they c
         const count = Math.min(wanted, blocks.length - first)
         const start = expected.length * BLOCK
         const length = count * BLOCK
-        pieces.push({ kind: 'data', start, length, file: index, offset: first * BLOCK })
+        pieces.push({ kind: 'data', start, length, store: index, offset: first * BLOCK })
         for (let i = first; i < first + count; i++) {
           expected.push(index === 1 || blocks[i] ? `data ${index} ${i}` : 'zero')
         }
@@ -40,7 +40,7 @@ t.test('data pieces are split where the file has holes, in whatever order they c
           t.equal(piece.start, got.length * BLOCK)
           for (let i = 0; i < piece.length / BLOCK; i++) {
             const data = piece.kind === 'data'
-            got.push(data ? `data ${piece.file} ${piece.offset / BLOCK + i}` : piece.kind)
+            got.push(data ? `data ${piece.store} ${piece.offset / BLOCK + i}` : piece.kind)
           }
         }
       }

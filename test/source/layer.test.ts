@@ -17,7 +17,7 @@ function layerOf(letters: string, index: number, windowSize: number): Layer {
             const letter = letters[start / unit]
             if (letter === 'o') out.push({ kind: 'open', start, length: unit })
             else if (letter === 'z') out.push({ kind: 'zero', start, length: unit })
-            else out.push({ kind: 'data', start, length: unit, file: index, offset: start })
+            else out.push({ kind: 'data', start, length: unit, store: index, offset: start })
           }
         },
       }
@@ -54,7 +54,7 @@ t.test(
             t.equal(piece.start, end)
             end += piece.length
             for (let i = 0; i < piece.length; i += 512) {
-              got.push(piece.kind === 'data' ? `data ${piece.file}` : piece.kind)
+              got.push(piece.kind === 'data' ? `data ${piece.store}` : piece.kind)
             }
           }
         }

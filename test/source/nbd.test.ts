@@ -119,7 +119,7 @@ t.test('a size that is not a multiple of 512 is rounded up, as qemu-img does', a
   qemuImg('convert', '-f', 'raw', '-O', 'raw', nbdkit.uri(), copy)
   t.equal(source.size, 5120)
   t.equal(qemuImgMap(copy, 'raw').at(-1)!.start + qemuImgMap(copy, 'raw').at(-1)!.length, 5120)
-  t.equal(source.files[0].size, 5000)
+  t.equal(source.stores[0].size, 5000)
   const last = (await piecesOf(source)).at(-1)!
   t.match(last, { kind: 'hole', start: 5000, length: 120 })
   t.match((await extentsOf(source)).at(-1), { zero: false })
@@ -161,8 +161,8 @@ t.test('what the copy is told of the export', async (t) => {
   const told = async (uri: string, options = {}) => {
     const source = await openSource(uri, options)
     t.teardown(() => source.close())
-    t.equal(source.files.length, 1)
-    return source.files[0] as SourceExport
+    t.equal(source.stores.length, 1)
+    return source.stores[0] as SourceExport
   }
   t.match(await told(several), {
     path: several,

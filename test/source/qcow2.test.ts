@@ -208,9 +208,9 @@ t.test('external data files', async (t) => {
         )
       }
       const pieces = await piecesOf(source)
-      t.ok(pieces.every((p) => p.kind !== 'data' || (p.file === 1 && p.offset === p.start)))
+      t.ok(pieces.every((p) => p.kind !== 'data' || (p.store === 1 && p.offset === p.start)))
       t.same(
-        source.files.map((f) => f.path),
+        source.stores.map((f) => f.path),
         [image, data],
       )
       if (raw === 'on')

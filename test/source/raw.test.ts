@@ -21,7 +21,7 @@ t.test('data and holes are where the file system says', async (t) => {
   const source = await openSource(path)
   t.teardown(() => source.close())
   t.match(source, { name: path, format: 'raw', size: 64 * MiB })
-  t.equal(source.files.length, 1)
+  t.equal(source.stores.length, 1)
   const data = { zero: false, hole: false }
   const hole = { zero: true, hole: true }
   t.same(await extentsOf(source), [
@@ -55,7 +55,7 @@ t.test('a size that is no multiple of a sector is rounded up', async (t) => {
   t.teardown(() => source.close())
   t.equal(source.size, 1024)
   t.same(await piecesOf(source), [
-    { kind: 'data', start: 0, length: 1000, file: 0, offset: 0 },
+    { kind: 'data', start: 0, length: 1000, store: 0, offset: 0 },
     { kind: 'hole', start: 1000, length: 24 },
   ])
   t.same(await extentsOf(source), [{ start: 0, length: 1024, zero: false, hole: false }])

@@ -10,7 +10,7 @@ export async function markedOf(source: Source): Promise<string[]> {
   for await (const batch of source.markedPieces()) {
     for (const piece of batch) {
       if (piece.start !== end) throw new Error(`a piece starts at ${piece.start}, not ${end}`)
-      if (piece.kind === 'data' && (piece.file !== 0 || piece.offset !== piece.start)) {
+      if (piece.kind === 'data' && (piece.store !== 0 || piece.offset !== piece.start)) {
         throw new Error(`the piece at ${piece.start} points elsewhere`)
       }
       end += piece.length

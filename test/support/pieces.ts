@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import type { DirtyRun } from '../../lib/format/qcow2/bits.ts'
 import type { Piece } from '../../lib/source/source.ts'
 
-const place = { file: fc.nat(3), offset: fc.integer({ min: 0, max: 2 ** 50 }) }
+const place = { store: fc.nat(3), offset: fc.integer({ min: 0, max: 2 ** 50 }) }
 const anyPiece = fc.oneof(
   fc.record({ kind: fc.constantFrom('zero', 'hole') }),
   fc.record({ kind: fc.constant('data'), ...place }),
@@ -48,9 +48,9 @@ export async function* batched<T>(all: readonly T[], size: number): AsyncGenerat
 export function bytesOf(pieces: readonly { kind: string; start: number; length: number }[]) {
   return (pieces as readonly Piece[]).flatMap((piece) =>
     Array.from({ length: piece.length }, (_, i) => {
-      if (!('file' in piece)) return `${piece.start + i} ${piece.kind}`
+      if (!('store' in piece)) return `${piece.start + i} ${piece.kind}`
       const where = 'within' in piece ? `${piece.offset}+${piece.within + i}` : piece.offset + i
-      return `${piece.start + i} ${piece.kind} ${piece.file} ${where}`
+      return `${piece.start + i} ${piece.kind} ${piece.store} ${where}`
     }),
   )
 }

@@ -23,9 +23,9 @@ export async function piecesOf(source: Source): Promise<Piece[]> {
 export async function contentOf(source: Source): Promise<Buffer> {
   const content = Buffer.alloc(source.size)
   for (const piece of await piecesOf(source)) {
-    if (!('file' in piece)) continue
-    const file = source.files[piece.file]
-    if (!('handle' in file)) throw new Error('cannot read exports')
+    if (!('store' in piece)) continue
+    const file = source.stores[piece.store]
+    if (file.kind !== 'file') throw new Error('cannot read exports')
     const length = piece.kind === 'data' ? piece.length : piece.size
     const stored = Buffer.alloc(length)
     const { bytesRead } = await file.handle.read(stored, 0, length, piece.offset)

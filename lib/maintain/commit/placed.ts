@@ -19,7 +19,7 @@ function continues(last: Piece, next: Piece): boolean {
   if (last.start + last.length !== next.start) return false
   if (isZero(last)) return isZero(next)
   if (last.kind !== 'data' || next.kind !== 'data') return false
-  return last.file === next.file && last.offset + last.length === next.offset
+  return last.store === next.store && last.offset + last.length === next.offset
 }
 
 /**

@@ -105,7 +105,7 @@ export async function diffToBitmap(
       [image, own],
       [baseline, baselineOptions(options)],
       async (sides) => {
-        await requireApart(file, sides[1].files)
+        await requireApart(file, sides[1].stores)
         return await addDifferences(bits, sides, options)
       },
     )
@@ -135,7 +135,7 @@ export async function diffDisks(
   const into = mergeInto && { name: mergeInto.bitmap, granularity, recording: false }
   return await withSides([disk, own], [baseline, baselineOptions(options)], async (sides) => {
     const { size } = sides[0].node
-    const read = sides.flatMap(({ files }) => files)
+    const read = sides.flatMap(({ stores }) => stores)
     const list = output === undefined ? undefined : await openList(output, { force, sources: read })
     try {
       if (mergeInto && into) await requireMergeable(mergeInto.image, into, size, read)

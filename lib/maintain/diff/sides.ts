@@ -15,7 +15,7 @@ export interface ComparedSide {
 
 export interface OpenedSide extends ComparedSide {
   /** What is read. */
-  files: readonly SourceIdentity[]
+  stores: readonly SourceIdentity[]
   close(): Promise<void>
 }
 
@@ -60,7 +60,7 @@ async function openSide(name: string, options: SideOptions): Promise<OpenedSide>
   if (isNbdUri(name)) return await openExport(name, options)
   const { format, allowPaths, backingFormat, locked: shared } = options
   const { images, files } = await openChain(name, { format, allowPaths, backingFormat, shared })
-  return { name, node: nodeOf(images), files, close: () => closeAll(files) }
+  return { name, node: nodeOf(images), stores: files, close: () => closeAll(files) }
 }
 
 async function openExport(
@@ -72,7 +72,7 @@ async function openExport(
   return {
     name: source.name,
     node,
-    files: source.files,
+    stores: source.stores,
     async close() {
       // It may still wait for the server.
       source.interrupt?.()

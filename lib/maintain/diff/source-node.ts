@@ -15,7 +15,7 @@ export class SourceNode implements BlockNode {
   constructor(source: Source) {
     this.size = source.size
     this.#batches = source.pieces()
-    this.stores = [source.files[0] as SourceExport]
+    this.stores = [source.stores[0] as SourceExport]
   }
 
   ask(at: number, bytes: number): Answer {

@@ -11,8 +11,8 @@ export function slicePiece(piece: Piece, start: number, length: number): Piece {
     case 'hole':
       return { kind: piece.kind, start, length }
     case 'data': {
-      const { kind, file, offset } = piece
-      return { kind, start, length, file, offset: offset + skipped }
+      const { kind, store, offset } = piece
+      return { kind, start, length, store, offset: offset + skipped }
     }
     default:
       return { ...piece, start, length, within: piece.within + skipped }

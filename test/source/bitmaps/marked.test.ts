@@ -11,15 +11,15 @@ async function collect(batches: AsyncIterable<readonly MarkedPiece[]>): Promise<
 }
 
 t.test('a slice keeps where its bytes are', async (t) => {
-  const compressed = { kind: 'zstd', file: 1, offset: 700, size: 512, clusterSize: 4096 } as const
+  const compressed = { kind: 'zstd', store: 1, offset: 700, size: 512, clusterSize: 4096 } as const
   t.strictSame(slicePiece({ ...compressed, start: 100, length: 50, within: 7 }, 120, 10), {
     ...compressed,
     start: 120,
     length: 10,
     within: 27,
   })
-  t.strictSame(slicePiece({ kind: 'data', start: 8, length: 8, file: 2, offset: 64 }, 10, 4), {
-    ...{ kind: 'data', start: 10, length: 4, file: 2, offset: 66 },
+  t.strictSame(slicePiece({ kind: 'data', start: 8, length: 8, store: 2, offset: 64 }, 10, 4), {
+    ...{ kind: 'data', start: 10, length: 4, store: 2, offset: 66 },
   })
   t.strictSame(slicePiece({ kind: 'hole', start: 8, length: 8 }, 8, 4), {
     ...{ kind: 'hole', start: 8, length: 4 },
