@@ -55,7 +55,7 @@ void Pipeline::run() {
   try {
     copy();
   } catch (...) {
-    let_go();
+    abandon();
     throw;
   }
 }
@@ -107,7 +107,7 @@ void Pipeline::turn() {
   }
   sink_->collect(done_);
   while (!done_.empty()) {
-    // Taken out first: what a failure leaves in there is for let_go().
+    // Taken out first: what a failure leaves in there is for abandon().
     Transfer* transfer = done_.back();
     done_.pop_back();
     handle(transfer);
@@ -350,10 +350,16 @@ void Pipeline::sync() {
   drain();
 }
 
-// After a failure: no buffer may be freed before the kernel and the servers are done with it.
-void Pipeline::let_go() {
+// Teardown after a failure, in the one order that is safe. Nothing new goes to the kernel first;
+// then the servers and the caller lose their access to our memory; then the kernel's requests come
+// back. Only after that may a descriptor be closed or a buffer be freed: until its last request is
+// back, the number of a closed descriptor could already be another file of this process, and a
+// request handed over late would read from or write to that. (The descriptors of the sources are
+// closed with `stores_`, which ends after `queue_`; that of the target by the job.)
+void Pipeline::abandon() {
+  queue_.stop();
   forget_done();
-  stores_.clear();
+  for (Store& store : stores_) store.abandon();
   sink_->abandon();
   while (queue_.in_flight() > 0) {
     queue_.reap(done_, true);

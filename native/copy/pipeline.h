@@ -30,8 +30,8 @@ class Pipeline {
   // Throws Error when the target cannot be such an image.
   Pipeline(CopyJob& job, Engine& engine);
 
-  // Until the target is complete. Throws CopyError or Error after everything that is with the
-  // kernel has come back.
+  // Runs until the target is complete. Throws CopyError or Error once no request is under way any
+  // more: descriptors and buffers may be closed and freed then.
   void run();
 
  private:
@@ -54,13 +54,14 @@ class Pipeline {
   void finish_hash();
   void drain();
   void sync();
-  void let_go();
+  void abandon();
   void forget_done();
   std::unique_ptr<Compressor> borrow_compressor();
 
   CopyJob& job_;
   Engine& engine_;
-  // The order of these matters: what the kernel or a worker may still use ends after these.
+  // The order of these matters: `queue_` waits for the kernel before the buffers are freed and the
+  // descriptors of `stores_` are closed, and `workers_` for its tasks before all of them.
   BufferPool pool_;
   std::deque<std::unique_ptr<Chunk>> chunks_;  // in guest order
   std::vector<Store> stores_;

@@ -24,6 +24,12 @@ struct Store {
   ~Store() {
     if (caller) caller->close();
   }
+  // After a failure: no remote request can touch anybody's memory any more. A file stays open, for
+  // requests on it may be under way.
+  void abandon() {
+    nbd.reset();
+    if (caller) caller->close();
+  }
   Store(Store&&) = default;
   Store& operator=(Store&&) = default;
 

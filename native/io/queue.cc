@@ -55,13 +55,20 @@ void Queue::submit(Transfer* transfer) {
 
 void Queue::reap(std::vector<Transfer*>& done, bool wait,
                  std::optional<Engine::Clock::time_point> deadline) {
+  if (stopped_ && !waiting_.empty()) {
+    give_back_waiting(done);
+    wait = false;
+  }
   reaped_.clear();
   engine_.reap(reaped_, wait, deadline);
   for (Request* request : reaped_) {
     Slot& slot = *static_cast<Slot*>(request->tag);
     if (!finish_step(slot)) {
-      engine_.submit(&slot.request);
-      continue;
+      if (!stopped_) {
+        engine_.submit(&slot.request);
+        continue;
+      }
+      slot.transfer->error = ECANCELED;
     }
     done.push_back(slot.transfer);
     free_.push_back(&slot);
@@ -70,8 +77,16 @@ void Queue::reap(std::vector<Transfer*>& done, bool wait,
   start_waiting();
 }
 
+void Queue::give_back_waiting(std::vector<Transfer*>& done) {
+  for (Transfer* transfer : waiting_) {
+    transfer->error = ECANCELED;
+    done.push_back(transfer);
+  }
+  waiting_.clear();
+}
+
 void Queue::start_waiting() {
-  while (!waiting_.empty() && !free_.empty()) {
+  while (!stopped_ && !waiting_.empty() && !free_.empty()) {
     Slot& slot = *free_.back();
     slot.transfer = waiting_.front();
     slot.tries = 0;

@@ -53,6 +53,9 @@ class Queue {
   // come back empty-handed: loop on your own condition. Throws Error when the engine itself fails.
   void reap(std::vector<Transfer*>& done, bool wait,
             std::optional<Engine::Clock::time_point> deadline = std::nullopt);
+  // Hands nothing more to the engine: transfers that wait for their turn, or would go on after a
+  // short step, come back from reap() with ECANCELED; what the engine has comes back as always.
+  void stop() { stopped_ = true; }
   // Transfers submitted and not yet reaped, those waiting included.
   size_t in_flight() const { return active_ + waiting_.size(); }
 
@@ -66,6 +69,7 @@ class Queue {
   };
 
   void start_waiting();
+  void give_back_waiting(std::vector<Transfer*>& done);
   static void prepare(Slot& slot, uint64_t start);
   static bool finish_step(Slot& slot);
 
@@ -75,6 +79,7 @@ class Queue {
   std::deque<Transfer*> waiting_;
   std::vector<Request*> reaped_;
   size_t active_ = 0;
+  bool stopped_ = false;
 };
 
 }  // namespace qb

@@ -108,6 +108,7 @@ Outcome Copy::finish() {
 Outcome Copy::wait() {
   wait_until([this] { return job_.ended(); });
   job_.join();
+  CHECK(Wrapped::wrong_descriptors() == 0);
   Outcome outcome;
   if (!job_.failure()) {
     outcome.complete = true;

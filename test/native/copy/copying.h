@@ -16,11 +16,13 @@
 #include "copy/job.h"
 #include "image/decoder.h"
 #include "support/bytes.h"
+#include "support/descriptor_engine.h"
 #include "support/temp_file.h"
 
 namespace qb::test {
 
-// Puts the engines of the copies made while it lives into others.
+// Puts the engines of the copies made while it lives into others. Around them all is one that looks
+// whether requests go to the right files.
 class Wrapped {
  public:
   using Wrap = std::function<std::unique_ptr<Engine>(std::unique_ptr<Engine>)>;
@@ -32,10 +34,14 @@ class Wrapped {
 
   static std::unique_ptr<Engine> make(EngineKind kind, unsigned depth) {
     std::unique_ptr<Engine> engine = make_engine(kind, depth);
-    return wrap_ ? wrap_(std::move(engine)) : std::move(engine);
+    if (wrap_) engine = wrap_(std::move(engine));
+    return std::make_unique<DescriptorEngine>(std::move(engine), wrong_descriptors_);
   }
+  // Requests of all copies until now whose descriptor was closed or another file.
+  static size_t wrong_descriptors() { return wrong_descriptors_; }
 
  private:
+  static inline size_t wrong_descriptors_ = 0;
   // A job takes a plain function for its engine.
   static inline Wrap wrap_;
 };

@@ -67,6 +67,51 @@ TEST_CASE("CopyJob: cancelled from outside at any time, also while it waits for 
   }
 }
 
+TEST_CASE("CopyJob: a copy that ends early hands nothing over for the reads that wait their turn") {
+  // Many pieces to a step, so that far more reads are asked for than the engine takes at once.
+  constexpr uint64_t kPiece = 512, kSize = 2 << 20;
+  std::vector<Row> rows;
+  for (uint64_t at = 0; at < kSize; at += kPiece) {
+    rows.push_back(
+        {.kind = RowKind::kData, .start = at, .length = kPiece, .offset = kSize - kPiece - at});
+  }
+  for (EngineKind kind : engine_kinds()) {
+    for (bool cancel : {false, true}) {
+      for (size_t n : {0, 30, 500, 3000}) {
+        CAPTURE(cancel);
+        CAPTURE(n);
+        const TempFile source, target;
+        source.write(0, Bytes(kSize, 1));
+        CopySpec spec;
+        spec.sources = {{source.fd(), kSize}};
+        spec.target.fd = target.fd();
+        spec.engine = kind;
+        spec.direct = Direct::kOff;
+        spec.requests = 4;
+        spec.memory = 64 << 20;
+        spec.image.size = kSize;
+        size_t count = 0;
+        CopyJob* job = nullptr;
+        Wrapped wrapped(faults(
+            [&](size_t i, const Request&) -> std::optional<Fault> {
+              if (i != n) return std::nullopt;
+              // Nothing is read: no second try helps against the end of a file.
+              if (!cancel) return Fault{};
+              job->cancel();
+              return std::nullopt;
+            },
+            count));
+        Copy copy(spec);
+        job = &copy.job();
+        Outcome outcome = copy.run(rows);
+        CHECK(outcome.failure == (cancel ? Failure::kCancelled : Failure::kShort));
+        // What else may be with the engine, and what came back together with the last of these.
+        CHECK(count <= n + 3 * (spec.requests + 16));
+      }
+    }
+  }
+}
+
 TEST_CASE("CopyJob: destroyed at any time") {
   std::mt19937 random(25);
   Plan plan({.size = 4 << 20, .runs = 200, .seed = 26});
@@ -78,7 +123,7 @@ TEST_CASE("CopyJob: destroyed at any time") {
     spec.engine = engine_kinds()[static_cast<size_t>(round) % engine_kinds().size()];
     std::atomic<int> changes = 0;
     {
-      CopyJob job(spec);
+      CopyJob job(spec, Wrapped::make);
       job.start([&] { changes++; });
       size_t half = plan.rows().size() / 2;
       auto middle = plan.rows().begin() + static_cast<ptrdiff_t>(half);
@@ -87,6 +132,7 @@ TEST_CASE("CopyJob: destroyed at any time") {
       std::this_thread::sleep_for(std::chrono::microseconds(random() % 20000));
     }
     CHECK(changes > 0);
+    CHECK(Wrapped::wrong_descriptors() == 0);
     CHECK(!looks_like_image(target));
   }
 }

@@ -65,6 +65,32 @@ TEST_CASE("Queue: more than the depth wait for their turn, in order") {
   }
 }
 
+TEST_CASE("Queue: once stopped it hands nothing over and gives everything back") {
+  const TempFile file;
+  file.write(0, Bytes(8192, 1));
+  std::vector<RecordingEngine::Record> records;
+  // Each read is cut short, so that it would go on.
+  auto fault = std::make_unique<FaultEngine>(
+      make_engine(kAny, 3), [](size_t, const Request&) { return Fault{.bytes = 100}; });
+  RecordingEngine engine(std::move(fault), records);
+  Queue queue(engine, 3);
+  Bytes bytes(512);
+  std::vector<Transfer> transfers(10);
+  for (size_t i = 0; i < transfers.size(); ++i) {
+    transfers[i] = {.fd = file.fd(), .offset = i * 512, .iov = {iovec_of(bytes)}};
+    if (i == 8) queue.stop();
+    queue.submit(&transfers[i]);
+  }
+  std::vector<Transfer*> done;
+  while (queue.in_flight() > 0) queue.reap(done, true);
+  CHECK(records.size() == 3);
+  REQUIRE(done.size() == 10);
+  for (size_t i = 0; i < transfers.size(); ++i) {
+    CHECK(transfers[i].error == ECANCELED);
+    CHECK(transfers[i].done == (i < 3 ? 100 : 0));
+  }
+}
+
 TEST_CASE("Queue: a short read goes on, its iov left as it was") {
   const TempFile file;
   const Bytes content = random_bytes(10000, 1);

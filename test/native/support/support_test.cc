@@ -3,6 +3,7 @@
 
 #include "io/queue.h"
 #include "support/bytes.h"
+#include "support/descriptor_engine.h"
 #include "support/fault_engine.h"
 #include "support/recording_engine.h"
 #include "support/stop_engine.h"
@@ -62,4 +63,31 @@ TEST_CASE("StopEngine: nothing reaches the file any more") {
       CHECK(file.read(0, 65536).size() == writes * 4096);
     }
   }
+}
+
+TEST_CASE("DescriptorEngine: notices a descriptor that was closed, and a number that was reused") {
+  size_t wrong = 0;
+  const TempFile first;
+  const TempFile second;
+  DescriptorEngine engine(plain(), wrong);
+  CHECK(write_four(engine, first) == 0);
+  CHECK(wrong == 0);
+  const int fd = dup(first.fd());
+  Bytes page(4096, 1);
+  auto read_page = [&] {
+    Queue queue(engine, 1);
+    std::vector<Transfer*> done;
+    Transfer transfer{.fd = fd, .iov = {iovec_of(page)}};
+    queue.submit(&transfer);
+    while (queue.in_flight() > 0) queue.reap(done, true);
+  };
+  read_page();
+  CHECK(wrong == 0);
+  dup2(second.fd(), fd);
+  read_page();
+  CHECK(wrong > 0);
+  wrong = 0;
+  close(fd);
+  read_page();
+  CHECK(wrong > 0);
 }
