@@ -23,6 +23,14 @@ constexpr uint64_t kReserveStep = 256 << 20;
 // Large enough that write-back is sequential, small enough that little of the cache is taken.
 constexpr uint64_t kWriteBackWindow = 32 << 20;
 
+// sync_file_range(2), where the file has such a thing: not every kernel and file system does, and
+// then it has done nothing and taken no error away.
+void sync_range(int fd, off_t from, off_t length, unsigned flags) {
+  if (sync_file_range(fd, from, length, flags) == 0) return;
+  if (errno == ENOSYS || errno == EOPNOTSUPP || errno == ESPIPE || errno == EINVAL) return;
+  throw Error(errno, "write back");
+}
+
 int reopen(int fd, int flags) {
   std::string path = "/proc/self/fd/" + std::to_string(fd);
   return open(path.c_str(), flags | O_CLOEXEC);
@@ -107,12 +115,11 @@ void File::written_up_to(uint64_t end) {
   if (direct() || end < write_back_from_ + kWriteBackWindow) return;
   auto from = static_cast<off_t>(write_back_from_);
   auto length = static_cast<off_t>(end - write_back_from_);
-  sync_file_range(fd_, from, length, SYNC_FILE_RANGE_WRITE);
+  sync_range(fd_, from, length, SYNC_FILE_RANGE_WRITE);
   if (from > 0) {
     auto window = static_cast<off_t>(std::min<uint64_t>(write_back_from_, 2 * kWriteBackWindow));
-    sync_file_range(
-        fd_, from - window, window,
-        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+    sync_range(fd_, from - window, window,
+               SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
     posix_fadvise(fd_, from - window, window, POSIX_FADV_DONTNEED);
   }
   write_back_from_ = end;

@@ -79,7 +79,9 @@ void Gather::complete(Transfer* transfer) {
   std::unique_ptr<Write> write(static_cast<Write*>(transfer->tag));
   in_flight_--;
   if (transfer->error != 0) throw write_error(*transfer);
-  file_.written_up_to(transfer->offset + transfer->length);
+  if (transfer->op == Op::kWrite) {
+    at_target([&] { file_.written_up_to(transfer->offset + transfer->length); });
+  }
 }
 
 }  // namespace qb

@@ -12,7 +12,7 @@
 
 namespace qb {
 
-// One host cluster is open and kept in memory until it is full. Not thread-safe.
+// One host cluster is open and kept in memory until it is full or closed. Not thread-safe.
 class Packer {
  public:
   Packer(unsigned cluster_bits, BufferPool& pool, Output& output, Refcounts& refcounts);

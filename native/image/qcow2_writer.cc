@@ -11,6 +11,11 @@ namespace qb {
 
 namespace {
 
+// How much of the disk may follow the first stream in the packer's open cluster before that is
+// written as it is. Closing it wastes less than a cluster, so at most a 64th of what it spans.
+constexpr uint64_t kMostHeldBytes = 32 << 20;
+constexpr uint64_t kMostHeldClusters = 64;
+
 void check(const ImageOptions& options) {
   if (options.cluster_bits < kMinClusterBits || options.cluster_bits > kMaxClusterBits) {
     throw Error(EINVAL, "cluster size");
@@ -61,14 +66,22 @@ void Qcow2Writer::write_entry(uint64_t entry) {
 
 void Qcow2Writer::advance(uint64_t clusters) {
   next_ += clusters;
+  close_stale_cluster();
   if (next_ % table_entries_ == 0 || next_ == disk_clusters_) close_table();
+}
+
+// Streams that come later may still go into the packer's open cluster, but as long as it is open
+// nothing behind it is settled, and every refcount since then stays in memory.
+void Qcow2Writer::close_stale_cluster() {
+  uint64_t held = std::max(kMostHeldBytes >> options_.cluster_bits, kMostHeldClusters);
+  if (packer_.is_open() && next_ - held_from_ >= held) packer_.close();
 }
 
 // The table of the range that ends at next_ is complete.
 void Qcow2Writer::close_table() {
   if (!table_) return;
   uint64_t index = (next_ - 1) / table_entries_;
-  if (zero_entries_ == table_entries_) {
+  if (options_.shared_tables && zero_entries_ == table_entries_) {
     share_table(index);
   } else {
     l1_[index] = end_ << options_.cluster_bits | kCopied;
@@ -115,9 +128,9 @@ void Qcow2Writer::compressed(const uint8_t* stream, size_t size) {
 
 // Without a backing file what is not allocated reads as zero already. Over one, each cluster gets a
 // zero flag; and since a table of nothing but zero flags looks the same for every range of the
-// disk, all such ranges share one table: its refcount is the number of L1 entries that point there,
-// and these lack the COPIED flag, as after an internal snapshot. (A table can be shared as often as
-// a refcount can count.) A wiped terabyte is so one cluster instead of 2048.
+// disk, all such ranges may share one table: its refcount is the number of L1 entries that point
+// there, and these lack the COPIED flag, as after an internal snapshot. (A table can be shared as
+// often as a refcount can count.) So a wiped terabyte takes one cluster instead of 2048.
 void Qcow2Writer::zero(uint64_t length) {
   if (!has_backing()) {
     skip(length);
@@ -125,9 +138,10 @@ void Qcow2Writer::zero(uint64_t length) {
   }
   for (uint64_t left = clusters_of(length); left > 0;) {
     uint64_t run = std::min(left, entries_left());
-    if (run == table_entries_) {
+    if (options_.shared_tables && run == table_entries_) {
       share_table(next_ / table_entries_);
       next_ += run;
+      close_stale_cluster();
     } else {
       for (uint64_t i = 0; i < run; i++) {
         write_entry(kZero);
@@ -171,12 +185,13 @@ void Qcow2Writer::finish() {
   packer_.close();
   write_shared_tables();
 
-  // The L1 table comes last: its end is known, so the file can end with the last entry, as
-  // qemu-img's does. An empty disk has none: a cluster kept for it would count as leaked.
-  uint64_t l1_bytes = l1_.size() * 8;
-  uint64_t l1_clusters = div_up(l1_bytes, cluster_size_);
+  // The L1 table comes last, and the file ends with its last cluster, not with its last entry:
+  // storage that keeps only whole sectors or blocks would cut a shorter file before the entries,
+  // and QEMU takes a missing part of the table for zeroes without a word. An empty disk has no
+  // table: a cluster kept for it would count as leaked.
+  uint64_t l1_clusters = div_up(l1_.size() * 8, cluster_size_);
   end_ = refcounts_.finish(end_, l1_clusters);
-  file_length_ = (end_ << options_.cluster_bits) + l1_bytes;
+  file_length_ = (end_ + l1_clusters) << options_.cluster_bits;
   if (l1_.empty()) return;
   l1_offset_ = end_ << options_.cluster_bits;
   BufferRef table = pool_.get_zeroed(l1_clusters << options_.cluster_bits);

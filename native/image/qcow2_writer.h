@@ -27,6 +27,10 @@ struct ImageOptions {
   std::string backing_file;
   std::string backing_format;
   CompressionType compression = CompressionType::kZlib;
+  // Over a backing file, let ranges of nothing but zero flags share one L2 table. Such an image is
+  // valid but not one for a virtual machine to write to: once its writes leave one user of the
+  // table, QEMU does not set that entry's COPIED flag again.
+  bool shared_tables = true;
 };
 
 class Qcow2Writer : public DiskWriter {
@@ -59,6 +63,7 @@ class Qcow2Writer : public DiskWriter {
   uint64_t clusters_of(uint64_t length) const;
   void write_entry(uint64_t entry);
   void advance(uint64_t clusters);
+  void close_stale_cluster();
   void close_table();
   void share_table(uint64_t index);
   void write_shared_tables();

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <vector>
 
 #include "base/buffer.h"
@@ -46,7 +47,8 @@ class Refcounts {
   BufferPool& pool_;
   Output& output_;
   std::vector<uint64_t> blocks_;  // file offsets of the blocks written: the refcount table
-  std::vector<uint16_t> counts_;  // from cluster blocks_.size() * per_block_ on
+  // A deque: blocks are taken from its front one by one, and it may hold many.
+  std::deque<uint16_t> counts_;  // from cluster blocks_.size() * per_block_ on
   uint64_t table_offset_ = 0;
   uint32_t table_clusters_ = 0;
 };

@@ -7,7 +7,9 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <utility>
@@ -19,6 +21,23 @@
 
 using namespace qb;
 using namespace qb::test;
+
+namespace {
+
+// The call of sync_file_range(2), counted down, that fails, and with what; 0: none.
+unsigned fails_in = 0;
+int fails_with = 0;
+
+}  // namespace
+
+// Found by the linker before the C library's.
+extern "C" int sync_file_range(int fd, off64_t from, off64_t length, unsigned flags) {
+  if (fails_in > 0 && --fails_in == 0) {
+    errno = fails_with;
+    return -1;
+  }
+  return static_cast<int>(syscall(SYS_sync_file_range, fd, from, length, flags));
+}
 
 namespace {
 
@@ -166,6 +185,29 @@ TEST_CASE("File: set_length() and reserve() tell of a failure") {
   File file(temp.fd(), false, Direct::kOff, kPage);
   CHECK(errnum_of([&] { file.set_length(1); }) == EINVAL);
   CHECK(errnum_of([&] { file.reserve(1); }) == EINVAL);
+}
+
+TEST_CASE("File: written_up_to() reports what could not be written back") {
+  constexpr uint64_t kWindow = 32 << 20, kWindows = 3;
+  // One call at the end of the first window, two at those of the others. The sixth is one too many.
+  for (unsigned nth = 1; nth <= 6; nth++) {
+    for (int errnum : {EIO, ENOSPC, EDQUOT, ENOSYS, EINVAL}) {
+      CAPTURE(nth);
+      CAPTURE(errnum);
+      const TempFile temp;
+      File file(temp.fd(), true, Direct::kOff, kPage);
+      fails_in = nth;
+      fails_with = errnum;
+      int reported = errnum_of([&] {
+        for (uint64_t i = 1; i <= kWindows; i++) file.written_up_to(i * kWindow);
+      });
+      CHECK((fails_in > 0) == (nth == 6));
+      fails_in = 0;
+      // The last two say that the file has no such thing, not that it lost anything.
+      bool counts = nth < 6 && errnum != ENOSYS && errnum != EINVAL;
+      CHECK(reported == (counts ? errnum : 0));
+    }
+  }
 }
 
 TEST_CASE("File: written_up_to() empties the page cache behind it and harms nothing") {

@@ -71,10 +71,10 @@ class WriterModel {
     REQUIRE(output_.puts().back().size == cluster_size_);
     output_.require_sound(cluster_size_);
 
-    // The file ends in the last cluster that was put.
+    // The file ends with the last cluster that was put, all of it.
     uint64_t length = writer_.file_length();
-    REQUIRE(length <= output_.length());
-    REQUIRE(length + cluster_size_ > output_.length());
+    REQUIRE(length == output_.length());
+    REQUIRE(length % cluster_size_ == 0);
     Decoder decoder(
         [this](uint64_t at, uint8_t* into, size_t size) { output_.read(at, into, size); }, length);
     std::vector<std::string> problems = decoder.problems();
