@@ -81,6 +81,8 @@ export interface CopySpec {
   /** The backing file's name and format as recorded in the image; empty: none. */
   backing: Buffer
   backingFormat: string
+  /** Whether ranges of nothing but zero flags may share one L2 table. */
+  sharedTables: boolean
   /** Empty: not compressed. */
   compress: '' | 'zlib' | 'zstd'
   level: number

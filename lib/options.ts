@@ -127,6 +127,17 @@ export const IMAGE_OPTIONS = {
   compressionLevel: option(whole(1, 22), 'zlib: 1 to 12, zstd: 1 to 22'),
 } as const
 
+/** How the tables of an image over a backing file are made. */
+export const TABLE_OPTIONS = {
+  /**
+   * Ranges of the disk in which everything became zero share one L2 table, which makes a wiped
+   * terabyte a few clusters. Default true. Images that a virtual machine is to write to must have
+   * none: QEMU leaves the refcount of such a table in a state that `qemu-img check` calls corrupt.
+   * Without it each such range takes a table of its own.
+   */
+  sharedTables: option(BOOLEAN, 'let ranges of zeroes share one L2 table'),
+} as const
+
 export const DISCARD_OPTIONS = {
   /**
    * Once a second, what is durable in the target by then is discarded at the source (NBD TRIM), in
@@ -159,5 +170,6 @@ export const GRANULARITY_OPTIONS = {
 export type ControlOptions = OptionsOf<typeof CONTROL_OPTIONS>
 export type CopyOptions = OptionsOf<typeof COPY_OPTIONS>
 export type ImageOptions = OptionsOf<typeof IMAGE_OPTIONS>
+export type TableOptions = OptionsOf<typeof TABLE_OPTIONS>
 export type DiscardOptions = OptionsOf<typeof DISCARD_OPTIONS>
 export type VerifyingOptions = OptionsOf<typeof VERIFYING_OPTIONS>

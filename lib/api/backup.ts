@@ -11,6 +11,7 @@ import {
   FORMAT,
   IMAGE_OPTIONS,
   OPEN_OPTIONS,
+  TABLE_OPTIONS,
   VERIFYING_OPTIONS,
 } from '../options.ts'
 import {
@@ -36,6 +37,7 @@ export const FULL_OPTIONS: SchemaFor<FullOptions> = {
 
 export const INCREMENTAL_OPTIONS: SchemaFor<IncrementalOptions> = {
   ...FULL_OPTIONS,
+  ...TABLE_OPTIONS,
   backing: option(PATH, 'the previous backup: qcow2, or what --backing-format says'),
 }
 

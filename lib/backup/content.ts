@@ -46,6 +46,7 @@ export async function hashImage(
       clusterBits: Math.log2(clusterSize),
       backing: backingFile ?? '',
       backingFormat: '',
+      sharedTables: false,
       // What the image lacks past the end of its backing file is not made up for here.
       backingSize: backingFile ? virtualSize : undefined,
       compress: '',

@@ -3,7 +3,13 @@ import { argumentError } from '../errors.ts'
 import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
 import { formatSize } from '../units.ts'
 import type { Backing } from './backing.ts'
-import type { CopyOptions, DiscardOptions, ImageOptions, VerifyingOptions } from './types.ts'
+import type {
+  CopyOptions,
+  DiscardOptions,
+  ImageOptions,
+  TableOptions,
+  VerifyingOptions,
+} from './types.ts'
 
 const DEFAULT_CLUSTER_SIZE = 65536
 const MIN_CLUSTER_SIZE = 512
@@ -43,7 +49,7 @@ const LEVELS = {
 export function jobOptions(
   format: 'qcow2' | 'raw',
   size: number,
-  options: CopyOptions & ImageOptions & VerifyingOptions,
+  options: CopyOptions & ImageOptions & TableOptions & VerifyingOptions,
   backing?: Pick<Backing, 'name' | 'format' | 'size'>,
 ): JobOptions {
   const { requests = DEFAULT_REQUESTS, retries = DEFAULT_RETRIES, rateLimit } = options
@@ -60,6 +66,7 @@ export function jobOptions(
     ...imageOptions(size, options),
     backing: backing?.name ?? '',
     backingFormat: backing?.format ?? '',
+    sharedTables: sharedTables(options),
     backingSize: backing?.size,
     engine,
     direct,
@@ -82,6 +89,11 @@ export function discardGranule({ discardAfterCopy: granule }: DiscardOptions): n
     return granule
   }
   throw argumentError('discardAfterCopy', `${granule} is not a power of two from 512 to 2G`)
+}
+
+function sharedTables({ sharedTables = true }: TableOptions): boolean {
+  if (typeof sharedTables === 'boolean') return sharedTables
+  throw argumentError('sharedTables', `'${sharedTables}' is neither true nor false`)
 }
 
 function imageOptions(size: number, options: ImageOptions) {

@@ -21,6 +21,7 @@ import type {
   DiscardOptions,
   ImageOptions,
   OpenOptions,
+  TableOptions,
   VerifyingOptions,
 } from './types.ts'
 import { verifyWritten } from './verify-content.ts'
@@ -31,7 +32,12 @@ export interface CopyRequest {
   /** A path; of what `openTarget` opens, a name for messages. */
   to: string
   format: 'qcow2' | 'raw'
-  options: CopyOptions & OpenOptions & ImageOptions & DiscardOptions & VerifyingOptions
+  options: CopyOptions &
+    OpenOptions &
+    ImageOptions &
+    TableOptions &
+    DiscardOptions &
+    VerifyingOptions
   /** Path of what the target builds on; only what changed is copied then. */
   previous?: string
   /** Images take the place of images only; a disk that of anything. */

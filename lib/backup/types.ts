@@ -1,7 +1,19 @@
-import type { CopyOptions, DiscardOptions, ImageOptions, VerifyingOptions } from '../options.ts'
+import type {
+  CopyOptions,
+  DiscardOptions,
+  ImageOptions,
+  TableOptions,
+  VerifyingOptions,
+} from '../options.ts'
 import type { OpenOptions } from '../source/open.ts'
 
-export type { CopyOptions, DiscardOptions, ImageOptions, VerifyingOptions } from '../options.ts'
+export type {
+  CopyOptions,
+  DiscardOptions,
+  ImageOptions,
+  TableOptions,
+  VerifyingOptions,
+} from '../options.ts'
 export type { Progress } from '../progress.ts'
 export type { OpenOptions } from '../source/open.ts'
 
@@ -16,6 +28,7 @@ export interface IncrementalOptions
   extends CopyOptions,
     OpenOptions,
     ImageOptions,
+    TableOptions,
     DiscardOptions,
     VerifyingOptions {
   /** The bitmap that tells what changed since the previous backup; a custom source says that itself. */

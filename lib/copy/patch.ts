@@ -51,6 +51,7 @@ export async function patchFile(
       clusterBits: Math.log2(unit),
       backing: '',
       backingFormat: '',
+      sharedTables: false,
       compress: '',
       level: 0,
       requests: REQUESTS,

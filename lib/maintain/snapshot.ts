@@ -81,7 +81,7 @@ async function snapshotOver(
     const broken = recording.filter(({ valid }) => !valid)
     if (broken.length > 0 && !force) throw notHealthy(backing, broken)
     const carried = recording.filter(({ valid }) => valid)
-    const job = jobOptions('qcow2', below.size, { clusterSize }, below)
+    const job = jobOptions('qcow2', below.size, { clusterSize, sharedTables: false }, below)
     target = await openTarget(location, { force, replaces: 'image', sources })
     // The manifest of an image that it replaces is none of the overlay's.
     manifest = await openManifest(target, { wanted: false, force, sources })

@@ -104,6 +104,7 @@ CopySpec copy_spec_of(const Napi::Object& options) {
   spec.image.cluster_bits = static_cast<unsigned>(number(options, "clusterBits"));
   spec.image.backing_file = bytes(options, "backing");
   spec.image.backing_format = text(options, "backingFormat");
+  spec.image.shared_tables = flag(options, "sharedTables");
   std::string compress = text(options, "compress");
   spec.compress = !compress.empty();
   if (compress == "zstd") spec.image.compression = CompressionType::kZstd;

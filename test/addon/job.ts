@@ -27,6 +27,7 @@ export function specOf(directory: string, changes: Partial<CopySpec> = {}): Copy
     clusterBits: 16,
     backing: Buffer.alloc(0),
     backingFormat: '',
+    sharedTables: true,
     compress: '',
     level: 0,
     engine: 'auto',

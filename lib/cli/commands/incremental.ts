@@ -38,6 +38,10 @@ export function declare(command: Command, io: Io): void {
     .argument('<target>', 'the qcow2 image to make')
     .option('--bitmap <name>', 'the dirty bitmap that tells what changed')
     .option('--backing <previous>', 'the previous backup: qcow2, or what --backing-format says')
+    .option(
+      '--no-shared-tables',
+      'give every L2 table of zeroes a cluster of its own: for an image that a VM will write to',
+    )
   addSourceOptions(command)
   addImageOptions(command)
   addDiscardOptions(command)
@@ -54,7 +58,7 @@ type Flags = SourceFlags &
   ImageFlags &
   DiscardOptions &
   VerifyingOptions &
-  CopyFlags & { bitmap?: string; backing?: string }
+  CopyFlags & { bitmap?: string; backing?: string; sharedTables: boolean }
 
 async function incremental(io: Io, source: string, target: string, flags: Flags): Promise<void> {
   const { incrementalBackup } = await import('../../api/backup.ts')
@@ -66,6 +70,7 @@ async function incremental(io: Io, source: string, target: string, flags: Flags)
       ...discardOptions(flags),
       ...verifyingOptions(flags),
       ...options,
+      sharedTables: flags.sharedTables,
       bitmap,
       // The library tells that it is missing.
       backing: backing as string,
