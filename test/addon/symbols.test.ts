@@ -30,6 +30,32 @@ t.test('needs no symbol of the libraries that it was linked with', async (t) => 
   t.ok(symbols('--undefined-only').includes('napi_create_external'), 'nm was understood')
 })
 
+t.test(
+  'is hardened: what the linker and the compiler can do against damaged memory is on',
+  async (t) => {
+    const readelf = run('readelf', ['--wide', '--program-headers', '--dynamic', addonPath()])
+    t.equal(readelf.status, 0, readelf.stderr)
+    t.match(readelf.stdout, /^ *GNU_RELRO /m, 'relocated data becomes read-only')
+    t.match(
+      readelf.stdout,
+      /\(FLAGS\).*\bBIND_NOW\b/,
+      'the whole of it, since all is bound at once',
+    )
+    t.match(readelf.stdout, /\(FLAGS_1\).*\bNOW\b/)
+    t.match(readelf.stdout, /^ *GNU_STACK .* RW +0x/m, 'the stack cannot be executed')
+    t.notMatch(readelf.stdout, /^ *LOAD .* RWE /m, 'nothing is writable and executable')
+    t.notMatch(readelf.stdout, /\(TEXTREL\)/)
+    const imported = symbols('--undefined-only')
+    t.ok(imported.includes('__stack_chk_fail'), 'stack protector')
+    const fortified = imported.filter((name) => /^__\w+_chk$/.test(name))
+    t.ok(fortified.includes('__memcpy_chk'), 'fortified functions of libc')
+    t.ok(
+      fortified.some((name) => /read|poll|readlink/.test(name)),
+      'in our own code too',
+    )
+  },
+)
+
 t.test('runs the libraries that it was compiled with', async (t) => {
   const header = (file: string, pattern: RegExp) =>
     [...readFileSync(`/usr/include/${file}`, 'utf8').matchAll(pattern)].map(([, n]) => n).join('.')
