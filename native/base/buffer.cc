@@ -29,6 +29,10 @@ Buffer::~Buffer() {
   munmap(data_, size_);
 }
 
+size_t BufferPool::size_of(size_t size) {
+  return kPage << class_of(size);
+}
+
 BufferRef BufferPool::get(size_t size) {
   int size_class = class_of(size);
   std::unique_ptr<Buffer> buffer;

@@ -40,6 +40,8 @@ class BufferPool {
   BufferRef get(size_t size);
   // Zero-filled over `size` bytes.
   BufferRef get_zeroed(size_t size);
+  // Bytes of the buffer that get(size) hands out.
+  static size_t size_of(size_t size);
   // Bytes handed out and not yet given back.
   size_t in_use() const;
 

@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -37,8 +39,9 @@ int reopen(int fd, int flags) {
 }
 
 // The alignment that direct transfers of an open file need, 0 where there is no direct I/O.
-// statx tells since Linux 6.1; before, a page is what everything accepts.
-unsigned direct_alignment(int fd) {
+// statx tells since Linux 6.1. Before, a device takes its logical sectors, and a page is what all
+// file systems accept.
+unsigned direct_alignment(int fd, bool is_device) {
 #ifdef STATX_DIOALIGN
   struct statx info;
   if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &info) == 0 &&
@@ -48,7 +51,17 @@ unsigned direct_alignment(int fd) {
     return std::max({info.stx_dio_offset_align, info.stx_dio_mem_align, 512u});
   }
 #endif
-  return kPage;
+  if (!is_device) return kPage;
+  int sector = 0;
+  if (ioctl(fd, BLKSSZGET, &sector) != 0 || sector <= 0) return 0;
+  return std::max(static_cast<unsigned>(sector), 512u);
+}
+
+// Whether a device consists of whole blocks of `alignment` bytes: else a transfer of its last bytes
+// would reach past its end.
+bool is_whole(int device, unsigned alignment) {
+  uint64_t size = 0;
+  return ioctl(device, BLKGETSIZE64, &size) == 0 && size % alignment == 0;
 }
 
 }  // namespace
@@ -61,8 +74,9 @@ File::File(int fd, bool write, Direct direct, uint64_t unit) {
   if (direct != Direct::kOff) {
     fd_ = reopen(fd, flags | O_DIRECT);
     if (fd_ >= 0) {
-      alignment_ = direct_alignment(fd_);
+      alignment_ = direct_alignment(fd_, is_device_);
       bool fits = alignment_ != 0 && alignment_ <= kPage && unit % alignment_ == 0;
+      fits = fits && (!is_device_ || is_whole(fd_, alignment_));
       if (fits) return;
       ::close(fd_);
       alignment_ = 1;

@@ -1,6 +1,12 @@
 // What a thread of ours that does a job from its start to its end does first.
 #pragma once
 
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include "base/error.h"
+
 namespace qb {
 
 // Names the calling thread (at most 15 bytes) and blocks all signals in it and in the threads that
@@ -8,5 +14,15 @@ namespace qb {
 // limit of file sizes sends to its thread and which ends the program; where it is blocked, the
 // write just fails with EFBIG.
 void begin_job_thread(const char* name);
+
+// A thread that runs `body`. Throws Error when the system has none to give.
+template <typename Body>
+std::thread start_thread(Body body) {
+  try {
+    return std::thread(std::move(body));
+  } catch (const std::system_error& error) {
+    throw Error(error.code().value(), "starting a thread");
+  }
+}
 
 }  // namespace qb

@@ -4,6 +4,9 @@
 
 #include <utility>
 
+#include "base/error.h"
+#include "base/job_thread.h"
+
 namespace qb {
 
 Workers::Workers(unsigned threads) : wanted_(threads) {}
@@ -21,8 +24,21 @@ Workers::~Workers() {
 void Workers::submit(std::function<void()> task) {
   std::lock_guard lock(mutex_);
   tasks_.push_back(std::move(task));
-  if (threads_.size() < wanted_) threads_.emplace_back([this] { run(); });
+  if (threads_.size() < wanted_) start_thread();
   ready_.notify_one();
+}
+
+// Fewer threads do the same, slower; with none at all the last task would never be done.
+void Workers::start_thread() {
+  try {
+    threads_.push_back(qb::start_thread([this] { run(); }));
+  } catch (const Error&) {
+    if (threads_.empty()) {
+      tasks_.pop_back();
+      throw;
+    }
+    wanted_ = static_cast<unsigned>(threads_.size());
+  }
 }
 
 void Workers::run() {

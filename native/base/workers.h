@@ -19,10 +19,12 @@ class Workers {
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
 
+  // Throws Error when not a single thread can be started.
   void submit(std::function<void()> task);
 
  private:
   void run();
+  void start_thread();
 
   unsigned wanted_;
   std::mutex mutex_;

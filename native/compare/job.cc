@@ -35,7 +35,7 @@ void CompareJob::join() {
 
 void CompareJob::start(std::function<void()> changed) {
   changed_ = std::move(changed);
-  thread_ = std::thread([this] { run(); });
+  thread_ = start_thread([this] { run(); });
 }
 
 void CompareJob::wake() {

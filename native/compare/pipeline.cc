@@ -190,7 +190,8 @@ bool ComparePipeline::hand_on_ready() {
 // access to our memory, and then the kernel's requests come back. Only after that may a descriptor
 // be closed or a buffer be freed.
 void ComparePipeline::abandon() {
-  for (Store& store : stores_) store.nbd.reset();
+  queue_.stop();
+  for (Store& store : stores_) store.abandon();
   while (queue_.in_flight() > 0) {
     done_.clear();
     queue_.reap(done_, true);

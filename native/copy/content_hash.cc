@@ -12,6 +12,10 @@ namespace {
 
 constexpr uint64_t kBlock = 4 << 20;
 
+// Blocks of zeroes over a backing file cost next to nothing, and thousands of them may be given
+// while a thread works on one of data.
+constexpr size_t kMaxBlocks = 4096;
+
 void update_zeroes(blake2b_state& state, uint64_t length) {
   static constexpr uint8_t kZeroes[1 << 16] = {};
   for (uint64_t left = length; left > 0;) {
@@ -153,6 +157,11 @@ void ContentHash::fold() {
     }
     blocks_.pop_front();
   }
+}
+
+bool ContentHash::behind() {
+  fold();
+  return blocks_.size() >= kMaxBlocks;
 }
 
 std::string ContentHash::finish() {

@@ -41,6 +41,9 @@ class ContentHash {
   void zero(uint64_t length);
   void skip(uint64_t length);
 
+  // True when so many blocks wait for one that a thread works on that no more should be given;
+  // `hashed` is called when that may have changed.
+  bool behind();
   // True while memory is held by blocks that threads work on.
   bool busy() const { return busy_ > 0; }
   // In hexadecimal. REQUIRES: the whole disk was given, !busy().
@@ -77,7 +80,7 @@ class ContentHash {
   Digest zero_block_;
   uint64_t position_ = 0;                      // guest, bytes
   std::unique_ptr<Block> open_;                // the one that position_ is in
-  std::deque<std::unique_ptr<Block>> blocks_;  // closed, not yet part of total_
+  std::deque<std::unique_ptr<Block>> blocks_;  // closed, not yet part of total_: see behind()
   std::atomic<size_t> busy_ = 0;
   blake2b_state total_;
 };

@@ -6,8 +6,9 @@
 
 namespace qb {
 
-// Fills Chunk::units (and Chunk::streams with a `compressor`). `unit`: the target's, bytes;
-// `limit`: the largest stream worth storing, bytes. Any thread, one compressor per thread.
+// Fills Chunk::units (and with a `compressor` Chunk::streams, whose memory may be there already).
+// `unit`: the target's, bytes; `limit`: the largest stream worth storing, bytes. Any thread, one
+// compressor per thread.
 void examine(Chunk& chunk, uint64_t unit, Compressor* compressor, size_t limit, BufferPool& pool);
 
 }  // namespace qb

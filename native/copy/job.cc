@@ -45,7 +45,7 @@ void CopyJob::join() {
 
 void CopyJob::start(std::function<void()> changed) {
   changed_ = std::move(changed);
-  thread_ = std::thread([this] { run(); });
+  thread_ = start_thread([this] { run(); });
 }
 
 void CopyJob::wake() {

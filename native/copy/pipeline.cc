@@ -26,6 +26,11 @@ constexpr unsigned kWriteSlots = 16;
 // memory is not that of buffers.
 constexpr size_t kMostWrites = 512;
 
+// Steps that may be under way, and rows of theirs: as many as the reads that are allowed can need
+// between them, by far. Steps without data take no buffers that would bound them.
+constexpr size_t kMaxChunks = 8192;
+constexpr size_t kMaxRows = 65536;
+
 // How far ahead of its rate a limited copy may read.
 constexpr auto kBurst = std::chrono::milliseconds(100);
 
@@ -86,7 +91,11 @@ void Pipeline::copy() {
   sync();
   job_.check_cancelled();
   writer_->header();
-  drain();
+  sink_->flush();
+  // Also what makes the image valid: durability is judged by this descriptor, through which all was
+  // written, and by its result. The kernel reports a failed write-back once to each description of
+  // an open file, and to one that was opened later perhaps never.
+  if (sink_->in_flight() > 0) sync();
 }
 
 void Pipeline::finish_hash() {
@@ -122,20 +131,35 @@ void Pipeline::handle(Transfer* transfer) {
   }
   Chunk* chunk = reader_.complete(transfer);
   if (!chunk) return;
-  reading_--;
   if (chunk->failure) {
+    reading_--;
+    // It waits for what is decided, and its memory is of use to others.
+    chunk->reads.clear();
+    chunk->buffer.reset();
+    chunk->streams.reset();
     if (!job_.spec_.hold_failures) std::rethrow_exception(chunk->failure);
     job_.failed({chunk->step.start, chunk->step.length});
     return;
   }
+  if (chunk->rows_left.empty()) reading_--;
   bool heavy = job_.spec_.compress || std::any_of(chunk->step.rows.begin(), chunk->step.rows.end(),
                                                   [](const Row& row) { return row.compressed(); });
   if (heavy) {
     prepare_on_worker(*chunk);
   } else {
     prepare(*chunk);
-    chunk->ready = true;
+    prepared(*chunk);
   }
+}
+
+// The bytes of a round of reads are in place: those of the next one are wanted, or there are all.
+void Pipeline::prepared(Chunk& chunk) {
+  if (chunk.rows_left.empty()) {
+    chunk.ready = true;
+    return;
+  }
+  reader_.plan_next(chunk);
+  held_.push_back(&chunk);
 }
 
 // What the caller of the copy decided meanwhile.
@@ -150,8 +174,7 @@ void Pipeline::follow_orders() {
     Chunk* chunk = failed_chunk(order.start);
     if (!chunk) continue;
     if (order.kind == CopyJob::Order::Kind::kGiveUp) std::rethrow_exception(chunk->failure);
-    reading_++;
-    reader_.start(*chunk, writer_->unit());
+    begin_reads(*chunk);
   }
 }
 
@@ -163,19 +186,54 @@ Chunk* Pipeline::failed_chunk(uint64_t start) {
   return nullptr;
 }
 
-bool Pipeline::may_read() {
-  if (reading_ >= job_.spec_.requests) return false;
-  // One more where nothing else will ever let go of memory.
-  bool held = !chunks_.empty() || (hash_ && hash_->busy());
-  if (held && pool_.in_use() + step_bytes_ > job_.spec_.memory) return false;
-  return job_.spec_.rate_limit == 0 || next_read_ <= Engine::Clock::now() + kBurst;
+// Whether one more step may be taken from the plan.
+//
+// All queues are bounded: chunks_ here, and so everything that holds one chunk each; the rows of
+// the plan by these and by what job_.push() takes ahead; buffers by may_take(); writes under way
+// and blocks to be hashed by hand_on_ready(), which is all that adds to them. Why the copy still
+// goes on, whatever the bounds are: the first of chunks_ (the head) waits for none of them. If
+// there is no chunk, a step may begin. If the head lacks memory, it gets it as soon as no write and
+// no hash holds any, and those end by themselves. If its bytes are under way or with a worker, they
+// come back by themselves, too. If they cannot be read, the caller is told so and decides. Else it
+// is ready and is handed on, at once or after one of too many writes came back or the block that is
+// being hashed was done; then the next chunk is the head.
+bool Pipeline::may_begin() const {
+  bool limited = job_.spec_.rate_limit > 0 && next_read_ > Engine::Clock::now() + kBurst;
+  if (limited) return false;
+  if (chunks_.empty()) return true;
+  if (!held_.empty() || reading_ >= job_.spec_.requests) return false;
+  return chunks_.size() < kMaxChunks && rows_ < kMaxRows;
+}
+
+// Whether there is memory for the reads that a chunk wants next.
+bool Pipeline::may_take(const Chunk& chunk) const {
+  if (pool_.in_use() + chunk.wanted <= job_.spec_.memory) return true;
+  // More than that only for the head: what others hold behind it comes free after it. But what
+  // writes and hashes hold comes free before.
+  bool comes_free = sink_->in_flight() > 0 || (hash_ && hash_->busy());
+  return &chunk == chunks_.front().get() && !comes_free;
 }
 
 void Pipeline::start_steps() {
-  while (may_read()) {
+  start_held();
+  while (may_begin()) {
     std::optional<Step> step = next_step();
     if (!step) return;
     start(std::move(*step));
+    start_held();
+  }
+}
+
+// Starts reads that waited for memory: the head's, and others' as far as it reaches.
+void Pipeline::start_held() {
+  std::deque<Chunk*> held = std::exchange(held_, {});
+  for (Chunk* chunk : held) {
+    if (!may_take(*chunk)) {
+      held_.push_back(chunk);
+      continue;
+    }
+    if (job_.spec_.compress && !chunk->streams) chunk->streams = pool_.get(chunk->padded);
+    reader_.start(*chunk);
   }
 }
 
@@ -204,12 +262,12 @@ void Pipeline::start(Step step) {
   chunk->step = std::move(step);
   Chunk& started = *chunk;
   chunks_.push_back(std::move(chunk));
+  rows_ += started.step.rows.size();
   if (started.step.kind != Step::Kind::kData) {
     started.ready = true;
     return;
   }
-  reading_++;
-  reader_.start(started, writer_->unit());
+  begin_reads(started);
   uint64_t bytes = started.step.length;
   job_.read_ += bytes;
   if (job_.spec_.rate_limit > 0) {
@@ -218,6 +276,13 @@ void Pipeline::start(Step step) {
     next_read_ = std::max(next_read_, Engine::Clock::now()) +
                  std::chrono::duration_cast<Engine::Clock::duration>(cost);
   }
+}
+
+void Pipeline::begin_reads(Chunk& chunk) {
+  reading_++;
+  reader_.plan(chunk, writer_->unit());
+  if (job_.spec_.compress) chunk.wanted += chunk.padded;
+  held_.push_back(&chunk);
 }
 
 std::unique_ptr<Compressor> Pipeline::borrow_compressor() {
@@ -237,6 +302,7 @@ std::unique_ptr<Compressor> Pipeline::borrow_compressor() {
 
 void Pipeline::prepare(Chunk& chunk) {
   Reader::expand(chunk, pool_);
+  if (!chunk.rows_left.empty()) return;
   auto compressor = borrow_compressor();
   examine(chunk, writer_->unit(), compressor.get(), writer_->compressed_limit(), pool_);
   if (!compressor) return;
@@ -263,20 +329,27 @@ void Pipeline::prepare_on_worker(Chunk& chunk) {
 }
 
 void Pipeline::collect_prepared() {
-  std::lock_guard lock(mutex_);
-  preparing_ -= prepared_.size();
-  for (Chunk* chunk : prepared_) chunk->ready = true;
-  prepared_.clear();
-  if (worker_failure_) std::rethrow_exception(worker_failure_);
+  std::vector<Chunk*> chunks;
+  {
+    std::lock_guard lock(mutex_);
+    chunks.swap(prepared_);
+    preparing_ -= chunks.size();
+    if (worker_failure_) std::rethrow_exception(worker_failure_);
+  }
+  for (Chunk* chunk : chunks) prepared(*chunk);
 }
 
 // True if that made room for more.
 bool Pipeline::hand_on_ready() {
   bool any = false;
-  while (!chunks_.empty() && chunks_.front()->ready && sink_->in_flight() < kMostWrites) {
+  while (!chunks_.empty() && chunks_.front()->ready && sink_->in_flight() < kMostWrites &&
+         !(hash_ && hash_->behind())) {
     any = true;
     job_.check_cancelled();
-    if (hand_on(*chunks_.front())) chunks_.pop_front();
+    Chunk& head = *chunks_.front();
+    if (!hand_on(head)) continue;
+    rows_ -= head.step.rows.size();
+    chunks_.pop_front();
   }
   return any;
 }

@@ -39,12 +39,16 @@ class Pipeline {
   void start_steps();
   std::optional<Step> next_step();
   void start(Step step);
-  bool may_read();
+  bool may_begin() const;
+  bool may_take(const Chunk& chunk) const;
+  void start_held();
+  void begin_reads(Chunk& chunk);
   void follow_orders();
   Chunk* failed_chunk(uint64_t start);
   void turn();
   void handle(Transfer* transfer);
   void prepare(Chunk& chunk);
+  void prepared(Chunk& chunk);
   void prepare_on_worker(Chunk& chunk);
   void collect_prepared();
   bool hand_on_ready();
@@ -72,7 +76,9 @@ class Pipeline {
   Assembler assembler_;
   Reader reader_;
   bool rows_closed_ = false;
-  size_t reading_ = 0;                   // chunks whose reads are not complete
+  size_t rows_ = 0;                      // of the steps in `chunks_`
+  size_t reading_ = 0;                   // chunks that lack bytes, `held_` included
+  std::deque<Chunk*> held_;              // whose next reads wait for memory
   std::vector<Transfer*> done_;          // come back and not handled yet
   Engine::Clock::time_point next_read_;  // rate limit
   std::optional<ContentHash> hash_;      // if one is wanted

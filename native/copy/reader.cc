@@ -12,6 +12,11 @@ namespace qb {
 
 namespace {
 
+// Bytes of memory besides the chunk's own that one round of reads may take, the last read excepted.
+// Plain clusters need none; of compressed ones of 64 KiB a whole chunk fits, and the largest there
+// are take two reads at a time.
+constexpr uint64_t kRoundBytes = 8 << 20;
+
 void expand_stream(const Chunk& chunk, const Read& read, BufferPool& pool) {
   const Row& first = read.rows.front();
   uint64_t available = std::min(first.size, read.transfer.done - read.lead);
@@ -33,23 +38,52 @@ void expand_stream(const Chunk& chunk, const Read& read, BufferPool& pool) {
 Reader::Reader(std::vector<Store>& stores, Queue& queue, BufferPool& pool)
     : stores_(stores), queue_(queue), pool_(pool) {}
 
-void Reader::start(Chunk& chunk, uint64_t unit) {
-  chunk.reads.clear();
+void Reader::plan(Chunk& chunk, uint64_t unit) {
+  chunk.buffer.reset();
   chunk.failure = nullptr;
   chunk.padded = round_up(chunk.step.length, unit);
-  chunk.buffer = pool_.get(chunk.padded);
-  uint8_t* memory = chunk.buffer->data();
-  uint64_t filled = 0;
-  for (const Row& row : chunk.step.rows) {
-    uint64_t at = row.start - chunk.step.start;
-    memset(memory + filled, 0, at - filled);
-    filled = at + row.length;
+  chunk.rows_left = chunk.step.rows;
+  plan_next(chunk);
+  chunk.wanted += chunk.padded;
+}
+
+void Reader::plan_next(Chunk& chunk) {
+  chunk.reads.clear();
+  chunk.wanted = 0;
+  // All rows of a compressed cluster go into one round, wherever they lie between the others: the
+  // cluster is then read and expanded once for each chunk.
+  std::vector<Row> later;
+  for (const Row& row : chunk.rows_left) {
+    if (joins_read(chunk, row)) continue;
+    if (chunk.reads.empty() || chunk.wanted < kRoundBytes) {
+      auto read = plan_read(chunk, row);
+      chunk.wanted += sizeof(Read) + (read->bounced > 0 ? BufferPool::size_of(read->bounced) : 0);
+      chunk.reads.push_back(std::move(read));
+    } else {
+      later.push_back(row);
+    }
   }
-  memset(memory + filled, 0, chunk.padded - filled);
-  for (const Row& row : chunk.step.rows) {
-    if (!joins_read(chunk, row)) start_row(chunk, row);
+  chunk.rows_left = std::move(later);
+}
+
+void Reader::start(Chunk& chunk) {
+  if (!chunk.buffer) {
+    chunk.buffer = pool_.get(chunk.padded);
+    uint8_t* memory = chunk.buffer->data();
+    uint64_t filled = 0;
+    for (const Row& row : chunk.step.rows) {
+      uint64_t at = row.start - chunk.step.start;
+      memset(memory + filled, 0, at - filled);
+      filled = at + row.length;
+    }
+    memset(memory + filled, 0, chunk.padded - filled);
   }
+  for (const auto& read : chunk.reads) {
+    if (read->bounced > 0) read->bounce = pool_.get(read->bounced);
+  }
+  // Before the first is handed over, which may come back at once.
   chunk.reads_left = chunk.reads.size();
+  for (const auto& read : chunk.reads) submit(chunk, *read);
 }
 
 bool Reader::joins_read(Chunk& chunk, const Row& row) {
@@ -64,36 +98,39 @@ bool Reader::joins_read(Chunk& chunk, const Row& row) {
   return true;
 }
 
-void Reader::start_row(Chunk& chunk, const Row& row) {
-  Store& source = stores_[row.file];
+std::unique_ptr<Read> Reader::plan_read(const Chunk& chunk, const Row& row) const {
+  unsigned alignment = stores_[row.file].alignment();
+  auto read = std::make_unique<Read>();
+  read->rows = {row};
+  Transfer& transfer = read->transfer;
   uint64_t size = row.compressed() ? row.size : row.length;
+  // The chunk's memory begins at a page.
+  uint64_t bits = row.offset | row.length | (row.start - chunk.step.start);
+  bool direct = !row.compressed() && bits % alignment == 0;
+  transfer.offset = direct ? row.offset : round_down(row.offset, alignment);
+  read->lead = row.offset - transfer.offset;
+  if (!direct) read->bounced = round_up(read->lead + size, alignment);
   // The sector-rounded range of a stream may end behind the file; a plain run may not.
-  uint64_t needed = row.compressed() ? 1 : size;
-  if (row.offset >= source.size || needed > source.size - row.offset) {
+  read->needed = read->lead + (row.compressed() ? 1 : size);
+  return read;
+}
+
+void Reader::submit(Chunk& chunk, Read& read) {
+  const Row& row = read.rows.front();
+  Store& source = stores_[row.file];
+  if (read.transfer.offset + read.needed > source.size) {
     throw CopyError(Failure::kShort, EIO, "read", row.file, row.offset);
   }
-
-  auto read = std::make_unique<Read>();
-  read->chunk = &chunk;
-  read->rows = {row};
-  uint8_t* place = chunk.place_of(row);
-  Transfer& transfer = read->transfer;
+  read.chunk = &chunk;
+  Transfer& transfer = read.transfer;
   transfer.fd = source.file ? source.file->fd() : -1;
   transfer.alignment = source.alignment();
-  transfer.tag = read.get();
-  uint64_t bits = row.offset | row.length | reinterpret_cast<uintptr_t>(place);
-  if (!row.compressed() && bits % transfer.alignment == 0) {
-    transfer.offset = row.offset;
-    transfer.iov = {{place, row.length}};
+  transfer.tag = &read;
+  if (read.bounce) {
+    transfer.iov = {{read.bounce->data(), read.bounced}};
   } else {
-    transfer.offset = round_down(row.offset, transfer.alignment);
-    read->lead = row.offset - transfer.offset;
-    uint64_t length = round_up(read->lead + size, transfer.alignment);
-    read->bounce = pool_.get(length);
-    transfer.iov = {{read->bounce->data(), length}};
+    transfer.iov = {{chunk.place_of(row), row.length}};
   }
-  read->needed = read->lead + needed;
-  chunk.reads.push_back(std::move(read));
   if (Remote* remote = source.remote()) {
     // The last block may be cut short, as that of a file.
     uint64_t end = transfer.offset + transfer.iov[0].iov_len;

@@ -51,7 +51,8 @@ struct Read {
   // One, or all rows of the chunk that lie in the same compressed cluster: an image that covers a
   // large compressed cluster with small pieces must not make it be read once for each.
   std::vector<Row> rows;
-  BufferRef bounce;     // where it goes through other memory than the chunk's
+  uint64_t bounced = 0;  // bytes of `bounce`; 0: it goes right into the chunk's memory
+  BufferRef bounce;
   uint64_t lead = 0;    // bytes of `bounce` before the wanted ones
   uint64_t needed = 0;  // bytes of the transfer without which the rows are not complete
 };
@@ -61,9 +62,12 @@ struct Chunk {
   Step step;
   BufferRef buffer;     // data steps: the bytes, padded with zeroes to whole units
   uint64_t padded = 0;  // bytes of `buffer` in use
-  std::vector<std::unique_ptr<Read>> reads;
-  size_t reads_left = 0;
-  bool ready = false;  // may be handed on
+  // What the rows need besides `buffer` may be many times its size, so they are read in rounds.
+  std::vector<std::unique_ptr<Read>> reads;  // of this round
+  size_t reads_left = 0;                     // those that have not come back
+  std::vector<Row> rows_left;                // for the rounds to come
+  uint64_t wanted = 0;                       // bytes of memory that this round takes
+  bool ready = false;                        // may be handed on
   // Of the first read that failed. A chunk whose reads are all back is read again, or given up.
   std::exception_ptr failure;
 
@@ -76,23 +80,28 @@ struct Chunk {
   BufferRef streams;
 };
 
-// Not thread-safe, but that expand() may run on any thread once a chunk's reads are complete.
+// Not thread-safe, but that expand() may run on any thread once the reads of a round are complete.
 class Reader {
  public:
   Reader(std::vector<Store>& stores, Queue& queue, BufferPool& pool);
 
-  // Starts the reads of a data step, or starts them again; `unit` is the target's, bytes. Throws
-  // CopyError.
-  void start(Chunk& chunk, uint64_t unit);
-  // A read of ours that came back. Returns its chunk when that was the last one; its `failure` may
-  // be set. Throws CopyError for what no second try mends.
+  // Plans the first round of a data step's reads, or plans it again after a failure; `unit` is the
+  // target's, bytes. Takes no memory yet: `wanted` says how much start() will.
+  void plan(Chunk& chunk, uint64_t unit);
+  // Plans the next round. REQUIRES: expand() was called for the last one, and rows are left.
+  void plan_next(Chunk& chunk);
+  // Starts the reads that were planned. Throws CopyError for rows that no source file has.
+  void start(Chunk& chunk);
+  // A read of ours that came back. Returns its chunk when that was the last one of the round; its
+  // `failure` may be set. Throws CopyError for what no second try mends.
   Chunk* complete(Transfer* transfer);
-  // Puts what went through other memory into its place. Throws CopyError.
+  // Puts what went through other memory into its place and frees that. Throws CopyError.
   static void expand(Chunk& chunk, BufferPool& pool);
 
  private:
-  void start_row(Chunk& chunk, const Row& row);
+  std::unique_ptr<Read> plan_read(const Chunk& chunk, const Row& row) const;
   static bool joins_read(Chunk& chunk, const Row& row);
+  void submit(Chunk& chunk, Read& read);
 
   std::vector<Store>& stores_;
   Queue& queue_;

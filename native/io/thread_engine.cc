@@ -6,9 +6,9 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <system_error>
 
 #include "base/error.h"
+#include "base/job_thread.h"
 
 namespace qb {
 namespace {
@@ -57,12 +57,14 @@ class SignalsBlocked {
 
 ThreadEngine::ThreadEngine(unsigned depth) {
   const unsigned count = std::clamp(depth, 1U, kMostThreads);
+  // So that no worker needs memory, for the lack of which it could tell nobody.
+  done_.reserve(depth);
   const SignalsBlocked blocked;
   try {
-    for (unsigned i = 0; i < count; ++i) workers_.emplace_back(&ThreadEngine::work, this);
-  } catch (const std::system_error& error) {
+    for (unsigned i = 0; i < count; ++i) workers_.push_back(start_thread([this] { work(); }));
+  } catch (const Error&) {
     // Fewer threads do the same, slower.
-    if (workers_.empty()) throw Error(error.code().value(), "starting a thread");
+    if (workers_.empty()) throw;
   }
 }
 

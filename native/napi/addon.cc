@@ -6,6 +6,7 @@
 
 #include "napi/compare_handle.h"
 #include "napi/copy_handle.h"
+#include "napi/errors.h"
 #include "napi/files.h"
 #include "napi/names.h"
 #include "napi/nbd.h"
@@ -24,7 +25,7 @@ Napi::Value versions(const Napi::CallbackInfo& info) {
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
-  exports.Set("versions", Napi::Function::New(env, versions, "versions"));
+  export_function<versions>(env, exports, "versions");
   export_files(env, exports);
   export_names(env, exports);
   export_copy(env, exports);

@@ -93,11 +93,11 @@ void cancel(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void export_compare(Napi::Env env, Napi::Object exports) {
-  exports.Set("compareStart", Napi::Function::New(env, start, "compareStart"));
-  exports.Set("comparePush", Napi::Function::New(env, push, "comparePush"));
-  exports.Set("compareFinish", Napi::Function::New(env, finish, "compareFinish"));
-  exports.Set("compareEvents", Napi::Function::New(env, events, "compareEvents"));
-  exports.Set("compareCancel", Napi::Function::New(env, cancel, "compareCancel"));
+  export_function<start>(env, exports, "compareStart");
+  export_function<push>(env, exports, "comparePush");
+  export_function<finish>(env, exports, "compareFinish");
+  export_function<events>(env, exports, "compareEvents");
+  export_function<cancel>(env, exports, "compareCancel");
 }
 
 }  // namespace qb

@@ -140,16 +140,16 @@ void progress(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void export_copy(Napi::Env env, Napi::Object exports) {
-  exports.Set("copyStart", Napi::Function::New(env, start, "copyStart"));
-  exports.Set("copyPush", Napi::Function::New(env, push, "copyPush"));
-  exports.Set("copyFinish", Napi::Function::New(env, finish, "copyFinish"));
-  exports.Set("copyEvents", Napi::Function::New(env, events, "copyEvents"));
-  exports.Set("copyBring", Napi::Function::New(env, bring, "copyBring"));
-  exports.Set("copyRetry", Napi::Function::New(env, retry, "copyRetry"));
-  exports.Set("copyGiveUp", Napi::Function::New(env, give_up, "copyGiveUp"));
-  exports.Set("copySync", Napi::Function::New(env, sync, "copySync"));
-  exports.Set("copyCancel", Napi::Function::New(env, cancel, "copyCancel"));
-  exports.Set("copyProgress", Napi::Function::New(env, progress, "copyProgress"));
+  export_function<start>(env, exports, "copyStart");
+  export_function<push>(env, exports, "copyPush");
+  export_function<finish>(env, exports, "copyFinish");
+  export_function<events>(env, exports, "copyEvents");
+  export_function<bring>(env, exports, "copyBring");
+  export_function<retry>(env, exports, "copyRetry");
+  export_function<give_up>(env, exports, "copyGiveUp");
+  export_function<sync>(env, exports, "copySync");
+  export_function<cancel>(env, exports, "copyCancel");
+  export_function<progress>(env, exports, "copyProgress");
 }
 
 }  // namespace qb

@@ -22,4 +22,14 @@ auto guarded(Napi::Env env, Body body) {
   }
 }
 
+// Adds a function to what the addon exports. Whatever it throws becomes a JavaScript exception:
+// Node-API calls it from C, through which no other exception may pass (a lack of memory, say).
+template <auto function>
+void export_function(Napi::Env env, Napi::Object exports, const char* name) {
+  auto body = [](const Napi::CallbackInfo& info) {
+    return guarded(info.Env(), [&] { return function(info); });
+  };
+  exports.Set(name, Napi::Function::New(env, body, name));
+}
+
 }  // namespace qb

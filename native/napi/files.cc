@@ -25,15 +25,37 @@ void exit_now(const Napi::CallbackInfo& info) {
   _exit(info[0].As<Napi::Number>().Int32Value());
 }
 
+// A descriptor of our own for the same open file, for work on the thread pool: the caller may close
+// its own before that is done, and the number could then be another file. Thread-safe.
+class OwnDescriptor {
+ public:
+  // Throws Error.
+  explicit OwnDescriptor(int fd) : fd_(fcntl(fd, F_DUPFD_CLOEXEC, 0)) {
+    check_errno(fd_ >= 0, "duplicate a descriptor");
+  }
+  ~OwnDescriptor() { close(fd_); }
+  OwnDescriptor(const OwnDescriptor&) = delete;
+  OwnDescriptor& operator=(const OwnDescriptor&) = delete;
+
+  operator int() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+std::shared_ptr<OwnDescriptor> own_descriptor(const Napi::Value& fd) {
+  return std::make_shared<OwnDescriptor>(fd.As<Napi::Number>().Int32Value());
+}
+
 // On the thread pool: a network file system may take its time.
 Napi::Value extents(const Napi::CallbackInfo& info) {
-  int fd = info[0].As<Napi::Number>().Int32Value();
+  auto fd = own_descriptor(info[0]);
   auto start = static_cast<uint64_t>(info[1].As<Napi::Number>().DoubleValue());
   auto end = static_cast<uint64_t>(info[2].As<Napi::Number>().DoubleValue());
   auto max = static_cast<size_t>(info[3].As<Napi::Number>().DoubleValue());
   auto runs = std::make_shared<std::vector<FileRun>>();
   return PromiseWorker::run(
-      info.Env(), [=] { *runs = file_extents(fd, start, end, max); },
+      info.Env(), [=] { *runs = file_extents(*fd, start, end, max); },
       [=](Napi::Env env) -> Napi::Value {
         auto triples = Napi::Float64Array::New(env, runs->size() * 3);
         double* at = triples.Data();
@@ -57,7 +79,7 @@ Napi::Value device_size(const Napi::CallbackInfo& info) {
 
 // On the thread pool: what is punched may be large.
 Napi::Value punch_file(const Napi::CallbackInfo& info) {
-  int fd = info[0].As<Napi::Number>().Int32Value();
+  auto fd = own_descriptor(info[0]);
   auto pairs = info[1].As<Napi::Float64Array>();
   std::vector<double> areas(pairs.Data(), pairs.Data() + pairs.ElementLength());
   return PromiseWorker::run(
@@ -65,8 +87,8 @@ Napi::Value punch_file(const Napi::CallbackInfo& info) {
       [=] {
         for (size_t i = 0; i + 1 < areas.size(); i += 2) {
           int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-          if (fallocate(fd, mode, static_cast<off_t>(areas[i]), static_cast<off_t>(areas[i + 1])))
-            return;
+          auto start = static_cast<off_t>(areas[i]), length = static_cast<off_t>(areas[i + 1]);
+          if (fallocate(*fd, mode, start, length) != 0) return;
         }
       },
       [](Napi::Env env) { return env.Undefined(); });
@@ -74,8 +96,8 @@ Napi::Value punch_file(const Napi::CallbackInfo& info) {
 
 // On the thread pool: each is a transaction of the file system.
 Napi::Value clone_ranges(const Napi::CallbackInfo& info) {
-  int from = info[0].As<Napi::Number>().Int32Value();
-  int to = info[1].As<Napi::Number>().Int32Value();
+  auto from = own_descriptor(info[0]);
+  auto to = own_descriptor(info[1]);
   auto triples = info[2].As<Napi::Float64Array>();
   std::vector<double> ranges(triples.Data(), triples.Data() + triples.ElementLength());
   auto cloned = std::make_shared<size_t>(0);
@@ -84,12 +106,12 @@ Napi::Value clone_ranges(const Napi::CallbackInfo& info) {
       [=] {
         for (size_t i = 0; i + 2 < ranges.size(); i += 3) {
           struct file_clone_range range {};
-          range.src_fd = from;
+          range.src_fd = *from;
           range.src_offset = static_cast<uint64_t>(ranges[i]);
           range.dest_offset = static_cast<uint64_t>(ranges[i + 1]);
           range.src_length = static_cast<uint64_t>(ranges[i + 2]);
           // Whatever the reason, it can be copied.
-          if (ioctl(to, FICLONERANGE, &range) != 0) return;
+          if (ioctl(*to, FICLONERANGE, &range) != 0) return;
           ++*cloned;
         }
       },
@@ -149,13 +171,13 @@ Napi::Value lock_file(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void export_files(Napi::Env env, Napi::Object exports) {
-  exports.Set("fileExtents", Napi::Function::New(env, extents, "fileExtents"));
-  exports.Set("deviceSize", Napi::Function::New(env, device_size, "deviceSize"));
-  exports.Set("cloneRanges", Napi::Function::New(env, clone_ranges, "cloneRanges"));
-  exports.Set("punchFile", Napi::Function::New(env, punch_file, "punchFile"));
-  exports.Set("lockFile", Napi::Function::New(env, lock_file, "lockFile"));
-  exports.Set("exitNow", Napi::Function::New(env, exit_now, "exitNow"));
-  exports.Set("linkFile", Napi::Function::New(env, link_file, "linkFile"));
+  export_function<extents>(env, exports, "fileExtents");
+  export_function<device_size>(env, exports, "deviceSize");
+  export_function<clone_ranges>(env, exports, "cloneRanges");
+  export_function<punch_file>(env, exports, "punchFile");
+  export_function<lock_file>(env, exports, "lockFile");
+  export_function<exit_now>(env, exports, "exitNow");
+  export_function<link_file>(env, exports, "linkFile");
 }
 
 }  // namespace qb

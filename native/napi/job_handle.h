@@ -3,6 +3,7 @@
 
 #include <napi.h>
 
+#include <exception>
 #include <iterator>
 #include <memory>
 #include <optional>
@@ -128,6 +129,8 @@ class JobHandle : public std::enable_shared_from_this<JobHandle<Job>> {
     } catch (const Napi::Error&) {
       // The environment can no longer run JavaScript (worker.terminate()): nobody is left to be
       // told.
+    } catch (...) {
+      handle->fail(std::current_exception());
     }
   }
   using Changed = Napi::TypedThreadSafeFunction<JobHandle, void, on_change>;
@@ -143,6 +146,16 @@ class JobHandle : public std::enable_shared_from_this<JobHandle<Job>> {
     auto* handle = static_cast<JobHandle*>(data);
     handle->job_.reset();
     handle->changed_.Release();
+  }
+
+  // What happened cannot be told, there being no memory for it: the job ends, and all who wait are
+  // told that.
+  void fail(const std::exception_ptr& failure) {
+    job_->cancel();
+    Napi::Value error = to_js(env_, failure).Value();
+    for (auto& deferred : std::exchange(pushes_, {})) deferred.Reject(error);
+    for (auto& deferred : std::exchange(finishes_, {})) deferred.Reject(error);
+    if (events_) std::exchange(events_, std::nullopt)->Reject(error);
   }
 
   void settle_events(bool ended) {

@@ -66,9 +66,9 @@ Napi::Value loop_backing(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void export_names(Napi::Env env, Napi::Object exports) {
-  exports.Set("readLink", Napi::Function::New(env, read_link, "readLink"));
-  exports.Set("exchangeNames", Napi::Function::New(env, exchange_names, "exchangeNames"));
-  exports.Set("loopBacking", Napi::Function::New(env, loop_backing, "loopBacking"));
+  export_function<read_link>(env, exports, "readLink");
+  export_function<exchange_names>(env, exports, "exchangeNames");
+  export_function<loop_backing>(env, exports, "loopBacking");
 }
 
 }  // namespace qb

@@ -139,12 +139,12 @@ void close(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void export_nbd(Napi::Env env, Napi::Object exports) {
-  exports.Set("nbdOpen", Napi::Function::New(env, open, "nbdOpen"));
-  exports.Set("nbdConnect", Napi::Function::New(env, connect, "nbdConnect"));
-  exports.Set("nbdStatus", Napi::Function::New(env, status, "nbdStatus"));
-  exports.Set("nbdRead", Napi::Function::New(env, read, "nbdRead"));
-  exports.Set("nbdTrim", Napi::Function::New(env, trim, "nbdTrim"));
-  exports.Set("nbdClose", Napi::Function::New(env, close, "nbdClose"));
+  export_function<open>(env, exports, "nbdOpen");
+  export_function<connect>(env, exports, "nbdConnect");
+  export_function<status>(env, exports, "nbdStatus");
+  export_function<read>(env, exports, "nbdRead");
+  export_function<trim>(env, exports, "nbdTrim");
+  export_function<close>(env, exports, "nbdClose");
 }
 
 std::unique_ptr<NbdConnection> take_nbd_connection(const Napi::Value& handle) {

@@ -33,11 +33,18 @@ class PromiseWorker : public Napi::AsyncWorker {
   }
 
   void OnOK() override {
-    if (failure_) {
-      deferred_.Reject(to_js(Env(), failure_).Value());
-    } else {
-      deferred_.Resolve(result_(Env()));
+    if (!failure_) {
+      try {
+        deferred_.Resolve(result_(Env()));
+        return;
+      } catch (const Napi::Error&) {
+        throw;
+      } catch (...) {
+        // There may be no memory for the result.
+        failure_ = std::current_exception();
+      }
     }
+    deferred_.Reject(to_js(Env(), failure_).Value());
   }
 
  private:

@@ -7,9 +7,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/vfs.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <utility>
@@ -17,27 +15,11 @@
 #include "base/buffer.h"
 #include "base/error.h"
 #include "support/bytes.h"
+#include "support/failed_write_back.h"
 #include "support/temp_file.h"
 
 using namespace qb;
 using namespace qb::test;
-
-namespace {
-
-// The call of sync_file_range(2), counted down, that fails, and with what; 0: none.
-unsigned fails_in = 0;
-int fails_with = 0;
-
-}  // namespace
-
-// Found by the linker before the C library's.
-extern "C" int sync_file_range(int fd, off64_t from, off64_t length, unsigned flags) {
-  if (fails_in > 0 && --fails_in == 0) {
-    errno = fails_with;
-    return -1;
-  }
-  return static_cast<int>(syscall(SYS_sync_file_range, fd, from, length, flags));
-}
 
 namespace {
 
@@ -196,13 +178,11 @@ TEST_CASE("File: written_up_to() reports what could not be written back") {
       CAPTURE(errnum);
       const TempFile temp;
       File file(temp.fd(), true, Direct::kOff, kPage);
-      fails_in = nth;
-      fails_with = errnum;
+      const FailedWriteBack failed(nth, errnum);
       int reported = errnum_of([&] {
         for (uint64_t i = 1; i <= kWindows; i++) file.written_up_to(i * kWindow);
       });
-      CHECK((fails_in > 0) == (nth == 6));
-      fails_in = 0;
+      CHECK(FailedWriteBack::came() == (nth < 6));
       // The last two say that the file has no such thing, not that it lost anything.
       bool counts = nth < 6 && errnum != ENOSYS && errnum != EINVAL;
       CHECK(reported == (counts ? errnum : 0));

@@ -6,7 +6,11 @@
 #include <latch>
 #include <memory>
 
+#include "base/error.h"
+#include "support/no_threads.h"
+
 using namespace qb;
+using namespace qb::test;
 
 TEST_CASE("Workers: every task runs once") {
   constexpr int kTasks = 1000;
@@ -75,4 +79,28 @@ TEST_CASE("Workers: the end waits for what runs and drops what waits") {
 
 TEST_CASE("Workers: none is started for nothing") {
   const Workers workers(4);
+}
+
+TEST_CASE("Workers: fewer threads than wanted do the work, none at all is an error") {
+  for (int can : {0, 1, 2}) {
+    CAPTURE(can);
+    std::atomic<int> runs = 0;
+    std::latch done(10);
+    Workers workers(4);
+    const NoThreads none(can);
+    auto submit = [&] {
+      workers.submit([&] {
+        runs++;
+        done.count_down();
+      });
+    };
+    if (can == 0) {
+      CHECK_THROWS_AS(submit(), Error);
+      CHECK(runs == 0);
+      continue;
+    }
+    for (int i = 0; i < 10; i++) submit();
+    done.wait();
+    CHECK(runs == 10);
+  }
 }

@@ -17,7 +17,7 @@ bool is_sync(const Request& request) {
 
 }  // namespace
 
-TEST_CASE("CopyJob: data and tables, sync, then the header and nothing more") {
+TEST_CASE("CopyJob: data and tables, sync, then the header, sync, and nothing more") {
   for (EngineKind kind : engine_kinds()) {
     for (bool compress : {false, true}) {
       Plan plan({.runs = 60, .seed = 31});
@@ -27,13 +27,14 @@ TEST_CASE("CopyJob: data and tables, sync, then the header and nothing more") {
       spec.engine = kind;
       spec.compress = compress;
       spec.level = 1;
-      Bytes magic;  // of the file at the last sync
+      size_t syncs = 0;
+      Bytes magic;  // of the file at the first sync
       uint64_t length = 0;
       Wrapped wrapped([&](std::unique_ptr<Engine> inner) -> std::unique_ptr<Engine> {
         auto recording = std::make_unique<RecordingEngine>(std::move(inner), records);
         return std::make_unique<FaultEngine>(
             std::move(recording), [&](size_t, const Request& request) -> std::optional<Fault> {
-              if (!is_sync(request)) return std::nullopt;
+              if (!is_sync(request) || syncs++ > 0) return std::nullopt;
               magic = target.read(0, 4);
               length = static_cast<uint64_t>(lseek(target.fd(), 0, SEEK_END));
               return std::nullopt;
@@ -43,6 +44,11 @@ TEST_CASE("CopyJob: data and tables, sync, then the header and nothing more") {
       check_target(target, plan, spec);
 
       REQUIRE(records.size() > 5);
+      CHECK(syncs == 2);
+      // The header counts as written when it is durable, too.
+      CHECK(records.back().op == Op::kSync);
+      CHECK(records.back().unfinished == 0);
+      records.pop_back();
       const RecordingEngine::Record& last = records.back();
       CHECK(last.op == Op::kWrite);
       CHECK(last.offset == 0);

@@ -241,28 +241,28 @@ TEST_CASE("Qcow2Writer: data among streams") {
 }
 
 TEST_CASE("Qcow2Writer: a cluster of streams is written once enough of the disk has followed") {
-  for (unsigned bits : {9u, 12u, 16u, 21u}) {
+  for (unsigned bits : {16u, 21u}) {
     CAPTURE(bits);
     uint64_t cluster_size = 1ull << bits;
     uint64_t held = std::max<uint64_t>(32 * kMiB >> bits, 64);
     // Whatever it is that follows: data, zeroes, skipped clusters, or a few more streams.
-    for (int kind = 0; kind < 4; kind++) {
+    for (int kind = bits == 16 ? 0 : 1; kind < 4; kind++) {
       CAPTURE(kind);
-      uint64_t count = kind == 0 ? std::min<uint64_t>(4 * held, 4096) : 4 * held;
+      uint64_t count = 2 * held;
       WriterModel model(over_backing(bits, count * cluster_size));
       model.compressed(100);
       uint64_t most = 0;
       while (model.left() > 0) {
-        uint64_t next = std::min<uint64_t>(model.left(), std::max<uint64_t>(held / 8, 1));
+        uint64_t next = std::min(model.left(), held / 8);
         if (kind == 0) model.data(1);
         if (kind == 1) model.zero(next);
         if (kind == 2) model.skip(next);
         if (kind == 3) model.next() % 7 == 0 ? model.compressed(1) : model.skip(1);
         most = std::max(most, model.next() * cluster_size - model.writer().settled());
       }
+      CHECK(most >= cluster_size);
       CHECK(most <= (held + held / 8) * cluster_size);
-      CHECK(model.writer().settled() ==
-            (kind == 3 ? model.writer().settled() : count * cluster_size));
+      if (kind != 3) CHECK(model.writer().settled() == count * cluster_size);
       model.finish();
     }
   }
