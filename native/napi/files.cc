@@ -29,18 +29,25 @@ void exit_now(const Napi::CallbackInfo& info) {
 // its own before that is done, and the number could then be another file. Thread-safe.
 class OwnDescriptor {
  public:
-  // Throws Error.
-  explicit OwnDescriptor(int fd) : fd_(fcntl(fd, F_DUPFD_CLOEXEC, 0)) {
-    check_errno(fd_ >= 0, "duplicate a descriptor");
+  explicit OwnDescriptor(int fd)
+      : fd_(fcntl(fd, F_DUPFD_CLOEXEC, 0)), errnum_(fd_ < 0 ? errno : 0) {}
+  ~OwnDescriptor() {
+    if (fd_ >= 0) close(fd_);
   }
-  ~OwnDescriptor() { close(fd_); }
   OwnDescriptor(const OwnDescriptor&) = delete;
   OwnDescriptor& operator=(const OwnDescriptor&) = delete;
 
+  // Throws Error if there is none: on the pool, so that the promise is rejected.
+  int checked() const {
+    if (fd_ < 0) throw Error(errnum_, "duplicate a descriptor");
+    return fd_;
+  }
+  // -1 if there is none: for what may be left undone whatever the reason.
   operator int() const { return fd_; }
 
  private:
   int fd_;
+  int errnum_;
 };
 
 std::shared_ptr<OwnDescriptor> own_descriptor(const Napi::Value& fd) {
@@ -55,7 +62,7 @@ Napi::Value extents(const Napi::CallbackInfo& info) {
   auto max = static_cast<size_t>(info[3].As<Napi::Number>().DoubleValue());
   auto runs = std::make_shared<std::vector<FileRun>>();
   return PromiseWorker::run(
-      info.Env(), [=] { *runs = file_extents(*fd, start, end, max); },
+      info.Env(), [=] { *runs = file_extents(fd->checked(), start, end, max); },
       [=](Napi::Env env) -> Napi::Value {
         auto triples = Napi::Float64Array::New(env, runs->size() * 3);
         double* at = triples.Data();
