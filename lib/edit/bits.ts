@@ -76,6 +76,13 @@ export class Bits {
     }
   }
 
+  /** Bytes of memory that they take. */
+  get bytes(): number {
+    let parts = 0
+    for (const index of this.#parts.keys()) if (!this.isFull(index)) parts++
+    return parts * this.#partBytes
+  }
+
   /** Whether all bits of a part are known to be set. */
   isFull(index: number): boolean {
     return this.#ones !== undefined && this.#parts.get(index) === this.#ones

@@ -21,6 +21,9 @@ import type { ChainImage } from '../../source/chain.ts'
 import { addDifferences } from '../diff/differences.ts'
 import type { CommitPlan } from './to-qcow2.ts'
 
+/** Bytes of bits that are held in memory until they are stored, but for those of one bitmap more. */
+const MAX_BITS_BYTES = 32 * 2 ** 20
+
 /** What becomes of the bitmaps of a chain when the images above a base are committed. */
 export interface BitmapPlan {
   /** Of the base, to which those of the images above are added (libvirt's rule). */
@@ -62,10 +65,11 @@ export async function planBitmaps(
     recording: [],
     notes,
   }
+  const isMerged = new Set(plan.merged)
   for (const bitmap of image.bitmaps) {
     const { name, auto, inUse, tableSize } = bitmap
     const sound = !inUse && tableSize === bitmapTableSize(image.header, bitmap)
-    if (auto && sound && !plan.merged.includes(name)) plan.recording.push(name)
+    if (auto && sound && !isMerged.has(name)) plan.recording.push(name)
   }
   requireFits(image, plan, size)
   return plan
@@ -102,7 +106,7 @@ function requireFits(image: EditedImage, { created, merged }: BitmapPlan, size: 
 
 /**
  * Before data is written: lets every bitmap of the base that records have what will be written, so
- * that none of them lacks it at any moment. One after the other, so that one is in memory at a time.
+ * that none of them lacks it at any moment. As many at once as memory is allowed for.
  * @returns the base as it is then
  */
 export async function recordFirst(
@@ -112,17 +116,25 @@ export async function recordFirst(
   disk: ImageDisk,
 ): Promise<EditedImage> {
   let image = opened
-  for (const name of [...merged, ...recording]) {
-    begin(opened, plan)
-    const bitmaps = await Promise.all(
-      image.bitmaps.map(async (stored): Promise<NewBitmap> => {
-        if (stored.name !== name) return { ...stored, stored }
-        const bits = await bitsOf(image, stored, image.header.virtualSize)
-        if (recording.includes(name)) await addChanged(bits, plan)
-        else await addAbove(bits, plan, name)
-        return { ...stored, bits }
-      }),
-    )
+  const above = await bitmapsAbove(plan)
+  const isRecording = new Set(recording)
+  const changing = new Set([...merged, ...recording])
+  const left = new Set(image.bitmaps.map(({ name }) => name).filter((name) => changing.has(name)))
+  while (left.size > 0) {
+    const bitmaps: NewBitmap[] = []
+    let held = 0
+    for (const stored of image.bitmaps) {
+      if (held > MAX_BITS_BYTES || !left.delete(stored.name)) {
+        bitmaps.push({ ...stored, stored })
+        continue
+      }
+      begin(opened, plan)
+      const bits = await bitsOf(image, stored, image.header.virtualSize)
+      if (isRecording.has(stored.name)) await addChanged(bits, plan)
+      else await addAbove(bits, above, stored.name)
+      held += bits.bytes
+      bitmaps.push({ ...stored, bits })
+    }
     await storeBitmaps(image, bitmaps, { disk })
     image = await reopened(image)
   }
@@ -147,25 +159,28 @@ export async function finishBitmaps(
     await runSteps(disk, [[sizeField(size)]])
     return
   }
+  const above = await bitmapsAbove(plan)
+  const isMerged = new Set(merged)
+  const isRecording = new Set(recording)
   const bitmaps: NewBitmap[] = []
   for (const stored of image.bitmaps) {
     begin(image, plan)
     // Without new bits one may stay where it is, as long as its table is not too short.
-    const adds = merged.includes(stored.name) || recording.includes(stored.name)
+    const adds = isMerged.has(stored.name) || isRecording.has(stored.name)
     const fits = stored.tableSize === bitmapTableSize({ ...header, virtualSize: size }, stored)
     if (stored.inUse || !grows || (fits && !adds)) {
       bitmaps.push({ ...stored, stored })
       continue
     }
     const bits = await bitsOf(image, stored, size)
-    if (merged.includes(stored.name)) await addAbove(bits, plan, stored.name)
+    if (isMerged.has(stored.name)) await addAbove(bits, above, stored.name)
     if (adds) bits.add(header.virtualSize, size - header.virtualSize)
     bitmaps.push({ ...stored, bits })
   }
   for (const { name, granularity } of created) {
     begin(image, plan)
     const bits = new Bits(size, granularity, header.clusterSize)
-    await addAbove(bits, plan, name)
+    await addAbove(bits, above, name)
     const granularityBits = Math.log2(granularity)
     bitmaps.push({ name, granularityBits, inUse: false, auto: true, bits })
   }
@@ -189,17 +204,34 @@ async function bitsOf(image: EditedImage, stored: Bitmap, size: number): Promise
   return bits
 }
 
+/** An image above the base, and its bitmaps by their names. */
+interface ImageAbove {
+  file: ChainImage['file']
+  header: Qcow2Header
+  bitmaps: ReadonlyMap<string, Bitmap>
+}
+
+/** Read once for all bitmaps, of which an image may have any number. */
+async function bitmapsAbove({ chain, base }: CommitPlan): Promise<ImageAbove[]> {
+  const images: ImageAbove[] = []
+  for (const { file, header } of chain.images.slice(0, base)) {
+    const bitmaps = await readBitmaps(file, header as Qcow2Header)
+    const byName = new Map(bitmaps.map((bitmap) => [bitmap.name, bitmap]))
+    images.push({ file, header: header as Qcow2Header, bitmaps: byName })
+  }
+  return images
+}
+
 /**
  * Adds what a bitmap has in the images above the base. What lies past the end of a shorter one counts
  * as dirty: it hides what those below it have there, which no bitmap records.
  */
-async function addAbove(bits: Bits, { chain, base }: CommitPlan, name: string): Promise<void> {
-  for (const { file, header } of chain.images.slice(0, base)) {
-    const bitmaps = await readBitmaps(file, header as Qcow2Header)
-    const bitmap = bitmaps.find((one) => one.name === name)
+async function addAbove(bits: Bits, above: readonly ImageAbove[], name: string): Promise<void> {
+  for (const { file, header, bitmaps } of above) {
+    const bitmap = bitmaps.get(name)
     if (!bitmap) continue
-    const { virtualSize } = header as Qcow2Header
-    await addStored(bits, file, header as Qcow2Header, bitmap)
+    const { virtualSize } = header
+    await addStored(bits, file, header, bitmap)
     if (virtualSize < bits.size) bits.add(virtualSize, bits.size - virtualSize)
   }
 }
