@@ -72,6 +72,7 @@ export async function openManifest(
 
 class ManifestFile implements ManifestPublication {
   readonly path: string
+  readonly replaced: string | undefined
   readonly #target: FileTarget
   readonly #location: Parameters<typeof pathIn>[0]
   /** What is said of the image that is replaced; nothing if there is none. */
@@ -84,6 +85,7 @@ class ManifestFile implements ManifestPublication {
     before: readonly (Manifest | null)[],
   ) {
     this.path = target.path
+    this.replaced = target.replaced
     this.#target = target
     this.#location = location
     this.#before = before

@@ -7,7 +7,6 @@ import type { CopyCounters } from '../native.ts'
 import type { CustomSource } from '../source/custom.ts'
 import { openSource } from '../source/open.ts'
 import type { Source } from '../source/source.ts'
-import { formatSize } from '../units.ts'
 import { type Backing, openBacking, requireApart } from './backing.ts'
 import { contentOf } from './content.ts'
 import { manifestOf } from './manifest.ts'
@@ -15,6 +14,7 @@ import { sourceNotes, targetNotes } from './notes.ts'
 import { discardGranule, jobOptions } from './options.ts'
 import { type ManifestPublication, openManifest } from './publish-manifest.ts'
 import type { Recorded } from './recorded.ts'
+import { requireRoom } from './room.ts'
 import type {
   CopyOptions,
   CopyResult,
@@ -129,7 +129,7 @@ class Session implements CopySession {
       throw error
     }
     await this.#openTarget(location)
-    requireRoom(this.#source!, this.#target!, this.#request.format)
+    await requireRoom(this.#source!, this.#target!, this.#job!)
     this.#notes.push(...(await sourceNotes(this.#source!)))
   }
 
@@ -248,12 +248,4 @@ function discardNotes(source: Source, discarding?: Discarding): string[] {
   if (!discarding?.failure) return []
   const { message } = ioError(source.name, discarding.failure)
   return [`the backup is complete, but not all was discarded at the source: ${message}`]
-}
-
-/** A device cannot grow: better said before hours of copying than after. */
-function requireRoom(source: Source, target: Target, format: 'qcow2' | 'raw'): void {
-  const { capacity, path } = target
-  if (format !== 'raw' || capacity === undefined || capacity >= source.size) return
-  const why = `holds ${formatSize(capacity)}, the disk needs ${formatSize(source.size)}`
-  throw new BackupError('BAD_TARGET', path, why)
 }

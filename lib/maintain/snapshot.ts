@@ -1,8 +1,10 @@
 import { type Backing, openBacking } from '../backup/backing.ts'
 import { jobOptions } from '../backup/options.ts'
 import { type ManifestPublication, openManifest } from '../backup/publish-manifest.ts'
+import { requireCapacity } from '../backup/room.ts'
 import type { ImageOptions } from '../backup/types.ts'
-import { copyDisk } from '../copy/job.ts'
+import { plannedImageBytes } from '../copy/image-size.ts'
+import { copyDisk, type JobOptions } from '../copy/job.ts'
 import { type Location, locate } from '../copy/target/location.ts'
 import { openTarget, publishAll, type Target } from '../copy/target/open.ts'
 import { Bits } from '../edit/bits.ts'
@@ -21,6 +23,9 @@ export interface SnapshotOptions
   /** Replace an overlay that exists, and make one over a chain that is not healthy. */
   force?: boolean
 }
+
+/** Bytes of an entry of the bitmap directory with the longest name, which is of 1023 bytes. */
+const MAX_DIRECTORY_ENTRY = 24 + 1024
 
 /** What a snapshot made. */
 export interface SnapshotResult {
@@ -85,7 +90,12 @@ async function snapshotOver(
     target = await openTarget(location, { force, replaces: 'image', sources })
     // The manifest of an image that it replaces is none of the overlay's.
     manifest = await openManifest(target, { wanted: false, force, sources })
-    await copyDisk(nothing(backing, below.size), target, job)
+    const disk = nothing(backing, below.size)
+    if (target.capacity !== undefined) {
+      const bytes = (await plannedImageBytes(disk, job)) + bitmapBytes(below.size, job, carried)
+      requireCapacity(target.path, target.capacity, bytes, 'the overlay may need')
+    }
+    await copyDisk(disk, target, job)
     await addBitmaps(target, carried)
     await below.checkUnchanged()
     await manifest?.write(undefined)
@@ -123,6 +133,29 @@ function nothing(name: string, size: number): Disk {
       yield holes.map((hole) => ({ ...hole, dirty: false }))
     },
   }
+}
+
+/** The most that empty bitmaps take in an image, bytes. */
+function bitmapBytes(
+  size: number,
+  { clusterBits }: JobOptions,
+  bitmaps: readonly BitmapHealth[],
+): number {
+  if (bitmaps.length === 0) return 0
+  const clusterSize = 2 ** clusterBits
+  const clustersOf = (entries: number) => Math.ceil((entries * 8) / clusterSize)
+  let clusters = Math.ceil((bitmaps.length * MAX_DIRECTORY_ENTRY) / clusterSize)
+  for (const {
+    images: [top],
+  } of bitmaps) {
+    const granules = Math.ceil(size / (top.granularity as number))
+    clusters += clustersOf(Math.ceil(granules / 8 / clusterSize))
+  }
+  // Of refcounts: new blocks, and a table that moves to grow, by half and some entries.
+  const blocks = Math.ceil((clusters * 2) / clusterSize) + 1
+  const before = size / clusterSize / clusterSize
+  const table = clustersOf(1.5 * (before + blocks) + 16)
+  return (clusters + blocks + table) * clusterSize
 }
 
 /** Adds empty bitmaps that record to an image that has no name yet. */

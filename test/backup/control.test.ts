@@ -8,6 +8,9 @@ import { BackupError, fullBackup, type Progress, restore } from '../../lib/index
 import { makeRaw, noise } from '../support/disks.ts'
 import { qemuImgCheck, qemuImgSame } from '../support/qemu.ts'
 
+// More than tap's default, for a busy machine.
+t.setTimeout(180_000)
+
 const MIB = 2 ** 20
 
 /** A disk whose second half is a hole. */

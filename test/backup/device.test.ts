@@ -1,12 +1,22 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { fullBackup, openSource, restore } from '../../lib/index.ts'
+import {
+  createSnapshot,
+  editBitmap,
+  fullBackup,
+  incrementalBackup,
+  openSource,
+  restore,
+} from '../../lib/index.ts'
 import { runCli } from '../support/cli.ts'
 import { contentOfParts, firstDifference, makeRaw, noise, prose } from '../support/disks.ts'
 import { loopDevice, NO_LOOP_DEVICES } from '../support/loop.ts'
-import { qemuImg, qemuImgCheck, qemuImgInfo, qemuImgSame, run } from '../support/qemu.ts'
+import { qemuImg, qemuImgCheck, qemuImgSame, run } from '../support/qemu.ts'
 import { extentsOf } from '../support/read-source.ts'
+
+// More than tap's default, for a busy machine.
+t.setTimeout(180_000)
 
 const MIB = 2 ** 20
 const SKIP = { skip: NO_LOOP_DEVICES }
@@ -155,9 +165,62 @@ t.test('a device that is too small', SKIP, async (t) => {
   t.equal(line.status, 1)
   t.equal(line.stderr, `qcow2-backup: ${device}: holds 1 MiB, the disk needs 8 MiB\n`)
 
-  // How large an image becomes is not known before.
-  await t.rejects(fullBackup(disk, device, { force: true }), { code: 'IO', errno: 'ENOSPC' })
-  t.equal(qemuImgInfo(device).format, 'raw', 'and then no half an image is taken for one')
+  // The extents of the disk: 320 and 1088 KiB in clusters of 64 KiB, and 5 clusters of metadata.
+  for (const how of [{}, { compress: 'zstd' }] as const) {
+    await t.rejects(
+      fullBackup(disk, device, { ...how, force: true }),
+      { code: 'BAD_TARGET', why: /^holds 1 MiB, the image may need 1\.\d+ MiB$/ },
+      `an image, ${JSON.stringify(how)}`,
+    )
+    t.ok(readFileSync(device).equals(garbage), 'nothing was written')
+  }
+  const image = await runCli(['full', '--force', 'disk.raw', device], { cwd: directory })
+  t.equal(image.status, 1)
+  t.match(image.stderr, /^qcow2-backup: \S+: holds 1 MiB, the image may need 1\.\d+ MiB\n$/)
+})
+
+t.test('a device that is large enough for what a disk holds besides zeroes', SKIP, async (t) => {
+  // A device has no holes: how much of it is zero is only known by reading it.
+  const directory = t.testdir()
+  const content = contentOfParts(8 * MIB, [{ at: MIB, bytes: noise(MIB) }])
+  const disk = join(directory, 'disk.raw')
+  writeFileSync(disk, content)
+  const device = loopDevice(t, 'target', 2 * MIB)
+  await fullBackup(disk, device, { force: true })
+  t.ok(qemuImgSame({ path: device, format: 'qcow2' }, { path: disk, format: 'raw' }))
+
+  const old = readFileSync(device)
+  writeFileSync(disk, noise(2 * MIB), { flag: 'r+' })
+  const tooSmall = { code: 'BAD_TARGET', why: /^holds 2 MiB, the image may need / }
+  await t.rejects(fullBackup(disk, device, { force: true }), tooSmall)
+  t.ok(readFileSync(device).equals(old), 'the image that it holds is as it was')
+})
+
+t.test('a device that is too small for an increment, or for an overlay', SKIP, async (t) => {
+  const directory = t.testdir()
+  const disk = join(directory, 'disk.qcow2')
+  qemuImg('create', '-f', 'qcow2', disk, '64M')
+  await editBitmap(disk, 'changes', [{ kind: 'add' }])
+  const full = join(directory, 'full.qcow2')
+  await fullBackup(disk, full)
+  run('qemu-io', ['-f', 'qcow2', '-c', 'write -P 5 1M 3M', disk])
+
+  const device = loopDevice(t, 'target', 2 * MIB)
+  await fullBackup(full, device, { force: true })
+  const old = readFileSync(device)
+  const increment = { bitmap: 'changes', backing: full, force: true }
+  await t.rejects(incrementalBackup(disk, device, increment), {
+    code: 'BAD_TARGET',
+    why: /^holds 2 MiB, the image may need 3\.\d+ MiB$/,
+  })
+  await t.rejects(createSnapshot(disk, device, { clusterSize: 2 * MIB, force: true }), {
+    code: 'BAD_TARGET',
+    why: /^holds 2 MiB, the overlay may need \d+ MiB$/,
+  })
+  t.ok(readFileSync(device).equals(old), 'nothing was written')
+
+  await createSnapshot(disk, device, { force: true })
+  t.equal(qemuImgCheck(device).status, 0)
 })
 
 t.test('a device that is the source, and one without anything in it', SKIP, async (t) => {

@@ -14,6 +14,7 @@ export async function publishAll(groups: readonly (readonly Publication[])[]): P
   const all = groups.flat()
   for (const one of all) await one.sync()
   const placed: Publication[][] = []
+  let isSettling = false
   try {
     for (const group of groups) {
       placed.unshift([])
@@ -23,9 +24,10 @@ export async function publishAll(groups: readonly (readonly Publication[])[]): P
         await one.place()
       }
     }
+    isSettling = true
     for (const one of all) await one.settle()
   } catch (error) {
-    throw withState(error, await revertAll(placed))
+    throw withState(error, await revertAll(placed, isSettling))
   }
   const left: string[] = []
   for (const one of all) {
@@ -35,21 +37,43 @@ export async function publishAll(groups: readonly (readonly Publication[])[]): P
   return left
 }
 
-/** @param placed the last first */
-async function revertAll(placed: readonly (readonly Publication[])[]): Promise<string[]> {
+/**
+ * Takes names back.
+ * @param placed the last first
+ * @param wereSeen all had their names, which others may have seen by now
+ * @returns what stands under the names, if that is not what stood there or others may have seen more
+ */
+async function revertAll(
+  placed: readonly (readonly Publication[])[],
+  wereSeen: boolean,
+): Promise<string[]> {
   const states: string[] = []
   for (const group of placed) {
     for (const one of group) {
       const state = await one.revert()
-      if (state === undefined) continue
+      if (state === undefined) {
+        if (wereSeen) states.push(takenBack(one))
+        continue
+      }
       // What came before it in the group is right beside it, and would not be beside the one before.
       states.push(state)
       break
     }
   }
-  // That all is as it was should last, too; that it is not sure to is no news after the failure.
-  for (const one of placed.flat()) await one.settle().catch(() => {})
+  // That all is as it was should last, too.
+  let lasts = true
+  for (const one of placed.flat()) {
+    await one.settle().catch(() => {
+      lasts = false
+    })
+  }
+  if (wereSeen && !lasts) states.push('a crash of the system may bring the new one back')
   return states
+}
+
+function takenBack({ path, replaced }: Publication): string {
+  const now = replaced === undefined ? 'nothing has it now' : 'it is the file before again'
+  return `the name ${path} was taken back: ${now}`
 }
 
 /** The failure, with what stands under the names now. */

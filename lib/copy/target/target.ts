@@ -12,8 +12,6 @@ export interface Target extends Publication {
   readonly inPlace: boolean
   /** Bytes that it can hold; undefined for a file, which grows. */
   readonly capacity?: number
-  /** Identity of the file that it will replace (SourceFile.identity); undefined if there is none. */
-  readonly replaced?: string
   /** @throws BackupError IO */
   sizes(): Promise<TargetSizes>
 }
@@ -33,6 +31,8 @@ export interface TargetSizes {
 export interface Publication {
   /** As given, for messages. */
   readonly path: string
+  /** Identity of the file that it replaces (SourceFile.identity); undefined if there is none. */
+  readonly replaced?: string
   /** Makes durable what was written, under no name yet. */
   sync(): Promise<void>
   /**

@@ -1,0 +1,101 @@
+import type { Extent } from '../extents/extent.ts'
+import { planFresh, planOverlay } from '../plan/plan.ts'
+import { COLUMNS, ROW } from '../plan/rows.ts'
+import type { Disk } from '../source/source.ts'
+import type { JobOptions } from './job.ts'
+
+/** What the size of a new image depends on, besides its content. */
+export type ImageLayout = Pick<JobOptions, 'clusterBits' | 'backingSize'>
+
+/** Bytes of an entry of the L1, an L2 and the refcount table, and of a refcount. */
+const ENTRY = 8
+const REFCOUNT = 2
+
+/** Bytes of an image in which every cluster of a disk is stored: the most that one takes. */
+export function fullImageBytes(size: number, { clusterBits }: ImageLayout): number {
+  const clusterSize = 2 ** clusterBits
+  const tables = Math.ceil(size / (clusterSize ** 2 / ENTRY))
+  return imageBytes(size, Math.ceil(size / clusterSize), tables, clusterSize)
+}
+
+/**
+ * The most that a new image of a disk takes, by what is known without reading its content: as if
+ * nothing could be compressed or turned out to be zero.
+ * @returns bytes
+ * @throws BackupError as the pieces of the disk
+ */
+export async function plannedImageBytes(source: Disk, layout: ImageLayout): Promise<number> {
+  const { clusterBits, backingSize } = layout
+  const clusterSize = 2 ** clusterBits
+  const plan =
+    backingSize === undefined ? planFresh(source) : planOverlay(source, clusterSize, backingSize)
+  const clusters = new Touched(clusterSize)
+  const tables = new Touched(clusterSize ** 2 / ENTRY)
+  for await (const rows of plan) {
+    for (let at = 0; at < rows.length; at += COLUMNS) {
+      const [kind, start, length] = rows.subarray(at, at + 3)
+      if (kind === ROW.skip) continue
+      tables.add(start, length)
+      if (kind !== ROW.zero) clusters.add(start, length)
+    }
+  }
+  return imageBytes(source.size, clusters.count, tables.count, clusterSize)
+}
+
+/**
+ * The same by extents, of an image without a backing file.
+ * @param enough counting ends when the image takes more, bytes
+ */
+export async function extentsImageBytes(
+  size: number,
+  extents: AsyncIterable<Extent>,
+  { clusterBits }: ImageLayout,
+  enough: number,
+): Promise<number> {
+  const clusterSize = 2 ** clusterBits
+  const clusters = new Touched(clusterSize)
+  const tables = new Touched(clusterSize ** 2 / ENTRY)
+  let bytes = imageBytes(size, 0, 0, clusterSize)
+  for await (const { start, length, zero } of extents) {
+    if (zero) continue
+    tables.add(start, length)
+    clusters.add(start, length)
+    bytes = imageBytes(size, clusters.count, tables.count, clusterSize)
+    if (bytes > enough) break
+  }
+  return bytes
+}
+
+/** @param tables number of L2 tables */
+function imageBytes(size: number, data: number, tables: number, clusterSize: number): number {
+  const l1 = Math.ceil((Math.ceil(size / (clusterSize ** 2 / ENTRY)) * ENTRY) / clusterSize)
+  // With the header.
+  const counted = 1 + data + tables + l1
+  let refcounts = 0
+  for (let before = -1; before !== refcounts; ) {
+    before = refcounts
+    const blocks = Math.ceil(((counted + refcounts) * REFCOUNT) / clusterSize)
+    refcounts = blocks + Math.ceil((blocks * ENTRY) / clusterSize)
+  }
+  return (counted + refcounts) * clusterSize
+}
+
+/** Counts the units of a disk that ranges, in rising order, have bytes in. */
+class Touched {
+  count = 0
+  readonly #unit: number
+  /** Units before this one are counted, if they are touched. */
+  #next = 0
+
+  constructor(unit: number) {
+    this.#unit = unit
+  }
+
+  add(start: number, length: number): void {
+    const first = Math.max(this.#next, Math.floor(start / this.#unit))
+    const end = Math.ceil((start + length) / this.#unit)
+    if (end <= first) return
+    this.count += end - first
+    this.#next = end
+  }
+}
