@@ -284,6 +284,11 @@ export function native(): Addon {
   return addon
 }
 
+/** Whether it was used. */
+export function isNativeLoaded(): boolean {
+  return addon !== undefined
+}
+
 function load(): Addon {
   let loaded: Partial<Addon>
   try {

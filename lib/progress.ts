@@ -12,16 +12,18 @@ export type Phase =
   | 'check'
   /** Looking up what is where. */
   | 'map'
+  /** Running qemu-img and this program side by side. */
+  | 'parity'
 
 /** Where a running call stands. */
 export interface Progress {
   phase: Phase
   /**
    * Guest bytes from 0 that are settled: copied, zeroed or left alone; compared; looked up. Of a
-   * check, bytes of metadata that were looked at.
+   * check, bytes of metadata that were looked at; of `parity`, comparisons that are done.
    */
   position: number
-  /** Virtual size, bytes; of a check, the most that there can be to look at. */
+  /** Virtual size, bytes; of a check, the most that there can be to look at; of `parity`, comparisons. */
   size: number
   /** Guest bytes stored as data so far. */
   dataBytes: number

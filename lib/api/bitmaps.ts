@@ -6,6 +6,7 @@ import type { BitmapInfo } from '../maintain/list-bitmaps.ts'
 import {
   CHAIN_OPTIONS,
   CONTROL_OPTIONS,
+  type ControlOptions,
   FORMAT,
   GRANULARITY_OPTIONS,
   SHARE_OPTIONS,
@@ -66,20 +67,22 @@ const OPERATION: Rule<BitmapOperation> = {
  * @param image path of a qcow2 image of version 3
  * @param bitmap its name
  * @throws BackupError BAD_BITMAP if an operation cannot be done, with QEMU's words in `qemu`;
- * BAD_IMAGE, UNSUPPORTED, IN_USE, IO, USAGE, ABORTED
+ * BAD_IMAGE, UNSUPPORTED, IN_USE, IO, USAGE, ABORTED, CALLBACK
  */
 export async function editBitmap(
   image: string,
   bitmap: string,
   operations: readonly BitmapOperation[],
-  options: { signal?: AbortSignal } = {},
+  options: ControlOptions = {},
 ): Promise<void> {
   checkArgument('image', PATH, image)
   checkArgument('bitmap', TEXT, bitmap)
   checkArgument('operations', list(OPERATION), operations)
-  const { signal } = checkOptions(SIGNAL_OPTIONS, options)
+  const checked = checkOptions(CONTROL_OPTIONS, options)
   const { editBitmap: run } = await import('../maintain/bitmaps.ts')
-  await new Call(image, signal).run(() => run(image, bitmap, operations))
+  const call = new Call(image, checked.signal)
+  const onProgress = call.callback('onProgress', checked.onProgress)
+  await call.run(() => run(image, bitmap, operations, { ...checked, onProgress }))
 }
 
 /**
@@ -91,9 +94,9 @@ export async function listBitmaps(
   options: { forceShare?: boolean; signal?: AbortSignal } = {},
 ): Promise<BitmapInfo[]> {
   checkArgument('image', PATH, image)
-  const { signal, ...checked } = checkOptions(READ_OPTIONS, options)
+  const checked = checkOptions(READ_OPTIONS, options)
   const { listBitmaps: run } = await import('../maintain/list-bitmaps.ts')
-  return await new Call(image, signal).run(() => run(image, checked))
+  return await new Call(image, checked.signal).run(() => run(image, checked))
 }
 
 /**
@@ -112,9 +115,9 @@ export async function readBitmap(
   checkArgument('image', PATH, image)
   checkArgument('bitmap', TEXT, bitmap)
   checkArgument('take', callback(), take)
-  const { signal, ...checked } = checkOptions(READ_OPTIONS, options)
+  const checked = checkOptions(READ_OPTIONS, options)
   const { readBitmap: run } = await import('../maintain/list-bitmaps.ts')
-  const call = new Call(image, signal)
+  const call = new Call(image, checked.signal)
   await call.run(() => run(image, bitmap, call.taker('take', take), checked))
 }
 
@@ -133,9 +136,9 @@ export async function readBitmapChain(
   } = {},
 ): Promise<ChainReport> {
   checkArgument('top', PATH, top)
-  const { signal, ...checked } = checkOptions(REPORT_OPTIONS, options)
+  const checked = checkOptions(REPORT_OPTIONS, options)
   const { readBitmapChain: run } = await import('../maintain/chain-report.ts')
-  return await new Call(top, signal).run(() => run(top, checked))
+  return await new Call(top, checked.signal).run(() => run(top, checked))
 }
 
 const FACTS: Rule<readonly ImageFacts[]> = list(

@@ -117,9 +117,9 @@ const MEASURE_OPTIONS: SchemaFor<MeasureImageOptions> = {
  */
 export async function imageInfo(name: string, options: InfoOptions = {}): Promise<ImageInfo> {
   checkArgument('image', PATH, name)
-  const { signal, ...checked } = checkOptions(ACCESS_OPTIONS, options) as InfoOptions
+  const checked = checkOptions(ACCESS_OPTIONS, options) as InfoOptions
   const { imageInfo: run } = await import('../qemu-img/info/info.ts')
-  const call = new Call(name, signal)
+  const call = new Call(name, checked.signal)
   return await call.run(() => run(name, { ...checked, warn: call.callback('warn', checked.warn) }))
 }
 
@@ -133,9 +133,9 @@ export async function backingChainInfo(
   options: InfoOptions = {},
 ): Promise<ImageInfo[]> {
   checkArgument('image', PATH, name)
-  const { signal, ...checked } = checkOptions(ACCESS_OPTIONS, options) as InfoOptions
+  const checked = checkOptions(ACCESS_OPTIONS, options) as InfoOptions
   const { backingChainInfo: run } = await import('../qemu-img/info/info.ts')
-  const call = new Call(name, signal)
+  const call = new Call(name, checked.signal)
   return await call.run(() => run(name, { ...checked, warn: call.callback('warn', checked.warn) }))
 }
 

@@ -32,7 +32,7 @@ import {
 import { Call } from './call.ts'
 import { TARGET } from './rules.ts'
 
-export const SNAPSHOT_OPTIONS: SchemaFor<SnapshotOptions & Pick<ControlOptions, 'signal'>> = {
+export const SNAPSHOT_OPTIONS: SchemaFor<SnapshotOptions> = {
   ...CLUSTER_SIZE_OPTIONS,
   ...CHAIN_OPTIONS,
   ...FORCE_OPTIONS,
@@ -93,13 +93,13 @@ export const DIFF_DISKS_OPTIONS: SchemaFor<DiffDisksOptions> = {
 export async function createSnapshot(
   backing: string,
   overlay: string,
-  options: SnapshotOptions & Pick<ControlOptions, 'signal'> = {},
+  options: SnapshotOptions = {},
 ): Promise<SnapshotResult> {
   checkArgument('backing', PATH, backing)
   checkArgument('overlay', TARGET, overlay)
-  const { signal, ...checked } = checkOptions(SNAPSHOT_OPTIONS, options)
+  const checked = checkOptions(SNAPSHOT_OPTIONS, options)
   const { createSnapshot: run } = await import('../maintain/snapshot.ts')
-  return await new Call(overlay, signal).run(() => run(backing, overlay, checked))
+  return await new Call(overlay, checked.signal).run(() => run(backing, overlay, checked))
 }
 
 /**

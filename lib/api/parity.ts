@@ -9,14 +9,14 @@ export const PARITY_OPTIONS: SchemaFor<ParityOptions> = {
   against: option(PATH, 'the qemu-img to stand beside', { fallback: 'the one in PATH' }),
   ...CHAIN_OPTIONS,
   ...SHARE_OPTIONS,
-  signal: CONTROL_OPTIONS.signal,
+  ...CONTROL_OPTIONS,
 }
 
 /**
  * Runs our commands and qemu-img's on images, side by side, and compares what they print byte for
  * byte, and their exit statuses. Yields as each pair is done. Output goes through files in the
  * system's temporary directory, so that any amount of it takes no memory.
- * @throws BackupError IO if qemu-img cannot be run, UNSUPPORTED if it tells no version, ABORTED
+ * @throws BackupError IO if qemu-img cannot be run, UNSUPPORTED if it tells no version, ABORTED, USAGE, CALLBACK
  */
 export async function* compareWithQemuImg(
   images: readonly string[],
@@ -26,5 +26,6 @@ export async function* compareWithQemuImg(
   const checked = checkOptions(PARITY_OPTIONS, options)
   const call = new Call(images[0] ?? 'images', checked.signal)
   const { compareWithQemuImg: run } = await import('../parity/parity.ts')
-  yield* call.each(() => run(images, checked))
+  const onProgress = call.callback('onProgress', checked.onProgress)
+  yield* call.each(() => run(images, { ...checked, onProgress }))
 }

@@ -1,5 +1,5 @@
 import { CONTROL_OPTIONS, OPEN_OPTIONS } from '../options.ts'
-import { BOOLEAN, checkArgument, checkOptions, option } from '../schema.ts'
+import { BOOLEAN, checkArgument, checkOptions, option, type SchemaFor } from '../schema.ts'
 import type { CustomSource } from '../source/custom.ts'
 import type { OpenOptions } from '../source/open.ts'
 import type { ExtentsOptions, Source } from '../source/source.ts'
@@ -13,9 +13,10 @@ export interface OpenSourceOptions extends Omit<OpenOptions, 'requests'> {
 
 export const SOURCE_OPTIONS = { ...OPEN_OPTIONS, signal: CONTROL_OPTIONS.signal } as const
 
-const EXTENTS_OPTIONS = {
+const EXTENTS_OPTIONS: SchemaFor<ExtentsOptions> = {
   detectZeroes: option(BOOLEAN, 'read what is stored, to find zeroes in it'),
-} as const
+  onProgress: CONTROL_OPTIONS.onProgress,
+}
 
 /**
  * Opens a disk for reading: a raw or qcow2 image, in a file or on a block device, with all that it
@@ -37,8 +38,9 @@ export async function openSource(
   return {
     ...source,
     extents: (how?: ExtentsOptions) => {
-      const { detectZeroes } = checkOptions(EXTENTS_OPTIONS, how)
-      return call.each(() => source.extents({ detectZeroes })) as ReturnType<Source['extents']>
+      const { detectZeroes, onProgress } = checkOptions(EXTENTS_OPTIONS, how)
+      const told = call.callback('onProgress', onProgress)
+      return call.each(() => source.extents({ detectZeroes, onProgress: told }))
     },
     pieces: () => call.each(() => source.pieces()),
     markedPieces: () => call.each(() => source.markedPieces()),

@@ -37,10 +37,10 @@ export interface Backing {
 export async function openBacking(
   path: string,
   target: Location,
-  { allowPaths, backingFormat, forceShare }: OpenOptions,
+  { allowPaths, backingFormat, forceShare, signal }: OpenOptions & { signal?: AbortSignal },
 ): Promise<Backing> {
   if (!path) throw argumentError('backing', 'missing; it names the previous backup')
-  const chain = await openChain(path, { allowPaths, backingFormat, forceShare })
+  const chain = await openChain(path, { allowPaths, backingFormat, forceShare, signal })
   const { format, files, layers } = chain
   try {
     requireFormat(path, format, backingFormat)

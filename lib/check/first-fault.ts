@@ -1,5 +1,6 @@
 import type { Qcow2Header } from '../format/qcow2/header.ts'
 import type { OpenedFile } from '../image/file.ts'
+import type { ControlOptions } from '../options.ts'
 import { checkQcow2 } from './check.ts'
 import { type Finding, findingText } from './finding.ts'
 import { CheckFailed } from './report.ts'
@@ -12,14 +13,14 @@ import { CheckFailed } from './report.ts'
 export async function firstFault(
   file: OpenedFile,
   header: Qcow2Header,
-  { leaks }: { leaks: boolean },
+  { leaks, ...control }: { leaks: boolean } & ControlOptions,
 ): Promise<string | undefined> {
   let first: string | undefined
   const say = (finding: Finding) => {
     if (leaks || finding.text.startsWith('ERROR')) first ??= findingText(finding)
   }
   try {
-    const result = await checkQcow2(file, header, say)
+    const result = await checkQcow2(file, header, say, control)
     const faults = result.corruptions + result.checkErrors + (leaks ? result.leaks : 0)
     return faults === 0 ? undefined : (first ?? 'see check')
   } catch (error) {

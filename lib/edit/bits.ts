@@ -1,3 +1,4 @@
+import { throwIfAborted } from '../errors.ts'
 import { bitmapRuns, bitmapStretches } from '../format/qcow2/bitmap-data.ts'
 import type { Bitmap } from '../format/qcow2/bitmaps.ts'
 import { BitRuns, type DirtyRun } from '../format/qcow2/bits.ts'
@@ -207,35 +208,49 @@ function setBits(bytes: Buffer, from: number, to: number): void {
   for (; bit < to; bit++) bytes[bit >> 3] |= 1 << (bit & 7)
 }
 
+/** What is done while a stored bitmap is added. */
+export interface AddOptions {
+  signal?: AbortSignal
+  /** Called with the guest bytes that are done. */
+  onPosition?: (position: number) => void
+}
+
 /**
  * Adds what a stored bitmap has as dirty. What lies past the end of the smaller disk is left out.
  * @param bitmap of `file`, of the size of its disk
- * @throws BackupError BAD_IMAGE, IO
+ * @throws BackupError BAD_IMAGE, IO, ABORTED
  */
 export async function addStored(
   bits: Bits,
   file: ImageFile,
   header: Qcow2Header,
   bitmap: Bitmap,
+  { signal, onPosition }: AddOptions = {},
 ): Promise<void> {
   // Behind the end of a disk bits may be set that mean nothing.
   const alike = header.virtualSize === bits.size
   if (!alike || 2 ** bitmap.granularityBits !== bits.granularity) {
-    for await (const runs of bitmapRuns(file, header, bitmap)) {
+    let position = 0
+    for await (const runs of bitmapRuns(file, header, bitmap, undefined, signal)) {
       for (const { start, length, dirty } of runs) {
         if (dirty && start < bits.size) bits.add(start, Math.min(length, bits.size - start))
+        position = start + length
       }
+      onPosition?.(position)
     }
     return
   }
   let at = 0
   let last: Promise<void> | undefined
   const spare: Buffer[] = []
-  for await (const { offset, length, ones } of bitmapStretches(file, header.clusterSize, bitmap)) {
+  const stretches = bitmapStretches(file, header.clusterSize, bitmap, undefined, signal)
+  for await (const { offset, length, ones } of stretches) {
     const start = at * 8 * bits.granularity
     if (ones) bits.add(start, Math.min(length * 8 * bits.granularity, bits.size - start))
     for (let done = 0; offset !== undefined && done < length; done += PART) {
+      throwIfAborted(signal, file.path)
       const place = at + done
+      onPosition?.(place * 8 * bits.granularity)
       const memory = spare.pop() ?? Buffer.allocUnsafeSlow(PART)
       const part = memory.subarray(0, Math.min(PART, length - done))
       const read = readInto(part, file, offset + done)

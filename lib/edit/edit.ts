@@ -1,3 +1,4 @@
+import { throwIfAborted } from '../errors.ts'
 import { FIELD } from '../format/qcow2/constants.ts'
 import { encodeRefcountTableFields } from '../format/qcow2/encode.ts'
 import type { OpenedFile } from '../image/file.ts'
@@ -49,15 +50,26 @@ export async function runEdit(
 
 /**
  * Writes what nothing refers to yet, in one step. If that fails the file is as long as before.
- * @throws what the disk throws
+ * @param signal ends it, and so the edit: the last moment at which that does no harm
+ * @throws what the disk throws; BackupError ABORTED
  */
 export async function writeUnreferenced(
   { file }: EditedImage,
   disk: ImageDisk,
   writes: readonly Write[],
+  signal?: AbortSignal,
 ): Promise<void> {
+  const { path } = file
   try {
-    await runSteps(disk, [writes])
+    const stoppable: ImageDisk = {
+      async write(write) {
+        throwIfAborted(signal, path)
+        await disk.write(write)
+      },
+      sync: () => disk.sync(),
+    }
+    await runSteps(stoppable, [writes])
+    throwIfAborted(signal, path)
   } catch (error) {
     if (!file.blockDevice) await file.handle.truncate(file.size).catch(() => {})
     throw error

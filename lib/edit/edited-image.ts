@@ -9,6 +9,7 @@ import { decodeHeader, type Qcow2Header } from '../format/qcow2/header.ts'
 import { type OpenedFile, openedFile, openWritable } from '../image/file.ts'
 import { lockOpened, WRITING } from '../image/locks.ts'
 import { probeFile } from '../image/recognise.ts'
+import type { ControlOptions } from '../options.ts'
 
 /** An image that is being edited: nobody else writes to it, and it was found sound. */
 export interface EditedImage {
@@ -25,13 +26,13 @@ export interface EditedImage {
  * Opens an image to be edited. An edit takes clusters that the image says it does not use; so what
  * it says must be right, and it is checked first.
  * @throws BackupError IN_USE, IO; BAD_IMAGE if it is corrupt, dirty, or found to be corrupt;
- * UNSUPPORTED if it is not qcow2
+ * UNSUPPORTED if it is not qcow2; ABORTED
  */
-export async function openToEdit(path: string): Promise<EditedImage> {
+export async function openToEdit(path: string, control: ControlOptions = {}): Promise<EditedImage> {
   if (path === '') throw argumentError('image', 'has no name')
   const file = await openWritable(path)
   try {
-    return await prepareEdit(await lockOpened(file, WRITING))
+    return await prepareEdit(await lockOpened(file, WRITING), control)
   } catch (error) {
     await file.handle.close()
     throw error
@@ -43,12 +44,15 @@ export async function openToEdit(path: string): Promise<EditedImage> {
  * @throws BackupError IO; BAD_IMAGE if it is corrupt, dirty, or found to be corrupt; UNSUPPORTED if it
  * is not qcow2
  */
-export async function prepareEdit(file: OpenedFile): Promise<EditedImage> {
+export async function prepareEdit(
+  file: OpenedFile,
+  control: ControlOptions = {},
+): Promise<EditedImage> {
   const { path } = file
   if ((await probeFile(file)) !== 'qcow2') throw unsupported(path, 'is not a qcow2 image')
   const header = decodeHeader(await readFirstCluster(file), path)
   requireClosed(path, header)
-  const fault = await firstFault(file, header, { leaks: false })
+  const fault = await firstFault(file, header, { ...control, leaks: false })
   if (fault !== undefined) {
     const why = `is corrupt, and is not written to: ${fault}; run check -r all first`
     throw badImage(path, why)

@@ -1,3 +1,4 @@
+import { throwIfAborted } from '../errors.ts'
 import { bitmapStretches } from '../format/qcow2/bitmap-data.ts'
 import { type Bitmap, bitmapTableSize } from '../format/qcow2/bitmaps.ts'
 import { BITMAPS, MAX_BITMAP_DIRECTORY_BYTES } from '../format/qcow2/constants.ts'
@@ -29,6 +30,8 @@ export interface StoreOptions {
   disk?: ImageDisk
   /** Its new size, bytes; not below the old one, and its L1 table is large enough. */
   virtualSize?: number
+  /** Ends it until the image names what is new. */
+  signal?: AbortSignal
 }
 
 /**
@@ -37,7 +40,7 @@ export interface StoreOptions {
  * image whose edit ends anywhere has its old bitmaps or its new ones; it may have leaked clusters.
  * Only where the last bitmap goes, it may also say that it is out of date.
  * @param bitmaps those to have, each of the new size if there is one, or in use
- * @throws BackupError BAD_IMAGE, UNSUPPORTED, IO: nothing is lost then
+ * @throws BackupError BAD_IMAGE, UNSUPPORTED, IO, ABORTED: nothing is lost then
  */
 export async function storeBitmaps(
   image: EditedImage,
@@ -45,13 +48,16 @@ export async function storeBitmaps(
   options: StoreOptions = {},
 ): Promise<void> {
   const { file } = image
-  const { disk = diskOf(file.handle), virtualSize = image.header.virtualSize } = options
+  const { disk = diskOf(file.handle), virtualSize = image.header.virtualSize, signal } = options
   const header = { ...image.header, virtualSize }
   const { clusterSize } = header
   const allocator = new Allocator(file, header, image.stored)
   const content = new Content(file.size)
   const entries: Bitmap[] = []
-  for (const bitmap of bitmaps) entries.push(await place(bitmap, header, allocator, content))
+  for (const bitmap of bitmaps) {
+    throwIfAborted(signal, file.path)
+    entries.push(await place(bitmap, header, allocator, content))
+  }
   const directory = encodeBitmapDirectory(entries)
   if (directory.length > MAX_BITMAP_DIRECTORY_BYTES) {
     const why = `the directory of its bitmaps would exceed ${MAX_BITMAP_DIRECTORY_BYTES} bytes`
@@ -61,8 +67,8 @@ export async function storeBitmaps(
   requireRoom(image, extension)
   await runEdit(image, disk, {
     allocator,
-    lost: await unusedBy(image, bitmaps),
-    prepare: (fresh) => writeUnreferenced(image, disk, [...fresh, ...content.writes()]),
+    lost: await unusedBy(image, bitmaps, signal),
+    prepare: (fresh) => writeUnreferenced(image, disk, [...fresh, ...content.writes()], signal),
     naming: (table) => headerSteps(image, { extension, virtualSize, table }),
   })
 
@@ -140,7 +146,11 @@ async function place(
 }
 
 /** What the image has for bitmaps now and is not to have any more. */
-async function unusedBy(image: EditedImage, bitmaps: readonly NewBitmap[]): Promise<Lost> {
+async function unusedBy(
+  image: EditedImage,
+  bitmaps: readonly NewBitmap[],
+  signal: AbortSignal | undefined,
+): Promise<Lost> {
   const { header, file } = image
   const { clusterSize } = header
   const unused: Lost = new Map()
@@ -152,7 +162,8 @@ async function unusedBy(image: EditedImage, bitmaps: readonly NewBitmap[]): Prom
   for (const bitmap of image.bitmaps) {
     if (kept.has(bitmap.tableOffset)) continue
     lose(unused, bitmap.tableOffset, bitmap.tableSize * 8, clusterSize)
-    for await (const { offset, length } of bitmapStretches(file, clusterSize, bitmap)) {
+    const stretches = bitmapStretches(file, clusterSize, bitmap, undefined, signal)
+    for await (const { offset, length } of stretches) {
       if (offset !== undefined) lose(unused, offset, length, clusterSize)
     }
   }

@@ -1,3 +1,4 @@
+import { throwIfAborted } from '../errors.ts'
 import { badImage } from '../format/qcow2/fields.ts'
 import { OVER_AND_OVER } from '../format/qcow2/work.ts'
 import type { ImageDisk } from '../image/steps.ts'
@@ -25,7 +26,11 @@ const MAX_TABLE_BYTES = 32 * 2 ** 20
  * @returns the image as it is then; the same if there was nothing to do
  * @throws BackupError: the image is sound, and it can be done again
  */
-export async function unshareTables(image: EditedImage, disk: ImageDisk): Promise<EditedImage> {
+export async function unshareTables(
+  image: EditedImage,
+  disk: ImageDisk,
+  signal?: AbortSignal,
+): Promise<EditedImage> {
   const l1 = await L1Table.read(image)
   const shared = l1.shared()
   if (shared.length === 0) return image
@@ -40,6 +45,7 @@ export async function unshareTables(image: EditedImage, disk: ImageDisk): Promis
     const allocator = new Allocator(now.file, now.header, now.stored)
     const tables = new L2Tables(now, l1, allocator, lost)
     for (; done < shared.length && tables.bytes < MAX_TABLE_BYTES; done++) {
+      throwIfAborted(signal, file.path)
       const index = shared[done]
       const zero = await tables.isZero(index)
       if (!zero) copied += header.clusterSize
@@ -52,7 +58,7 @@ export async function unshareTables(image: EditedImage, disk: ImageDisk): Promis
     await runEdit(before, disk, {
       allocator,
       lost,
-      prepare: (fresh) => writeUnreferenced(before, disk, [...fresh, ...copies]),
+      prepare: (fresh) => writeUnreferenced(before, disk, [...fresh, ...copies], signal),
       naming: () => [[...changed, ...l1.changes()]],
     })
     now = await reopened(before)

@@ -275,6 +275,7 @@ class ChainWalk {
   }
 
   #reworded(error: BackupError, path: string, step: ChainPlace['step']): Error {
+    if (error.code === 'ABORTED') return error
     return this.#options.reword?.(error, { depth: this.#depth, path, step }) ?? error
   }
 }

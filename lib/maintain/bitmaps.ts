@@ -2,7 +2,7 @@ import { addStored, Bits } from '../edit/bits.ts'
 import { type EditedImage, openToEdit } from '../edit/edited-image.ts'
 import { type NewBitmap, storeBitmaps } from '../edit/store-bitmaps.ts'
 import { unshareTables } from '../edit/unshare.ts'
-import { BackupError, ioError } from '../errors.ts'
+import { BackupError, ioError, throwIfAborted } from '../errors.ts'
 import {
   type Bitmap,
   bitmapIsTooLarge,
@@ -15,6 +15,8 @@ import type { Qcow2Header } from '../format/qcow2/header.ts'
 import type { OpenedFile } from '../image/file.ts'
 import { diskOf, type ImageDisk } from '../image/steps.ts'
 import { requireApart, type StorageFile } from '../image/storage.ts'
+import type { ControlOptions } from '../options.ts'
+import { positions } from '../progress.ts'
 import { encodeText } from '../text.ts'
 import { withBitmapsOf } from './open-bitmaps.ts'
 
@@ -29,7 +31,7 @@ export type BitmapOperation =
    */
   | { kind: 'merge'; source: string; from?: string; format?: 'raw' | 'qcow2' }
 
-export interface EditBitmapOptions {
+export interface EditBitmapOptions extends ControlOptions {
   /** How the image is written to; for tests. */
   disk?: (image: EditedImage) => ImageDisk
 }
@@ -42,7 +44,7 @@ const HINT = 'Try block-dirty-bitmap-remove to delete this bitmap from disk'
  * The image is checked first, and is nobody else's meanwhile.
  * @param path of a qcow2 image of version 3
  * @throws BackupError BAD_BITMAP if an operation cannot be done, with QEMU's words in `qemu`;
- * BAD_IMAGE, UNSUPPORTED, IN_USE, IO, USAGE
+ * BAD_IMAGE, UNSUPPORTED, IN_USE, IO, USAGE, ABORTED: the image is as it was then
  */
 export async function editBitmap(
   path: string,
@@ -50,9 +52,10 @@ export async function editBitmap(
   operations: readonly BitmapOperation[],
   options: EditBitmapOptions = {},
 ): Promise<void> {
-  const image = await openToEdit(path)
+  const { signal, onProgress } = options
+  const image = await openToEdit(path, { signal, onProgress })
   try {
-    const edit = new Edit(image, name)
+    const edit = new Edit(image, name, { signal, onProgress })
     for (const operation of operations) {
       await edit.run(operation).catch((error) => {
         throw error instanceof BackupError && error.code === 'BAD_BITMAP'
@@ -61,6 +64,7 @@ export async function editBitmap(
       })
     }
     if (operations.length > 0) await edit.store(options.disk?.(image))
+    edit.told()
   } finally {
     await image.file.handle.close()
   }
@@ -84,10 +88,11 @@ export async function addBitmap(
   path: string,
   { name, granularity, recording }: AddedBitmap,
   fill: (bits: Bits, file: OpenedFile) => Promise<void>,
+  signal?: AbortSignal,
 ): Promise<{ granularity: number; dirtyBytes: number }> {
-  const image = await openToEdit(path)
+  const image = await openToEdit(path, { signal })
   try {
-    const edit = new Edit(image, name)
+    const edit = new Edit(image, name, { signal })
     // Whether it can be is known before the work begins.
     await edit.run({ kind: 'add', granularity })
     const bits = edit.emptyBits()
@@ -109,10 +114,11 @@ export async function mergeIntoBitmap(
   path: string,
   { name, granularity, recording }: AddedBitmap,
   bits: Bits,
+  signal?: AbortSignal,
 ): Promise<void> {
-  const image = await openToEdit(path)
+  const image = await openToEdit(path, { signal })
   try {
-    const edit = new Edit(image, name)
+    const edit = new Edit(image, name, { signal })
     await edit.mergeBits(bits, { granularity, recording })
     await edit.store()
   } finally {
@@ -131,12 +137,13 @@ export async function requireMergeable(
   added: AddedBitmap,
   size: number,
   read: readonly (StorageFile & { path: string })[],
+  signal?: AbortSignal,
 ): Promise<void> {
-  const image = await openToEdit(path)
+  const image = await openToEdit(path, { signal })
   try {
     await requireApart(image.file, read)
     const nothing = new Bits(size, 2 ** 31, image.header.clusterSize)
-    await new Edit(image, added.name).mergeBits(nothing, added)
+    await new Edit(image, added.name, { signal }).mergeBits(nothing, added)
   } finally {
     await image.file.handle.close()
   }
@@ -156,15 +163,20 @@ export class BitmapOperationError extends BackupError {
 class Edit {
   readonly #image: EditedImage
   readonly #name: string
+  readonly #signal: AbortSignal | undefined
+  readonly #tell: ReturnType<typeof positions>
   #bitmaps: NewBitmap[]
 
-  constructor(image: EditedImage, name: string) {
+  constructor(image: EditedImage, name: string, { signal, onProgress }: ControlOptions) {
+    this.#signal = signal
+    this.#tell = positions('bitmaps', image.header.virtualSize, onProgress)
     this.#image = image
     this.#name = name
     this.#bitmaps = image.bitmaps.map((stored) => ({ ...stored, stored }))
   }
 
   async run(operation: BitmapOperation): Promise<void> {
+    throwIfAborted(this.#signal, this.#image.file.path)
     switch (operation.kind) {
       case 'add':
         return this.#add(operation.granularity)
@@ -192,11 +204,16 @@ class Edit {
     this.#replace((bitmap) => ({ ...bitmap, bits, auto }))
   }
 
+  /** Tells that all is done. */
+  told(): void {
+    this.#tell?.(this.#image.header.virtualSize, true)
+  }
+
   /** @throws BackupError IO, and as storeBitmaps */
   async store(disk: ImageDisk = diskOf(this.#image.file.handle)): Promise<void> {
     try {
-      const image = await unshareTables(this.#image, disk)
-      await storeBitmaps(image, this.#bitmaps, { disk })
+      const image = await unshareTables(this.#image, disk, this.#signal)
+      await storeBitmaps(image, this.#bitmaps, { disk, signal: this.#signal })
     } catch (error) {
       if ((error as NodeJS.ErrnoException).syscall) throw ioError(this.#image.file.path, error)
       throw error
@@ -320,7 +337,8 @@ class Edit {
       const why = `bitmap ${quoted(bitmap.name)} is not of the size that the disk needs`
       throw this.#failed('Invalid argument', why)
     }
-    await addStored(bits, file, header, bitmap)
+    const [signal, onPosition] = [this.#signal, this.#tell]
+    await addStored(bits, file, header, bitmap, { signal, onPosition })
   }
 
   #bitsOf({ granularityBits }: Pick<Bitmap, 'granularityBits'>): Bits {

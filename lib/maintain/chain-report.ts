@@ -1,3 +1,4 @@
+import { throwIfAborted } from '../errors.ts'
 import { isWritten } from '../image/locks.ts'
 import { factsOf } from '../source/bitmaps/facts.ts'
 import {
@@ -30,7 +31,7 @@ export interface ChainReport {
 /**
  * Looks at the persistent bitmaps of an image and of all that it builds on, and judges them. Images
  * that are being written to are looked at too.
- * @throws BackupError BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IO
+ * @throws BackupError BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IO, ABORTED
  */
 export async function readBitmapChain(
   top: string,
@@ -38,14 +39,16 @@ export async function readBitmapChain(
     format,
     allowPaths,
     backingFormat,
-  }: Pick<OpenOptions, 'format' | 'allowPaths' | 'backingFormat'> = {},
+    signal,
+  }: Pick<OpenOptions, 'format' | 'allowPaths' | 'backingFormat' | 'signal'> = {},
 ): Promise<ChainReport> {
-  const options = { format, allowPaths, backingFormat, forceShare: true }
+  const options = { format, allowPaths, backingFormat, signal, forceShare: true }
   const { images, layers, files } = await openChain(top, options)
   try {
     const report: ChainReportImage[] = []
     const facts: ImageFacts[] = []
     for (const [i, image] of images.entries()) {
+      throwIfAborted(signal, image.path)
       const live = isWritten(image.file.handle)
       const virtualSize = layers[i].size
       report.push({ image: image.path, format: image.header ? 'qcow2' : 'raw', virtualSize, live })

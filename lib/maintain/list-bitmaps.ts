@@ -5,6 +5,7 @@ import type { DirtyRun } from '../format/qcow2/bits.ts'
 import { quoted } from '../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
 import { BitmapWork } from '../format/qcow2/work.ts'
+import { withTurns } from '../turns.ts'
 import { withBitmapsOf } from './open-bitmaps.ts'
 
 /** A bitmap of a qcow2 image. */
@@ -22,11 +23,11 @@ export interface BitmapInfo {
 
 /**
  * The persistent bitmaps of an image.
- * @throws BackupError BAD_IMAGE, UNSUPPORTED if it is not qcow2, IN_USE, IO
+ * @throws BackupError BAD_IMAGE, UNSUPPORTED if it is not qcow2, IN_USE, IO, ABORTED
  */
 export async function listBitmaps(
   path: string,
-  options: { forceShare?: boolean } = {},
+  { signal, ...options }: { forceShare?: boolean; signal?: AbortSignal } = {},
 ): Promise<BitmapInfo[]> {
   return await withBitmapsOf(
     path,
@@ -42,7 +43,7 @@ export async function listBitmaps(
           inconsistent: bitmap.inUse,
           dirtyBytes: bitmap.inUse
             ? null
-            : await dirtyBytes(file, header as Qcow2Header, bitmap, work),
+            : await dirtyBytes(file, header as Qcow2Header, bitmap, work, signal),
         })
       }
       return list
@@ -55,13 +56,13 @@ export async function listBitmaps(
  * @param take is given ordered, contiguous runs from 0 to the virtual size, neighbours differ, in
  * batches of bounded size
  * @throws BackupError BAD_BITMAP if there is none, or it is inconsistent; BAD_IMAGE, UNSUPPORTED,
- * IN_USE, IO
+ * IN_USE, IO, ABORTED
  */
 export async function readBitmap(
   path: string,
   name: string,
   take: (runs: readonly DirtyRun[]) => void | Promise<void>,
-  options: { forceShare?: boolean } = {},
+  { signal, ...options }: { forceShare?: boolean; signal?: AbortSignal } = {},
 ): Promise<void> {
   await withBitmapsOf(path, { ...options, format: 'qcow2' }, async (file, header, bitmaps) => {
     const bitmap = bitmaps.find((one) => one.name === name)
@@ -71,6 +72,7 @@ export async function readBitmap(
       !bitmap.inUse && bitmap.tableSize === bitmapTableSize(header as Qcow2Header, bitmap)
     if (!sound)
       throw bad(`bitmap ${quoted(name)} is inconsistent: what it says is not to be trusted`)
-    for await (const runs of bitmapRuns(file, header as Qcow2Header, bitmap)) await take(runs)
+    const runs = bitmapRuns(file, header as Qcow2Header, bitmap, undefined, signal)
+    for await (const batch of withTurns(runs, path, signal)) await take(batch)
   })
 }

@@ -10,7 +10,7 @@ import { openTarget, publishAll, type Target } from '../copy/target/open.ts'
 import { Bits } from '../edit/bits.ts'
 import { prepareEdit } from '../edit/edited-image.ts'
 import { storeBitmaps } from '../edit/store-bitmaps.ts'
-import { BackupError } from '../errors.ts'
+import { BackupError, throwIfAborted } from '../errors.ts'
 import { openedFile } from '../image/file.ts'
 import type { BitmapHealth } from '../source/bitmaps/health.ts'
 import type { OpenOptions } from '../source/chain.ts'
@@ -22,6 +22,8 @@ export interface SnapshotOptions
     Pick<ImageOptions, 'clusterSize'> {
   /** Replace an overlay that exists, and make one over a chain that is not healthy. */
   force?: boolean
+  /** Ends it until the overlay has its name. */
+  signal?: AbortSignal
 }
 
 /** Bytes of an entry of the bitmap directory with the longest name, which is of 1023 bytes. */
@@ -47,7 +49,7 @@ export interface SnapshotResult {
  * @param backing path of a qcow2 image, or raw as `backingFormat` says
  * @param overlay path of the new image, mode 0600; it appears there only when complete and synced
  * @throws BackupError BAD_BITMAP if a recording bitmap is not valid and `force` was not given;
- * TARGET_EXISTS, BAD_TARGET, BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IN_USE, USAGE, IO
+ * TARGET_EXISTS, BAD_TARGET, BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IN_USE, USAGE, IO, ABORTED
  */
 export async function createSnapshot(
   backing: string,
@@ -57,8 +59,8 @@ export async function createSnapshot(
   const location = await locate(overlay)
   let below: Backing
   try {
-    const { allowPaths, backingFormat } = options
-    below = await openBacking(backing, location, { allowPaths, backingFormat })
+    const { allowPaths, backingFormat, signal } = options
+    below = await openBacking(backing, location, { allowPaths, backingFormat, signal })
   } catch (error) {
     await location.directory.close()
     throw error
@@ -74,14 +76,19 @@ export async function createSnapshot(
 async function snapshotOver(
   below: Backing,
   location: Location,
-  { force = false, clusterSize, allowPaths, backingFormat }: SnapshotOptions,
+  { force = false, clusterSize, allowPaths, backingFormat, signal }: SnapshotOptions,
 ): Promise<SnapshotResult> {
   const { path: backing, files: sources } = below
   let target: Target | undefined
   let manifest: ManifestPublication | undefined
   try {
     const { format } = below
-    const found = await readBitmapChain(backing, { format, allowPaths, backingFormat })
+    const found = await readBitmapChain(backing, {
+      format,
+      allowPaths,
+      backingFormat,
+      signal,
+    })
     const recording = found.bitmaps.filter(({ images: [top] }) => top.present && top.recording)
     const broken = recording.filter(({ valid }) => !valid)
     if (broken.length > 0 && !force) throw notHealthy(backing, broken)
@@ -95,10 +102,11 @@ async function snapshotOver(
       const bytes = (await plannedImageBytes(disk, job)) + bitmapBytes(below.size, job, carried)
       requireCapacity(target.path, target.capacity, bytes, 'the overlay may need')
     }
-    await copyDisk(disk, target, job)
-    await addBitmaps(target, carried)
+    await copyDisk(disk, target, { ...job, signal })
+    await addBitmaps(target, carried, signal)
     await below.checkUnchanged()
     await manifest?.write(undefined)
+    throwIfAborted(signal, location.path)
     const left = await publishAll([manifest ? [manifest, target] : [target]])
     return {
       overlay: location.path,
@@ -162,14 +170,15 @@ function bitmapBytes(
 async function addBitmaps(
   { path, handle }: Target,
   bitmaps: readonly BitmapHealth[],
+  signal?: AbortSignal,
 ): Promise<void> {
   if (bitmaps.length === 0 || !handle) return
-  const image = await prepareEdit(await openedFile(path, handle))
+  const image = await prepareEdit(await openedFile(path, handle), { signal })
   const { virtualSize, clusterSize } = image.header
   const fresh = bitmaps.map(({ name, images: [top] }) => {
     const granularity = top.granularity as number
     const bits = new Bits(virtualSize, granularity, clusterSize)
     return { name, granularityBits: Math.log2(granularity), inUse: false, auto: true, bits }
   })
-  await storeBitmaps(image, fresh)
+  await storeBitmaps(image, fresh, { signal })
 }

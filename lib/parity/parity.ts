@@ -3,13 +3,15 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { BackupError } from '../errors.ts'
+import type { ControlOptions } from '../options.ts'
+import { positions } from '../progress.ts'
 import { parseVersion } from '../qemu-img/version.ts'
 import { difference } from './difference.ts'
 import { type Printed, runProgram, textOf } from './program.ts'
 import { requireAllowed } from './require-allowed.ts'
 
 /** How images are looked at. */
-export interface ParityOptions {
+export interface ParityOptions extends ControlOptions {
   /** The qemu-img to stand beside. Default: `qemu-img`, found in PATH. */
   against?: string
   /** The images' format. Default: recognised by their first bytes, by each program itself. */
@@ -20,7 +22,6 @@ export interface ParityOptions {
   backingFormat?: 'raw' | 'qcow2'
   /** Also images that another process may be writing to. */
   forceShare?: boolean
-  signal?: AbortSignal
 }
 
 /** What one command said of one image. */
@@ -58,7 +59,10 @@ export async function* compareWithQemuImg(
   images: readonly string[],
   options: ParityOptions = {},
 ): AsyncGenerator<Compared> {
-  const { against = 'qemu-img', signal } = options
+  const { against = 'qemu-img', signal, onProgress } = options
+  const all = images.length * COMMANDS.length
+  const tell = positions('parity', all, onProgress)
+  let done = 0
   const version = await versionOf(against, signal)
   const directory = await mkdtemp(join(tmpdir(), 'qcow2-backup-parity-'))
   try {
@@ -80,7 +84,10 @@ export async function* compareWithQemuImg(
           join(directory, 'qcow2-backup'),
           signal,
         )
-        yield await compare(image, command.join(' '), a, b, signal)
+        const compared = await compare(image, command.join(' '), a, b, signal)
+        done++
+        tell?.(done, done === all)
+        yield compared
       }
     }
   } finally {

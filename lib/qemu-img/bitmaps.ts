@@ -3,18 +3,20 @@ import { type Bitmap, bitmapTableSize } from '../format/qcow2/bitmaps.ts'
 import { badImage, quoted } from '../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
 import { type ImageFile, readAt } from '../format/read.ts'
+import { Turns } from '../turns.ts'
 
 /**
  * Checks what QEMU finds when it loads the bitmaps of an image that it opens. Those in use it does
  * not load.
- * @throws BackupError BAD_IMAGE, IO
+ * @throws BackupError BAD_IMAGE, IO, ABORTED
  */
 export async function requireLoadable(
   file: ImageFile,
   header: Qcow2Header,
   bitmaps: readonly Bitmap[],
+  signal?: AbortSignal,
 ): Promise<void> {
-  const tables = new Tables(file, header.clusterSize)
+  const tables = new Tables(file, header.clusterSize, signal)
   for (const bitmap of bitmaps) {
     if (bitmap.inUse) continue
     const { name } = bitmap
@@ -39,11 +41,13 @@ export async function requireLoadable(
 class Tables {
   readonly #file: ImageFile
   readonly #clusterSize: number
+  readonly #turns: Turns
   readonly #seen = new Set<string>()
   /** Offsets of clusters all of whose entries are sound. */
   readonly #sound = new Set<number>()
 
-  constructor(file: ImageFile, clusterSize: number) {
+  constructor(file: ImageFile, clusterSize: number, signal?: AbortSignal) {
+    this.#turns = new Turns(file.path, signal)
     this.#file = file
     this.#clusterSize = clusterSize
   }
@@ -54,6 +58,7 @@ class Tables {
     // What is past the end of the file reads as zero, which is sound.
     const end = Math.min(tableOffset + tableSize * 8, this.#file.size)
     for (let at = tableOffset; at < end; at += this.#clusterSize) {
+      await this.#turns.step()
       if (this.#sound.has(at)) continue
       const length = Math.min(this.#clusterSize, tableOffset + tableSize * 8 - at)
       if (!this.#hasSoundEntries(await readAt(this.#file, at, length))) return false

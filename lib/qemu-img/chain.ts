@@ -1,5 +1,5 @@
 /** Opening images as qemu-img does: lib/image/chain.ts with QEMU's rules, and in its words. */
-import type { BackupError } from '../errors.ts'
+import { type BackupError, throwIfAborted } from '../errors.ts'
 import { PROBE_BYTES, probeAsQemu } from '../format/probe.ts'
 import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
 import { readAt } from '../format/read.ts'
@@ -37,6 +37,8 @@ export interface OpenChainOptions {
   allowPaths?: readonly string[]
   /** The format of a backing file whose image does not record one. */
   backingFormat?: string
+  /** Ends opening it. */
+  signal?: AbortSignal
 }
 
 /** An image, open with all that it builds on. */
@@ -116,13 +118,14 @@ function rulesOf(
   options: OpenChainOptions,
   take: (metadata: Qcow2Metadata | undefined, depth: number) => void,
 ): ChainOptions {
-  const { format, backingFormat, allowPaths, writable, checking, warn } = options
+  const { format, backingFormat, allowPaths, writable, checking, warn, signal } = options
   return {
     format,
     backingFormat,
     allowPaths,
     writable,
     checking,
+    onOpened: (file) => throwIfAborted(signal, file.path),
     recognise: recogniseAsQemu,
     use: (found, depth) => useOf(found, depth === 0 ? options : { ...options, writable: false }),
     async onImage({ file, header, path, format: found }, depth) {

@@ -24,14 +24,18 @@ export interface Qcow2Metadata {
 export async function readMetadata(
   file: OpenedFile,
   header: Qcow2Header,
-  { checking, warn }: { checking?: boolean; warn?: (text: string) => void },
+  {
+    checking,
+    warn,
+    signal,
+  }: { checking?: boolean; warn?: (text: string) => void; signal?: AbortSignal },
 ): Promise<Qcow2Metadata> {
   if (header.extensions.bitmaps && !bitmapsAreCurrent(header)) warn?.(outOfDate(header))
   const { luks: at } = header.extensions
   const luks = at && (await readLuksHeader(file, at.offset))
   const snapshots = checking ? [] : await readSnapshots(file, header)
   const bitmaps = await readBitmaps(file, header)
-  await requireLoadable(file, header, bitmaps)
+  await requireLoadable(file, header, bitmaps, signal)
   return { header, snapshots, bitmaps, luks }
 }
 

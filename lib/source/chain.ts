@@ -1,3 +1,4 @@
+import { throwIfAborted } from '../errors.ts'
 import { Qcow2Image } from '../format/qcow2/image.ts'
 import { requireActiveTable } from '../format/qcow2/validate.ts'
 import {
@@ -38,7 +39,7 @@ export interface OpenOptions extends NbdOptions {
    * server, one that it exports as `qemu:dirty-bitmap:NAME`.
    */
   bitmap?: string
-  /** Ends what looks up where the bytes of the disk are. */
+  /** Ends opening it, and what looks up where the bytes of the disk are. */
   signal?: AbortSignal
 }
 
@@ -79,13 +80,16 @@ export interface Chain {
  */
 export async function openChain(path: string, options: OpenChainOptions): Promise<Chain> {
   const { format, backingFormat, allowPaths, forceShare = false, bitmap: name } = options
-  const { shared = () => forceShare, onOpened } = options
+  const { shared = () => forceShare, signal } = options
   const notes: string[] = []
   const images = await openImages(path, {
     format,
     backingFormat,
     allowPaths,
-    onOpened,
+    async onOpened(file) {
+      throwIfAborted(signal, file.path)
+      await options.onOpened?.(file)
+    },
     async recognise(file) {
       const probed = await probeFile(file)
       const note = noteOf(file.path, probed)

@@ -4,6 +4,7 @@ import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
 import { withTurns } from '../turns.ts'
 import type { OpenOptions } from './chain.ts'
 import { BATCH } from './layer.ts'
+import { withProgress } from './look-up-progress.ts'
 import { extentOf, type MarkedPiece, type Source, type SourceReader } from './source.ts'
 
 /** A run of bytes of a custom source. */
@@ -76,9 +77,10 @@ export function openCustom(custom: CustomSource, options: OpenOptions = {}): Sou
     stores: [reader],
     pieces,
     markedPieces: () => withTurns(piecesOf(custom, true), name, signal),
-    extents({ detectZeroes = false } = {}) {
+    extents({ detectZeroes = false, onProgress } = {}) {
       if (detectZeroes) throw argumentError('detectZeroes', 'only goes with files')
-      return mergeExtents(alignExtents(extentBatches(pieces()), SECTOR_SIZE))
+      const batches = withProgress(extentBatches(pieces()), size, onProgress)
+      return mergeExtents(alignExtents(batches, SECTOR_SIZE))
     },
     discarding() {
       if (!custom.discard) throw argumentError('discardAfterCopy', `${name} has no discard()`)

@@ -10,9 +10,11 @@ import { ExportStatus } from '../nbd/export-status.ts'
 import { KnownStatus } from '../nbd/known-status.ts'
 import { roundUp } from '../units.ts'
 import type { OpenOptions } from './chain.ts'
+import { withProgress } from './look-up-progress.ts'
 import { piecesOf } from './nbd-pieces.ts'
 import {
   type Discard,
+  type ExtentsOptions,
   extentOf,
   type MarkedPiece,
   type Source,
@@ -115,9 +117,10 @@ class NbdSource implements Source {
     }
   }
 
-  extents({ detectZeroes = false } = {}): AsyncGenerator<Extent> {
+  extents({ detectZeroes = false, onProgress }: ExtentsOptions = {}): AsyncGenerator<Extent> {
     if (detectZeroes) throw argumentError('detectZeroes', 'only goes with files')
-    return mergeExtents(alignExtents(extentBatches(this.pieces()), SECTOR_SIZE))
+    const batches = withProgress(extentBatches(this.pieces()), this.size, onProgress)
+    return mergeExtents(alignExtents(batches, SECTOR_SIZE))
   }
 
   discarding(granule: number): Discard {

@@ -10,6 +10,7 @@ import { type Chain, closeAll, type OpenOptions, openChain } from './chain.ts'
 import { type CustomSource, openCustom } from './custom.ts'
 import { splitHoles } from './holes.ts'
 import { readLayers } from './layer.ts'
+import { withProgress } from './look-up-progress.ts'
 import { openNbd } from './nbd.ts'
 import { extentOf, type Piece, type Source } from './source.ts'
 import { detectZeroes } from './zeroes.ts'
@@ -67,9 +68,10 @@ function sourceOf(name: string, chain: Chain, signal?: AbortSignal): Source {
       if (!bitmap) throw argumentError('bitmap', `${name} was opened without one`)
       return mark(pieces(), bitmap.runs())
     },
-    extents({ detectZeroes: read = false } = {}) {
+    extents({ detectZeroes: read = false, onProgress } = {}) {
       const batches = read ? detectZeroes(files, pieces()) : extentBatches(pieces())
-      return mergeExtents(alignExtents(batches, SECTOR))
+      const told = withProgress(batches, layers[0].size, onProgress)
+      return mergeExtents(alignExtents(told, SECTOR))
     },
     checkUnchanged: () => requireUnchanged(files),
     close: () => closeAll(files),

@@ -1,6 +1,7 @@
 import type { Extent } from '../extents/extent.ts'
 import type { SourceFile } from '../image/file.ts'
 import type { SourceExport } from '../nbd/export.ts'
+import type { Progress } from '../progress.ts'
 
 export type { SourceFile } from '../image/file.ts'
 export type { SourceExport } from '../nbd/export.ts'
@@ -48,6 +49,8 @@ export type Discard = (start: number, length: number) => Promise<void>
 export interface ExtentsOptions {
   /** Read what is stored, to find zeroes in it: takes as long as reading the disk. Default: no. */
   detectZeroes?: boolean
+  /** Called at most ten times a second, and once at the end. */
+  onProgress?: (progress: Progress) => void
 }
 
 /** What a piece is without where it is. */

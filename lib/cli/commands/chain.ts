@@ -33,7 +33,9 @@ export function declare(command: Command, io: Io): void {
 async function chain(io: Io, top: string, flags: SourceFlags & { json?: boolean }): Promise<void> {
   const { readBitmapChain } = await import('../../api/bitmaps.ts')
   const { format, allowPath: allowPaths, backingFormat } = flags
-  const report = await readBitmapChain(top, { format, allowPaths, backingFormat })
+  const report = await io.interruptible((signal) =>
+    readBitmapChain(top, { format, allowPaths, backingFormat, signal }),
+  )
   await io.stdout(flags.json ? `${JSON.stringify(report)}\n` : describe(report))
   const invalid = report.bitmaps.filter(({ valid }) => !valid).length
   if (invalid === 0) return

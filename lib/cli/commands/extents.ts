@@ -2,10 +2,13 @@ import type { Command } from 'commander'
 import { argumentError } from '../../errors.ts'
 import { alignMarked, type MarkedExtent, mergeMarked } from '../../extents/marked.ts'
 import { SECTOR_SIZE } from '../../format/qcow2/constants.ts'
-import type { ExtentsOptions, Source } from '../../source/source.ts'
+import type { Progress } from '../../progress.ts'
+import { withProgress } from '../../source/look-up-progress.ts'
+import type { Source } from '../../source/source.ts'
 import type { Io } from '../io.ts'
-import { addSourceOptions, openOptions, type SourceFlags } from '../options.ts'
+import { addProgressOptions, addSourceOptions, openOptions, type SourceFlags } from '../options.ts'
 import { formatExtents } from '../output.ts'
+import { openProgress } from '../progress.ts'
 
 const HELP = `
 Prints [{"start","length","zero","hole"}, …] in bytes: ordered, contiguous, from 0 to the virtual
@@ -19,15 +22,18 @@ Examples:
   qcow2-backup extents overlay.qcow2 --allow-path /srv/base
   qcow2-backup extents 'nbd+unix:///disk?socket=/run/nbd' --bitmap sunday`
 
-type ExtentsFlags = SourceFlags & ExtentsOptions & { bitmap?: string }
+type ExtentsFlags = SourceFlags & {
+  bitmap?: string
+  detectZeroes?: boolean
+  progress?: 'json' | false
+}
 
 /** `extents SOURCE`: where a disk holds data, as JSON. */
 export function declare(command: Command, io: Io): void {
   command
     .description('Prints which parts of a disk hold data, as a JSON array.')
     .argument('<source>', 'raw or qcow2 file, block device, or NBD export')
-  addSourceOptions(command)
-  command
+  addProgressOptions(addSourceOptions(command))
     .option('--bitmap <name>', 'print what a dirty bitmap says, too')
     .option('--detect-zeroes', 'read what is stored, to find zeroes in it')
     .option('--json', 'what is printed in any case')
@@ -43,18 +49,28 @@ async function extents(io: Io, location: string, flags: ExtentsFlags): Promise<v
       throw argumentError('detectZeroes', 'does not go with a bitmap')
     }
     const source = await openSource(location, { ...openOptions(flags), bitmap, signal })
+    const progress = openProgress(flags.progress, io)
+    const onProgress = progress.update
     try {
-      const list = bitmap === undefined ? source.extents({ detectZeroes }) : markedExtents(source)
-      for await (const text of formatExtents(list)) await io.stdout(text)
+      const list =
+        bitmap === undefined
+          ? source.extents({ detectZeroes, onProgress })
+          : markedExtents(source, onProgress)
+      for await (const text of formatExtents(list)) await progress.around(() => io.stdout(text))
     } finally {
+      progress.close()
       await source.close()
     }
   })
 }
 
 /** The pieces of a source as extents, in whole sectors. */
-function markedExtents(source: Source): AsyncGenerator<MarkedExtent> {
-  return mergeMarked(alignMarked(markedBatches(source), SECTOR_SIZE))
+function markedExtents(
+  source: Source,
+  onProgress: (progress: Progress) => void,
+): AsyncGenerator<MarkedExtent> {
+  const batches = withProgress(markedBatches(source), source.size, onProgress)
+  return mergeMarked(alignMarked(batches, SECTOR_SIZE))
 }
 
 async function* markedBatches(source: Source): AsyncGenerator<MarkedExtent[]> {

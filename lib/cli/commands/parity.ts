@@ -1,7 +1,8 @@
 import type { Command } from 'commander'
 import type { Compared } from '../../parity/parity.ts'
 import type { Io } from '../io.ts'
-import { addImageAccess, type SourceFlags } from '../options.ts'
+import { addImageAccess, addProgressOptions, type SourceFlags } from '../options.ts'
+import { openProgress } from '../progress.ts'
 import { printFindings } from '../report.ts'
 
 const HELP = `
@@ -18,6 +19,7 @@ Examples:
 interface ParityFlags extends SourceFlags {
   against?: string
   json?: boolean
+  progress?: 'json' | false
 }
 
 /** `parity IMAGE…`: our commands beside qemu-img's. */
@@ -25,7 +27,7 @@ export function declare(command: Command, io: Io): void {
   command
     .description('Runs qemu-img and this program on images, and compares what they print.')
     .argument('<image...>', 'raw or qcow2 file, or block device')
-  addImageAccess(command, 'by its first bytes')
+  addProgressOptions(addImageAccess(command, 'by its first bytes'))
     .option('--against <program>', 'the qemu-img to compare with (default: the one in PATH)')
     .option('--json', 'print the comparisons as one JSON array')
     .addHelpText('after', HELP)
@@ -35,10 +37,19 @@ export function declare(command: Command, io: Io): void {
 async function parity(io: Io, images: string[], flags: ParityFlags): Promise<void> {
   const { compareWithQemuImg } = await import('../../api/parity.ts')
   const { against, format, allowPath: allowPaths, backingFormat, forceShare } = flags
+  const progress = openProgress(flags.progress, io)
+  // A line must not be drawn over by the bar, which may be on the same terminal.
+  const above = { ...io, stdout: (text: string) => progress.around(() => io.stdout(text)) }
   await io.interruptible(async (signal) => {
-    const options = { against, format, allowPaths, backingFormat, forceShare, signal }
-    const found = compareWithQemuImg(images, options)
-    await printFindings(io, found, flags, describe, 'parity', 'comparisons with qemu-img differ')
+    const access = { against, format, allowPaths, backingFormat, forceShare }
+    const options = { ...access, signal, onProgress: progress.update }
+    try {
+      const found = compareWithQemuImg(images, options)
+      const what = 'comparisons with qemu-img differ'
+      await printFindings(above, found, flags, describe, 'parity', what)
+    } finally {
+      progress.close()
+    }
   })
 }
 

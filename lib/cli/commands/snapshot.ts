@@ -44,7 +44,9 @@ async function snapshot(
   const { createSnapshot } = await import('../../api/maintain.ts')
   const { allowPath: allowPaths, backingFormat, clusterSize, force, json } = flags
   const options = { allowPaths, backingFormat, clusterSize, force }
-  const result = await createSnapshot(backing, overlay, options)
+  const result = await io.interruptible((signal) =>
+    createSnapshot(backing, overlay, { ...options, signal }),
+  )
   await io.stdout(json ? `${JSON.stringify(result)}\n` : describe(result))
 }
 

@@ -1,3 +1,4 @@
+import { Turns } from '../../turns.ts'
 import { type ImageFile, readAt } from '../read.ts'
 import type { Bitmap } from './bitmaps.ts'
 import { BitRuns, type DirtyRun } from './bits.ts'
@@ -31,22 +32,25 @@ const ALL_ONES = 1
  * neighbours differ. Table and bits are read as they are asked for, a part at a time.
  * REQUIRES: `tableSize` is `bitmapTableSize`.
  * @param work that of all bitmaps of the image that are read together; default: this one's alone
- * @throws BackupError BAD_IMAGE for a table entry that cannot be true, IO
+ * @throws BackupError BAD_IMAGE for a table entry that cannot be true, IO, ABORTED
  */
 export async function* bitmapRuns(
   file: ImageFile,
   header: Pick<Qcow2Header, 'virtualSize' | 'clusterSize'>,
   bitmap: Bitmap,
   work?: BitmapWork,
+  signal?: AbortSignal,
 ): AsyncGenerator<readonly DirtyRun[]> {
   const runs = new BitRuns(2 ** bitmap.granularityBits, header.virtualSize)
-  const stretches = bitmapStretches(file, header.clusterSize, bitmap, work)
+  const stretches = bitmapStretches(file, header.clusterSize, bitmap, work, signal)
+  const turns = new Turns(file.path, signal)
   for await (const { offset, length, ones } of stretches) {
     if (offset === undefined) {
       runs.addSame(ones, length * 8)
       continue
     }
     for (let done = 0; done < length; done += PART) {
+      await turns.step()
       const bytes = await readAt(file, offset + done, Math.min(PART, length - done))
       for (let at = 0; at < bytes.length; at += STEP) {
         runs.addBits(bytes.subarray(at, at + STEP))
@@ -68,14 +72,16 @@ const SET_BITS = Uint8Array.from({ length: 256 }, (_, byte) => {
 /**
  * Guest bytes in the granules that a bitmap has as dirty. As `bitmapRuns`, but any number of runs
  * costs the same.
- * @throws BackupError BAD_IMAGE for a table entry that cannot be true, IO
+ * @throws BackupError BAD_IMAGE for a table entry that cannot be true, IO, ABORTED
  */
 export async function dirtyBytes(
   file: ImageFile,
   header: Pick<Qcow2Header, 'virtualSize' | 'clusterSize'>,
   bitmap: Bitmap,
   work?: BitmapWork,
+  signal?: AbortSignal,
 ): Promise<number> {
+  const turns = new Turns(file.path, signal)
   const granularity = 2 ** bitmap.granularityBits
   const bits = Math.ceil(header.virtualSize / granularity)
   let dirty = 0
@@ -98,6 +104,7 @@ export async function dirtyBytes(
     header.clusterSize,
     bitmap,
     work,
+    signal,
   )) {
     if (offset === undefined) {
       const meant = Math.max(0, Math.min(length * 8, bits - at))
@@ -107,6 +114,7 @@ export async function dirtyBytes(
       continue
     }
     for (let done = 0; done < length; done += PART) {
+      await turns.step()
       count(await readAt(file, offset + done, Math.min(PART, length - done)))
     }
   }
@@ -115,15 +123,17 @@ export async function dirtyBytes(
 
 /**
  * Where the bits of a bitmap are, in order. Those past the end of the disk may be anything.
- * @throws BackupError BAD_IMAGE for a table entry that cannot be true, IO
+ * @throws BackupError BAD_IMAGE for a table entry that cannot be true, IO, ABORTED
  */
 export async function* bitmapStretches(
   file: ImageFile,
   clusterSize: number,
   bitmap: Bitmap,
   work = new BitmapWork(file.size),
+  signal?: AbortSignal,
 ): AsyncGenerator<Stretch> {
   const bytes = bitmap.tableSize * 8
+  const turns = new Turns(file.path, signal)
   // Nothing that is missing may count as clean.
   if (bitmap.tableOffset + bytes > file.size) {
     throw badImage(
@@ -132,6 +142,7 @@ export async function* bitmapStretches(
     )
   }
   for (let done = 0; done < bytes; done += PART) {
+    await turns.step()
     const part = await readAt(file, bitmap.tableOffset + done, Math.min(PART, bytes - done))
     for (const stretch of decodePart(part, file, clusterSize, bitmap)) {
       if (stretch.offset !== undefined && !work.allows(stretch.offset, stretch.length)) {

@@ -129,13 +129,13 @@ export async function recordFirst(
         continue
       }
       begin(opened, plan)
-      const bits = await bitsOf(image, stored, image.header.virtualSize)
+      const bits = await bitsOf(image, stored, image.header.virtualSize, plan.signal)
       if (isRecording.has(stored.name)) await addChanged(bits, plan)
-      else await addAbove(bits, above, stored.name)
+      else await addAbove(bits, above, stored.name, plan)
       held += bits.bytes
       bitmaps.push({ ...stored, bits })
     }
-    await storeBitmaps(image, bitmaps, { disk })
+    await storeBitmaps(image, bitmaps, { disk, signal: plan.signal })
     image = await reopened(image)
   }
   return image
@@ -172,19 +172,19 @@ export async function finishBitmaps(
       bitmaps.push({ ...stored, stored })
       continue
     }
-    const bits = await bitsOf(image, stored, size)
-    if (isMerged.has(stored.name)) await addAbove(bits, above, stored.name)
+    const bits = await bitsOf(image, stored, size, plan.signal)
+    if (isMerged.has(stored.name)) await addAbove(bits, above, stored.name, plan)
     if (adds) bits.add(header.virtualSize, size - header.virtualSize)
     bitmaps.push({ ...stored, bits })
   }
   for (const { name, granularity } of created) {
     begin(image, plan)
     const bits = new Bits(size, granularity, header.clusterSize)
-    await addAbove(bits, above, name)
+    await addAbove(bits, above, name, plan)
     const granularityBits = Math.log2(granularity)
     bitmaps.push({ name, granularityBits, inUse: false, auto: true, bits })
   }
-  await storeBitmaps(image, bitmaps, { disk, virtualSize: size })
+  await storeBitmaps(image, bitmaps, { disk, virtualSize: size, signal: plan.signal })
 }
 
 /**
@@ -197,10 +197,15 @@ function begin({ file }: EditedImage, { signal, progress }: CommitPlan): void {
 }
 
 /** The bits of a bitmap of the base, for a disk of another size. */
-async function bitsOf(image: EditedImage, stored: Bitmap, size: number): Promise<Bits> {
+async function bitsOf(
+  image: EditedImage,
+  stored: Bitmap,
+  size: number,
+  signal: AbortSignal | undefined,
+): Promise<Bits> {
   const { file, header } = image
   const bits = new Bits(size, 2 ** stored.granularityBits, header.clusterSize)
-  await addStored(bits, file, header, stored)
+  await addStored(bits, file, header, stored, { signal })
   return bits
 }
 
@@ -226,12 +231,17 @@ async function bitmapsAbove({ chain, base }: CommitPlan): Promise<ImageAbove[]> 
  * Adds what a bitmap has in the images above the base. What lies past the end of a shorter one counts
  * as dirty: it hides what those below it have there, which no bitmap records.
  */
-async function addAbove(bits: Bits, above: readonly ImageAbove[], name: string): Promise<void> {
+async function addAbove(
+  bits: Bits,
+  above: readonly ImageAbove[],
+  name: string,
+  { signal }: CommitPlan,
+): Promise<void> {
   for (const { file, header, bitmaps } of above) {
     const bitmap = bitmaps.get(name)
     if (!bitmap) continue
     const { virtualSize } = header
-    await addStored(bits, file, header, bitmap)
+    await addStored(bits, file, header, bitmap, { signal })
     if (virtualSize < bits.size) bits.add(virtualSize, bits.size - virtualSize)
   }
 }

@@ -64,10 +64,10 @@ export interface CommitResult {
 export async function commitImage(top: string, options: CommitOptions = {}): Promise<CommitResult> {
   const started = performance.now()
   const { allowPaths, backingFormat } = options
-  const access = { allowPaths, backingFormat }
+  const access = { allowPaths, backingFormat, signal: options.signal }
   const { chain, base, file } = await openToCommit(top, options.base, access)
   try {
-    const image = chain.images[base].header ? await prepareBase(file) : undefined
+    const image = chain.images[base].header ? await prepareBase(file, options) : undefined
     const size = sizeOf(chain, base)
     if (image) requireGrowth(image, size)
     const counter = new ByteCounter()
@@ -113,7 +113,7 @@ async function commitQcow2(
     })
     const disk = options.disk?.(base) ?? base
     await runSteps(disk, [foreignFeatures(opened)])
-    const own = await unshareTables(opened, disk)
+    const own = await unshareTables(opened, disk, signal)
     const recorded = await recordFirst(own, plan, bitmaps, disk)
     const filled = await commitToQcow2(recorded, plan, disk)
     await finishBitmaps(filled, plan, bitmaps, disk)
@@ -122,8 +122,11 @@ async function commitQcow2(
   }
 }
 
-async function prepareBase(file: OpenedFile): Promise<EditedImage> {
-  const image = await prepareEdit(file)
+async function prepareBase(
+  file: OpenedFile,
+  { signal, onProgress }: CommitOptions,
+): Promise<EditedImage> {
+  const image = await prepareEdit(file, { signal, onProgress })
   if (!image.header.externalDataFile) return image
   throw unsupported(file.path, 'has its data in another file; such a base cannot be committed to')
 }

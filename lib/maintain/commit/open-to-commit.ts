@@ -14,7 +14,7 @@ export interface ChainToCommit {
   file: OpenedFile
 }
 
-type Access = Pick<OpenOptions, 'allowPaths' | 'backingFormat'>
+type Access = Pick<OpenOptions, 'allowPaths' | 'backingFormat' | 'signal'>
 
 /**
  * Opens a chain to commit images into one of them. Every image is locked before any of it is read

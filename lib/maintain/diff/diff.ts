@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises'
 import { Bits } from '../../edit/bits.ts'
-import { argumentError, usageError } from '../../errors.ts'
+import { argumentError, throwIfAborted, usageError } from '../../errors.ts'
 import { granularityBitsOf } from '../../format/qcow2/bitmaps.ts'
 import type { DirtyRun } from '../../format/qcow2/bits.ts'
 import { SECTOR_SIZE } from '../../format/qcow2/constants.ts'
@@ -100,16 +100,21 @@ export async function diffToBitmap(
   // It is ours alone already, by a lock that this one must not mind; what it builds on is not.
   const locked = (depth: number) => depth === 0
   const own = { allowPaths, backingFormat, format: 'qcow2' as const, locked }
-  const made = await addBitmap(image, added, async (bits, file) => {
-    unreadable = await withSides(
-      [image, own],
-      [baseline, baselineOptions(options)],
-      async (sides) => {
-        await requireApart(file, sides[1].stores)
-        return await addDifferences(bits, sides, options)
-      },
-    )
-  })
+  const made = await addBitmap(
+    image,
+    added,
+    async (bits, file) => {
+      unreadable = await withSides(
+        [image, own],
+        [baseline, baselineOptions(options)],
+        async (sides) => {
+          await requireApart(file, sides[1].stores)
+          return await addDifferences(bits, sides, options)
+        },
+      )
+    },
+    options.signal,
+  )
   return { image, bitmap, ...made, unreadable }
 }
 
@@ -138,15 +143,17 @@ export async function diffDisks(
     const read = sides.flatMap(({ stores }) => stores)
     const list = output === undefined ? undefined : await openList(output, { force, sources: read })
     try {
-      if (mergeInto && into) await requireMergeable(mergeInto.image, into, size, read)
+      if (mergeInto && into)
+        await requireMergeable(mergeInto.image, into, size, read, options.signal)
       const bits = new Bits(size, granularity, DEFAULT_GRANULARITY)
       const unreadable = await addDifferences(bits, sides, options)
-      if (mergeInto && into) await mergeIntoBitmap(mergeInto.image, into, bits)
+      if (mergeInto && into) await mergeIntoBitmap(mergeInto.image, into, bits, options.signal)
       for (const runs of bits.runs()) {
         await list?.add(runs)
         await take(runs)
         // There may be as many runs as the disk has granules, and all of them in memory.
         await setImmediate()
+        throwIfAborted(options.signal, disk)
       }
       await list?.publish()
       return { virtualSize: size, granularity, dirtyBytes: bits.dirtyBytes(), unreadable }

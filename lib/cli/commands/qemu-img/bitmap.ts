@@ -6,7 +6,7 @@ import {
 } from '../../../maintain/bitmaps.ts'
 import { type BitmapInfo, listBitmaps, readBitmap } from '../../../maintain/list-bitmaps.ts'
 import { type Arguments, parseArguments } from '../../../qemu-img/arguments.ts'
-import type { QemuImgCommand } from '../../../qemu-img/command.ts'
+import type { CommandIo, QemuImgCommand } from '../../../qemu-img/command.ts'
 import { QemuImgError } from '../../../qemu-img/messages.ts'
 import { sizeArgument } from '../../../qemu-img/sizes.ts'
 import { describeImageError, describeOpenError } from '../../../qemu-img/strerror.ts'
@@ -74,18 +74,18 @@ export const command: QemuImgCommand = {
   async run(argv, io) {
     const word = WORDS.find((one) => asksFor(one, argv))
     if (word === 'list') {
-      await io.stdout(await list(argv))
+      await io.stdout(await list(argv, io.signal))
       return 0
     }
     if (word === 'show') {
-      await show(argv, io.stdout)
+      await show(argv, io)
       return 0
     }
     const args = parseArguments('bitmap', argv, OPTIONS, { forceShare: false })
     const operations = operationsOf(args)
     const [path, name] = args.operands
     requireFormat(path, args.get('format'))
-    await inQemusWords(path, name, () => editBitmap(path, name, operations))
+    await inQemusWords(path, name, () => editBitmap(path, name, operations, { signal: io.signal }))
     return 0
   },
 }
@@ -149,7 +149,7 @@ async function inQemusWords(
   try {
     await edit()
   } catch (error) {
-    if (!(error instanceof BackupError)) throw error
+    if (!(error instanceof BackupError) || error.code === 'ABORTED') throw error
     if (error instanceof BitmapOperationError) {
       const what = `Operation ${error.operation} on bitmap ${bitmap} failed`
       throw new QemuImgError(`${what}: ${describeImageError(error)}`, 1, { cause: error })
@@ -163,13 +163,13 @@ async function inQemusWords(
   }
 }
 
-async function list(argv: readonly string[]): Promise<string> {
+async function list(argv: readonly string[], signal?: AbortSignal): Promise<string> {
   const args = parseArguments('bitmap list', argv, LIST_OPTIONS)
   const [word, path] = args.operands
   if (word !== 'list' || args.operands.length !== 2) {
     throw new QemuImgError('Expecting one image file name')
   }
-  const bitmaps = await listBitmaps(path, { forceShare: args.access.forceShare })
+  const bitmaps = await listBitmaps(path, { forceShare: args.access.forceShare, signal })
   if (args.has('json')) return `${JSON.stringify(bitmaps)}\n`
   return bitmaps.length === 0 ? 'no bitmaps\n' : bitmaps.map(describe).join('')
 }
@@ -181,10 +181,7 @@ function describe({ name, granularity, recording, inconsistent, dirtyBytes }: Bi
 }
 
 /** A JSON array of what the bitmap has as dirty and as clean, one run to a line. */
-async function show(
-  argv: readonly string[],
-  stdout: (text: string) => Promise<void>,
-): Promise<void> {
+async function show(argv: readonly string[], { stdout, signal }: CommandIo): Promise<void> {
   const args = parseArguments('bitmap show', argv, LIST_OPTIONS)
   const [word, path, name] = args.operands
   if (word !== 'show' || args.operands.length !== 3) {
@@ -199,7 +196,7 @@ async function show(
       await stdout(before + runs.map((run) => JSON.stringify(run)).join(',\n '))
       before = ',\n '
     },
-    { forceShare },
+    { forceShare, signal },
   )
   await stdout(before === '[' ? '[]\n' : ']\n')
 }

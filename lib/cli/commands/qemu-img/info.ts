@@ -37,13 +37,13 @@ const OPTIONS = [
 
 export const command: QemuImgCommand = {
   help: HELP,
-  async run(argv, { stdout, stderr }) {
+  async run(argv, { stdout, stderr, signal }) {
     const args = parseArguments('info', argv, OPTIONS)
     const [name] = args.operands
     if (args.operands.length !== 1) throw new QemuImgUsageError('Expecting one image file name')
     const json = wantsJson(args)
     const { version, access } = args
-    const options = { format: args.get('format'), ...access, warn: stderr }
+    const options = { format: args.get('format'), ...access, warn: stderr, signal }
     if (args.has('backing-chain')) {
       const chain = await backingChainInfo(name, options)
       const toJson = () => formatJson(chain.map((info) => infoToJson(info, version)))

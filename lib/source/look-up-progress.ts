@@ -1,0 +1,20 @@
+import type { Progress } from '../progress.ts'
+import { positions } from '../progress.ts'
+
+/**
+ * The same batches of runs of guest bytes, ordered and contiguous from 0; tells how far they go.
+ * @param size of the disk, bytes
+ */
+export async function* withProgress<T extends { start: number; length: number }>(
+  batches: AsyncIterable<readonly T[]>,
+  size: number,
+  onProgress: ((progress: Progress) => void) | undefined,
+): AsyncGenerator<readonly T[], void, undefined> {
+  const tell = positions('map', size, onProgress)
+  for await (const batch of batches) {
+    const last = batch.at(-1)
+    if (last) tell?.(last.start + last.length)
+    yield batch
+  }
+  tell?.(size, true)
+}
