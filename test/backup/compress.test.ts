@@ -8,7 +8,7 @@ import { peek } from '../support/patch.ts'
 import { qemuImg, qemuImgCheck, qemuImgInfo, qemuImgSame } from '../support/qemu.ts'
 
 // More than tap's default, for a busy machine.
-t.setTimeout(120_000)
+t.setTimeout(1_800_000)
 
 const KIB = 2 ** 10
 const MIB = 2 ** 20

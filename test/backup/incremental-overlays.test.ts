@@ -14,7 +14,7 @@ import { firstDifference } from '../support/disks.ts'
 import { peek64, poke } from '../support/patch.ts'
 import { qemuImg, qemuImgCheck, qemuIo, run } from '../support/qemu.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(1_800_000)
 
 const AUTOCLEAR = 88
 

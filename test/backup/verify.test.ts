@@ -25,7 +25,7 @@ import {
 import { makeRaw, noise, type Part, prose } from '../support/disks.ts'
 import { qemuImg, qemuIo } from '../support/qemu.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(1_800_000)
 
 const KIB = 2 ** 10
 const MIB = 2 ** 20

@@ -11,10 +11,16 @@ import { effort } from '../support/effort.ts'
 import { qemuImg, qemuImgCheck, qemuIo } from '../support/qemu.ts'
 import { counting, Stopped, stopsAt } from '../support/stopping.ts'
 
-t.setTimeout(900_000)
+t.setTimeout(1_800_000)
 
 const K = 2 ** 10
-const IMAGES = effort(8, 60)
+/** In a quick run only such as can be repaired. */
+const SEEDS = effort(
+  [10, 11, 12],
+  Array.from({ length: 60 }, (_, i) => i + 1),
+)
+/** What cannot be repaired at all is no case; there must be as many that are. */
+const MIN_REPAIRED = effort(3, 15)
 
 /** Makes an image with what a repair has to do with. */
 function makeImage(image: string, seed: number): void {
@@ -44,14 +50,13 @@ async function stopped(image: string, n: number): Promise<boolean> {
 
 t.test('a repair that is stopped anywhere and run again ends as one in one go', async (t) => {
   let repaired = 0
-  for (let seed = 1; seed <= IMAGES; seed++) {
+  for (const seed of SEEDS) {
     const dir = t.testdir()
     const [image, whole, part] = ['image', 'whole', 'part'].map((name) => join(dir, name))
     makeImage(image, seed)
     const done = damage(image, randomNumbers(seed)).join('; ')
     copyFileSync(image, whole)
     const end = await checkImage(whole, { repair: 'all' }).catch(() => undefined)
-    // What cannot be repaired at all is no case.
     if (!end || end.corruptions + end.checkErrors > 0 || end.corruptionsFixed === 0) continue
     repaired++
     t.equal(statSync(whole).size % [512, 4 * K, 64 * K][seed % 3], 0, 'it ends with a cluster')
@@ -73,5 +78,5 @@ t.test('a repair that is stopped anywhere and run again ends as one in one go', 
     }
     t.ok(stops >= 2, `${stops} stops`)
   }
-  t.ok(repaired >= IMAGES / 4, `${repaired} of ${IMAGES} images could be repaired`)
+  t.ok(repaired >= MIN_REPAIRED, `${repaired} of ${SEEDS.length} images could be repaired`)
 })

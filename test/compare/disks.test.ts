@@ -13,7 +13,7 @@ import { ours, sameAsQemuImg } from '../support/parity.ts'
 import { peek, poke, sizeOf } from '../support/patch.ts'
 import { qemuImg } from '../support/qemu.ts'
 
-t.setTimeout(240_000)
+t.setTimeout(1_800_000)
 
 const MIB = 2 ** 20
 

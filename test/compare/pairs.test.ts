@@ -11,7 +11,7 @@ import { DiskPairs, type MadeDisk } from '../support/disk-pairs.ts'
 import { effort } from '../support/effort.ts'
 import { ours, theirs } from '../support/parity.ts'
 
-t.setTimeout(900_000)
+t.setTimeout(1_800_000)
 
 /** The granules in which two disks differ, what one lacks being zero; of the first's size. */
 function differing(a: Buffer, b: Buffer, granularity: number): number[] {

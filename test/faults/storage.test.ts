@@ -17,7 +17,7 @@ import { makeRaw, noise } from '../support/disks.ts'
 import { NO_LOOP_DEVICES } from '../support/loop.ts'
 import { qemuImg, qemuIo, run } from '../support/qemu.ts'
 
-t.setTimeout(180_000)
+t.setTimeout(1_800_000)
 
 const MIB = 2 ** 20
 const SKIP = { skip: NO_LOOP_DEVICES }

@@ -3,12 +3,16 @@ import { copyFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { diskOf } from '../../lib/image/steps.ts'
-import { type BitmapOperation, listBitmaps } from '../../lib/index.ts'
+import { type BitmapOperation, compareImages, listBitmaps } from '../../lib/index.ts'
 import { editBitmap } from '../../lib/maintain/bitmaps.ts'
+import { effort, THOROUGH } from '../support/effort.ts'
 import { qemuImg, qemuImgCheck, qemuIo } from '../support/qemu.ts'
 import { counting, Stopped, stopsAt } from '../support/stopping.ts'
 
-t.setTimeout(900_000)
+t.setTimeout(1_800_000)
+
+/** Of how many writes and syncs one is a stop. */
+const EVERY = effort(2, 1)
 
 /** Edits a copy of an image, and stops before the n-th write or sync; false if there are fewer. */
 async function stopped(
@@ -53,7 +57,7 @@ async function campaign(
   // Never one that is out of date.
   const [before, after] = [await stateOf(image), await stateOf(done)]
   let stops = 0
-  for (let n = 1; ; n++) {
+  for (let n = 1; ; n += EVERY) {
     copyFileSync(image, path)
     if (!(await stopped(path, name, operations, n))) break
     stops++
@@ -62,14 +66,15 @@ async function campaign(
     const { status, report } = qemuImgCheck(path)
     t.ok(status === 0 || status === 3, `stopped at ${n}: check ends with ${status}`)
     t.equal(report.corruptions ?? 0, 0)
-    t.equal(qemuImg('compare', path, image), 'Images are identical.\n')
+    t.ok((await compareImages([path, image])).identical)
+    if (THOROUGH) t.equal(qemuImg('compare', path, image), 'Images are identical.\n')
     // QEMU writes to it, which makes it drop what it does not trust.
     qemuIo(path, 'write -P 9 1M 64k')
-    t.ok([0, 3].includes(qemuImgCheck(path).status!))
+    if (THOROUGH) t.ok([0, 3].includes(qemuImgCheck(path).status!))
     await editBitmap(path, 'new', [{ kind: 'add' }])
     t.ok([0, 3].includes(qemuImgCheck(path).status!), 'edited again')
   }
-  t.ok(stops >= 6, `${stops} writes and syncs`)
+  t.ok(stops * EVERY >= 6, `${stops} stops`)
 }
 
 const withBitmaps = (image: string) => {

@@ -6,14 +6,18 @@ import { diskOf } from '../../lib/image/steps.ts'
 import { type BitmapOperation, editBitmap, listBitmaps, openSource } from '../../lib/index.ts'
 import { editBitmap as editBitmapOn } from '../../lib/maintain/bitmaps.ts'
 import { randomNumbers } from '../support/changes.ts'
+import { effort } from '../support/effort.ts'
 import { nbdinfoMap } from '../support/nbdinfo.ts'
 import { peek, peek64, poke, sizeOf } from '../support/patch.ts'
 import { qemuImg, qemuImgCheck, qemuImgInfo, qemuIo, run } from '../support/qemu.ts'
 import { startQemuNbd } from '../support/qemu-nbd.ts'
 
-t.setTimeout(240_000)
+t.setTimeout(1_800_000)
 
 const MIB = 2 ** 20
+
+/** Edits of each kind of image. */
+const STEPS = effort(8, 15)
 
 /** Granules of a disk that are dirty in a model of a bitmap. */
 interface Model {
@@ -62,7 +66,7 @@ t.test('random edits of images of every kind, against a model and QEMU', async (
       qemuImg('create', '-q', '-f', 'qcow2', '-o', options, image, String(size))
       qemuIo(image, 'write -P 1 0 300k')
       const models = new Map<string, Model>()
-      for (let step = 0; step < 15; step++) {
+      for (let step = 0; step < STEPS; step++) {
         const name = `b${random(4)}`
         const model = models.get(name)
         const other = [...models.keys()][random(models.size || 1)]
@@ -232,10 +236,11 @@ t.test('the refcount table grows', async (t) => {
       { kind: 'add', granularity: 512 },
       { kind: 'merge', source: 'all' },
     ])
-    t.equal(qemuImgCheck(image).status, 0, `${i}`)
+    if (i % effort(8, 1) === 0) t.equal(qemuImgCheck(image).status, 0, `${i}`)
     if (clusters() > before) grown++
   }
   t.ok(grown > 0, `${grown} edits with a larger table`)
+  t.equal(qemuImgCheck(image).status, 0)
   t.equal((await listBitmaps(image)).at(-1)?.dirtyBytes, 1940 * 1024)
   t.equal(qemuImg('compare', image, whole), 'Images are identical.\n')
 })
@@ -274,35 +279,38 @@ t.test('what is not edited', async (t) => {
   await unchanged(held, { code: 'IN_USE' })
 })
 
-t.test('no room on the file system: the image is as it was', async (t) => {
-  const image = join(t.testdir(), 'image')
-  qemuImg('create', '-q', '-f', 'qcow2', image, '4M')
-  qemuIo(image, 'write 0 1M')
-  const before = peek(image, 0, sizeOf(image))
-  for (let fails = 1; fails < 4; fails++) {
-    let writes = 0
-    const full = Object.assign(new Error('no space'), { code: 'ENOSPC', syscall: 'write' })
-    const disk = (edited: { file: { handle: FileHandle } }) => {
-      const real = diskOf(edited.file.handle)
-      return {
-        ...real,
-        async write(write: { offset: number; bytes: Buffer }) {
-          if (++writes === fails) throw full
-          await real.write(write)
-        },
+t.test(
+  'an edit without room on the file system leaves the image as it was, or leaks clusters',
+  async (t) => {
+    const image = join(t.testdir(), 'image')
+    qemuImg('create', '-q', '-f', 'qcow2', image, '4M')
+    qemuIo(image, 'write 0 1M')
+    const before = peek(image, 0, sizeOf(image))
+    for (let fails = 1; fails < 4; fails++) {
+      let writes = 0
+      const full = Object.assign(new Error('no space'), { code: 'ENOSPC', syscall: 'write' })
+      const disk = (edited: { file: { handle: FileHandle } }) => {
+        const real = diskOf(edited.file.handle)
+        return {
+          ...real,
+          async write(write: { offset: number; bytes: Buffer }) {
+            if (++writes === fails) throw full
+            await real.write(write)
+          },
+        }
+      }
+      const edit = editBitmapOn(image, 'b', [{ kind: 'add' }], { disk })
+      // First comes what nothing refers to yet; then the refcounts of it.
+      if (fails === 1) {
+        await t.rejects(edit, { code: 'IO', errno: 'ENOSPC', what: image })
+        t.ok(peek(image, 0, sizeOf(image)).equals(before), `write ${fails}`)
+      } else {
+        await t.rejects(edit, { code: 'IO', errno: 'ENOSPC' })
+        t.equal(qemuImgCheck(image).report.corruptions ?? 0, 0)
       }
     }
-    const edit = editBitmapOn(image, 'b', [{ kind: 'add' }], { disk })
-    if (fails < 3) {
-      await t.rejects(edit, { code: 'IO', errno: 'ENOSPC', what: image })
-      t.ok(peek(image, 0, sizeOf(image)).equals(before), `write ${fails}`)
-    } else {
-      // The refcounts of clusters that nothing refers to.
-      await t.rejects(edit, { code: 'IO', errno: 'ENOSPC' })
-      t.equal(qemuImgCheck(image).report.corruptions ?? 0, 0)
-    }
-  }
-})
+  },
+)
 
 t.test('an inconsistent bitmap can only be removed', async (t) => {
   const image = join(t.testdir(), 'image')

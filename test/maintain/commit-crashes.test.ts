@@ -16,7 +16,7 @@ import { effort } from '../support/effort.ts'
 import { qemuImg, qemuImgCheck, qemuIo } from '../support/qemu.ts'
 import { counting, Stopped, stopsAt } from '../support/stopping.ts'
 
-t.setTimeout(900_000)
+t.setTimeout(1_800_000)
 
 /** A disk that stops before its n-th write or sync, and in a copy after half of it. */
 function stopping(disk: CommitDisk, n: number): CommitDisk {

@@ -5,7 +5,7 @@ import t from 'tap'
 import { commitImage, createSnapshot } from '../../lib/index.ts'
 import { qemuImg, qemuImgCheck, qemuIo, run } from '../support/qemu.ts'
 
-t.setTimeout(240_000)
+t.setTimeout(1_800_000)
 
 const G = 2 ** 30
 

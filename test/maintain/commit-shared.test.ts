@@ -7,7 +7,7 @@ import { commitImage } from '../../lib/index.ts'
 import { NO_LOOP_DEVICES } from '../support/loop.ts'
 import { qemuImg, qemuImgCheck, qemuIo, run } from '../support/qemu.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(1_800_000)
 
 const M = 2 ** 20
 

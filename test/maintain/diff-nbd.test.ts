@@ -17,7 +17,7 @@ import { qemuImg, qemuImgCheck, qemuIo } from '../support/qemu.ts'
 import { startQemuNbd } from '../support/qemu-nbd.ts'
 import { startStorageDaemon } from '../support/storage-daemon.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(1_800_000)
 
 const K = 1024
 

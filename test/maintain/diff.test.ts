@@ -15,7 +15,7 @@ import { peek } from '../support/patch.ts'
 import { qemuImg, qemuImgCheck, qemuIo } from '../support/qemu.ts'
 import { startQemuNbd } from '../support/qemu-nbd.ts'
 
-t.setTimeout(240_000)
+t.setTimeout(1_800_000)
 
 const MIB = 2 ** 20
 

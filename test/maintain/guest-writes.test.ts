@@ -14,7 +14,7 @@ import { randomNumbers } from '../support/changes.ts'
 import { l2Offsets, sharedTables } from '../support/l1.ts'
 import { qemuImg, qemuImgCheck, qemuIo } from '../support/qemu.ts'
 
-t.setTimeout(900_000)
+t.setTimeout(1_800_000)
 
 const K = 2 ** 10
 const M = 2 ** 20

@@ -5,7 +5,7 @@ import { checkImage, commitImage, editBitmap } from '../../lib/index.ts'
 import { native } from '../../lib/native.ts'
 import { qemuImg, qemuImgCheck, qemuIo, run } from '../support/qemu.ts'
 
-t.setTimeout(900_000)
+t.setTimeout(1_800_000)
 
 const WRITE = 'write -P 7 1M 2M'
 

@@ -12,7 +12,7 @@ import { randomNumbers } from '../support/changes.ts'
 import { qemuImg, qemuImgCheck } from '../support/qemu.ts'
 import { apply, recording, sectorsOf } from '../support/sectors.ts'
 
-t.setTimeout(900_000)
+t.setTimeout(1_800_000)
 
 /** Random subsets of a step's sectors, besides every single one and all but one. */
 const SUBSETS = 6

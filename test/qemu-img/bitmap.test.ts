@@ -5,7 +5,7 @@ import t, { type Test } from 'tap'
 import { ours, theirs } from '../support/parity.ts'
 import { qemuImg, qemuImgCheck, qemuIo, run } from '../support/qemu.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(1_800_000)
 
 /** Makes an image with bitmaps `b` and `c` (disabled), one of another size, and one of version 2. */
 function setUp(t: Test): string {

@@ -12,7 +12,7 @@ const MIB = 2 ** 20
 const SECONDS = 4
 const MEMORY = 250 * 1024
 
-t.setTimeout(300_000)
+t.setTimeout(1_800_000)
 
 const COMMANDS = [
   ['info', '--backing-chain'],

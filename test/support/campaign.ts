@@ -17,7 +17,7 @@ import { type Random, type RandomImage, randomImage } from './random-image.ts'
 export function campaign(first: number, count: number): void {
   const from = Number(process.env.SEED ?? first)
   const images = Number(process.env.IMAGES ?? count)
-  t.setTimeout(900_000)
+  t.setTimeout(1_800_000)
   t.comment(`SEED=${from} IMAGES=${images}`)
   for (let seed = from; seed < from + images; seed++) look(seed)
   t.test('hardly any pair was left out', (t) => {

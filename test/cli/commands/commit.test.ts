@@ -8,7 +8,7 @@ import { makeRaw, noise } from '../../support/disks.ts'
 import { qemuImg, qemuImgCheck, qemuIo, run } from '../../support/qemu.ts'
 import { startQemuNbd } from '../../support/qemu-nbd.ts'
 
-t.setTimeout(900_000)
+t.setTimeout(1_800_000)
 
 const MIB = 2 ** 20
 
