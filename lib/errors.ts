@@ -42,7 +42,14 @@ export type ErrorCode =
  * The option that gets the caller past a failure, by its key in the library's options. It is data,
  * so that each caller can word it its own way; the command line says `--force replaces it`.
  */
-export type Hint = 'force' | 'forceShare' | 'allowPaths' | 'backingFormat' | 'format' | 'timeoutMs'
+export type Hint =
+  | 'force'
+  | 'forceShare'
+  | 'allowPaths'
+  | 'backingFormat'
+  | 'baselineFormat'
+  | 'format'
+  | 'timeoutMs'
 
 /** Further fields of a BackupError. */
 export interface BackupErrorOptions {

@@ -3,9 +3,17 @@
  * takes and gives text as `decodeText` makes it, and hands bytes to Node, which would decode names
  * with loss. Nothing else in the library passes a name to `node:fs`. Failures are Node's own errors.
  */
-import { type BigIntStats, readlinkSync, unlinkSync as unlinkBytesSync } from 'node:fs'
+import { randomBytes } from 'node:crypto'
+import {
+  type BigIntStats,
+  lstatSync as lstatBytesSync,
+  readFileSync,
+  readlinkSync,
+  unlinkSync as unlinkBytesSync,
+} from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import * as fs from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { usageError } from './errors.ts'
 import { decodeText, encodeText, showText } from './text.ts'
@@ -80,6 +88,33 @@ export async function link(from: string, to: string): Promise<void> {
 
 export async function unlink(path: string): Promise<void> {
   await fs.unlink(pathBytes(path))
+}
+
+/** As lstat. */
+export function lstatSync(path: string): BigIntStats {
+  return lstatBytesSync(pathBytes(path), { bigint: true })
+}
+
+/** All of a file, of which there is little: one that the kernel shows. */
+export async function readFile(path: string): Promise<Buffer> {
+  return await fs.readFile(pathBytes(path))
+}
+
+/** The arguments of this process as the kernel has them, each with a NUL behind it. */
+export function commandLineBytes(): Buffer {
+  return readFileSync('/proc/self/cmdline')
+}
+
+/** A new directory of the program's own, below that for temporary files, which nobody else reads. */
+export async function temporaryDirectory(prefix: string): Promise<string> {
+  const path = join(tmpdir(), `${prefix}${randomBytes(8).toString('hex')}`)
+  await mkdir(path, 0o700)
+  return path
+}
+
+/** Removes a directory with all in it. */
+export async function removeDirectory(path: string): Promise<void> {
+  await fs.rm(pathBytes(path), { recursive: true, force: true })
 }
 
 export function unlinkSync(path: string): void {

@@ -66,8 +66,9 @@ export interface NbdInfo {
 /** What a copy is started with; every field is needed and already checked. */
 export interface CopySpec {
   /**
-   * What rows name by index: files, whose descriptors are reopened, exports, and (at most once)
-   * what the caller reads by itself. Sizes in bytes.
+   * What rows name by index: files, exports, and (at most once) what the caller reads by itself.
+   * Sizes in bytes. Descriptors are opened again where there are enough to spare, and stay open here
+   * until the job has ended in any case.
    */
   sources: ({ fd: number; size: number } | CopyExport | { size: number })[]
   /** `nothing`: what is read is only hashed. */
@@ -107,7 +108,7 @@ export interface CompareJob {
 
 /** What a comparison is started with; every field is needed and already checked. */
 export interface CompareSpec extends Pick<CopySpec, 'engine' | 'direct' | 'requests'> {
-  /** Of both disks: files, whose descriptors are reopened, and exports. Rows name them by index. */
+  /** Of both disks, as those of a copy. Rows name them by index. */
   sources: ({ fd: number; size: number } | CopyExport)[]
   /** Bytes of reads in flight and not yet compared. */
   memory: number

@@ -1,10 +1,10 @@
 import { relative } from 'node:path'
 import { type Location, pathIn } from '../copy/target/location.ts'
 import { argumentError, BackupError, ioError } from '../errors.ts'
-import { lstat, realpath, stat } from '../files.ts'
+import { lstat, nameOf, stat } from '../files.ts'
 import { MAX_BACKING_NAME } from '../format/qcow2/constants.ts'
 import { identityOf, type OpenedFile, requireUnchanged } from '../image/file.ts'
-import { closeAll, type Format, openChain } from '../source/chain.ts'
+import { type Chain, closeAll, type Format, openChain } from '../source/chain.ts'
 import type { Source } from '../source/source.ts'
 import { encodeText } from '../text.ts'
 import type { OpenOptions } from './types.ts'
@@ -18,11 +18,14 @@ export interface Backing {
   format: Format
   /** Virtual size, bytes. */
   size: number
+  /** The backup with what it builds on. */
+  chain: Chain
   /** Of the whole chain. */
   files: readonly OpenedFile[]
   /**
+   * To be called right before the target gets its name.
    * @throws BackupError SOURCE_CHANGED if a file of the chain is not what it was when opened, or
-   * another one bears its name now; IO if it is gone
+   * the name by which the target would find it leads elsewhere now; IO if it leads nowhere
    */
   checkUnchanged(): Promise<void>
   close(): Promise<void>
@@ -40,22 +43,38 @@ export async function openBacking(
   { allowPaths, backingFormat, forceShare, signal }: OpenOptions & { signal?: AbortSignal },
 ): Promise<Backing> {
   if (!path) throw argumentError('backing', 'missing; it names the previous backup')
-  const chain = await openChain(path, { allowPaths, backingFormat, forceShare, signal })
+  const chain = await openChain(path, {
+    allowPaths,
+    backingFormat,
+    forceShare,
+    signal,
+    formatOption: 'backingFormat',
+    // What begins like an image can be a disk all the same; only qcow2 is never taken for one.
+    foreignAsRaw: backingFormat === 'raw',
+  })
   const { format, files, layers } = chain
   try {
     requireFormat(path, format, backingFormat)
     await requireOther(target, path, files)
-    const name = await recordedName(path, target)
+    const [file, ...others] = files
+    const name = await recordedName(path, file, target)
+    const place = placeOf(name, target)
+    const checkUnchanged = async () => {
+      await requireUnchanged(files)
+      // The user's own name for it may be a link, which is not what is recorded.
+      await requireInPlace(file, place)
+      for (const other of others) await requireInPlace(other)
+    }
+    // From here on, whatever becomes of the name is found when the target is about to get its own.
+    await requireInPlace(file, place)
     return {
       path,
       name,
       format,
       size: layers[0].size,
+      chain,
       files,
-      async checkUnchanged() {
-        await requireUnchanged(files)
-        await requireInPlace(files)
-      },
+      checkUnchanged,
       close: () => closeAll(files),
     }
   } catch (error) {
@@ -89,15 +108,16 @@ function requireFormat(path: string, found: Format, said: Format = 'qcow2'): voi
   })
 }
 
-/** The target would build on whatever bears the name now. */
-async function requireInPlace(files: readonly OpenedFile[]): Promise<void> {
-  for (const { path, identity } of files) {
-    const now = await stat(path).catch((error) => {
-      throw ioError(path, error)
-    })
-    if (identityOf(now) === identity) continue
-    throw new BackupError('SOURCE_CHANGED', path, 'was replaced while it was being built on')
-  }
+/**
+ * The target would build on whatever bears the name now.
+ * @param place what the name leads to is looked up here
+ */
+async function requireInPlace({ path, identity }: OpenedFile, place = path): Promise<void> {
+  const now = await stat(place).catch((error) => {
+    throw ioError(path, error)
+  })
+  if (identityOf(now) === identity) return
+  throw new BackupError('SOURCE_CHANGED', path, 'was replaced while it was being built on')
 }
 
 async function requireOther(
@@ -115,10 +135,13 @@ async function requireOther(
 
 /**
  * The name by which the target finds the backup: relative to its own directory, so that both can be
- * moved together. Links are followed now: one named `latest` will lead elsewhere tomorrow.
+ * moved together. It is that of the file which is open, without links: one named `latest` will lead
+ * elsewhere tomorrow.
  */
-async function recordedName(path: string, target: Location): Promise<string> {
-  const absolute = await real(path)
+async function recordedName(path: string, file: OpenedFile, target: Location): Promise<string> {
+  const absolute = await nameOf(file.handle).catch((error) => {
+    throw ioError(path, error)
+  })
   const near = plain(relative(target.directoryPath, absolute))
   // A device is opened by many names, in whose directories there is nothing.
   const names = (await isDevice(target)) ? [absolute] : [near, absolute]
@@ -126,6 +149,11 @@ async function recordedName(path: string, target: Location): Promise<string> {
   if (name !== undefined) return name
   const why = `the name of ${path} is too long to be recorded, more than ${MAX_BACKING_NAME} bytes`
   throw new BackupError('BAD_TARGET', target.path, why)
+}
+
+/** Where a name that the target records leads from the target's directory. */
+function placeOf(name: string, target: Location): string {
+  return name.startsWith('/') ? name : pathIn(target, name)
 }
 
 /** The same path so that QEMU takes no part of it for a protocol. */
@@ -141,10 +169,4 @@ async function isDevice(target: Location): Promise<boolean> {
 async function identityAt(target: Location): Promise<string | undefined> {
   const stats = await lstat(pathIn(target)).catch(() => undefined)
   return stats && identityOf(stats)
-}
-
-async function real(path: string): Promise<string> {
-  return await realpath(path).catch((error) => {
-    throw ioError(path, error)
-  })
 }

@@ -1,7 +1,7 @@
 import { basename } from 'node:path'
-import { BackupError } from '../errors.ts'
+import { BackupError, ioError } from '../errors.ts'
 import { readAt } from '../format/read.ts'
-import { openFile } from '../image/file.ts'
+import { type OpenedFile, openFile } from '../image/file.ts'
 import { BLOCK_SIZE } from './content.ts'
 import type { ContentHash, CopyResult } from './types.ts'
 
@@ -68,8 +68,44 @@ export function recordsOf({ otherwise = [], ...record }: Manifest): (Manifest | 
  */
 export async function readManifest(image: string): Promise<Manifest | undefined> {
   const path = manifestPath(image)
-  const contents = await contentsOf(path)
-  if (contents === undefined) return undefined
+  const file = await openIfAny(path)
+  return file && (await readAndClose(path, file))
+}
+
+/**
+ * Reads what may be a manifest.
+ * @param path as messages name it
+ * @param place where it is looked up
+ * @returns what it says, or why it is none; undefined if there is no such file
+ * @throws BackupError IO; UNSUPPORTED for what is neither a regular file nor a block device
+ */
+export async function findManifest(
+  path: string,
+  place: string,
+): Promise<{ identity: string; manifest: Manifest | BackupError } | undefined> {
+  const file = await openIfAny(place)
+  if (!file) return undefined
+  const manifest = await readAndClose(path, file).catch((error) => ioError(path, error))
+  return { identity: file.identity, manifest }
+}
+
+async function openIfAny(path: string): Promise<OpenedFile | undefined> {
+  return await openFile(path).catch((error: BackupError) => {
+    if (error.errno === 'ENOENT') return undefined
+    throw error
+  })
+}
+
+async function readAndClose(path: string, file: OpenedFile): Promise<Manifest> {
+  try {
+    const contents = file.size > MAX_BYTES ? '' : (await readAt(file, 0, file.size)).toString()
+    return manifestIn(path, contents)
+  } finally {
+    await file.handle.close()
+  }
+}
+
+function manifestIn(path: string, contents: string): Manifest {
   const manifest = parse(path, contents)
   const { version } = manifest
   if (Number.isInteger(version) && (version as number) > 1) {
@@ -81,19 +117,6 @@ export async function readManifest(image: string): Promise<Manifest | undefined>
     return manifest as unknown as Manifest
   }
   throw new BackupError('BAD_MANIFEST', path, 'is not a manifest of this program')
-}
-
-async function contentsOf(path: string): Promise<string | undefined> {
-  const file = await openFile(path).catch((error: BackupError) => {
-    if (error.errno === 'ENOENT') return undefined
-    throw error
-  })
-  if (!file) return undefined
-  try {
-    return file.size > MAX_BYTES ? '' : (await readAt(file, 0, file.size)).toString()
-  } finally {
-    await file.handle.close()
-  }
 }
 
 function parse(path: string, text: string): Record<string, unknown> {

@@ -12,14 +12,14 @@
  * is right. Killed anywhere, what stands there is the old or the new image beside a manifest of it.
  */
 import { type FileTarget, openFileTarget } from '../copy/target/file.ts'
-import { judge, type SourceIdentity } from '../copy/target/judge.ts'
+import { judge, type SourceIdentity, type Standing } from '../copy/target/judge.ts'
 import { locate, pathIn } from '../copy/target/location.ts'
 import type { Publication, Target } from '../copy/target/target.ts'
 import { TemporaryFile } from '../copy/target/temporary-file.ts'
 import { argumentError, BackupError, ioError } from '../errors.ts'
 import { type FileHandle, lstat, unlink } from '../files.ts'
 import { identityOf } from '../image/file.ts'
-import { MAX_BYTES, type Manifest, manifestPath, readManifest, recordsOf } from './manifest.ts'
+import { findManifest, MAX_BYTES, type Manifest, manifestPath, recordsOf } from './manifest.ts'
 
 /** A manifest that is published in front of its image, or one that goes with the image before. */
 export interface ManifestPublication extends Publication {
@@ -51,20 +51,29 @@ export async function openManifest(
     return undefined
   }
   const path = manifestPath(image.path)
-  const old = await readManifest(image.path).catch((error: BackupError) => error)
-  // What is no manifest of ours belongs to somebody else.
-  if (!wanted && (old === undefined || old instanceof BackupError)) return undefined
   const location = await locate(path)
+  let standing: Standing | undefined
   try {
+    const found = await findManifest(path, pathIn(location)).catch((error: BackupError) => error)
+    const old = found instanceof BackupError ? found : found?.manifest
+    // What is no manifest of ours belongs to somebody else.
+    if (!wanted && (old === undefined || old instanceof BackupError)) {
+      await location.directory.close()
+      return undefined
+    }
     if (!wanted && !force) {
       const why = 'is the manifest of another image, and would stand beside this one'
       throw new BackupError('TARGET_EXISTS', path, why, { hint: 'force' })
     }
-    const standing = await judge(location, { force, replaces: 'text', sources })
+    standing = await judge(location, { force, replaces: 'text', sources })
+    if (!(found instanceof BackupError) && found?.identity !== standing?.identity) {
+      throw new BackupError('TARGET_EXISTS', path, 'was replaced by another process meanwhile')
+    }
     const target = await openFileTarget(location, standing)
     const before = old === undefined || old instanceof BackupError ? [null] : recordsOf(old)
     return new ManifestFile(target, location, image.replaced === undefined ? [] : before)
   } catch (error) {
+    await standing?.handle?.close()
     await location.directory.close()
     throw error
   }

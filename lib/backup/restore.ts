@@ -3,7 +3,6 @@ import { argumentError, BackupError } from '../errors.ts'
 import { readHeader } from '../format/qcow2/image.ts'
 import { type OpenedFile, openedFile } from '../image/file.ts'
 import { isNbdUri } from '../nbd/uri.ts'
-import { closeAll, openChain } from '../source/chain.ts'
 import type { Source, SourceFile } from '../source/source.ts'
 import { readManifest } from './manifest.ts'
 import { Recorded } from './recorded.ts'
@@ -27,13 +26,17 @@ export async function restore(
   options: RestoreOptions = {},
 ): Promise<CopyResult> {
   const { to = 'raw', format = 'qcow2', noHole, verify, ...rest } = options
-  const verified = verify && format === 'qcow2' ? await verifyChain(backup, options) : undefined
+  let verified: string[] | undefined
   const request = {
     from: backup,
     to: target,
     format: to,
     replaces: 'disk',
-    recorded: verify === undefined ? (source) => recordOf(backup, source) : undefined,
+    async recorded(source) {
+      if (verify === undefined) return await recordOf(backup, source)
+      if (verify && format === 'qcow2') verified = await verifyChain(source, options)
+      return undefined
+    },
   } satisfies Partial<CopyRequest>
   const result = await runSession({ ...request, ...targetOf(target, { ...options, format }, rest) })
   if (!verified) return result
@@ -73,22 +76,16 @@ async function recordOf(path: string, source: Source): Promise<Recorded | undefi
 }
 
 /**
- * Verifies every image of a chain against its own manifest.
+ * Verifies every image of a chain against its own manifest: the files that are restored then.
  * @returns notes
- * @throws BackupError DIFFERENT, BAD_IMAGE, and as opening the chain
+ * @throws BackupError DIFFERENT, BAD_IMAGE, IO, ABORTED
  */
-async function verifyChain(path: string, options: RestoreOptions): Promise<string[]> {
-  const { allowPaths, backingFormat, forceShare } = options
-  const access = { allowPaths, backingFormat, forceShare, format: 'qcow2' as const }
-  const { images, files } = await openChain(path, access)
-  try {
-    const notes: string[] = []
-    for (const image of images)
-      notes.push(...(await verifyImage(image.path, image.file, options, !image.header)))
-    return notes
-  } finally {
-    await closeAll(files)
+async function verifyChain({ images = [] }: Source, options: RestoreOptions): Promise<string[]> {
+  const notes: string[] = []
+  for (const { path, file, header } of images) {
+    notes.push(...(await verifyImage(path, file, options, !header)))
   }
+  return notes
 }
 
 async function verifyImage(

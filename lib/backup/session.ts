@@ -85,6 +85,7 @@ export async function openSession(request: CopyRequest): Promise<CopySession> {
  */
 export async function publishSessions(sessions: readonly CopySession[]): Promise<CopyResult[]> {
   const all = sessions as readonly Session[]
+  for (const session of all) await session.requireBacking()
   const left = await publishAll(all.map((session) => session.publications))
   return await Promise.all(all.map((session, index) => session.result(index === 0 ? left : [])))
 }
@@ -137,12 +138,17 @@ class Session implements CopySession {
     const [source, target] = [this.#source!, this.#target!]
     this.#counters = await copyDisk(source, target, this.#job!, this.#discarding)
     await source.checkUnchanged()
-    await this.#backing?.checkUnchanged()
+    await this.requireBacking()
     this.#compareWithRecord()
     const manifest = this.#request.options.manifest
       ? manifestOf(target.path, this.#written(), this.#backing?.name)
       : undefined
     await this.#manifest?.write(manifest)
+  }
+
+  /** Verifying takes long, and others publish at the same time: the last look is right before. */
+  async requireBacking(): Promise<void> {
+    await this.#backing?.checkUnchanged()
   }
 
   async verify(): Promise<void> {

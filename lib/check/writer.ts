@@ -1,5 +1,5 @@
-import type { FileHandle } from 'node:fs/promises'
 import { type BackupError, ioError } from '../errors.ts'
+import type { FileHandle } from '../files.ts'
 import { badImage } from '../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../format/qcow2/header.ts'
 import type { OpenedFile } from '../image/file.ts'

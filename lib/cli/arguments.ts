@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs'
 import { usageError } from '../errors.ts'
+import { commandLineBytes } from '../files.ts'
 import { decodeText, showText } from '../text.ts'
 
 /** What Node makes of bytes that are no UTF-8. */
@@ -30,7 +30,7 @@ export function programArguments(): string[] {
 function commandLine(): Buffer[] {
   let bytes: Buffer
   try {
-    bytes = readFileSync('/proc/self/cmdline')
+    bytes = commandLineBytes()
   } catch {
     return []
   }

@@ -33,6 +33,7 @@ const REMEDIES: Record<Hint, string> = {
   forceShare: '% reads the image as it is',
   allowPaths: 'allow it with %',
   backingFormat: 'say what it is with %',
+  baselineFormat: 'say what it is with %',
   format: 'say what it is with %',
   timeoutMs: '% sets how long to wait',
 }
@@ -40,8 +41,9 @@ const REMEDIES: Record<Hint, string> = {
 /** The remedy that an error hints at, to follow its reason; empty if there is none. */
 export function remedyOf({ code, hint, hintValue }: BackupError): string {
   if (hint === undefined) return ''
-  const flag = hintValue === undefined ? flagOf(hint) : `${flagOf(hint)} ${hintValue}`
-  if (hint === 'format' && hintValue === 'raw') return '; -f raw takes its bytes as they are'
+  const name = hint === 'format' ? '-f' : flagOf(hint)
+  const flag = hintValue === undefined ? name : `${name} ${hintValue}`
+  if (code === 'UNSUPPORTED' && hintValue === 'raw') return `; ${flag} takes its bytes as they are`
   const remedy = hint === 'force' && code !== 'TARGET_EXISTS' ? '% overrides that' : REMEDIES[hint]
   return `; ${remedy.replace('%', () => flag)}`
 }

@@ -1,5 +1,5 @@
-import type { FileHandle } from 'node:fs/promises'
 import { BackupError, ioError } from '../errors.ts'
+import type { FileHandle } from '../files.ts'
 
 /** A file open for reading, and its size when it was opened. */
 export interface ImageFile {

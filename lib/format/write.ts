@@ -1,4 +1,4 @@
-import type { FileHandle } from 'node:fs/promises'
+import type { FileHandle } from '../files.ts'
 
 /**
  * Writes all of `bytes` at `offset`, however the kernel cuts it.

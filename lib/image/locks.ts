@@ -4,8 +4,8 @@
  * and of byte 200 + n for each that it does not let others have. It is refused if others hold the
  * byte that contradicts one of its own.
  */
-import type { FileHandle } from 'node:fs/promises'
 import { BackupError } from '../errors.ts'
+import type { FileHandle } from '../files.ts'
 import { native } from '../native.ts'
 import { type OpenedFile, openedFile } from './file.ts'
 

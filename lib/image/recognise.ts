@@ -1,4 +1,4 @@
-import { BackupError } from '../errors.ts'
+import { BackupError, type Hint } from '../errors.ts'
 import { type ForeignFormat, PROBE_BYTES, type Probed, probe } from '../format/probe.ts'
 import { type ImageFile, readAt } from '../format/read.ts'
 import type { Format } from './chain.ts'
@@ -22,9 +22,12 @@ export async function recogniseFormat(file: ImageFile): Promise<Format> {
   return formatOf(file.path, await probeFile(file))
 }
 
-/** @throws BackupError UNSUPPORTED for another format than ours */
-export function formatOf(path: string, probed: Probed): Format {
-  if (typeof probed !== 'string') throw foreign(path, probed)
+/**
+ * @param option by which the user can say the format, if there is one
+ * @throws BackupError UNSUPPORTED for another format than ours
+ */
+export function formatOf(path: string, probed: Probed, option: Hint | null = 'format'): Format {
+  if (typeof probed !== 'string') throw foreign(path, probed, option)
   return probed === 'qcow2' ? 'qcow2' : 'raw'
 }
 
@@ -34,10 +37,11 @@ export function noteOf(path: string, probed: Probed): string | undefined {
   return `${path} holds a LUKS volume, which is taken as it is: encrypted`
 }
 
-function foreign(path: string, { name, driver }: ForeignFormat): BackupError {
+function foreign(path: string, { name, driver }: ForeignFormat, option: Hint | null): BackupError {
   const convert = driver
     ? `convert it first (qemu-img convert -f ${driver} -O qcow2 …)`
     : 'unpack it first'
   const why = `is ${name}, which is not read; ${convert}`
-  return new BackupError('UNSUPPORTED', path, why, { hint: 'format', hintValue: 'raw' })
+  const remedy = option === null ? {} : { hint: option, hintValue: 'raw' }
+  return new BackupError('UNSUPPORTED', path, why, remedy)
 }

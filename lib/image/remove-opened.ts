@@ -1,7 +1,6 @@
-import { constants } from 'node:fs'
 import { basename, dirname } from 'node:path'
 import { BackupError, ioError } from '../errors.ts'
-import { descriptorPath, lstat, open, readlink, realpath, unlink } from '../files.ts'
+import { constants, descriptorPath, lstat, nameOf, open, readlink, stat, unlink } from '../files.ts'
 import { identityOf, type SourceFile } from './file.ts'
 
 /**
@@ -11,21 +10,26 @@ import { identityOf, type SourceFile } from './file.ts'
  * @param path by which it was opened
  * @throws BackupError SOURCE_CHANGED if another file has the name now; IO
  */
-export async function removeOpened(path: string, { identity }: SourceFile): Promise<void> {
+export async function removeOpened(path: string, file: SourceFile): Promise<void> {
+  const { identity } = file
   try {
-    const real = await realpath(path)
-    const link = await linkAt(path)
-    await inDirectoryOf(real, async (place) => {
-      if (identityOf(await lstat(place)) !== identity) throw replaced(path)
-      await unlink(place)
-    })
-    if (link === undefined) return
-    await inDirectoryOf(path, async (place) => {
-      if ((await linkAt(place)) === link) await unlink(place)
+    await inDirectoryOf(path, async (given) => {
+      // By the name that the user knows it is still the file: a link that leads there is its own.
+      if (identityOf(await stat(given)) !== identity) throw replaced(path)
+      const link = await linkAt(given)
+      const real = link === undefined ? undefined : await nameOf(file.handle)
+      if (real === undefined) return await unlinkIf(given, identity, path)
+      await inDirectoryOf(real, (place) => unlinkIf(place, identity, path))
+      if ((await linkAt(given)) === link) await unlink(given)
     })
   } catch (error) {
     throw (error as NodeJS.ErrnoException).code === 'ENOENT' ? replaced(path) : ioError(path, error)
   }
+}
+
+async function unlinkIf(place: string, identity: string, path: string): Promise<void> {
+  if (identityOf(await lstat(place)) !== identity) throw replaced(path)
+  await unlink(place)
 }
 
 /** What a symbolic link says; undefined if the name is not one. */

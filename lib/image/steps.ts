@@ -1,4 +1,4 @@
-import type { FileHandle } from 'node:fs/promises'
+import type { FileHandle } from '../files.ts'
 import { writeAt } from '../format/write.ts'
 
 /** Bytes that go to a place in a file. */

@@ -3,10 +3,9 @@
  * device over a file, a partition and its disk, what device-mapper or md built on a disk. Writing to
  * one of them then changes what is read from the other.
  */
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { BackupError, ioError } from '../errors.ts'
-import { constants, type FileHandle, open, readdir, stat } from '../files.ts'
+import { constants, type FileHandle, open, readdir, readFile, stat } from '../files.ts'
 import { native } from '../native.ts'
 import { decodeText } from '../text.ts'
 import { identityOf } from './file.ts'
@@ -82,7 +81,7 @@ export async function findShared<Read extends StorageFile>(
  */
 export async function isMounted(file: StorageFile, sys = '/sys'): Promise<boolean> {
   const parts = await partsOf(file, sys, false)
-  const mounts = await readFile('/proc/self/mountinfo', 'utf8')
+  const mounts = (await readFile('/proc/self/mountinfo')).toString()
   const devices = new Set<string>()
   for (const line of mounts.split('\n')) {
     const [, device, rest] = /^\d+ \d+ (\d+:\d+) .* - (.*)$/.exec(line) ?? []

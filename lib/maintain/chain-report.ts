@@ -6,7 +6,7 @@ import {
   type ImageFacts,
   validateBitmapChain,
 } from '../source/bitmaps/health.ts'
-import { closeAll, type OpenOptions, openChain } from '../source/chain.ts'
+import { type Chain, closeAll, type OpenOptions, openChain } from '../source/chain.ts'
 
 /** An image of a chain that was looked at. */
 export interface ChainReportImage {
@@ -43,19 +43,30 @@ export async function readBitmapChain(
   }: Pick<OpenOptions, 'format' | 'allowPaths' | 'backingFormat' | 'signal'> = {},
 ): Promise<ChainReport> {
   const options = { format, allowPaths, backingFormat, signal, forceShare: true }
-  const { images, layers, files } = await openChain(top, options)
+  const chain = await openChain(top, options)
   try {
-    const report: ChainReportImage[] = []
-    const facts: ImageFacts[] = []
-    for (const [i, image] of images.entries()) {
-      throwIfAborted(signal, image.path)
-      const live = isWritten(image.file.handle)
-      const virtualSize = layers[i].size
-      report.push({ image: image.path, format: image.header ? 'qcow2' : 'raw', virtualSize, live })
-      facts.push(await factsOf(image, live))
-    }
-    return { images: report, bitmaps: validateBitmapChain(facts) }
+    return await judgeBitmapChain(chain, signal)
   } finally {
-    await closeAll(files)
+    await closeAll(chain.files)
   }
+}
+
+/**
+ * The same of a chain that is open.
+ * @throws BackupError BAD_IMAGE, UNSUPPORTED, IO, ABORTED
+ */
+export async function judgeBitmapChain(
+  { images, layers }: Pick<Chain, 'images' | 'layers'>,
+  signal?: AbortSignal,
+): Promise<ChainReport> {
+  const report: ChainReportImage[] = []
+  const facts: ImageFacts[] = []
+  for (const [i, image] of images.entries()) {
+    throwIfAborted(signal, image.path)
+    const live = isWritten(image.file.handle)
+    const virtualSize = layers[i].size
+    report.push({ image: image.path, format: image.header ? 'qcow2' : 'raw', virtualSize, live })
+    facts.push(await factsOf(image, live))
+  }
+  return { images: report, bitmaps: validateBitmapChain(facts) }
 }

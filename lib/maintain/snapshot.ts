@@ -15,7 +15,7 @@ import { openedFile } from '../image/file.ts'
 import type { BitmapHealth } from '../source/bitmaps/health.ts'
 import type { OpenOptions } from '../source/chain.ts'
 import type { Disk, Piece } from '../source/source.ts'
-import { readBitmapChain } from './chain-report.ts'
+import { judgeBitmapChain } from './chain-report.ts'
 
 export interface SnapshotOptions
   extends Pick<OpenOptions, 'allowPaths' | 'backingFormat'>,
@@ -76,19 +76,13 @@ export async function createSnapshot(
 async function snapshotOver(
   below: Backing,
   location: Location,
-  { force = false, clusterSize, allowPaths, backingFormat, signal }: SnapshotOptions,
+  { force = false, clusterSize, signal }: SnapshotOptions,
 ): Promise<SnapshotResult> {
   const { path: backing, files: sources } = below
   let target: Target | undefined
   let manifest: ManifestPublication | undefined
   try {
-    const { format } = below
-    const found = await readBitmapChain(backing, {
-      format,
-      allowPaths,
-      backingFormat,
-      signal,
-    })
+    const found = await judgeBitmapChain(below.chain, signal)
     const recording = found.bitmaps.filter(({ images: [top] }) => top.present && top.recording)
     const broken = recording.filter(({ valid }) => !valid)
     if (broken.length > 0 && !force) throw notHealthy(backing, broken)

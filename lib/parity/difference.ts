@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process'
-import { open } from 'node:fs/promises'
 import { promisify } from 'node:util'
 import { ioError } from '../errors.ts'
+import { open } from '../files.ts'
 
 /** Bytes that are read of each file at a time. */
 const PART = 256 * 1024

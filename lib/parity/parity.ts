@@ -1,8 +1,7 @@
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { BackupError } from '../errors.ts'
+import { removeDirectory, temporaryDirectory } from '../files.ts'
 import type { ControlOptions } from '../options.ts'
 import { positions } from '../progress.ts'
 import { parseVersion } from '../qemu-img/version.ts'
@@ -64,7 +63,7 @@ export async function* compareWithQemuImg(
   const tell = positions('parity', all, onProgress)
   let done = 0
   const version = await versionOf(against, signal)
-  const directory = await mkdtemp(join(tmpdir(), 'qcow2-backup-parity-'))
+  const directory = await temporaryDirectory('qcow2-backup-parity-')
   try {
     for (const image of images) {
       await requireAllowed(image, options)
@@ -91,7 +90,7 @@ export async function* compareWithQemuImg(
       }
     }
   } finally {
-    await rm(directory, { recursive: true, force: true })
+    await removeDirectory(directory)
   }
 }
 

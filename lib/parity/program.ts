@@ -1,8 +1,9 @@
 import { execFile, spawn } from 'node:child_process'
-import { open } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { promisify } from 'node:util'
 import { abortedError, ioError, throwIfAborted } from '../errors.ts'
+import { open } from '../files.ts'
+import { encodeText } from '../text.ts'
 
 /** What a program did. */
 export interface Printed {
@@ -41,13 +42,14 @@ export async function runProgram(
 const LIMIT_MS = 600_000
 
 function statusOf(
-  [program, ...args]: readonly string[],
+  argv: readonly string[],
   [stdout, stderr]: readonly [number, number],
   signal?: AbortSignal,
 ): Promise<number> {
+  const { program, command, args } = spawned(argv)
   return new Promise((resolve, reject) => {
     const options = { timeout: LIMIT_MS, killSignal: 'SIGKILL' as const, signal }
-    const child = spawn(program, args, { stdio: ['ignore', stdout, stderr], ...options })
+    const child = spawn(command, args, { stdio: ['ignore', stdout, stderr], ...options })
     child.on('error', (error) => {
       if (signal?.aborted) reject(abortedError(program, signal))
       else reject(ioError(program, error))
@@ -58,13 +60,29 @@ function statusOf(
   })
 }
 
+/**
+ * How a program is started with arguments that may be any bytes. Node writes every string as UTF-8,
+ * so a shell, which is told the bytes as octal numbers, takes the program's place then.
+ */
+function spawned(argv: readonly string[]): { program: string; command: string; args: string[] } {
+  const [program, ...args] = argv
+  if (argv.every((one) => Buffer.from(one).equals(encodeText(one)))) {
+    return { program, command: program, args }
+  }
+  // The dot keeps line feeds at the end, which a substitution takes away.
+  const set = argv.map((one) => `a=$(printf '${octal(one)}.'); set -- "$@" "\${a%.}"`)
+  return { program, command: '/bin/sh', args: ['-c', [...set, 'exec "$@"'].join('\n')] }
+}
+
+function octal(text: string): string {
+  return [...encodeText(text)].map((byte) => `\\${byte.toString(8).padStart(3, '0')}`).join('')
+}
+
 /** What a program prints on stdout, of which there is little. */
-export async function textOf(
-  [program, ...args]: readonly string[],
-  signal?: AbortSignal,
-): Promise<string> {
+export async function textOf(argv: readonly string[], signal?: AbortSignal): Promise<string> {
+  const { program, command, args } = spawned(argv)
   try {
-    return (await promisify(execFile)(program, args, { signal })).stdout
+    return (await promisify(execFile)(command, args, { signal })).stdout
   } catch (error) {
     throwIfAborted(signal, program)
     throw ioError(program, error)

@@ -1,4 +1,4 @@
-import { throwIfAborted } from '../errors.ts'
+import { type Hint, throwIfAborted } from '../errors.ts'
 import { Qcow2Image } from '../format/qcow2/image.ts'
 import { requireActiveTable } from '../format/qcow2/validate.ts'
 import {
@@ -50,6 +50,10 @@ export interface OpenChainOptions extends OpenOptions {
    * (`true`), or only read. Default: as `forceShare` says.
    */
   shared?: (depth: number) => boolean
+  /** By which the user says the topmost image's format; null: by none. Default: `format`. */
+  formatOption?: Hint | null
+  /** Take a format that is not read for raw, without a look at what it is. Default: it is refused. */
+  foreignAsRaw?: boolean
   /** See ChainOptions of lib/image/chain.ts. */
   onOpened?: ChainOptions['onOpened']
 }
@@ -81,6 +85,7 @@ export interface Chain {
 export async function openChain(path: string, options: OpenChainOptions): Promise<Chain> {
   const { format, backingFormat, allowPaths, forceShare = false, bitmap: name } = options
   const { shared = () => forceShare, signal } = options
+  const { formatOption, foreignAsRaw = false } = options
   const notes: string[] = []
   const images = await openImages(path, {
     format,
@@ -94,7 +99,8 @@ export async function openChain(path: string, options: OpenChainOptions): Promis
       const probed = await probeFile(file)
       const note = noteOf(file.path, probed)
       if (note !== undefined) notes.push(note)
-      return formatOf(file.path, probed)
+      if (foreignAsRaw && typeof probed !== 'string') return 'raw'
+      return formatOf(file.path, probed, formatOption)
     },
     use: (_format, depth) => (shared(depth) ? SHARED_READING : READING),
   })

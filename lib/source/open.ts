@@ -54,12 +54,13 @@ function only(option: string, what: string): BackupError {
 }
 
 function sourceOf(name: string, chain: Chain, signal?: AbortSignal): Source {
-  const { format, layers, files, sparse, bitmap, notes } = chain
+  const { format, layers, images, files, sparse, bitmap, notes } = chain
   const pieces = () => withTurns(splitHoles(readLayers(layers), sparse), name, signal)
   return {
     name,
     format,
     size: layers[0].size,
+    images,
     stores: files,
     bitmap,
     notes,

@@ -1,4 +1,5 @@
 import type { Extent } from '../extents/extent.ts'
+import type { ChainImage } from '../image/chain.ts'
 import type { SourceFile } from '../image/file.ts'
 import type { SourceExport } from '../nbd/export.ts'
 import type { Progress } from '../progress.ts'
@@ -99,6 +100,8 @@ export interface Disk {
 /** A disk that can be read. Closed by whoever opened it. */
 export interface Source extends Disk {
   readonly format: 'raw' | 'qcow2'
+  /** Of a file: the image and all that it builds on, top first. */
+  readonly images?: readonly ChainImage[]
   /** The bitmap that it was opened with. */
   readonly bitmap?: SourceBitmap
   /** What must be known of it, or of a copy that was made of it by now. */

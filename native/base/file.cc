@@ -4,6 +4,7 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -31,6 +32,21 @@ void sync_range(int fd, off_t from, off_t length, unsigned flags) {
   if (sync_file_range(fd, from, length, flags) == 0) return;
   if (errno == ENOSYS || errno == EOPNOTSUPP || errno == ESPIPE || errno == EINVAL) return;
   throw Error(errno, "write back");
+}
+
+// Descriptors that are left for the rest of the process: the target, the engine, a manifest, and
+// what the calling program does meanwhile.
+constexpr rlim_t kSpareDescriptors = 64;
+
+// The kernel hands out the lowest number that is free, so all below the one it gives are taken.
+bool descriptors_to_spare(int fd) {
+  int next = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (next < 0) return false;
+  ::close(next);
+  struct rlimit limit;
+  check_errno(getrlimit(RLIMIT_NOFILE, &limit) == 0, "limit of open files");
+  return limit.rlim_cur == RLIM_INFINITY ||
+         static_cast<rlim_t>(next) + kSpareDescriptors < limit.rlim_cur;
 }
 
 int reopen(int fd, int flags) {
@@ -87,16 +103,29 @@ File::File(int fd, bool write, Direct direct, uint64_t unit) {
   check_errno(fd_ >= 0, "open");
 }
 
+File::File(int fd) : fd_(fd), owned_(false) {
+  struct stat info;
+  check_errno(fstat(fd, &info) == 0, "stat");
+  is_device_ = S_ISBLK(info.st_mode);
+}
+
+File File::source(int fd, Direct direct, uint64_t unit) {
+  if (direct != Direct::kOn && !descriptors_to_spare(fd)) return File(fd);
+  return {fd, false, direct, unit};
+}
+
 File::~File() {
   close();
 }
 
 void File::close() {
-  if (fd_ >= 0) ::close(std::exchange(fd_, -1));
+  int fd = std::exchange(fd_, -1);
+  if (fd >= 0 && owned_) ::close(fd);
 }
 
 File::File(File&& other) noexcept
     : fd_(other.fd_),
+      owned_(other.owned_),
       alignment_(other.alignment_),
       is_device_(other.is_device_),
       reserved_(other.reserved_),

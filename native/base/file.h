@@ -13,6 +13,11 @@ enum class Direct : uint8_t { kAuto, kOn, kOff };
 // by the engine's threads.
 class File {
  public:
+  // Opens `fd` again to read, as the constructor does, as long as there are descriptors to spare.
+  // Where there are not, `fd` itself is read, buffered, unless `direct` is kOn: a chain has one
+  // descriptor for each of its images, and may leave too few for a second one.
+  // REQUIRES: `fd` stays open, and its kind of reads the same, as long as this is in use.
+  static File source(int fd, Direct direct, uint64_t unit);
   // Reopens `fd` for reading, or for reading and writing. `unit` is the smallest piece that will be
   // transferred: where the file wants a larger alignment, kAuto means buffered.
   // Throws Error: EINVAL when kOn cannot be had.
@@ -48,7 +53,9 @@ class File {
   bool is_device() const { return is_device_; }
 
  private:
+  explicit File(int fd);  // reads `fd` itself
   int fd_ = -1;
+  bool owned_ = true;
   unsigned alignment_ = 1;
   bool is_device_ = false;
   uint64_t reserved_ = 0;

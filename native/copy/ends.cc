@@ -46,7 +46,7 @@ std::vector<std::optional<File>> open_files(const std::vector<CopySource>& sourc
       continue;
     }
     try {
-      files.emplace_back(File(sources[i].fd, false, direct, kPage));
+      files.emplace_back(File::source(sources[i].fd, direct, kPage));
     } catch (const Error& error) {
       throw CopyError(Failure::kRead, error.errnum(), error.context(), static_cast<uint32_t>(i));
     }

@@ -27,7 +27,7 @@ namespace qb {
 
 // One of a file, an export, or what the caller reads.
 struct CopySource {
-  int fd = -1;        // only used by the constructor
+  int fd = -1;        // must stay open until the job has ended: see File::source()
   uint64_t size = 0;  // bytes, when it was opened
   std::optional<NbdClientSpec> nbd = std::nullopt;
   std::shared_ptr<CallerReads> caller = nullptr;

@@ -117,7 +117,7 @@ t.test('what is refused before a byte is written', async (t) => {
   const usage = (what: string, why: RegExp) => ({ code: 'USAGE', what, why })
   const cases: Case[] = [
     [{ bitmap: '' }, undefined, usage('bitmap', /^missing; /)],
-    [{ backing: '' }, undefined, usage('backing', /^missing; /)],
+    [{ backing: '' }, undefined, usage('backing', /^has no name/)],
     [{ backing: at('none') }, undefined, { code: 'IO', what: at('none'), errno: 'ENOENT' }],
     [{ backing: directory }, undefined, { code: 'IO', errno: 'EISDIR' }],
     [{ backing: 'nbd://localhost/x' }, undefined, { code: 'IO', errno: 'ENOENT' }],

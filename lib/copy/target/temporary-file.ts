@@ -1,5 +1,4 @@
 import { randomBytes } from 'node:crypto'
-import { lstatSync } from 'node:fs'
 import {
   access,
   constants,
@@ -7,6 +6,7 @@ import {
   type FileHandle,
   link,
   lstat,
+  lstatSync,
   open,
   pathBytes,
   rename,
@@ -36,7 +36,7 @@ const named = new Set<{ path: string; identity: string }>()
 process.on('exit', () => {
   for (const { path, identity } of named) {
     try {
-      if (identityOf(lstatSync(pathBytes(path), { bigint: true })) === identity) unlinkSync(path)
+      if (identityOf(lstatSync(path)) === identity) unlinkSync(path)
     } catch {
       // It was renamed in this moment.
     }

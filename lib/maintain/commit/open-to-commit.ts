@@ -39,7 +39,7 @@ export async function openToCommit(
   let chain: Chain | undefined
   try {
     // The opener's own locks go along with these, which are there first.
-    chain = await openChain(top, { ...access, forceShare: true, onOpened })
+    chain = await openChain(top, { ...access, forceShare: true, formatOption: null, onOpened })
     const base = chain.images.findIndex(({ file }) => file.identity === identity)
     const [file] = writable
     if (file && base > 0) {
@@ -60,7 +60,8 @@ async function identityOfBase(
   path: string | undefined,
   access: Access,
 ): Promise<string> {
-  const { images, files } = await openChain(top, { ...access, forceShare: true })
+  const options = { ...access, forceShare: true, formatOption: null }
+  const { images, files } = await openChain(top, options)
   try {
     if (images.length === 1) throw usageError(top, 'has no backing file to commit to')
     if (path === undefined) return images[1].file.identity

@@ -174,5 +174,7 @@ function granularityOf({ granularity = DEFAULT_GRANULARITY }: CompareOptions): n
 /** How the baseline is opened. */
 function baselineOptions(options: CompareOptions): SideOptions {
   const { allowPaths, backingFormat, baselineFormat: format, connections, timeoutMs } = options
-  return { allowPaths, backingFormat, format, connections, timeoutMs, signal: options.signal }
+  const { signal } = options
+  const formatOption = 'baselineFormat' as const
+  return { allowPaths, backingFormat, format, formatOption, connections, timeoutMs, signal }
 }

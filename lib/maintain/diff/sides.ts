@@ -2,7 +2,7 @@ import type { BlockNode } from '../../block-status/node.ts'
 import type { SourceIdentity } from '../../copy/target/judge.ts'
 import { isNbdUri } from '../../nbd/uri.ts'
 import { nodeOf } from '../../qemu-img/chain-node.ts'
-import { closeAll, openChain } from '../../source/chain.ts'
+import { closeAll, type OpenChainOptions, openChain } from '../../source/chain.ts'
 import { type OpenOptions, openSource } from '../../source/open.ts'
 import { SourceNode } from './source-node.ts'
 
@@ -22,6 +22,8 @@ export interface OpenedSide extends ComparedSide {
 export interface SideOptions extends Pick<OpenOptions, 'connections' | 'timeoutMs' | 'signal'> {
   /** Default: recognised by the magic. */
   format?: 'raw' | 'qcow2'
+  /** See OpenChainOptions. */
+  formatOption?: OpenChainOptions['formatOption']
   /**
    * Whether this process has locked the image at a depth of the chain for writing already; all others
    * are locked here against writers.
@@ -58,8 +60,9 @@ export async function withSides<T>(
  */
 async function openSide(name: string, options: SideOptions): Promise<OpenedSide> {
   if (isNbdUri(name)) return await openExport(name, options)
-  const { format, allowPaths, backingFormat, locked: shared } = options
-  const { images, files } = await openChain(name, { format, allowPaths, backingFormat, shared })
+  const { format, formatOption, allowPaths, backingFormat, locked: shared } = options
+  const access = { format, formatOption, allowPaths, backingFormat, shared }
+  const { images, files } = await openChain(name, access)
   return { name, node: nodeOf(images), stores: files, close: () => closeAll(files) }
 }
 

@@ -216,3 +216,26 @@ TEST_CASE("File: written_up_to() empties the page cache behind it and harms noth
     CHECK(temp.read((i + 1) * kPiece - 3, 3) == Bytes(3, static_cast<uint8_t>(i + 1)));
   }
 }
+
+TEST_CASE("File: a source is opened again as long as descriptors are left, else read as it is") {
+  const TempFile temp;
+  temp.write(0, Bytes(kPage, 5));
+  rlimit old;
+  REQUIRE(getrlimit(RLIMIT_NOFILE, &old) == 0);
+  {
+    const File file = File::source(temp.fd(), Direct::kAuto, kPage);
+    CHECK(file.fd() != temp.fd());
+  }
+  rlimit low = {static_cast<rlim_t>(temp.fd()) + 8, old.rlim_max};
+  REQUIRE(setrlimit(RLIMIT_NOFILE, &low) == 0);
+  {
+    File file = File::source(temp.fd(), Direct::kAuto, kPage);
+    CHECK(file.fd() == temp.fd());
+    CHECK(!file.direct());
+    CHECK(file.is_aligned(1, 3, reinterpret_cast<void*>(5)));
+    const File moved(std::move(file));
+    CHECK(moved.fd() == temp.fd());
+  }
+  setrlimit(RLIMIT_NOFILE, &old);
+  CHECK(fcntl(temp.fd(), F_GETFD) != -1);
+}
