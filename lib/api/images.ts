@@ -6,7 +6,8 @@ import {
   FORMAT,
   SHARE_OPTIONS,
 } from '../options.ts'
-import type { CheckOptions as Check, ImageCheck } from '../qemu-img/check/image.ts'
+import type { CheckOptions as Check } from '../qemu-img/check/image.ts'
+import type { ImageCheck } from '../qemu-img/check/result.ts'
 import type { CompareImagesOptions as Compare, Comparison } from '../qemu-img/compare/images.ts'
 import type { ImageInfo } from '../qemu-img/info/info.ts'
 import type { MapOptions as Mapping } from '../qemu-img/map/image.ts'

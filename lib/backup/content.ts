@@ -1,5 +1,5 @@
 import { copyDisk, type JobOptions } from '../copy/job.ts'
-import type { Qcow2Header } from '../format/qcow2/header.ts'
+import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import type { OpenedFile } from '../image/file.ts'
 import type { CopyCounters } from '../native.ts'
 import { ownLayer } from '../source/own-layer.ts'

@@ -1,5 +1,5 @@
 import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
-import type { Qcow2Header } from '../format/qcow2/header.ts'
+import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { tableEntry, unaligned } from '../format/qcow2/refcount-table.ts'
 import { readAt } from '../format/read.ts'
 import { roundUp } from '../units.ts'

@@ -1,6 +1,6 @@
 import { SUBCLUSTERS } from '../format/qcow2/constants.ts'
 import { compressedRange, hostOffset, l2EntrySize } from '../format/qcow2/entries.ts'
-import type { Qcow2Header } from '../format/qcow2/header.ts'
+import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { alternate } from '../format/qcow2/refcount-table.ts'
 import { l2Coverage } from '../format/qcow2/validate.ts'
 import { OVER_AND_OVER, TableWork } from '../format/qcow2/work.ts'

@@ -1,5 +1,5 @@
 import { hostOffset } from '../format/qcow2/entries.ts'
-import type { Qcow2Header } from '../format/qcow2/header.ts'
+import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { PART, TableCache, type TablePart } from '../format/qcow2/table-cache.ts'
 import { type ImageFile, readAt } from '../format/read.ts'
 import { StatusError } from './status.ts'

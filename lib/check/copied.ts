@@ -7,9 +7,9 @@ import {
   setCopied,
 } from '../format/qcow2/entries.ts'
 import type { Refcount } from '../format/qcow2/refcounts.ts'
+import type { Checked } from './checked.ts'
 import { IO_ERROR, type Report } from './report.ts'
 import { type StoredRefcounts, Unreadable } from './stored-refcounts.ts'
-import type { Checked } from './survey.ts'
 import { l2Tables } from './walk.ts'
 import type { ImageWriter } from './writer.ts'
 

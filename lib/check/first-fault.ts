@@ -1,4 +1,4 @@
-import type { Qcow2Header } from '../format/qcow2/header.ts'
+import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import type { OpenedFile } from '../image/file.ts'
 import type { ControlOptions } from '../options.ts'
 import { checkQcow2 } from './check.ts'

@@ -1,6 +1,6 @@
 import { FIELD } from '../format/qcow2/constants.ts'
 import { encodeRefcountTableFields } from '../format/qcow2/encode.ts'
-import type { Qcow2Header } from '../format/qcow2/header.ts'
+import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { encodeRefcount } from '../format/qcow2/refcounts.ts'
 import type { ReferenceCounts } from './reference-counts.ts'
 import type { ImageWriter } from './writer.ts'

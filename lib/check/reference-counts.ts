@@ -1,4 +1,4 @@
-import type { Qcow2Header } from '../format/qcow2/header.ts'
+import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { ClusterRanges } from './cluster-ranges.ts'
 import type { Report } from './report.ts'
 

@@ -1,10 +1,11 @@
 import { CORRUPT, DIRTY, FIELD } from '../format/qcow2/constants.ts'
 import { l2EntrySize, makeZero } from '../format/qcow2/entries.ts'
-import type { Qcow2Header } from '../format/qcow2/header.ts'
+import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { readAt } from '../format/read.ts'
 import type { OpenedFile } from '../image/file.ts'
 import type { ImageDisk } from '../image/steps.ts'
 import type { ControlOptions } from '../options.ts'
+import type { Checked } from './checked.ts'
 import { checkCopied } from './copied.ts'
 import type { Say } from './finding.ts'
 import { rebuildRefcounts } from './rebuild.ts'
@@ -12,7 +13,7 @@ import { compareRefcounts, type Fix, type RefcountComparison } from './refcount-
 import { type CheckResult, IO_ERROR, Report } from './report.ts'
 import { checkSnapshotTable, encodeSnapshots } from './snapshot-table.ts'
 import type { Block } from './stored-refcounts.ts'
-import { type Checked, type Surveyed, survey } from './survey.ts'
+import { type Surveyed, survey } from './survey.ts'
 import { ImageWriter } from './writer.ts'
 
 /**

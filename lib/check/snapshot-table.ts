@@ -1,6 +1,6 @@
 import { BackupError } from '../errors.ts'
 import { FIELD, MAX_SNAPSHOTS } from '../format/qcow2/constants.ts'
-import type { Qcow2Header } from '../format/qcow2/header.ts'
+import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import {
   MAX_EXTRA_DATA,
   readSnapshotTable,

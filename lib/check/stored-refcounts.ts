@@ -1,6 +1,6 @@
 import type { BackupError } from '../errors.ts'
 import { badImage } from '../format/qcow2/fields.ts'
-import type { Qcow2Header } from '../format/qcow2/header.ts'
+import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { type TableEntry, tableEntry, unaligned } from '../format/qcow2/refcount-table.ts'
 import { decodeRefcount, encodeRefcount, type Refcount } from '../format/qcow2/refcounts.ts'
 import { END_OF_FILES } from '../format/qcow2/validate.ts'

@@ -3,27 +3,19 @@ import { isSoundEntry } from '../format/qcow2/bitmap-data.ts'
 import { type Bitmap, readBitmaps } from '../format/qcow2/bitmaps.ts'
 import { MAX_L1_BYTES, SECTOR_SIZE } from '../format/qcow2/constants.ts'
 import { hostOffset } from '../format/qcow2/entries.ts'
-import type { Qcow2Header } from '../format/qcow2/header.ts'
+import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { alternate } from '../format/qcow2/refcount-table.ts'
 import type { Snapshot } from '../format/qcow2/snapshots.ts'
 import { END_OF_FILES } from '../format/qcow2/validate.ts'
 import { readAt } from '../format/read.ts'
 import type { OpenedFile } from '../image/file.ts'
 import { roundUp } from '../units.ts'
+import type { Checked } from './checked.ts'
 import { ReferenceCounts } from './reference-counts.ts'
 import { INVALID, type Report, TOO_LARGE } from './report.ts'
 import { StoredRefcounts } from './stored-refcounts.ts'
 import { type BadEntry, Walk } from './walk.ts'
 import type { ImageWriter } from './writer.ts'
-
-/** What a check looks at. */
-export interface Checked {
-  file: OpenedFile
-  header: Qcow2Header
-  snapshots: readonly Snapshot[]
-  /** Bytes of the table of snapshots. */
-  snapshotsSize: number
-}
 
 /** An image whose references were counted. */
 export interface Surveyed {

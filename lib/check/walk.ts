@@ -12,7 +12,7 @@ import {
   plainRun,
   subclusters,
 } from '../format/qcow2/entries.ts'
-import type { Qcow2Header } from '../format/qcow2/header.ts'
+import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { readAt, readInto } from '../format/read.ts'
 import type { OpenedFile } from '../image/file.ts'
 import type { ReferenceCounts } from './reference-counts.ts'

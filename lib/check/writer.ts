@@ -1,14 +1,14 @@
 import { type BackupError, ioError } from '../errors.ts'
 import type { FileHandle } from '../files.ts'
 import { badImage } from '../format/qcow2/fields.ts'
-import type { Qcow2Header } from '../format/qcow2/header.ts'
+import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import type { OpenedFile } from '../image/file.ts'
 import { diskOf, type ImageDisk } from '../image/steps.ts'
 import { roundUp } from '../units.ts'
+import type { Checked } from './checked.ts'
 import { ClusterRanges } from './cluster-ranges.ts'
 import { IO_ERROR, type Report } from './report.ts'
 import type { StoredRefcounts } from './stored-refcounts.ts'
-import type { Checked } from './survey.ts'
 
 /**
  * Writes to an image that is repaired, in steps as every edit does: what one step relies on is durable

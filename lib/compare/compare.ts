@@ -1,6 +1,7 @@
 import { type BlockNode, storesOf } from '../block-status/node.ts'
 import { errnoOf, whyUnreadable } from './failure.ts'
-import { type Found, runComparison } from './job.ts'
+import type { Found } from './found.ts'
+import { runComparison } from './job.ts'
 import { type PlanOptions, planComparison, type Side, type Step } from './plan.ts'
 
 /** What ends a comparison. */

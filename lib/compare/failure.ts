@@ -2,7 +2,7 @@ import { getSystemErrorName } from 'node:util'
 import type { GuestStore } from '../block-status/status.ts'
 import { abortedError, BackupError, ioError, isBackupError } from '../errors.ts'
 import { lostServer, type NativeFailure } from '../source/native-failure.ts'
-import type { Unreadable } from './job.ts'
+import type { Unreadable } from './found.ts'
 
 /** What a comparison that could not go on ends with. */
 export function compareError(

@@ -4,22 +4,9 @@ import { throwIfAborted } from '../errors.ts'
 import { type CompareJob, native } from '../native.ts'
 import { nativeStore } from '../source/native-store.ts'
 import { compareError } from './failure.ts'
+import type { Found } from './found.ts'
 import { isRead, type Side, type Step } from './plan.ts'
 import { RowPairs } from './rows.ts'
-
-/** Guest bytes of one side that could not be read. */
-export interface Unreadable {
-  kind: 'unreadable'
-  start: number
-  length: number
-  side: Side
-  /** The system or the server refused, with `errnum`; the file shrank; a cluster is no stream. */
-  reason: 'read' | 'shrank' | 'damaged'
-  errnum: number
-}
-
-/** What the job finds: guest bytes. */
-export type Found = { kind: 'differs'; start: number; length: number } | Unreadable
 
 export interface JobOptions {
   /** Of the two disks, for messages. */

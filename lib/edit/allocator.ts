@@ -1,7 +1,7 @@
 import { type StoredRefcounts, Unreadable } from '../check/stored-refcounts.ts'
 import { BackupError } from '../errors.ts'
 import { MAX_REFCOUNT_TABLE_BYTES } from '../format/qcow2/constants.ts'
-import type { Qcow2Header } from '../format/qcow2/header.ts'
+import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { encodeRefcount } from '../format/qcow2/refcounts.ts'
 import type { OpenedFile } from '../image/file.ts'
 import type { Write } from '../image/steps.ts'

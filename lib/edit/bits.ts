@@ -2,7 +2,7 @@ import { throwIfAborted } from '../errors.ts'
 import { bitmapRuns, bitmapStretches } from '../format/qcow2/bitmap-data.ts'
 import type { Bitmap } from '../format/qcow2/bitmaps.ts'
 import { BitRuns, type DirtyRun } from '../format/qcow2/bits.ts'
-import type { Qcow2Header } from '../format/qcow2/header.ts'
+import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { type ImageFile, readInto } from '../format/read.ts'
 
 /** Bytes of bits that are read at a time. */

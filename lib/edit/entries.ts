@@ -10,7 +10,7 @@ import {
   subclusters,
   ZERO,
 } from '../format/qcow2/entries.ts'
-import type { Qcow2Header } from '../format/qcow2/header.ts'
+import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 
 /** What an image has of a cluster. */
 export interface Entry {

@@ -7,7 +7,7 @@ import {
   withBitmapsInFirstSector,
   withBitmapsInPlace,
 } from '../format/qcow2/encode.ts'
-import type { BitmapsExtension } from '../format/qcow2/extensions.ts'
+import type { BitmapsExtension } from '../format/qcow2/header-fields.ts'
 import type { Write } from '../image/steps.ts'
 import type { MovedTable } from './allocator.ts'
 import type { EditedImage } from './edited-image.ts'

@@ -11,7 +11,7 @@ import {
 } from '../format/qcow2/bitmaps.ts'
 import { MAX_BITMAP_NAME, MAX_BITMAPS } from '../format/qcow2/constants.ts'
 import { quoted } from '../format/qcow2/fields.ts'
-import type { Qcow2Header } from '../format/qcow2/header.ts'
+import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import type { OpenedFile } from '../image/file.ts'
 import { diskOf, type ImageDisk } from '../image/steps.ts'
 import { requireApart, type StorageFile } from '../image/storage.ts'

@@ -1,6 +1,6 @@
 import { argumentError } from '../errors.ts'
 import { type Bitmap, readBitmaps } from '../format/qcow2/bitmaps.ts'
-import type { Qcow2Header } from '../format/qcow2/header.ts'
+import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { readHeader } from '../format/qcow2/image.ts'
 import { type OpenedFile, openFile } from '../image/file.ts'
 import { lockOpened, READING, SHARED_READING } from '../image/locks.ts'

@@ -1,14 +1,16 @@
-import { closeImages, openImages } from '../image/chain.ts'
+import { type ChainOptions, closeImages, openImages } from '../image/chain.ts'
 import { SHARED_READING } from '../image/locks.ts'
 import { recogniseAsQemu } from '../qemu-img/chain.ts'
-import type { ParityOptions } from './parity.ts'
 
 /**
  * Lets the gate judge all that an image names before another program opens it, which would follow any
  * name. An image that is damaged itself is let pass: nothing that it names was found.
  * @throws BackupError NOT_ALLOWED, or why what the image names cannot be opened
  */
-export async function requireAllowed(image: string, options: ParityOptions): Promise<void> {
+export async function requireAllowed(
+  image: string,
+  options: Pick<ChainOptions, 'format' | 'allowPaths' | 'backingFormat'>,
+): Promise<void> {
   const { format, allowPaths, backingFormat } = options
   let damaged = false
   try {

@@ -1,7 +1,7 @@
 import { isSoundEntry } from '../format/qcow2/bitmap-data.ts'
 import { type Bitmap, bitmapTableSize } from '../format/qcow2/bitmaps.ts'
 import { badImage, quoted } from '../format/qcow2/fields.ts'
-import type { Qcow2Header } from '../format/qcow2/header.ts'
+import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { type ImageFile, readAt } from '../format/read.ts'
 import { Turns } from '../turns.ts'
 

@@ -1,6 +1,6 @@
 import { type LuksHeader, readLuksHeader } from '../format/luks.ts'
 import { type Bitmap, bitmapsAreCurrent, readBitmaps } from '../format/qcow2/bitmaps.ts'
-import type { Qcow2Header } from '../format/qcow2/header.ts'
+import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { readSnapshots, type Snapshot } from '../format/qcow2/snapshots.ts'
 import type { OpenedFile } from '../image/file.ts'
 import { requireLoadable } from './bitmaps.ts'

@@ -1,4 +1,4 @@
-import type { Qcow2Header } from '../format/qcow2/header.ts'
+import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { Qcow2Image } from '../format/qcow2/image.ts'
 import type { OpenedFile } from '../image/file.ts'
 import { readLayers } from './layer.ts'

@@ -3,7 +3,7 @@ import { type ImageFile, readAt } from '../read.ts'
 import type { Bitmap } from './bitmaps.ts'
 import { BitRuns, type DirtyRun } from './bits.ts'
 import { badImage, hex, quoted } from './fields.ts'
-import type { Qcow2Header } from './header.ts'
+import type { Qcow2Header } from './header-fields.ts'
 import { BitmapWork } from './work.ts'
 
 /** Neighbouring clusters of bits: at `offset` of the image, or all alike and not stored. */

@@ -7,9 +7,8 @@ import {
   MAX_GRANULARITY_BITS,
   MIN_GRANULARITY_BITS,
 } from './constants.ts'
-import type { BitmapsExtension } from './extensions.ts'
 import { badImage, cString, quoted, u64, unsupported } from './fields.ts'
-import type { Qcow2Header } from './header.ts'
+import type { BitmapsExtension, Qcow2Header } from './header-fields.ts'
 import { END_OF_FILES } from './validate.ts'
 
 /** An entry of the bitmap directory (spec: "Bitmap directory entry"). */

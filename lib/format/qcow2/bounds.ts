@@ -1,5 +1,5 @@
 import { badImage, hex } from './fields.ts'
-import type { Qcow2Header } from './header.ts'
+import type { Qcow2Header } from './header-fields.ts'
 import type { Run } from './tables.ts'
 
 /** Metadata that no guest byte and no L2 table can lie in; bytes `start` to `end` of the image. */

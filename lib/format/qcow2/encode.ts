@@ -1,8 +1,7 @@
 import { encodeText } from '../../text.ts'
 import type { Bitmap } from './bitmaps.ts'
 import { EXT_BITMAPS, EXT_END, FIELD, SECTOR_SIZE } from './constants.ts'
-import type { BitmapsExtension, RawExtension } from './extensions.ts'
-import type { Qcow2Header } from './header.ts'
+import type { BitmapsExtension, Qcow2Header, RawExtension } from './header-fields.ts'
 
 /** What of an image's header is written by those who edit it; the inverse of decodeHeader. */
 

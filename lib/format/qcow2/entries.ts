@@ -4,7 +4,7 @@
  * Pure. An entry is read as two 32-bit halves, because BigInt would cost more than everything else
  * together.
  */
-import type { Qcow2Header } from './header.ts'
+import type { Qcow2Header } from './header-fields.ts'
 
 /** Bits 9 to 55 of an entry: the offset of a cluster. */
 const OFFSET_HIGH = 0x00ffffff

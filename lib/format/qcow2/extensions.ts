@@ -10,45 +10,8 @@ import {
   MAX_BACKING_FORMAT,
 } from './constants.ts'
 import { badImage, cString, u64 } from './fields.ts'
-import type { HeaderFields } from './header.ts'
+import type { BitmapsExtension, Extensions, FeatureName, HeaderFields } from './header-fields.ts'
 import { requireBitmaps } from './validate.ts'
-
-/** One header extension as it stands in the image. */
-export interface RawExtension {
-  type: number
-  data: Buffer
-}
-
-/** The name of a feature bit, which lets a program name a feature that it does not know. */
-export interface FeatureName {
-  /** 0 incompatible, 1 compatible, 2 autoclear. */
-  kind: number
-  bit: number
-  name: string
-}
-
-/** Where the persistent bitmaps are. */
-export interface BitmapsExtension {
-  count: number
-  /** Must be 0. */
-  reserved: number
-  /** Bytes. */
-  directorySize: number
-  directoryOffset: number
-}
-
-/** The header extensions of an image. */
-export interface Extensions {
-  /** Every extension in order, those that are decoded below and unknown ones. */
-  all: RawExtension[]
-  backingFormat?: string
-  featureNames: FeatureName[]
-  bitmaps?: BitmapsExtension
-  /** Where the LUKS header is, bytes. */
-  luks?: { offset: number; length: number }
-  /** Name of the external data file. */
-  dataFile?: string
-}
 
 /** A bound on what a hostile image makes us keep; programs write five at most. */
 const MAX_EXTENSIONS = 1024

@@ -2,7 +2,7 @@ import type { BackupError } from '../../errors.ts'
 import { roundUp } from '../../units.ts'
 import { type ImageFile, readAt } from '../read.ts'
 import { badImage, cString, u64 } from './fields.ts'
-import type { Qcow2Header } from './header.ts'
+import type { Qcow2Header } from './header-fields.ts'
 
 /** An internal snapshot: an entry of the snapshot table (spec: "Snapshots"). */
 export interface Snapshot {

@@ -1,7 +1,7 @@
 import { type ImageFile, readAt } from '../read.ts'
 import { l2EntrySize, sameEntries } from './entries.ts'
 import { badImage } from './fields.ts'
-import type { Qcow2Header } from './header.ts'
+import type { Qcow2Header } from './header-fields.ts'
 import { OVER_AND_OVER, TableReads } from './work.ts'
 
 /** Tables are read in parts of this many bytes, and of smaller tables as many as make it up. */

@@ -16,7 +16,7 @@ import {
   subclusters,
 } from './entries.ts'
 import { badImage, hex } from './fields.ts'
-import type { Qcow2Header } from './header.ts'
+import type { Qcow2Header } from './header-fields.ts'
 
 /**
  * A run of guest bytes (`start`, `length`) that one image maps in one way. Host offsets are bytes

@@ -15,9 +15,14 @@ import {
   SECTOR_SIZE,
   SUBCLUSTERS,
 } from './constants.ts'
-import type { BitmapsExtension, Extensions, FeatureName } from './extensions.ts'
 import { badImage, quoted, unsupported } from './fields.ts'
-import type { HeaderFields, Qcow2Header } from './header.ts'
+import type {
+  BitmapsExtension,
+  Extensions,
+  FeatureName,
+  HeaderFields,
+  Qcow2Header,
+} from './header-fields.ts'
 
 const KNOWN_INCOMPATIBLE = DIRTY | CORRUPT | EXTERNAL_DATA_FILE | COMPRESSION_TYPE | EXTENDED_L2
 

@@ -12,7 +12,7 @@ import {
 } from '../../format/qcow2/bitmaps.ts'
 import { MAX_BITMAPS } from '../../format/qcow2/constants.ts'
 import { quoted } from '../../format/qcow2/fields.ts'
-import type { Qcow2Header } from '../../format/qcow2/header.ts'
+import type { Qcow2Header } from '../../format/qcow2/header-fields.ts'
 import { type ImageDisk, runSteps } from '../../image/steps.ts'
 import { nodeOf } from '../../qemu-img/chain-node.ts'
 import { factsOf } from '../../source/bitmaps/facts.ts'

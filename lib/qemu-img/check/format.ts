@@ -4,7 +4,7 @@ import { corruptionText } from '../chain-node.ts'
 import type { JsonValue } from '../json.ts'
 import { errorLine } from '../messages.ts'
 import { describeImageError } from '../strerror.ts'
-import type { ImageCheck } from './image.ts'
+import type { ImageCheck } from './result.ts'
 
 /** A finding as `qemu-img check` prints it, with its line feed. */
 export function findingToText({ kind, text, cause }: Finding): string {

@@ -12,6 +12,7 @@ import { closeChain, type OpenChainOptions, openChain } from '../chain.ts'
 import { QemuImgError } from '../messages.ts'
 import { describeImageError } from '../strerror.ts'
 import { findingToText } from './format.ts'
+import type { ImageCheck } from './result.ts'
 
 export interface CheckOptions extends OpenChainOptions, ControlOptions {
   /**
@@ -25,13 +26,6 @@ export interface CheckOptions extends OpenChainOptions, ControlOptions {
   onRepaired?: (repaired: CheckResult) => void | Promise<void>
   /** How the image is written to; for tests. */
   disk?: (file: OpenedFile) => ImageDisk
-}
-
-/** What a check found; after a repair, what it left. */
-export interface ImageCheck extends CheckResult {
-  /** As QEMU names it. */
-  filename: string
-  format: 'qcow2'
 }
 
 /** The exit status for formats in which nothing can be checked. */

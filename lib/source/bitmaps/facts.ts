@@ -6,7 +6,7 @@ import {
   readAnyBitmaps,
   readBitmaps,
 } from '../../format/qcow2/bitmaps.ts'
-import type { Qcow2Header } from '../../format/qcow2/header.ts'
+import type { Qcow2Header } from '../../format/qcow2/header-fields.ts'
 import type { ImageFile } from '../../format/read.ts'
 import type { BitmapFacts, ImageFacts } from './health.ts'
 

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { HostBounds } from '../../../lib/format/qcow2/bounds.ts'
-import type { Qcow2Header } from '../../../lib/format/qcow2/header.ts'
+import type { Qcow2Header } from '../../../lib/format/qcow2/header-fields.ts'
 import type { Run } from '../../../lib/format/qcow2/tables.ts'
 
 const C = 65536

@@ -1,5 +1,6 @@
 import t from 'tap'
-import { decodeHeader, type Qcow2Header } from '../../../lib/format/qcow2/header.ts'
+import { decodeHeader } from '../../../lib/format/qcow2/header.ts'
+import type { Qcow2Header } from '../../../lib/format/qcow2/header-fields.ts'
 import { requireReadable } from '../../../lib/format/qcow2/validate.ts'
 
 const CLUSTER = 65536
