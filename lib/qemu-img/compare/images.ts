@@ -10,7 +10,7 @@ export interface CompareImagesOptions
   /** Called when both images are open. */
   onOpen?: () => void | Promise<void>
   /**
-   * Called as bytes turn out to be equal, in order.
+   * Called as bytes turn out to be equal, in order: as many at a time as QEMU looks at.
    * @param size of the larger image, bytes
    */
   onEqual?: (bytes: number, size: number) => void | Promise<void>
@@ -45,7 +45,8 @@ export async function compareImages(
     const [a, b] = chains.map(({ images }) => images)
     await onOpen?.()
     const size = Math.max(a[0].size, b[0].size)
-    const looked = { warn, capped: options.strict }
+    // Where bytes of unlike status begin, and what is told of the progress, depend on QEMU's lengths.
+    const looked = { warn, capped: options.strict || onEqual !== undefined }
     const finding = await compareDisks([nodeOf(a, looked), nodeOf(b, looked)], {
       ...options,
       names,
