@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "codec/codec.h"
+#include "codec/compressor.h"
 
 struct libdeflate_compressor;
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "codec/codec.h"
+#include "codec/compressor.h"
 
 struct ZSTD_CCtx_s;
 

@@ -30,13 +30,15 @@ uint64_t stored_bytes(const Row& row) {
 
 }  // namespace
 
-ComparePipeline::ComparePipeline(CompareJob& job, Engine& engine)
-    : job_(job),
+ComparePipeline::ComparePipeline(const CompareSpec& spec, std::vector<std::optional<File>>& files,
+                                 CompareMailbox& mailbox, Engine& engine)
+    : spec_(spec),
+      mailbox_(mailbox),
       engine_(engine),
       // Reads are alike: mapping and faulting in anew what they take costs more than comparing it.
-      pool_(job.spec_.memory),
-      stores_(open_stores(job.files_, job.spec_.sources, engine)),
-      queue_(engine, job.spec_.requests),
+      pool_(spec.memory),
+      stores_(open_stores(files, spec.sources, engine)),
+      queue_(engine, spec.requests),
       fetcher_(stores_, queue_, pool_),
       workers_(std::max(1u, std::thread::hardware_concurrency())) {}
 
@@ -52,7 +54,7 @@ void ComparePipeline::run() {
 
 void ComparePipeline::compare() {
   while (true) {
-    job_.check_cancelled();
+    mailbox_.check_cancelled();
     do {
       start_chunks();
     } while (hand_on_ready());
@@ -66,12 +68,12 @@ void ComparePipeline::start_chunks() {
   while (!over_) {
     if (!waiting_) waiting_ = next_chunk();
     if (!waiting_) return;
-    if (!chunks_.empty() && memory_ + waiting_->memory > job_.spec_.memory) return;
+    if (!chunks_.empty() && memory_ + waiting_->memory > spec_.memory) return;
     PairChunk& chunk = *waiting_;
     chunks_.push_back(std::move(waiting_));
     memory_ += chunk.memory;
     fetcher_.start(chunk);
-    for (const auto& fetch : chunk.fetches) job_.read_ += fetch->transfer.iov[0].iov_len;
+    for (const auto& fetch : chunk.fetches) mailbox_.count_read(fetch->transfer.iov[0].iov_len);
     if (chunk.fetches_left == 0) examine(chunk);
   }
 }
@@ -80,13 +82,13 @@ void ComparePipeline::start_chunks() {
 bool ComparePipeline::fill_pairs() {
   while (pairs_.empty() && !closed_) {
     std::vector<RowPair> pairs;
-    switch (job_.take(pairs)) {
-      case CompareJob::Inbox::kNothingYet:
+    switch (mailbox_.take(pairs)) {
+      case CompareMailbox::Inbox::kNothingYet:
         return false;
-      case CompareJob::Inbox::kClosed:
+      case CompareMailbox::Inbox::kClosed:
         closed_ = true;
         break;
-      case CompareJob::Inbox::kPairs:
+      case CompareMailbox::Inbox::kPairs:
         for (const RowPair& pair : pairs) {
           if (pair.start() < fed_to_) throw Error(EINVAL, "order of the comparison");
           fed_to_ = pair.end();
@@ -137,7 +139,7 @@ void ComparePipeline::examine(PairChunk& chunk) {
     examine_on_worker(chunk);
     return;
   }
-  examine_pairs(chunk, job_.spec_.granularity, pool_);
+  examine_pairs(chunk, spec_.granularity, pool_);
   chunk.ready = true;
 }
 
@@ -145,7 +147,7 @@ void ComparePipeline::examine_on_worker(PairChunk& chunk) {
   workers_.submit([this, &chunk] {
     std::exception_ptr failure;
     try {
-      examine_pairs(chunk, job_.spec_.granularity, pool_);
+      examine_pairs(chunk, spec_.granularity, pool_);
     } catch (...) {
       failure = std::current_exception();
     }
@@ -168,11 +170,11 @@ void ComparePipeline::collect_examined() {
 // True if that made room for more.
 bool ComparePipeline::hand_on_ready() {
   bool any = false;
-  while (!over_ && !chunks_.empty() && chunks_.front()->ready && job_.may_find()) {
+  while (!over_ && !chunks_.empty() && chunks_.front()->ready && mailbox_.may_find()) {
     const PairChunk& chunk = *chunks_.front();
     any = true;
     uint64_t position = chunk.pairs.back().end();
-    if (job_.spec_.granularity == 0 && !chunk.findings.empty()) {
+    if (spec_.granularity == 0 && !chunk.findings.empty()) {
       over_ = true;
       uint64_t found = chunk.findings.front().start;
       for (const RowPair& pair : chunk.pairs) {
@@ -180,7 +182,7 @@ bool ComparePipeline::hand_on_ready() {
       }
     }
     memory_ -= chunk.memory;
-    job_.found(chunk.findings, position);
+    mailbox_.found(chunk.findings, position);
     chunks_.pop_front();
   }
   return any;

@@ -5,22 +5,27 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "base/buffer.h"
+#include "base/file.h"
 #include "base/workers.h"
 #include "compare/fetcher.h"
-#include "compare/job.h"
+#include "compare/mailbox.h"
+#include "compare/spec.h"
 #include "copy/reader.h"
 #include "io/queue.h"
 
 namespace qb {
 
-// Not thread-safe; the engine must outlive it.
+// Not thread-safe; all that it is made of must outlive it.
 class ComparePipeline {
  public:
+  // `files`: of the spec's sources, none for what is no file; those it takes are closed with it.
   // Throws Error.
-  ComparePipeline(CompareJob& job, Engine& engine);
+  ComparePipeline(const CompareSpec& spec, std::vector<std::optional<File>>& files,
+                  CompareMailbox& mailbox, Engine& engine);
 
   // Until all is compared, or the first finding where that is all that is wanted. Throws CopyError
   // or Error. Either way no request is under way any more when it is over.
@@ -38,7 +43,8 @@ class ComparePipeline {
   bool hand_on_ready();
   void abandon();
 
-  CompareJob& job_;
+  const CompareSpec& spec_;
+  CompareMailbox& mailbox_;
   Engine& engine_;
   // The order of these matters: the queue waits for the kernel before buffers are freed and the
   // descriptors of the stores are closed, and the workers for their tasks before all of them.

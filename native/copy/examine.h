@@ -1,7 +1,7 @@
 // Decides unit by unit what a chunk's bytes become: nothing, a stream, or themselves.
 #pragma once
 
-#include "codec/codec.h"
+#include "codec/compressor.h"
 #include "copy/reader.h"
 
 namespace qb {

@@ -19,7 +19,7 @@
 #include "base/file.h"
 #include "copy/row.h"
 #include "image/qcow2_writer.h"
-#include "io/engine.h"
+#include "io/make_engine.h"
 #include "source/caller_reads.h"
 #include "source/nbd_client.h"
 

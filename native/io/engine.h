@@ -47,10 +47,4 @@ class Engine {
   virtual void wake() = 0;
 };
 
-enum class EngineKind : uint8_t { kAuto, kUring, kThreads };
-
-// `depth`: most requests in flight. kAuto takes io_uring, and threads where the kernel refuses it
-// (EPERM, ENOSYS, ENOMEM …); kUring throws qb::Error instead.
-std::unique_ptr<Engine> make_engine(EngineKind kind, unsigned depth);
-
 }  // namespace qb

@@ -1,5 +1,3 @@
-#include "io/engine.h"
-
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -11,6 +9,7 @@
 #include <string>
 #include <thread>
 
+#include "io/make_engine.h"
 #include "support/bytes.h"
 #include "support/engine_kinds.h"
 #include "support/temp_file.h"

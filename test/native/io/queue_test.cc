@@ -8,6 +8,7 @@
 #include <numeric>
 #include <random>
 
+#include "io/make_engine.h"
 #include "support/bytes.h"
 #include "support/engine_kinds.h"
 #include "support/fault_engine.h"

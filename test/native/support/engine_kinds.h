@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "io/engine.h"
+#include "io/make_engine.h"
 
 namespace qb::test {
 

@@ -1,4 +1,4 @@
-#include "io/engine.h"
+#include "io/make_engine.h"
 
 #include "base/error.h"
 #include "io/thread_engine.h"
