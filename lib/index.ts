@@ -58,6 +58,7 @@ export {
 } from './errors.ts'
 export type { Extent } from './extents/extent.ts'
 export type { DirtyRun } from './format/qcow2/bits.ts'
+export type { LogLine, Topic } from './log.ts'
 export { type BitmapOperation, BitmapOperationError } from './maintain/bitmaps.ts'
 export type { ChainReport, ChainReportImage } from './maintain/chain-report.ts'
 export type { CommitResult } from './maintain/commit/commit.ts'

@@ -53,3 +53,16 @@ function sequenceLength(first: number): number {
   if (first < 0xe0) return 2
   return first < 0xf0 ? 3 : 4
 }
+
+/**
+ * Makes a text safe to print as one line: names of files are anyone's, and may hold line breaks,
+ * terminal commands, characters that reverse the writing direction, or bytes that are no UTF-8.
+ */
+export function oneLine(text: string): string {
+  return showText(text).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) => {
+    const code = character.codePointAt(0)!
+    return code < 0x100
+      ? `\\x${code.toString(16).padStart(2, '0')}`
+      : `\\u{${code.toString(16).padStart(4, '0')}}`
+  })
+}

@@ -21,7 +21,7 @@ const SIDES: readonly Side[] = [
     resolve: (file, name) => normalize(join(dirname(file), name)),
     floors: [
       ['text'],
-      ['errors'],
+      ['errors', 'log'],
       ['units', 'native', 'files', 'schema', 'progress', 'turns'],
       ['options'],
       ['extents', 'format', 'qmp'],

@@ -1,5 +1,6 @@
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import type { OpenedFile } from '../image/file.ts'
+import { log } from '../log.ts'
 import type { ControlOptions } from '../options.ts'
 import { checkCopied } from './copied.ts'
 import type { Say } from './finding.ts'
@@ -29,6 +30,12 @@ export async function checkQcow2(
   const { result } = report
   const faults = result.corruptions + result.leaks + result.checkErrors
   if (faults > 0 || counts.shared || !allCopied) await checkCopied(checked, stored, report)
+  log('check', () => {
+    const { corruptions, leaks, checkErrors } = result
+    const flags = faults > 0 || counts.shared || !allCopied ? 'looked at' : 'follow from the rest'
+    const found = `${corruptions} corruptions, ${leaks} leaks, ${checkErrors} errors`
+    return `${file.path}: ${found}; COPIED flags ${flags}`
+  })
   report.result.imageEndOffset = (highest + 1) * header.clusterSize
   return report.result
 }

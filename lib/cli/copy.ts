@@ -21,9 +21,5 @@ export async function runCopy(
       progress.close()
     }
   })
-  if (flags.debug) {
-    const direct = result.direct ? 'past' : 'through'
-    io.stderr(`engine ${result.engine}, written ${direct} the page cache\n`)
-  }
   await io.stdout(flags.json ? `${JSON.stringify(result)}\n` : formatResult(result))
 }

@@ -1,6 +1,6 @@
 import { CommanderError } from 'commander'
 import { isBackupError } from '../errors.ts'
-import { showText } from '../text.ts'
+import { oneLine } from '../text.ts'
 import { Interrupted } from './signals.ts'
 import { wordError } from './wording.ts'
 
@@ -23,19 +23,6 @@ export function exitStatus(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
   if (error instanceof Interrupted) return error.status
   return isBackupError(error) && error.code === 'USAGE' ? 2 : 1
-}
-
-/**
- * Makes a text safe to print as one line: names of files are anyone's, and may hold line breaks,
- * terminal commands, characters that reverse the writing direction, or bytes that are no UTF-8.
- */
-export function oneLine(text: string): string {
-  return showText(text).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) => {
-    const code = character.codePointAt(0)!
-    return code < 0x100
-      ? `\\x${code.toString(16).padStart(2, '0')}`
-      : `\\u{${code.toString(16).padStart(4, '0')}}`
-  })
 }
 
 /** After a signal the run may still fail for a reason of its own, which is then worth saying. */

@@ -1,8 +1,8 @@
 import type { CopyResult } from '../backup/types.ts'
 import type { Extent } from '../extents/extent.ts'
 import type { MarkedExtent } from '../extents/marked.ts'
+import { oneLine } from '../text.ts'
 import { formatSize } from '../units.ts'
-import { oneLine } from './errors.ts'
 
 /** Characters gathered for a write. */
 const BATCH = 64 * 1024

@@ -98,7 +98,7 @@ export function buildProgram(io: Io): Command {
   program.hook('preSubcommand', async (_program, command) => {
     const { load } = COMMANDS.find(({ name }) => name === command.name())!
     const module = await load()
-    command.option('--debug', 'print details of the run, and the stack of an error')
+    command.option('--debug', 'log decisions with their reasons, and the stack of an error')
     module.declare(command, io)
   })
   return program

@@ -1,3 +1,4 @@
+import { printTopics } from '../log.ts'
 import { type Io, STANDARD } from './io.ts'
 import { OutputClosed } from './print.ts'
 import { isQemuImgCommand, runQemuImg } from './qemu-img.ts'
@@ -12,6 +13,7 @@ export async function run(given: () => readonly string[], io: Io = STANDARD): Pr
   let argv: readonly string[] = []
   try {
     argv = given()
+    if (argv.includes('--debug')) printTopics('*')
     const args = rearranged(argv)
     const [name, ...rest] = args
     if (isQemuImgCommand(name)) return await runQemuImg(name, rest, io)

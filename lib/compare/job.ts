@@ -1,6 +1,7 @@
 import { setImmediate } from 'node:timers/promises'
 import type { GuestStore } from '../block-status/status.ts'
 import { throwIfAborted } from '../errors.ts'
+import { log } from '../log.ts'
 import { type CompareJob, native } from '../native.ts'
 import { nativeStore } from '../source/native-store.ts'
 import { compareError } from './failure.ts'
@@ -62,6 +63,13 @@ export async function runComparison(
     memory: stores.every((store) => store.kind === 'file') ? MEMORY : REMOTE_MEMORY,
     granularity: options.granularity,
   }
+  log('compare', () => {
+    const until = options.granularity
+      ? `by granules of ${options.granularity}`
+      : 'to the first difference'
+    const how = `${spec.requests} requests, ${spec.memory} bytes, O_DIRECT ${spec.direct}`
+    return `${names.join(' with ')}: ${until}; ${how}`
+  })
   try {
     await new Comparison(native().compareStart(spec), options).run(steps)
   } catch (error) {

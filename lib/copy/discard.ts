@@ -1,4 +1,5 @@
 import type { Area } from '../extents/areas.ts'
+import { log } from '../log.ts'
 import { type CopyJob, native } from '../native.ts'
 import type { Discard } from '../source/source.ts'
 
@@ -50,10 +51,12 @@ export class Discarding {
     const area = { start: this.#done, length: Math.max(0, end - this.#done) }
     if (area.length === 0 || this.#failure) return { ...area, length: 0 }
     this.#done = end
+    log('copy', () => `discarding ${area.length} bytes at ${area.start}: durable in the target`)
     this.#last = this.#last
       .then(() => (this.#failure ? undefined : this.#discard(area.start, area.length)))
       .catch((error) => {
         this.#failure = error
+        log('copy', () => `no more is discarded: ${(error as Error).message}`)
       })
     return area
   }

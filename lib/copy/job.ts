@@ -1,4 +1,5 @@
 import { abortedError } from '../errors.ts'
+import { log } from '../log.ts'
 import { type CopyCounters, type CopyJob, type CopySpec, native } from '../native.ts'
 import { planFresh, planOverlay } from '../plan/plan.ts'
 import { areaOf } from '../plan/rows.ts'
@@ -101,6 +102,11 @@ export async function runCopy(
     await feed(job, plan, source.stores.length, tasks, attended)
     const counters = await native().copyFinish(job)
     await attended
+    log('copy', () => {
+      const { engine, direct } = counters
+      const written = `written ${direct ? 'past' : 'through'} the page cache`
+      return `${target.path}: engine ${engine}, ${written}; asked for ${spec.engine}, O_DIRECT ${spec.direct}`
+    })
     report.now()
     report.rethrow()
     return counters

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Area } from '../extents/areas.ts'
+import { log } from '../log.ts'
 import { type CopyJob, native } from '../native.ts'
 import type { Tasks } from './tasks.ts'
 
@@ -31,6 +32,11 @@ export class Retries {
   async #failed(area: Area): Promise<void> {
     this.#tasks.fail(area)
     const times = this.#failures.get(area.start) ?? 0
+    log('copy', () => {
+      const next =
+        times >= this.#most ? 'given up' : `read again, ${times + 1} of ${this.#most} times`
+      return `${area.length} bytes at ${area.start} cannot be read: ${next}`
+    })
     if (times >= this.#most) {
       native().copyGiveUp(this.#job, area.start)
       return

@@ -10,6 +10,7 @@ import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { type OpenedFile, openedFile, openWritable } from '../image/file.ts'
 import { lockOpened, WRITING } from '../image/locks.ts'
 import { probeFile } from '../image/recognise.ts'
+import { log } from '../log.ts'
 import type { ControlOptions } from '../options.ts'
 
 /** An image that is being edited: nobody else writes to it, and it was found sound. */
@@ -53,6 +54,7 @@ export async function prepareEdit(
   if ((await probeFile(file)) !== 'qcow2') throw unsupported(path, 'is not a qcow2 image')
   const header = decodeHeader(await readFirstCluster(file), path)
   requireClosed(path, header)
+  log('edit', () => `${path}: checking it before it is written to`)
   const fault = await firstFault(file, header, { ...control, leaks: false })
   if (fault !== undefined) {
     const why = `is corrupt, and is not written to: ${fault}; run check -r all first`

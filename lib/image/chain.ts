@@ -2,6 +2,7 @@
  * The one way in which an image is opened with all that it builds on: one probe, one gate, one rule
  * against loops, one set of locks, one descriptor per file.
  */
+
 import { BackupError } from '../errors.ts'
 import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
 import { badImage, quoted, unsupported } from '../format/qcow2/fields.ts'
@@ -9,6 +10,7 @@ import { readFirstCluster } from '../format/qcow2/first-cluster.ts'
 import { decodeHeader } from '../format/qcow2/header.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { requireReadable } from '../format/qcow2/validate.ts'
+import { log } from '../log.ts'
 import { roundUp } from '../units.ts'
 import { type OpenedFile, openFound } from './file.ts'
 import { findPlaced, Gate, letGo, type PlacedFile } from './gate.ts'
@@ -214,6 +216,10 @@ class ChainWalk {
       const header = decodeHeader(await readFirstCluster(file), file.path, { checking })
       image = { path, format: known, size: header.virtualSize, file, header }
     }
+    log('image', () => {
+      const why = format === undefined ? 'recognised by its content' : 'as it was said or recorded'
+      return `${path}: opened as ${known}, ${why}; ${image.size} bytes, depth ${this.#depth}`
+    })
     await onImage?.(image, this.#depth)
     return image
   }

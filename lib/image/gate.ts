@@ -11,6 +11,7 @@ import {
   realpath,
 } from '../files.ts'
 import { quoted } from '../format/qcow2/fields.ts'
+import { log } from '../log.ts'
 import { type FoundFile, procMissing, requireReadable } from './file.ts'
 
 /** What a file named inside an image is to it. */
@@ -79,11 +80,13 @@ export class Gate {
    * one that is neither a regular file nor a block device
    */
   async find(name: string, image: PlacedFile, role: Role): Promise<PlacedFile> {
-    const refuse = (why: string, hintValue?: string) =>
-      new BackupError('NOT_ALLOWED', image.named, `its ${role} ${quoted(name)} ${why}`, {
+    const refuse = (why: string, hintValue?: string) => {
+      log('gate', () => `${image.named}: refused its ${role} ${quoted(name)}: it ${why}`)
+      return new BackupError('NOT_ALLOWED', image.named, `its ${role} ${quoted(name)} ${why}`, {
         hint: hintValue === undefined ? undefined : 'allowPaths',
         hintValue,
       })
+    }
     // As QEMU sees it: a colon before any slash makes json:, nbd:, file: and so on.
     if (/^[^/]*:/.test(name)) throw refuse('is not a plain file name; protocols are not followed')
     const outside = (directory: string) =>
@@ -105,6 +108,10 @@ export class Gate {
       const path = await nameOf(found.handle)
       if (!(await this.#allows(path, image))) throw outside(parentOf(path))
       await requireReadable({ path, ...found })
+      log('gate', () => {
+        const below = this.#allowed === undefined ? 'in the directory of the image' : 'as allowed'
+        return `${image.named}: followed its ${role} ${quoted(name)} to ${path}, ${below}`
+      })
       return { path, named, ...found }
     } catch (error) {
       await letGo(found)

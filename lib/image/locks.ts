@@ -6,6 +6,7 @@
  */
 import { BackupError } from '../errors.ts'
 import type { FileHandle } from '../files.ts'
+import { log } from '../log.ts'
 import { native } from '../native.ts'
 import { type OpenedFile, openedFile } from './file.ts'
 
@@ -43,6 +44,11 @@ export function lockFile(handle: FileHandle, name: string, { uses, denies }: Use
   const locks = [...uses.map((n) => USED + n), ...denies.map((n) => DENIED + n)]
   const tests = [...uses.map((n) => DENIED + n), ...denies.map((n) => USED + n)]
   const byte = native().lockFile(handle.fd, locks, tests)
+  log('lock', () => {
+    const names = (of: readonly number[]) => of.map((n) => NAMES[n]).join(', ') || 'nothing'
+    const what = `${names(uses)}; denying others ${names(denies)}`
+    return `${name}: ${byte < 0 ? 'locked' : `refused at byte ${byte}`} for ${what}`
+  })
   if (byte >= 0) throw inUse(name, byte)
 }
 

@@ -1,5 +1,6 @@
 import type { FileHandle } from '../files.ts'
 import { writeAt } from '../format/write.ts'
+import { log } from '../log.ts'
 
 /** Bytes that go to a place in a file. */
 export interface Write {
@@ -32,6 +33,10 @@ export async function runSteps(
 ): Promise<void> {
   for (const step of steps) {
     if (step.length === 0) continue
+    log('edit', () => {
+      const bytes = step.reduce((sum, write) => sum + write.bytes.length, 0)
+      return `a step of ${step.length} writes, ${bytes} bytes from ${step[0].offset} on, and a sync`
+    })
     for (const write of step) await disk.write(write)
     await disk.sync()
   }

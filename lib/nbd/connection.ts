@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { BackupError } from '../errors.ts'
 import type { StatusRuns } from '../extents/intersect.ts'
+import { log } from '../log.ts'
 import { type NbdHandle, type NbdInfo, native } from '../native.ts'
 import type { NbdAddress } from './uri.ts'
 
@@ -108,6 +109,10 @@ export class NbdConnection {
         if (!this.#isLost(error) || tries >= this.#retries) {
           throw nbdError(this.#server, doing, error)
         }
+        log('nbd', () => {
+          const next = `connecting again, ${tries + 1} of ${this.#retries} times`
+          return `${this.#server.shown}: connection lost during ${doing}; ${next}`
+        })
         await delay(FIRST_WAIT_MS * 2 ** tries, undefined, this.#closed).catch(() => undefined)
       }
     }
@@ -183,7 +188,7 @@ function difference(before: NbdInfo, now: NbdInfo): string {
 
 /** Connects, unless the server's signal is aborted first. */
 async function connect(
-  { uri, timeoutMs, signal }: ReachedServer,
+  { uri, shown, timeoutMs, signal }: ReachedServer,
   contexts: readonly string[],
 ): Promise<{ handle: NbdHandle; info: NbdInfo }> {
   signal?.throwIfAborted()
@@ -191,8 +196,15 @@ async function connect(
   const close = () => native().nbdClose(handle)
   signal?.addEventListener('abort', close)
   try {
-    return { handle, info: await native().nbdConnect(handle) }
+    const info = await native().nbdConnect(handle)
+    log('nbd', () => {
+      const has = contexts.map((name, i) => `${name} ${info.contexts[i] ? 'offered' : 'missing'}`)
+      const can = info.multiConn ? 'takes several connections' : 'takes one connection'
+      return `${shown}: connected; ${info.size} bytes, ${[can, ...has].join(', ')}`
+    })
+    return { handle, info }
   } catch (error) {
+    log('nbd', () => `${shown}: cannot connect: ${(error as NbdFailure).code ?? 'no errno'}`)
     close()
     throw error
   } finally {

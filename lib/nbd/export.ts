@@ -1,4 +1,5 @@
 import { argumentError } from '../errors.ts'
+import { log } from '../log.ts'
 import type { NbdHandle, NbdInfo } from '../native.ts'
 import type { NbdServer } from './connection.ts'
 import { requireTrust } from './tls.ts'
@@ -88,6 +89,14 @@ export function exportOf(server: NbdServer, info: NbdInfo, options: NbdOptions):
   const { size, fingerprint, multiConn, blockMin, blockMax } = info
   const { requests = DEFAULT_REQUESTS } = options
   const connections = options.connections ?? (multiConn ? DEFAULT_CONNECTIONS : 1)
+  log('nbd', () => {
+    const why = options.connections
+      ? 'as asked'
+      : multiConn
+        ? 'the default'
+        : 'the server is for one'
+    return `${path}: ${connections} connections of ${requests} requests, ${why}`
+  })
   return {
     kind: 'export',
     ...{ path, uri, size, identity, fingerprint },

@@ -1,4 +1,5 @@
 import type { Area } from '../extents/areas.ts'
+import { log } from '../log.ts'
 import type { Piece } from '../source/source.ts'
 import type { Clean } from './align.ts'
 import type { Action } from './policy.ts'
@@ -43,7 +44,23 @@ export function packRows<P extends Planned>(
     rows[at + 1] = piece.start
     rows[at + 2] = piece.length
   }
-  return rows.subarray(0, at + COLUMNS)
+  const packed = rows.subarray(0, at + COLUMNS)
+  log('plan', () => describeRows(packed))
+  return packed
+}
+
+/** `from 0 to 65536: 1 data of 65536 bytes`. */
+function describeRows(rows: Float64Array): string {
+  const kinds = Object.entries(ROW).map(([name, kind]) => ({ name, kind, count: 0, bytes: 0 }))
+  for (let at = 0; at < rows.length; at += COLUMNS) {
+    const of = kinds.find(({ kind }) => kind === rows[at])!
+    of.count++
+    of.bytes += rows[at + 2]
+  }
+  const counted = kinds.filter(({ count }) => count > 0)
+  const parts = counted.map(({ name, count, bytes }) => `${count} ${name} of ${bytes} bytes`)
+  const { start, length } = rows.length > 0 ? areaOf(rows) : { start: 0, length: 0 }
+  return `from ${start} to ${start + length}: ${parts.join(', ') || 'nothing'}`
 }
 
 /** Says where the bytes are; returns the kind of the row. */

@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { BackupError, ioError } from '../errors.ts'
+import { log } from '../log.ts'
 import { parseQmpAddress } from './address.ts'
 import { QmpError } from './errors.ts'
 import { type EventFilter, QmpEvents, type Waiting } from './events.ts'
@@ -137,6 +138,7 @@ export class QmpClient {
           reject(new BackupError('IO', command, why, { errno: 'ETIMEDOUT' }))
         }, timeoutMs)
         const verb = outOfBand ? 'exec-oob' : 'execute'
+        log('qmp', () => `${this.monitor}: ${verb} ${command}, id ${id}`)
         this.#socket.write(`${JSON.stringify({ [verb]: command, arguments: args, id })}\n`)
       })
     } finally {
@@ -196,6 +198,10 @@ export class QmpClient {
     // Of a command that was given up, nobody waits for the answer.
     const pending = this.#pending.get(id)
     if (!pending) return
+    log('qmp', () => {
+      const what = message.kind === 'return' ? 'returned' : `refused as ${message.qmpClass}`
+      return `${this.monitor}: ${pending.command}, id ${id}: ${what}`
+    })
     if (message.kind === 'return') pending.resolve(message.value)
     else pending.reject(new QmpError(pending.command, message.qmpClass, message.description))
   }
@@ -203,6 +209,7 @@ export class QmpClient {
   #end(failure: BackupError): void {
     if (this.#ended) return
     this.#ended = failure
+    log('qmp', () => `${this.monitor}: ended: ${failure.why}`)
     this.#socket.destroy()
     this.#greet.reject(failure)
     for (const { command, reject } of this.#pending.values()) reject(interrupted(command, failure))

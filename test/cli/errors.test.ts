@@ -1,7 +1,8 @@
 import t from 'tap'
-import { describeError, exitStatus, oneLine } from '../../lib/cli/errors.ts'
+import { describeError, exitStatus } from '../../lib/cli/errors.ts'
 import { Interrupted } from '../../lib/cli/signals.ts'
 import { BackupError, usageError } from '../../lib/errors.ts'
+import { oneLine } from '../../lib/text.ts'
 
 t.test('an error is one line and a status', async (t) => {
   const io = new BackupError('IO', 'disk.raw', 'permission denied')

@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import type { CommitResult } from '../../maintain/commit/commit.ts'
+import { oneLine } from '../../text.ts'
 import { formatSize } from '../../units.ts'
-import { oneLine } from '../errors.ts'
 import type { Io } from '../io.ts'
 import {
   addNamedFiles,

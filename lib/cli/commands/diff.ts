@@ -2,8 +2,8 @@ import { type Command, Option } from 'commander'
 import { usageError } from '../../errors.ts'
 import type { Differences, DiffResult } from '../../maintain/diff/diff.ts'
 import type { UnreadableArea } from '../../maintain/diff/differences.ts'
+import { oneLine } from '../../text.ts'
 import { formatSize } from '../../units.ts'
-import { oneLine } from '../errors.ts'
 import type { Io } from '../io.ts'
 import {
   addFormats,

@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander'
 import type { ManifestVerified } from '../../backup/verify-manifests.ts'
-import { oneLine } from '../errors.ts'
+import { oneLine } from '../../text.ts'
 import type { Io } from '../io.ts'
 import { addProgressOptions, type SourceFlags } from '../options.ts'
 import { openProgress } from '../progress.ts'

@@ -5,6 +5,7 @@ import { identityOf } from '../../image/file.ts'
 import { lockFile, WRITING } from '../../image/locks.ts'
 import { foreignSignature } from '../../image/signature.ts'
 import { findShared, type StorageFile } from '../../image/storage.ts'
+import { log } from '../../log.ts'
 import { native } from '../../native.ts'
 import { type Location, openEntry, pathIn } from './location.ts'
 
@@ -48,7 +49,10 @@ const QCOW2_MAGIC = Buffer.from('514649fb', 'hex')
  */
 export async function judge(location: Location, wanted: Wanted): Promise<Standing | undefined> {
   const entry = await openIfAny(location)
-  if (!entry) return undefined
+  if (!entry) {
+    log('target', () => `${location.path}: the name is free`)
+    return undefined
+  }
   let handle: FileHandle | undefined
   try {
     const { path } = location
@@ -67,7 +71,9 @@ export async function judge(location: Location, wanted: Wanted): Promise<Standin
       handle = await openExclusively(path, entry)
       lockFile(handle, path, WRITING)
     }
-    return { kind: stats.isBlockDevice() ? 'device' : 'file', identity, handle }
+    const kind = stats.isBlockDevice() ? 'device' : 'file'
+    log('target', () => `${location.path}: a ${kind} that may be replaced, by force`)
+    return { kind, identity, handle }
   } catch (error) {
     await handle?.close()
     throw ioError(location.path, error)

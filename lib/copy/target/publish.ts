@@ -1,4 +1,5 @@
 import { BackupError, ioError } from '../../errors.ts'
+import { log } from '../../log.ts'
 import type { Publication } from './target.ts'
 
 /**
@@ -12,7 +13,11 @@ import type { Publication } from './target.ts'
  */
 export async function publishAll(groups: readonly (readonly Publication[])[]): Promise<string[]> {
   const all = groups.flat()
-  for (const one of all) await one.sync()
+  const did = (what: string, { path }: Publication) => log('target', () => `${path}: ${what}`)
+  for (const one of all) {
+    await one.sync()
+    did('synced', one)
+  }
   const placed: Publication[][] = []
   let isSettling = false
   try {
@@ -22,11 +27,16 @@ export async function publishAll(groups: readonly (readonly Publication[])[]): P
         // Also one that fails may have come half the way.
         placed[0].unshift(one)
         await one.place()
+        did('has its name', one)
       }
     }
     isSettling = true
-    for (const one of all) await one.settle()
+    for (const one of all) {
+      await one.settle()
+      did('its name is durable', one)
+    }
   } catch (error) {
+    log('target', () => `publishing failed, taking names back: ${(error as Error).message}`)
     throw withState(error, await revertAll(placed, isSettling))
   }
   const left: string[] = []

@@ -14,6 +14,7 @@ import {
   unlinkSync,
 } from '../../files.ts'
 import { identityOf } from '../../image/file.ts'
+import { log } from '../../log.ts'
 import { native } from '../../native.ts'
 import { decodeText, encodeText } from '../../text.ts'
 import { type Location, pathIn } from './location.ts'
@@ -75,6 +76,10 @@ export class TemporaryFile {
     const unnamed = await openUnnamed(location)
     const name = unnamed ? undefined : temporaryName(location.name)
     const flags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL
+    log('target', () => {
+      const how = unnamed ? 'without a name (O_TMPFILE)' : `as ${name}: no O_TMPFILE here`
+      return `${location.path}: made ${how}`
+    })
     const handle = unnamed ?? (await open(pathIn(location, name), flags, MODE))
     return new TemporaryFile(
       handle,

@@ -10,8 +10,8 @@ import type { CommandIo, QemuImgCommand } from '../../../qemu-img/command.ts'
 import { QemuImgError } from '../../../qemu-img/messages.ts'
 import { sizeArgument } from '../../../qemu-img/sizes.ts'
 import { describeImageError, describeOpenError } from '../../../qemu-img/strerror.ts'
+import { oneLine } from '../../../text.ts'
 import { formatSize } from '../../../units.ts'
-import { oneLine } from '../../errors.ts'
 
 const HELP = `Usage: qcow2-backup bitmap OPERATION... [options] FILE BITMAP
        qcow2-backup bitmap list [--json] [-U] FILE
