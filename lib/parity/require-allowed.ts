@@ -4,7 +4,7 @@ import { recogniseAsQemu } from '../qemu-img/chain.ts'
 
 /**
  * Lets the gate judge all that an image names before another program opens it, which would follow any
- * name. An image that is damaged itself is let pass: nothing that it names was found.
+ * name. An image that is damaged itself, or not there, is let pass: nothing that it names was found.
  * @throws BackupError NOT_ALLOWED, or why what the image names cannot be opened
  */
 export async function requireAllowed(
@@ -20,8 +20,9 @@ export async function requireAllowed(
       backingFormat,
       recognise: recogniseAsQemu,
       use: () => SHARED_READING,
-      reword(error, { depth, step }) {
-        damaged = depth === 0 && step === 'read' && error.code !== 'NOT_ALLOWED'
+      reword(error, { depth, step, path }) {
+        const own = depth === 0 && (step === 'read' || path === image)
+        damaged = own && error.code !== 'NOT_ALLOWED'
         return error
       },
     })

@@ -6,6 +6,8 @@ import { runCli } from '../support/cli.ts'
 import { noise } from '../support/disks.ts'
 import { peek64, poke } from '../support/patch.ts'
 
+t.setTimeout(300_000)
+
 async function all<T>(list: AsyncIterable<T>): Promise<T[]> {
   const items: T[] = []
   for await (const item of list) items.push(item)
