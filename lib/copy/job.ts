@@ -97,9 +97,12 @@ export async function runCopy(
     // The job would wait for what nobody answers any more.
     attended.catch(abort)
     // What the plan waits for is of no use any more: a server's answer, for which nobody else waits.
-    const interrupt = () => source.interrupt?.()
+    // Not after the plan: what was copied last is still to be discarded at the source.
+    let isPlanned = false
+    const interrupt = () => isPlanned || source.interrupt?.()
     attended.then(interrupt, interrupt)
     await feed(job, plan, source.stores.length, tasks, attended)
+    isPlanned = true
     const counters = await native().copyFinish(job)
     await attended
     log('copy', () => {
