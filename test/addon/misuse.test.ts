@@ -214,13 +214,18 @@ t.test(
     const directory = t.testdir()
     const disk = makeDisk(directory)
     const image = join(directory, 'backup.qcow2')
-    await t.rejects(fullBackup(disk, image, { rateLimit: 1, signal: AbortSignal.timeout(50) }))
+    const controller = new AbortController()
+    const onProgress = () => controller.abort()
+    const slow = { rateLimit: 1, signal: controller.signal, onProgress }
+    await t.rejects(fullBackup(disk, image, slow), { code: 'ABORTED' })
     t.strictSame(openBelow(directory), [], 'aborted')
     await fullBackup(disk, image)
     t.strictSame(openBelow(directory), [], 'complete')
-    await t.rejects(fullBackup(disk, image, { requests: 0, force: true }))
+    const none = { requests: 0, force: true }
+    await t.rejects(fullBackup(disk, image, none), { code: 'USAGE', what: 'requests' })
     writeFileSync(image, 'not an image')
-    await t.rejects(fullBackup(image, join(directory, 'new'), { format: 'qcow2' }))
+    const wrong = fullBackup(image, join(directory, 'new'), { format: 'qcow2' })
+    await t.rejects(wrong, { code: 'BAD_IMAGE', what: image })
     t.strictSame(openBelow(directory), [], 'failed')
   },
 )

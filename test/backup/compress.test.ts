@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { type FullOptions, fullBackup, restore } from '../../lib/index.ts'
 import { firstDifference, makeRaw, noise, type Part, prose } from '../support/disks.ts'
-import { effort } from '../support/effort.ts'
+import { effort, THOROUGH } from '../support/effort.ts'
 import { peek } from '../support/patch.ts'
 import { qemuImg, qemuImgCheck, qemuImgInfo, qemuImgSame } from '../support/qemu.ts'
 
@@ -42,7 +42,7 @@ function compressedClusters(image: string): number {
 t.test('every cluster size', async (t) => {
   const disk = makeRaw(join(t.testdir(), 'disk.raw'), SIZE, MIXED)
   for (const compress of METHODS) {
-    for (let clusterSize = 512; clusterSize <= 2 * MIB; clusterSize *= effort(16, 2)) {
+    for (let clusterSize = 512; clusterSize <= 2 * MIB; clusterSize *= effort(64, 2)) {
       await t.test(`${compress}, clusters of ${clusterSize}`, async (t) => {
         const [plain, image] = ['plain', 'image'].map((name) => join(t.testdir(), name))
         await fullBackup(disk, plain, { clusterSize })
@@ -170,8 +170,9 @@ t.test('about as small as what qemu-img makes, or smaller', async (t) => {
 t.test('compressed images as sources, ours and those of qemu-img', async (t) => {
   const directory = t.testdir()
   const disk = makeRaw(join(directory, 'disk.raw'), SIZE, MIXED)
-  for (const compress of METHODS) {
-    for (const clusterSize of [512, 4 * KIB, 64 * KIB, 2 * MIB]) {
+  for (const [i, compress] of METHODS.entries()) {
+    for (const [j, clusterSize] of [512, 4 * KIB, 64 * KIB, 2 * MIB].entries()) {
+      if (!THOROUGH && (i + j) % 2 === 1) continue
       const theirs = join(directory, `${compress}-${clusterSize}.qcow2`)
       const options = `compression_type=${compress},cluster_size=${clusterSize}`
       qemuImg('convert', '-c', '-f', 'raw', '-O', 'qcow2', '-o', options, disk, theirs)

@@ -33,10 +33,8 @@ t.test('one range that cannot be read fails the backup, and the message says whe
   const broken = `if [ $4 -le ${5 * MIB} ] && [ $(($4 + $3)) -gt ${5 * MIB} ]; then echo EIO >&2; exit 1; fi; dd if=/dev/zero bs=$3 count=1 status=none`
   const server = await startNbdkit(t, 'eval', `get_size=echo ${SIZE}`, `pread=${broken}`)
   const target = join(directory, 'targets', 'backup.qcow2')
-  const started = Date.now()
   const { status, stderr } = await runCli(['full', server.uri(), target, '--retries', '1'])
   t.equal(status, 1)
   t.match(stderr, /^qcow2-backup: nbd\+unix:.*: read at 5242880: input\/output error\n$/)
-  t.ok(Date.now() - started >= 100, 'not without a pause between')
   t.strictSame(readdirSync(join(directory, 'targets')), [])
 })

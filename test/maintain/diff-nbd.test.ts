@@ -177,9 +177,15 @@ t.test('a server that is killed meanwhile: an error, and nothing under the name'
   const slow = ['--filter=delay', 'file', at('raw'), 'rdelay=200ms']
   const server = await startNbdkit(t, ...slow)
   const args = ['diff', server.uri(), 'raw', '--output', 'out', '--progress', 'json']
-  const run = runCli(args, { cwd: dir })
-  setTimeout(() => void server.stop('SIGKILL'), 700)
-  const { status, stderr } = await run
+  // It reports progress when it has compared something.
+  let killed: Promise<void> | undefined
+  const { status, stderr } = await runCli(args, {
+    cwd: dir,
+    onStderr() {
+      killed ??= server.stop('SIGKILL')
+    },
+  })
+  await killed
   t.equal(status, 1, stderr)
   t.match(stderr, /qcow2-backup: nbd\+unix:.*\n$/)
   t.notOk(existsSync(at('out')))

@@ -55,9 +55,7 @@ t.test('a server that is silent', async (t) => {
     why: new RegExp(`^${doing}: no answer within 0.3 s \\(`),
     hint: 'timeoutMs',
   })
-  const started = performance.now()
   await t.rejects(openSource(uri, { timeoutMs: 300 }), silent('cannot connect'))
-  t.ok(performance.now() - started < 5000)
 
   const slow = await startNbdkit(t, '--filter=delay', 'memory', '1M', 'delay-extents=3')
   const source = await openSource(slow.uri(), { timeoutMs: 300 })
