@@ -7,6 +7,9 @@ import { peek, sizeOf } from '../support/patch.ts'
 import { qemuImg, qemuImgCheck, qemuImgSame, qemuIo } from '../support/qemu.ts'
 import { extentsOf } from '../support/read-source.ts'
 
+// More than tap's default, for a busy machine.
+t.setTimeout(300_000)
+
 const KIB = 2 ** 10
 const GIB = 2 ** 30
 const TIB = 2 ** 40

@@ -3,9 +3,13 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { fullBackup, restore } from '../../lib/index.ts'
 import { makeRaw, noise } from '../support/disks.ts'
+import { loopDevice, NO_LOOP_DEVICES } from '../support/loop.ts'
 import { qemuImg } from '../support/qemu.ts'
 
+t.setTimeout(180_000)
+
 const MIB = 2 ** 20
+const SKIP = { skip: NO_LOOP_DEVICES }
 
 /** A backup with a manifest, and an increment over it without one. */
 async function setUp(test: Test) {
@@ -20,8 +24,8 @@ async function setUp(test: Test) {
 /** Changes a byte of what the guest sees. */
 function damage(image: string): void {
   const bytes = readFileSync(image)
-  bytes[bytes.length - 100_000] ^= 1
   const data = bytes.indexOf(noise(MIB).subarray(0, 512))
+  if (data < 0) throw new Error(`${image} does not hold the noise`)
   bytes[data] ^= 1
   writeFileSync(image, bytes)
 }
@@ -41,6 +45,37 @@ t.test('a single image is compared with its manifest while it is read', async (t
   t.ok(readFileSync(at('out')).equals(old), 'what stood there stays')
   await restore(at('full.qcow2'), at('bad'), { verify: false })
   t.ok(existsSync(at('bad')))
+})
+
+t.test('a target that is written in place: what becomes of it is said', SKIP, async (t) => {
+  const at = await setUp(t)
+  const device = loopDevice(t, 'target', 4 * MIB)
+  const old = noise(4 * MIB, 9)
+  writeFileSync(device, old, { flag: 'r+' })
+  damage(at('full.qcow2'))
+  const restored = restore(at('full.qcow2'), device, { force: true })
+  await t.rejects(restored, {
+    code: 'DIFFERENT',
+    what: at('full.qcow2'),
+    why: new RegExp(`^does not hold what was read: .*; ${device} was overwritten with it$`),
+  })
+
+  // What its metadata tell is known before.
+  writeFileSync(device, old, { flag: 'r+' })
+  renameSync(at('full.qcow2'), at('other.qcow2'))
+  renameSync(at('full.qcow2.manifest.json'), at('other.qcow2.manifest.json'))
+  await t.rejects(restore(at('other.qcow2'), device, { force: true }), {
+    code: 'DIFFERENT',
+    why: "its manifest is of an image named 'full.qcow2'",
+  })
+  t.ok(readFileSync(device).equals(old), 'nothing was written')
+
+  // And with `verify` the content is, too.
+  renameSync(at('other.qcow2'), at('full.qcow2'))
+  renameSync(at('other.qcow2.manifest.json'), at('full.qcow2.manifest.json'))
+  const verified = restore(at('full.qcow2'), device, { force: true, verify: true })
+  await t.rejects(verified, { code: 'DIFFERENT', what: at('full.qcow2') })
+  t.ok(readFileSync(device).equals(old), 'nothing was written')
 })
 
 t.test('a chain is compared with its manifests if that is wanted', async (t) => {

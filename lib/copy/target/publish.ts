@@ -58,11 +58,12 @@ async function revertAll(
   wereSeen: boolean,
 ): Promise<string[]> {
   const states: string[] = []
+  const takenBack: Publication[] = []
   for (const group of placed) {
     for (const one of group) {
       const state = await one.revert()
       if (state === undefined) {
-        if (wereSeen) states.push(takenBack(one))
+        takenBack.push(one)
         continue
       }
       // What came before it in the group is right beside it, and would not be beside the one before.
@@ -77,13 +78,17 @@ async function revertAll(
       lasts = false
     })
   }
-  if (wereSeen && !lasts) states.push('a crash of the system may bring the new one back')
-  return states
+  if (!wereSeen) return states
+  if (!lasts) states.push('a crash of the system may bring back what was new')
+  return [...sayTakenBack(takenBack), ...states]
 }
 
-function takenBack({ path, replaced }: Publication): string {
+function sayTakenBack(all: readonly Publication[]): string[] {
+  if (all.length === 0) return []
+  if (all.length > 1) return [`${all.length} names were taken back: under them is what was before`]
+  const [{ path, replaced }] = all
   const now = replaced === undefined ? 'nothing has it now' : 'it is the file before again'
-  return `the name ${path} was taken back: ${now}`
+  return [`the name ${path} was taken back: ${now}`]
 }
 
 /** The failure, with what stands under the names now. */

@@ -18,7 +18,7 @@ async function openWithoutSync(path: string, failures: number): Promise<Target> 
 }
 
 t.test('a directory that cannot be synced: the error says what has the name now', async (t) => {
-  const crash = '; a crash of the system may bring the new one back'
+  const crash = '; a crash of the system may bring back what was new'
   for (const failures of [1, 2]) {
     const directory = t.testdir({ old: 'what stood there' })
     const why = `its name in ${directory} cannot be made durable: input/output error`
