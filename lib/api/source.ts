@@ -37,6 +37,10 @@ export async function openSource(
   const source = await call.run(() => open(location, { ...checked, signal }))
   return {
     ...source,
+    get notes() {
+      return source.notes
+    },
+    discarding: (granule) => source.discarding(granule),
     extents: (how?: ExtentsOptions) => {
       const { detectZeroes, onProgress } = checkOptions(EXTENTS_OPTIONS, how)
       const told = call.callback('onProgress', onProgress)

@@ -37,7 +37,7 @@ async function fitsWithoutZeroes(
   capacity: number,
 ): Promise<boolean> {
   if (job.backingSize !== undefined) return false
-  if (source.stores.some(({ kind }) => kind !== 'file')) return false
+  if (!source.canDetectZeroes) return false
   const extents = source.extents({ detectZeroes: true })
   return (await extentsImageBytes(source.size, extents, job, capacity)) <= capacity
 }

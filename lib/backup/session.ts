@@ -2,7 +2,7 @@ import { Discarding } from '../copy/discard.ts'
 import { copyDisk, type JobOptions } from '../copy/job.ts'
 import { type Location, locate } from '../copy/target/location.ts'
 import { openTarget, publishAll, type SourceIdentity, type Target } from '../copy/target/open.ts'
-import { argumentError, BackupError, ioError } from '../errors.ts'
+import { BackupError, ioError } from '../errors.ts'
 import type { CopyCounters } from '../native.ts'
 import type { CustomSource } from '../source/custom.ts'
 import { openSource } from '../source/open.ts'
@@ -244,9 +244,6 @@ class Session implements CopySession {
 function discardingOf(source: Source, options: DiscardOptions): Discarding | undefined {
   const granule = discardGranule(options)
   if (granule === undefined) return undefined
-  if (!source.discarding) {
-    throw argumentError('discardAfterCopy', 'goes with NBD exports and custom sources, not files')
-  }
   return new Discarding(source.discarding(granule), granule, source.size)
 }
 

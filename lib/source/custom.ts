@@ -75,6 +75,9 @@ export function openCustom(custom: CustomSource, options: OpenOptions = {}): Sou
     format: 'raw',
     size,
     stores: [reader],
+    canExtents: true,
+    canDetectZeroes: false,
+    canDiscard: custom.discard !== undefined,
     pieces,
     markedPieces: () => withTurns(piecesOf(custom, true), name, signal),
     extents({ detectZeroes = false, onProgress } = {}) {

@@ -68,6 +68,9 @@ class NbdSource implements Source {
   readonly size: number
   readonly stores: readonly [SourceExport]
   readonly bitmap: Source['bitmap']
+  readonly canExtents: boolean
+  readonly canDetectZeroes = false
+  readonly canDiscard: boolean
   readonly #server: NbdServer
   readonly #status: ExportStatus
   readonly #connection: NbdConnection
@@ -90,6 +93,9 @@ class NbdSource implements Source {
     // The guest sees whole sectors, as qemu-img does; what the export lacks of the last is a hole.
     this.size = roundUp(asked.size, SECTOR_SIZE)
     this.stores = [{ ...asked, takeConnection: () => this.#takeConnection() }]
+    const { contexts, readOnly, canTrim, multiConn } = this.#connection.info
+    this.canExtents = contexts[0]
+    this.canDiscard = !readOnly && canTrim && multiConn
     // Whether it is still recording, and its granularity, no server says.
     this.bitmap = bitmap === undefined ? undefined : { name: bitmap, notes: [] }
   }

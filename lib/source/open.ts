@@ -62,6 +62,9 @@ function sourceOf(name: string, chain: Chain, signal?: AbortSignal): Source {
     size: layers[0].size,
     images,
     stores: files,
+    canExtents: true,
+    canDetectZeroes: true,
+    canDiscard: false,
     bitmap,
     notes,
     pieces,
@@ -73,6 +76,10 @@ function sourceOf(name: string, chain: Chain, signal?: AbortSignal): Source {
       const batches = read ? detectZeroes(files, pieces()) : extentBatches(pieces())
       const told = withProgress(batches, layers[0].size, onProgress)
       return mergeExtents(alignExtents(told, SECTOR))
+    },
+    discarding() {
+      const why = 'goes with NBD exports and custom sources, not files'
+      throw argumentError('discardAfterCopy', why)
     },
     checkUnchanged: () => requireUnchanged(files),
     close: () => closeAll(files),

@@ -106,14 +106,21 @@ export interface Source extends Disk {
   readonly bitmap?: SourceBitmap
   /** What must be known of it, or of a copy that was made of it by now. */
   readonly notes?: readonly string[]
+  /** Tells what need not be read; if not, all of it counts as data. */
+  readonly canExtents: boolean
+  /** `extents` can find zeroes by reading. */
+  readonly canDetectZeroes: boolean
+  /** What was copied can be let go of there. */
+  readonly canDiscard: boolean
   /** `pieces` as extents, neighbours with equal flags merged over the whole disk. */
   extents(options?: ExtentsOptions): AsyncGenerator<Extent>
   /**
-   * How what was copied can be let go of, where a source can do that.
+   * How what was copied can be let go of.
    * @param granule bytes that the areas are to be multiples of
-   * @throws BackupError UNSUPPORTED if this one cannot, USAGE if the granule is too small
+   * @throws BackupError UNSUPPORTED or USAGE saying why this one cannot, unless `canDiscard`; USAGE
+   * if the granule is too small
    */
-  discarding?(granule: number): Discard
+  discarding(granule: number): Discard
   /** @throws BackupError SOURCE_CHANGED if a file's size is not what it was when opened */
   checkUnchanged(): Promise<void>
   close(): Promise<void>
