@@ -71,7 +71,7 @@ export interface ChainOptions {
   /** What a file without a known format is taken for. */
   recognise: (file: OpenedFile) => Promise<string>
   /** What is done with a file, and what others may not do meanwhile. */
-  use: (format: Format, depth: number) => Use
+  use: (format: Format, depth: number, isDataFile: boolean) => Use
   /** Called for each file when it was opened, before it is locked and anything of it is read. */
   onOpened?: (file: OpenedFile) => Promise<void> | void
   /** Called for each image when its header was read, before anything that it names is opened. */
@@ -206,7 +206,7 @@ class ChainWalk {
     const formatOf = async (file: OpenedFile) =>
       requireKnown(path, format ?? (await recognise(file)))
     const known = await formatOf(opened)
-    const file = await lockOpened(opened, use(known, this.#depth), path)
+    const file = await lockOpened(opened, use(known, this.#depth, false), path)
     // The lock may depend on the format, which somebody may have changed until the lock was ours.
     if ((await formatOf(file)) !== known) throw replaced(path)
     let image: ChainImage
@@ -238,7 +238,7 @@ class ChainWalk {
         const file = await this.#try(path, 'read', async () => {
           if (opened.identity === image.file.identity) throw ownDataFile(image.path, path)
           await this.#options.onOpened?.(opened)
-          return await lockOpened(opened, this.#options.use('raw', this.#depth), path)
+          return await lockOpened(opened, this.#options.use('raw', this.#depth, true), path)
         })
         return { path, file }
       } catch (error) {

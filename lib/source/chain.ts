@@ -47,9 +47,9 @@ export interface OpenOptions extends NbdOptions {
 export interface OpenChainOptions extends OpenOptions {
   /**
    * What others may do meanwhile with the image at a depth, the topmost being at 0: anything
-   * (`true`), or only read. Default: as `forceShare` says.
+   * (`true`), or only read; and with the file that its data is in. Default: as `forceShare` says.
    */
-  shared?: (depth: number) => boolean
+  shared?: (depth: number, isDataFile: boolean) => boolean
   /** By which the user says the topmost image's format; null: by none. Default: `format`. */
   formatOption?: Hint | null
   /** Take a format that is not read for raw, without a look at what it is. Default: it is refused. */
@@ -102,7 +102,7 @@ export async function openChain(path: string, options: OpenChainOptions): Promis
       if (foreignAsRaw && typeof probed !== 'string') return 'raw'
       return formatOf(file.path, probed, formatOption)
     },
-    use: (_format, depth) => (shared(depth) ? SHARED_READING : READING),
+    use: (_format, ...place) => (shared(...place) ? SHARED_READING : READING),
   })
   try {
     const bitmap = name === undefined ? undefined : await openBitmap(images, name)

@@ -1,5 +1,14 @@
 import { argumentError, BackupError, ioError } from '../../errors.ts'
-import { access, constants, descriptorPath, type FileHandle, open, readlink } from '../../files.ts'
+import {
+  access,
+  constants,
+  descriptorPath,
+  type FileHandle,
+  O_PATH,
+  open,
+  readlink,
+} from '../../files.ts'
+import { procMissing } from '../../image/file.ts'
 import { native } from '../../native.ts'
 import { decodeText } from '../../text.ts'
 
@@ -20,9 +29,6 @@ export interface Location {
 
 /** As many as the kernel follows. */
 const MAX_LINKS = 40
-
-/** Not in Node's constants; the same on all of Linux. */
-const O_PATH = 0o10000000
 
 const STICKY = 0o1000n
 const OTHERS_WRITE = 0o002n
@@ -79,8 +85,8 @@ class Walk {
   /** @returns the last name; the directory it is in is `at` */
   async run(): Promise<string> {
     await this.#go(this.#path.startsWith('/') ? '/' : '.')
-    await access(descriptorPath(this.at)).catch((error) => {
-      throw ioError('/proc', error)
+    await access(descriptorPath(this.at)).catch(() => {
+      throw procMissing(this.#path)
     })
     const parts = this.#path.split('/')
     // What was gone through, for messages.

@@ -97,8 +97,9 @@ export async function diffToBitmap(
   const { granularity, enable = false, allowPaths, backingFormat } = options
   let unreadable: UnreadableArea[] = []
   const added: AddedBitmap = { name: bitmap, granularity, recording: enable }
-  // It is ours alone already, by a lock that this one must not mind; what it builds on is not.
-  const locked = (depth: number) => depth === 0
+  // It is ours alone already, by a lock that this one must not mind; what it builds on is not, nor is
+  // the file that its data is in.
+  const locked = (depth: number, isDataFile: boolean) => depth === 0 && !isDataFile
   const own = { allowPaths, backingFormat, format: 'qcow2' as const, locked }
   const made = await addBitmap(
     image,

@@ -28,7 +28,7 @@ export interface SideOptions extends Pick<OpenOptions, 'connections' | 'timeoutM
    * Whether this process has locked the image at a depth of the chain for writing already; all others
    * are locked here against writers.
    */
-  locked?: (depth: number) => boolean
+  locked?: OpenChainOptions['shared']
   /** Directories below which files named inside images may be opened, besides their own. */
   allowPaths?: readonly string[]
   /** The format of backing files whose images do not record it. */
