@@ -1,0 +1,83 @@
+/**
+ * Calls public functions with a hostile image: hostile-calls.js DIRECTORY NAME…. How each ended is a line
+ * of JSON on descriptor 3. Each call gets a copy of the directory as it was.
+ */
+import { cpSync, rmSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import * as library from '../../lib/index.ts'
+import { isBackupError } from '../../lib/index.ts'
+
+/** How a call ended. */
+export interface Called {
+  name: string
+  /** `resolved`, or the code of a BackupError, or what else was thrown. */
+  outcome: string
+  /** Of the processor, seconds. */
+  cpu: number
+  /** Peak memory of the process until now, KiB. */
+  memory: number
+}
+
+async function drain(items: AsyncIterable<unknown>): Promise<void> {
+  for await (const _ of items);
+}
+
+const DISK = 'disk.qcow2'
+const format = 'qcow2'
+
+/** Each function with the image in each place where it takes one. */
+export const CALLS: Readonly<Record<string, () => Promise<unknown>>> = {
+  fullBackup: () => library.fullBackup(DISK, 'new', { format }),
+  incrementalBackup: () =>
+    library.incrementalBackup(DISK, 'new', { format, bitmap: 'b', backing: DISK }),
+  restore: () => library.restore(DISK, 'new'),
+  async openSource() {
+    const source = await library.openSource(DISK, { format })
+    await drain(source.extents()).finally(() => source.close())
+  },
+  editBitmap: () => library.editBitmap(DISK, 'new', [{ kind: 'add' }]),
+  listBitmaps: () => library.listBitmaps(DISK),
+  readBitmap: () => library.readBitmap(DISK, 'b', () => {}),
+  readBitmapChain: () => library.readBitmapChain(DISK, { format }),
+  createSnapshot: () => library.createSnapshot(DISK, 'new'),
+  commitImage: () => library.commitImage(DISK),
+  diffToBitmap: () => library.diffToBitmap(DISK, 'empty.raw', 'new'),
+  diffDisks: () => library.diffDisks(DISK, 'empty.raw', { format, baselineFormat: 'raw' }),
+  verifyManifests: () => drain(library.verifyManifests([DISK])),
+  imageInfo: () => library.imageInfo(DISK, { format }),
+  backingChainInfo: () => library.backingChainInfo(DISK, { format }),
+  checkImage: () => library.checkImage(DISK, { format }),
+  'checkImage, repair': () => library.checkImage(DISK, { format, repair: 'all' }),
+  mapImage: () => drain(library.mapImage(DISK, { format })),
+  compareImages: () => library.compareImages([DISK, 'empty.raw'], { formats: [format, 'raw'] }),
+  measureImage: () => library.measureImage(DISK, { format }),
+}
+
+async function outcomeOf(call: () => Promise<unknown>): Promise<string> {
+  try {
+    await call()
+    return 'resolved'
+  } catch (error) {
+    return isBackupError(error) ? error.code : `${error}`
+  }
+}
+
+const [, script, directory, ...names] = process.argv
+if (script?.endsWith('hostile-calls.js')) {
+  for (const name of names) {
+    const call = CALLS[name]
+    const work = join(directory, 'work')
+    rmSync(work, { recursive: true, force: true })
+    cpSync(join(directory, 'images'), work, { recursive: true })
+    process.chdir(work)
+    const before = process.cpuUsage()
+    // What runs now, should it not end.
+    writeSync(3, `${JSON.stringify({ name })}\n`)
+    const outcome = await outcomeOf(call)
+    const { user, system } = process.cpuUsage(before)
+    const memory = process.resourceUsage().maxRSS
+    const called: Called = { name, outcome, cpu: (user + system) / 1e6, memory }
+    writeSync(3, `${JSON.stringify(called)}\n`)
+    process.chdir(directory)
+  }
+}
