@@ -1,24 +1,13 @@
-// Lint: an import in lib/ and an include in native/ stays in its room or goes to a lower floor.
-import { readdirSync, readFileSync } from 'node:fs'
-import { dirname, join, normalize, relative } from 'node:path'
-
-/** Rooms of one side of the house, lowest floor first; rooms of one floor do not know each other. */
-interface Side {
-  folder: string
-  files: RegExp
-  /** Finds the name of what a line imports; group 1. */
-  imports: RegExp
-  /** The imported file, below `folder`, for a name found in `file`. */
-  resolve: (file: string, name: string) => string
-  floors: readonly (readonly string[])[]
-}
+// Lint: an import in lib/ and an include in native/ stays in its room or goes to a lower floor, and nothing
+// goes in circles, types included. With --print: the plan of the house.
+import { fileCircles, folderCircles } from './floors/circles.ts'
+import { CPP, type House, readHouse, roomOf, type Side, TYPESCRIPT } from './floors/graph.ts'
+import { planOf } from './floors/plan.ts'
 
 const SIDES: readonly Side[] = [
   {
     folder: 'lib',
-    files: /\.ts$/,
-    imports: /(?:\bfrom|\bimport)\s*\(?\s*'(\.[^']*)'/,
-    resolve: (file, name) => normalize(join(dirname(file), name)),
+    ...TYPESCRIPT,
     floors: [
       ['text'],
       ['errors', 'log'],
@@ -41,9 +30,7 @@ const SIDES: readonly Side[] = [
   },
   {
     folder: 'native',
-    files: /\.(cc|h)$/,
-    imports: /^\s*#\s*include\s*"([^"]*)"/,
-    resolve: (_file, name) => name,
+    ...CPP,
     floors: [
       ['base'],
       ['format', 'codec', 'io'],
@@ -55,44 +42,87 @@ const SIDES: readonly Side[] = [
   },
 ]
 
-/** The first part of a path below the side's folder: a room, or a file that stands by itself. */
-function roomOf(path: string): string {
-  return path.split('/')[0].replace(/\.ts$/, '')
+/** What each room is for. */
+const PURPOSES: Record<string, string> = {
+  text: 'names as text that keeps any bytes',
+  errors: 'the one family of errors, with its codes',
+  units: 'sizes as people write them',
+  native: 'loads the addon',
+  files: 'system calls by name',
+  schema: 'what values are valid, told by one description',
+  progress: 'how far an operation is',
+  turns: 'lets the event loop turn in long computations',
+  options: 'what arguments may be',
+  extents: 'ranges of bytes with equal status',
+  format: 'decodes and encodes qcow2: header, tables, bitmaps',
+  qmp: 'the QEMU machine protocol',
+  nbd: 'the NBD protocol: URIs, TLS, connections',
+  image: 'opening images that exist: file, locks, gate, chain',
+  source: 'a disk that can be read',
+  check: "judging an image's structure",
+  plan: 'what becomes of each run, and why',
+  'block-status': "the status of guest bytes as QEMU's block layer has it",
+  copy: 'the copy loop and its targets',
+  edit: 'ordered steps into images that exist',
+  compare: 'the content of two disks',
+  backup: 'sessions: full, incremental, restore; manifests, verifying',
+  maintain: 'bitmaps, snapshot, commit, diff',
+  live: 'a running machine',
+  'qemu-img': "info, check, map, compare, measure in qemu-img's words",
+  parity: "our commands beside qemu-img's",
+  api: 'the public functions: checks arguments, loads the rest',
+  index: 'the public exports',
+  cli: 'the program',
 }
 
-/** What is wrong in one line of a file, if anything. */
-function fault(side: Side, file: string, line: string): string | undefined {
-  const name = side.imports.exec(line)?.[1]
-  if (name === undefined) return undefined
+const NATIVE_PURPOSES: Record<string, string> = {
+  base: 'errors, bytes, buffers, files, zero scan, threads',
+  format: 'encodes qcow2: header, entries',
+  codec: 'deflate, zstd: bytes to bytes',
+  io: 'the engine: io_uring, or threads; knows no qcow2',
+  image: 'the writers: where clusters go, tables, refcounts',
+  source: 'NBD exports through libnbd; reads that JavaScript does',
+  copy: 'read, scan, compress, hash, write; limits, counters, cancel',
+  compare: 'reads two disks and compares them',
+  napi: 'the only room that knows of Node',
+}
+
+/** What is wrong with an import of a file, if anything. */
+function fault(side: Side, file: string, imported: string): string | undefined {
   const from = roomOf(file)
-  const to = roomOf(side.resolve(file, name))
+  const to = roomOf(imported)
   if (from === to) return undefined
   const floor = (room: string): number => side.floors.findIndex((rooms) => rooms.includes(room))
-  if (floor(to) < 0) return `'${name}' is in no room of ${side.folder}/`
+  if (floor(to) < 0) return `'${imported}' is in no room of ${side.folder}/`
   if (floor(to) < floor(from)) return undefined
   return `${from} must not import from ${to}, which is not on a lower floor`
 }
 
-/** Prints each fault as file:line; the number of faults. */
-function check(side: Side): number {
+/** Prints each fault of a side; the number of faults. */
+function check(house: House): number {
+  const { side } = house
   let faults = 0
   const report = (where: string, what: string): void => {
-    console.error(`${where}: ${what}`)
+    console.error(`${side.folder}/${where}: ${what}`)
     faults++
   }
-  for (const entry of readdirSync(side.folder, { recursive: true, withFileTypes: true })) {
-    if (!entry.isFile() || !side.files.test(entry.name)) continue
-    const path = join(entry.parentPath, entry.name)
-    const file = relative(side.folder, path)
-    if (!side.floors.flat().includes(roomOf(file))) report(path, 'stands in a room without a floor')
-    const lines = readFileSync(path, 'utf8').split('\n')
-    for (const [index, line] of lines.entries()) {
-      const what = fault(side, file, line)
-      if (what) report(`${path}:${index + 1}`, what)
+  for (const [file, arrows] of house.arrows) {
+    if (!side.floors.flat().includes(roomOf(file))) report(file, 'is in a room without a floor')
+    for (const { to, line } of arrows) {
+      const what = fault(side, file, to)
+      if (what) report(`${file}:${line}`, what)
     }
+  }
+  for (const circle of [...fileCircles(house), ...folderCircles(house)]) {
+    report(circle[0], `imports go in a circle: ${[...circle, circle[0]].join(' → ')}`)
   }
   return faults
 }
 
-const faults = SIDES.map(check).reduce((sum, n) => sum + n, 0)
-process.exitCode = faults > 0 ? 1 : 0
+const houses = SIDES.map((side) => readHouse('.', side))
+if (process.argv[2] === '--print') {
+  console.log(planOf(houses[0], PURPOSES))
+  console.log(planOf(houses[1], NATIVE_PURPOSES))
+} else {
+  process.exitCode = houses.map(check).some((faults) => faults > 0) ? 1 : 0
+}
