@@ -15,7 +15,28 @@ import { failuresOf, namedTests } from './tap-output.ts'
 const HANGS = 1_800_000
 const DURATIONS = '.tap/durations.json'
 /** Files that take long, for a first run: whatever starts last should be short. */
-const LONG = ['maintain/torn-writes', 'maintain/diff-nbd']
+const LONG = [
+  'faults/bounded',
+  'qemu-img/campaign-1',
+  'qemu-img/campaign-2',
+  'maintain/commit',
+  'qemu-img/hostile',
+  'maintain/bitmaps',
+  'maintain/commit-crashes',
+  'compare/disks',
+  'check/repair',
+  'faults/kill',
+  'cli/commands/commit',
+  'backup/incremental-overlays',
+  'faults/publish',
+  'maintain/diff',
+  'faults/storage',
+  'backup/compress',
+  'backup/matrix',
+  'maintain/torn-writes',
+  'maintain/diff-nbd',
+  'maintain/bitmap-crashes',
+]
 
 interface Ended {
   file: string

@@ -1,9 +1,9 @@
 import { readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as pause } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { fullBackup } from '../../lib/index.ts'
 import { makeRaw, noise, prose } from '../support/disks.ts'
+import { logged } from '../support/logged.ts'
 import { startNbdkit } from '../support/nbdkit.ts'
 import { qemuImgCheck, qemuImgSame } from '../support/qemu.ts'
 import { startQemuNbd } from '../support/qemu-nbd.ts'
@@ -67,14 +67,23 @@ t.test('a server that cannot read', async (t) => {
 
 t.test('a server that dies in the middle', async (t) => {
   const { disk, target, targets } = setUp(t)
-  const server = await startNbdkit(t, '--filter=delay', 'file', disk, 'delay-read=200ms')
+  const log = `${disk}.log`
+  const slow = [
+    '--filter=log',
+    '--filter=delay',
+    'file',
+    disk,
+    'delay-read=200ms',
+    `logfile=${log}`,
+  ]
+  const server = await startNbdkit(t, ...slow)
   const backup = fullBackup(server.uri(), target, { requests: 2 })
   const failed = t.rejects(backup, {
     code: 'IO',
     what: /socket=/,
     why: /^the NBD server is lost: /,
   })
-  await pause(700)
+  await logged(log, /Read id=/, 3)
   await server.stop('SIGKILL')
   await failed
   t.strictSame(readdirSync(targets), [])
@@ -82,12 +91,19 @@ t.test('a server that dies in the middle', async (t) => {
 
 t.test('a server that dies and comes back: what was not answered is asked again', async (t) => {
   const { disk, target } = setUp(t)
-  const slow = ['--filter=delay', 'file', disk, 'delay-read=200ms']
+  const log = `${disk}.log`
+  const slow = [
+    '--filter=log',
+    '--filter=delay',
+    'file',
+    disk,
+    'delay-read=200ms',
+    `logfile=${log}`,
+  ]
   const server = await startNbdkit(t, ...slow)
   const backup = fullBackup(server.uri(), target, { requests: 2 })
-  await pause(700)
+  await logged(log, /Read id=/, 3)
   await server.stop('SIGKILL')
-  await pause(300)
   rmSync(server.socket)
   const pidFile = `${server.socket}.pid`
   const same = ['--foreground', '--unix', server.socket, '--pidfile', pidFile]

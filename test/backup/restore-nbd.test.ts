@@ -1,10 +1,10 @@
 import { readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as pause } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { fullBackup, incrementalBackup, restore } from '../../lib/index.ts'
 import { runCli } from '../support/cli.ts'
 import { firstDifference, makeRaw, noise, prose } from '../support/disks.ts'
+import { logged } from '../support/logged.ts'
 import { startNbdkit } from '../support/nbdkit.ts'
 import { qemuImg, qemuIo } from '../support/qemu.ts'
 import { startQemuNbd } from '../support/qemu-nbd.ts'
@@ -146,12 +146,14 @@ t.test('a server that fails, or is lost, while it is written to', async (t) => {
     'flush=echo EIO flush >&2; exit 1',
   )
   await t.rejects(restore(backup, noFlush.uri()), { code: 'IO', errno: 'EIO', why: /^sync: / })
-  const slow = await startNbdkit(t, '--filter=delay', 'memory', '32M', 'delay-write=300ms')
+  const log = `${backup}.log`
+  const memory = ['memory', '32M', 'delay-write=300ms', `logfile=${log}`]
+  const slow = await startNbdkit(t, '--filter=log', '--filter=delay', ...memory)
   const restored = t.rejects(restore(backup, slow.uri(), { requests: 2 }), {
     code: 'IO',
     message: /^nbd\+unix:.*the NBD server is lost: /,
   })
-  await pause(500)
+  await logged(log, /Write id=/, 2)
   await slow.stop('SIGKILL')
   await restored
 })

@@ -1,10 +1,10 @@
 import { readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as pause } from 'node:timers/promises'
 import t from 'tap'
 import { fullBackup } from '../../lib/index.ts'
 import { runCli } from '../support/cli.ts'
 import { makeRaw, noise } from '../support/disks.ts'
+import { logged } from '../support/logged.ts'
 import { startNbdkit } from '../support/nbdkit.ts'
 import { qemuImgCheck, qemuImgSame } from '../support/qemu.ts'
 
@@ -16,11 +16,13 @@ t.test('a server that fails for a while is asked again, and nothing is wrong', a
   const disk = makeRaw(join(directory, 'disk.raw'), SIZE, [{ at: 0, bytes: noise(SIZE) }])
   const target = join(directory, 'backup.qcow2')
   const trouble = join(directory, 'trouble')
+  const log = join(directory, 'log')
   const failing = ['error-pread=EIO', 'error-pread-rate=50%', `error-file=${trouble}`]
-  const server = await startNbdkit(t, '--filter=error', 'file', disk, ...failing)
+  const filters = ['--filter=log', '--filter=error']
+  const server = await startNbdkit(t, ...filters, 'file', disk, ...failing, `logfile=${log}`)
   writeFileSync(trouble, '')
   const backup = fullBackup(server.uri(), target, { retries: 10 })
-  await pause(400)
+  await logged(log, /\.\.\.Read .*return=-1/)
   rmSync(trouble)
   t.equal((await backup).dataBytes, SIZE)
   t.equal(qemuImgCheck(target).status, 0)

@@ -1,13 +1,13 @@
 /** Comparing the content of two disks when something is wrong with one of them. */
 import { readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { compareImages, diffDisks, fullBackup } from '../../lib/index.ts'
 import { randomNumbers } from '../support/changes.ts'
 import { runCli } from '../support/cli.ts'
 import { makeRaw, noise, prose } from '../support/disks.ts'
 import { effort } from '../support/effort.ts'
+import { logged } from '../support/logged.ts'
 import { startNbdkit } from '../support/nbdkit.ts'
 import { ours, sameAsQemuImg } from '../support/parity.ts'
 import { peek, poke, sizeOf } from '../support/patch.ts'
@@ -113,15 +113,6 @@ t.test('an abort ends a comparison, with the reason as its cause', async (t) => 
     cause: reason,
   })
 })
-
-/** Waits until a file has a text. */
-async function logged(path: string, text: RegExp): Promise<string> {
-  for (;;) {
-    const log = readFileSync(path, { encoding: 'utf8', flag: 'a+' })
-    if (text.test(log)) return log
-    await delay(20)
-  }
-}
 
 t.test('an abort ends it at once, also while a server does not answer a read', async (t) => {
   const dir = t.testdir()

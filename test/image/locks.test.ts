@@ -20,7 +20,7 @@ async function hold(t: Test, path: string, ...args: string[]): Promise<ChildProc
   // It prompts when it has the image.
   child.stdin!.write('length\n')
   await new Promise((resolve) => child.stdout!.once('data', resolve))
-  for (let i = 0; i < 100 && !isLocked(path); i++) await sleep(20)
+  while (!isLocked(path)) await sleep(20)
   return child
 }
 

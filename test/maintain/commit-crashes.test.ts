@@ -154,7 +154,7 @@ async function campaign(t: Test, setUp: SetUp, every = 1) {
 }
 
 /** Of how many writes and syncs one is a stop. */
-const EVERY = effort(3, 1)
+const EVERY = effort(6, 1)
 
 t.test('a base by itself', (t) => {
   return campaign(t, { options: 'cluster_size=64k', size: '4M', topSize: '4M' }, EVERY)

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { decodeHeader } from '../../../lib/format/qcow2/header.ts'
 import type { Qcow2Header } from '../../../lib/format/qcow2/header-fields.ts'
-import { requireReadable } from '../../../lib/format/qcow2/validate.ts'
+import { requireActiveTable, requireReadable } from '../../../lib/format/qcow2/validate.ts'
 
 const CLUSTER = 65536
 
@@ -45,6 +45,7 @@ function words(...values: (number | bigint)[]): Buffer {
 function read(head: Buffer): Qcow2Header {
   const header = decodeHeader(head, 'disk')
   requireReadable(header, 'disk')
+  requireActiveTable(header, 'disk')
   return header
 }
 
@@ -330,7 +331,7 @@ t.test('malformed headers', async (t) => {
   for (const [why, code, change] of cases) {
     const head = sound()
     change(head)
-    t.throws(() => read(head), { code, what: 'disk', why, message: `disk: ${why}` })
+    t.throws(() => read(head), { code, what: 'disk', why, message: `disk: ${why}` }, why)
   }
 })
 
