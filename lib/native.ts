@@ -198,8 +198,6 @@ export interface Addon {
    * they may end before or behind the range, each elsewhere; empty if the server left it out
    */
   nbdStatus(handle: NbdHandle, start: number, length: number): Promise<Float64Array[]>
-  /** Reads a range of the export. Rejects with code EPROTO as nbdStatus does. */
-  nbdRead(handle: NbdHandle, start: number, length: number): Promise<Buffer>
   /**
    * Discards a range of the export.
    * Rejects with code EPERM if the export is read-only, EINVAL if the server cannot trim.
@@ -254,7 +252,6 @@ const FUNCTIONS: Record<keyof Addon, true> = {
   nbdOpen: true,
   nbdConnect: true,
   nbdStatus: true,
-  nbdRead: true,
   nbdTrim: true,
   nbdClose: true,
   copyStart: true,

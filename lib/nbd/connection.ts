@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { BackupError } from '../errors.ts'
 import type { StatusRuns } from '../extents/intersect.ts'
+import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
 import { log } from '../log.ts'
 import { type NbdHandle, type NbdInfo, native } from '../native.ts'
 import type { NbdAddress } from './uri.ts'
@@ -22,6 +23,11 @@ export type ReachedServer = Pick<NbdServer, 'uri' | 'shown' | 'timeoutMs' | 'sig
 /** As often as a connection for reading is made again (native/source/nbd_client.h). */
 const RETRIES = 5
 const FIRST_WAIT_MS = 100
+/** Timeouts that connections may take which are then lost without an answer. */
+const MAX_TIMEOUTS = 3
+
+/** Bytes, such that offsets of whole sectors are exact. */
+const MAX_SIZE = 2 ** 53 - SECTOR_SIZE
 
 /** These mean that the connection is gone; whatever else a call fails with, the server answered. */
 const LOST = ['ENOTCONN', 'ECONNRESET', 'EPIPE', 'ESHUTDOWN']
@@ -64,7 +70,7 @@ export class NbdConnection {
   /**
    * @param contexts metadata contexts to ask for
    * @param retries how often in a row a lost connection is made again
-   * @throws BackupError IO, ABORTED, or UNSUPPORTED without libnbd
+   * @throws BackupError IO, ABORTED, or UNSUPPORTED without libnbd or if the export is too large
    */
   static async open(
     server: ReachedServer,
@@ -73,6 +79,10 @@ export class NbdConnection {
   ): Promise<NbdConnection> {
     try {
       const { handle, info } = await connect(server, contexts)
+      if (info.size > MAX_SIZE) {
+        native().nbdClose(handle)
+        throw new BackupError('UNSUPPORTED', server.shown, 'the export is larger than 8 PiB')
+      }
       const connection = new NbdConnection(server, contexts, info, retries)
       connection.#handle = handle
       return connection
@@ -99,14 +109,20 @@ export class NbdConnection {
     )
   }
 
-  /** Does something on the connection, on a new one if that is lost. */
+  /**
+   * Does something on the connection, on a new one if that is lost. A server that is down is waited
+   * for a while; one that lets itself be asked, and then drops the connection late each time, is not.
+   */
   async #ask<T>(doing: string, call: (handle: NbdHandle) => Promise<T>): Promise<T> {
+    let leftMs = MAX_TIMEOUTS * this.#server.timeoutMs
     for (let tries = 0; ; tries++) {
+      const started = performance.now()
       try {
         this.#handle ??= await this.#reconnect()
         return await call(this.#handle)
       } catch (error) {
-        if (!this.#isLost(error) || tries >= this.#retries) {
+        leftMs -= performance.now() - started
+        if (!this.#isLost(error) || tries >= this.#retries || leftMs <= 0) {
           throw nbdError(this.#server, doing, error)
         }
         log('nbd', () => {

@@ -122,16 +122,6 @@ Napi::Value trim(const Napi::CallbackInfo& info) {
                                  [](Napi::Env env) { return env.Undefined(); });
 }
 
-Napi::Value read(const Napi::CallbackInfo& info) {
-  uint64_t start = whole(info[1]), length = whole(info[2]);
-  auto bytes = std::make_shared<std::shared_ptr<std::vector<uint8_t>>>();
-  return handle_of(info[0])->run([=](NbdStatus& nbd) { *bytes = nbd.read(start, length); },
-                                 [=](Napi::Env env) -> Napi::Value {
-                                   return Napi::Buffer<uint8_t>::Copy(env, (*bytes)->data(),
-                                                                      (*bytes)->size());
-                                 });
-}
-
 void close(const Napi::CallbackInfo& info) {
   if (HandleRef handle = std::exchange(any_handle_of(info[0]), nullptr)) handle->close();
 }
@@ -142,7 +132,6 @@ void export_nbd(Napi::Env env, Napi::Object exports) {
   export_function<open>(env, exports, "nbdOpen");
   export_function<connect>(env, exports, "nbdConnect");
   export_function<status>(env, exports, "nbdStatus");
-  export_function<read>(env, exports, "nbdRead");
   export_function<trim>(env, exports, "nbdTrim");
   export_function<close>(env, exports, "nbdClose");
 }

@@ -9,7 +9,7 @@
 
 namespace qb {
 
-// Adds nbdOpen, nbdConnect, nbdStatus, nbdRead, nbdTrim and nbdClose.
+// Adds nbdOpen, nbdConnect, nbdStatus, nbdTrim and nbdClose.
 void export_nbd(Napi::Env env, Napi::Object exports);
 
 // The connection of what nbdOpen gave, which counts as closed from then on. Throws Napi::TypeError

@@ -1,33 +1,25 @@
 // Ends what is under way on a connection, from any thread.
 #pragma once
 
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <atomic>
 
-#include "base/error.h"
+#include "source/event_fd.h"
 
 namespace qb {
 
 // Thread-safe. Once cancelled it stays so.
 class NbdCancel {
  public:
-  NbdCancel() : fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) { check_errno(fd_ >= 0, "eventfd"); }
-  ~NbdCancel() { close(fd_); }
-  NbdCancel(const NbdCancel&) = delete;
-  NbdCancel& operator=(const NbdCancel&) = delete;
-
   void cancel() {
     cancelled_ = true;
-    eventfd_write(fd_, 1);
+    event_.raise();
   }
   bool cancelled() const { return cancelled_; }
   // Readable for poll(2) once it is cancelled.
-  int fd() const { return fd_; }
+  int fd() const { return event_.fd(); }
 
  private:
-  int fd_;
+  EventFd event_;
   std::atomic<bool> cancelled_{false};
 };
 

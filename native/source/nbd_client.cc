@@ -2,8 +2,6 @@
 
 #include <poll.h>
 #include <pthread.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -30,6 +28,8 @@ struct NbdClient::Line {
     kGone,  // could not be made, or not kept; never tried again
   };
   State state = State::kClosed;
+  // Until there is a connection, which may still have to be made ready.
+  std::shared_ptr<NbdConnecting> connecting;
   std::unique_ptr<NbdConnection> connection;  // while connecting and ready
   Clock::time_point retry_at;
   unsigned lost = 0;  // times since it last brought something
@@ -41,9 +41,7 @@ struct NbdClient::Line {
 NbdClient::NbdClient(const NbdClientSpec& spec, std::function<void()> finished)
     : spec_(spec),
       finished_(std::move(finished)),
-      wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       cancel_(std::make_shared<NbdCancel>()) {
-  check_errno(wake_fd_ >= 0, "eventfd");
   for (unsigned i = 0; i < spec_.connections; i++) lines_.push_back(std::make_unique<Line>());
   if (spec_.adopted && *spec_.adopted) {
     lines_[0]->connection = std::move(*spec_.adopted);
@@ -58,9 +56,8 @@ NbdClient::~NbdClient() {
     stopping_ = true;
   }
   cancel_->cancel();
-  eventfd_write(wake_fd_, 1);
+  wake_->raise();
   thread_.join();
-  close(wake_fd_);
 }
 
 void NbdClient::submit(Transfer* transfer) {
@@ -74,7 +71,7 @@ void NbdClient::submit(Transfer* transfer) {
     std::lock_guard lock(mutex_);
     submitted_.push_back(transfer);
   }
-  eventfd_write(wake_fd_, 1);
+  wake_->raise();
 }
 
 void NbdClient::collect(std::vector<Transfer*>& done) {
@@ -96,9 +93,11 @@ void NbdClient::run() noexcept {
       if (given_up_) give_up(*given_up_);
       start_connecting();
       hand_out();
+      begin_waiting();
       wait();
       for (auto& line : lines_) {
-        check_connected(*line);
+        check_connecting(*line);
+        check_ready(*line);
         retire(*line);
         check_pace(*line);
       }
@@ -121,24 +120,46 @@ bool NbdClient::take_submitted() {
   return true;
 }
 
+// Whether the server owes anything.
+bool NbdClient::waits() const {
+  return std::any_of(lines_.begin(), lines_.end(), [](const auto& line) {
+    return line->state == Line::State::kConnecting || !line->asked.empty();
+  });
+}
+
+void NbdClient::begin_waiting() {
+  const bool before = std::exchange(waited_, waits());
+  if (waited_ && !before) patience_.begin(Clock::now());
+}
+
 // Starts the connections that are missing while there is something to ask.
 void NbdClient::start_connecting() {
   if (waiting_.empty()) return;
   for (auto& line : lines_) {
     if (line->state != Line::State::kClosed || line->retry_at > Clock::now()) continue;
-    try {
-      line->connection =
-          std::make_unique<NbdConnection>(spec_.address, std::vector<std::string>(), cancel_);
-      line->state = Line::State::kConnecting;
-    } catch (const Error& error) {
-      lose(*line, error);
+    line->connecting = NbdConnecting::start(spec_.address, {}, cancel_, wake_);
+    line->state = Line::State::kConnecting;
+  }
+}
+
+// Takes over what was started, which wakes this thread.
+void NbdClient::check_connecting(Line& line) {
+  if (!line.connecting) return;
+  try {
+    line.connection = line.connecting->take();
+    if (line.connection) {
+      line.connecting.reset();
+    } else if (Clock::now() >= line.connecting->deadline()) {
+      lose(line, Error(ETIMEDOUT, "connection to the NBD server"));
     }
+  } catch (const NbdError& error) {
+    lose(line, error);
   }
 }
 
 // Throws Error(ESTALE) if it is another export that came back.
-void NbdClient::check_connected(Line& line) {
-  if (line.state != Line::State::kConnecting) return;
+void NbdClient::check_ready(Line& line) {
+  if (line.state != Line::State::kConnecting || !line.connection) return;
   try {
     if (!line.connection->alive()) return lose(line, line.connection->lost());
     if (!line.connection->ready()) {
@@ -234,7 +255,8 @@ std::optional<NbdClient::Clock::time_point> NbdClient::next_deadline() const {
         if (!waiting_.empty()) consider(line->retry_at);
         break;
       case Line::State::kConnecting:
-        consider(line->connection->connect_deadline());
+        consider(line->connecting ? line->connecting->deadline()
+                                  : line->connection->connect_deadline());
         break;
       case Line::State::kReady:
         if (!line->asked.empty()) consider(line->pace.due(spec_.address.timeout));
@@ -247,7 +269,7 @@ std::optional<NbdClient::Clock::time_point> NbdClient::next_deadline() const {
 }
 
 void NbdClient::wait() {
-  std::vector<pollfd> fds{{wake_fd_, POLLIN, 0}};
+  std::vector<pollfd> fds{{wake_->fd(), POLLIN, 0}};
   std::vector<Line*> polled;
   for (auto& line : lines_) {
     if (!line->connection) continue;
@@ -266,8 +288,7 @@ void NbdClient::wait() {
     if (errno == EINTR) return;
     throw Error(errno, "poll");
   }
-  eventfd_t count;
-  if (fds[0].revents != 0) eventfd_read(wake_fd_, &count);
+  if (fds[0].revents != 0) wake_->clear();
   for (size_t i = 0; i < polled.size(); i++) {
     if (fds[i + 1].revents != 0) polled[i]->connection->notify(fds[i + 1].revents);
   }
@@ -301,7 +322,11 @@ void NbdClient::retire(Line& line) {
   };
   auto rest = std::stable_partition(line.asked.begin(), line.asked.end(),
                                     [&](const auto& part) { return !answered(part); });
-  if (rest != line.asked.end()) line.pace.answered(Clock::now(), line.connection->flow());
+  if (rest != line.asked.end()) {
+    const auto now = Clock::now();
+    line.pace.answered(now, line.connection->flow());
+    patience_.answered(now);
+  }
   for (auto part = rest; part != line.asked.end(); part++) {
     if ((*part)->error == 0) line.lost = 0;
     finish(**part, (*part)->error);
@@ -311,11 +336,12 @@ void NbdClient::retire(Line& line) {
 }
 
 // A connection that is lost, or could not be made. Throws `why` if none is left, or if writes may
-// be lost with it. The connection must be closed before anything is asked again: until then it may
+// be lost with it; and Error(ETIMEDOUT) if losses take more time than answers. The connection must be closed before anything is asked again: until then it may
 // still write into the memory.
 void NbdClient::lose(Line& line, const Error& why) {
   const bool was_ready = line.state == Line::State::kReady;
   const bool silent = why.errnum() == ETIMEDOUT;
+  line.connecting.reset();
   line.connection.reset();
   line.state = Line::State::kClosed;
   line.wrote = false;
@@ -327,8 +353,12 @@ void NbdClient::lose(Line& line, const Error& why) {
     waiting_.push_front(std::move(*part));
   }
   line.asked.clear();
+  if (!patience_.lost(Clock::now(), spec_.address.timeout)) {
+    throw silent ? Error(ETIMEDOUT, "it falls silent again and again") : why;
+  }
   if (line.lost <= spec_.retries) {
-    line.retry_at = Clock::now() + kFirstWait * (1u << std::min(line.lost - 1, 10u));
+    const unsigned doublings = silent ? 0 : std::min(line.lost - 1, 10u);
+    line.retry_at = Clock::now() + kFirstWait * (1u << doublings);
     return;
   }
   line.state = Line::State::kGone;
@@ -361,6 +391,7 @@ void NbdClient::give_up(const Error& why) {
     failure_ = why.context();
   }
   for (auto& line : lines_) {
+    line->connecting.reset();
     line->connection.reset();
     line->state = Line::State::kGone;
     for (auto& part : std::exchange(line->asked, {})) finish(*part, why.errnum());

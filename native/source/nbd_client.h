@@ -13,8 +13,10 @@
 #include <vector>
 
 #include "io/remote.h"
-#include "source/nbd_connection.h"
+#include "source/event_fd.h"
+#include "source/nbd_connecting.h"
 #include "source/nbd_part.h"
+#include "source/nbd_patience.h"
 
 namespace qb {
 
@@ -68,8 +70,11 @@ class NbdClient : public Remote {
 
   void run() noexcept;
   bool take_submitted();
+  bool waits() const;
+  void begin_waiting();
   void start_connecting();
-  void check_connected(Line& line);
+  void check_connecting(Line& line);
+  void check_ready(Line& line);
   void hand_out();
   void add(Line& line, std::unique_ptr<NbdPart> part);
   void send_last(Line& line);
@@ -84,7 +89,7 @@ class NbdClient : public Remote {
 
   NbdClientSpec spec_;
   std::function<void()> finished_;
-  int wake_fd_;
+  std::shared_ptr<EventFd> wake_ = std::make_shared<EventFd>();
   std::shared_ptr<NbdCancel> cancel_;
   size_t in_flight_ = 0;  // the owner's
 
@@ -98,6 +103,8 @@ class NbdClient : public Remote {
   std::deque<std::unique_ptr<NbdPart>> waiting_;
   std::optional<Error> given_up_;
   std::vector<std::unique_ptr<Line>> lines_;
+  NbdPatience patience_;
+  bool waited_ = false;  // for the server, the last time around
   std::thread thread_;
 };
 

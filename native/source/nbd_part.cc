@@ -13,6 +13,13 @@ constexpr uint64_t kMostZeroed = 128 << 20;
 
 constexpr uint64_t kMostPayload = 1 << 20;
 
+// Takes down a chunk of a read. False if it breaks the protocol.
+bool take_chunk(NbdCoverage& coverage, uint64_t offset, uint64_t length, unsigned status) {
+  // An error fills nothing; the whole read fails with it. Each counts, for they may never end.
+  if (status == LIBNBD_READ_ERROR) return coverage.add(offset, 0);
+  return coverage.add(offset, length);
+}
+
 // These two run inside libnbd, on the thread that works for the connection.
 int on_done(void* data, int* error) noexcept {
   auto* part = static_cast<NbdPart*>(data);
@@ -55,12 +62,6 @@ bool NbdPart::send(nbd_handle* handle, bool no_hole) {
 
 uint64_t part_limit(uint64_t block_max) {
   return std::min(block_max, kMostPayload);
-}
-
-bool take_chunk(NbdCoverage& coverage, uint64_t offset, uint64_t length, unsigned status) {
-  // An error fills nothing; the whole read fails with it. Each counts, for they may never end.
-  if (status == LIBNBD_READ_ERROR) return coverage.add(offset, 0);
-  return coverage.add(offset, length);
 }
 
 void split(Transfer* transfer, uint64_t block_max, std::deque<std::unique_ptr<NbdPart>>& parts) {

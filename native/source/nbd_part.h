@@ -39,9 +39,6 @@ struct NbdPart {
 // line completes one now and then.
 uint64_t part_limit(uint64_t block_max);
 
-// Takes down a chunk of a read, as libnbd reports it. False if it breaks the protocol.
-bool take_chunk(NbdCoverage& coverage, uint64_t offset, uint64_t length, unsigned status);
-
 // Appends a transfer's parts. `block_max`: of a payload, bytes.
 void split(Transfer* transfer, uint64_t block_max, std::deque<std::unique_ptr<NbdPart>>& parts);
 

@@ -16,8 +16,7 @@
 namespace qb {
 
 // Thread-safe. The thread holds on to the session, and ends by itself soon after close(): nobody
-// waits for it, since the lookup of a host's name cannot be interrupted. So it runs code that must
-// not be unloaded.
+// waits for it. So it runs code that must not be unloaded.
 class NbdSession : public std::enable_shared_from_this<NbdSession> {
  public:
   using Task = std::function<void(NbdStatus&)>;

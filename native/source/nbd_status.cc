@@ -4,8 +4,7 @@
 #include <cerrno>
 #include <utility>
 
-#include "source/nbd_coverage.h"
-#include "source/nbd_part.h"
+#include "source/nbd_connecting.h"
 
 namespace qb {
 
@@ -26,8 +25,6 @@ struct Reply {
   std::vector<std::string> contexts;
   uint64_t start = 0;
   std::vector<std::vector<StatusRun>> runs;
-  std::shared_ptr<std::vector<uint8_t>> bytes = nullptr;  // where what is read goes
-  NbdCoverage coverage;
   bool broken = false;  // the answer breaks the protocol
   bool completed = false;
   int error = 0;
@@ -45,15 +42,6 @@ int on_extents(void* data, const char* context, uint64_t offset, uint32_t* entri
     for (size_t k = 0; k + 1 < count; k += 2) reply.runs[i].push_back({entries[k], entries[k + 1]});
     return 0;
   }
-  reply.broken = true;
-  *error = EPROTO;
-  return -1;
-}
-
-int on_chunk(void* data, const void*, size_t count, uint64_t offset, unsigned status,
-             int* error) noexcept {
-  Reply& reply = **static_cast<ReplyRef*>(data);
-  if (take_chunk(reply.coverage, offset, count, status)) return 0;
   reply.broken = true;
   *error = EPROTO;
   return -1;
@@ -87,12 +75,10 @@ void wait(NbdConnection& connection, const ReplyRef& reply, int64_t cookie, uint
 }  // namespace
 
 NbdStatus::NbdStatus(const NbdAddress& address, const std::vector<std::string>& contexts,
-                     std::shared_ptr<NbdCancel> cancel)
-    : connection_(std::make_unique<NbdConnection>(address, contexts, std::move(cancel))),
-      contexts_(contexts) {
-  connection_->wait_ready();
-  info_ = describe_export(*connection_, contexts);
-}
+                     const std::shared_ptr<NbdCancel>& cancel)
+    : connection_(connect_nbd(address, contexts, cancel)),
+      contexts_(contexts),
+      info_(describe_export(*connection_, contexts)) {}
 
 std::vector<std::vector<StatusRun>> NbdStatus::status(uint64_t start, uint64_t length) {
   auto reply = std::make_shared<Reply>(Reply{contexts_, start, {}});
@@ -104,29 +90,6 @@ std::vector<std::vector<StatusRun>> NbdStatus::status(uint64_t start, uint64_t l
                                       callback<nbd_completion_callback>(on_completion, reply), 0),
        kMostStatusBytes, "block status");
   return std::move(reply->runs);
-}
-
-std::shared_ptr<std::vector<uint8_t>> NbdStatus::read(uint64_t start, uint64_t length) {
-  auto bytes = std::make_shared<std::vector<uint8_t>>(length);
-  for (uint64_t done = 0; done < length;) {
-    uint64_t part = std::min(length - done, part_limit(info_.block_max));
-    auto reply = std::make_shared<Reply>();
-    // The reply keeps the memory: it may be written after nobody waits any more.
-    reply->bytes = bytes;
-    reply->coverage.restart(start + done, part);
-    // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDeleteLeaks): it does not see that libnbd frees
-    wait(*connection_, reply,
-         nbd_library().aio_pread_structured(
-             connection_->handle(), bytes->data() + done, part, start + done,
-             callback<nbd_chunk_callback>(on_chunk, reply),
-             callback<nbd_completion_callback>(on_completion, reply), 0),
-         part, "read");
-    if (!reply->coverage.complete()) {
-      throw NbdError(EPROTO, "the server's answer has gaps");
-    }
-    done += part;
-  }
-  return bytes;
 }
 
 // Cut at multiples, so that what a server discards in large units it finds whole.

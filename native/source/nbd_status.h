@@ -1,5 +1,4 @@
-// Asks an export what it holds, reads small parts and discards of it: the connection of the
-// planning side.
+// Asks an export what it holds, and discards of it: the connection of the planning side.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +23,7 @@ class NbdStatus {
   // Connects. `cancel` ends this and every call with Error(ECANCELED). Throws Error(ELIBACC)
   // without libnbd, NbdError, Error(ETIMEDOUT).
   NbdStatus(const NbdAddress& address, const std::vector<std::string>& contexts,
-            std::shared_ptr<NbdCancel> cancel);
+            const std::shared_ptr<NbdCancel>& cancel);
 
   const NbdExport& info() const { return info_; }
   // One reply for a range: for each context its runs from `start` on. They may end before or behind
@@ -32,8 +31,6 @@ class NbdStatus {
   // that the server left out. Throws NbdError (EPROTO: the answer breaks the protocol),
   // Error(ETIMEDOUT). After an EPROTO the connection is of no use.
   std::vector<std::vector<StatusRun>> status(uint64_t start, uint64_t length);
-  // Reads a range, in as many requests as the server's limit makes it. Throws as status().
-  std::shared_ptr<std::vector<uint8_t>> read(uint64_t start, uint64_t length);
   // Discards a range: the server may forget what it holds. Throws NbdError (EPERM: read-only,
   // EINVAL: it can't), Error(ETIMEDOUT).
   void trim(uint64_t start, uint64_t length);

@@ -5,6 +5,7 @@ import { SECTOR_SIZE } from '../../format/qcow2/constants.ts'
 import type { Progress } from '../../progress.ts'
 import { withProgress } from '../../source/look-up-progress.ts'
 import type { Source } from '../../source/source.ts'
+import { oneLine } from '../errors.ts'
 import type { Io } from '../io.ts'
 import { addProgressOptions, addSourceOptions, openOptions, type SourceFlags } from '../options.ts'
 import { formatExtents } from '../output.ts'
@@ -14,7 +15,8 @@ const HELP = `
 Prints [{"start","length","zero","hole"}, …] in bytes: ordered, contiguous, from 0 to the virtual
 size, neighbours with equal flags merged. zero: reads as zero through the whole chain. hole: nothing
 is stored for it. With --bitmap [{"start","length","dirty","zero"}, …]. dirty: written since the
-bitmap began.
+bitmap began. What must be known of the answer, such as that a server does not tell where data is,
+is told on stderr.
 
 Examples:
   qcow2-backup extents disk.raw
@@ -57,6 +59,11 @@ async function extents(io: Io, location: string, flags: ExtentsFlags): Promise<v
           ? source.extents({ detectZeroes, onProgress })
           : markedExtents(source, onProgress)
       for await (const text of formatExtents(list)) await progress.around(() => io.stdout(text))
+      // Complete only now: some are of answers that came meanwhile.
+      for (const note of [...(source.bitmap?.notes ?? []), ...(source.notes ?? [])]) {
+        const line = oneLine(`${source.name}: note: ${note}`)
+        await progress.around(async () => io.stderr(`qcow2-backup: ${line}\n`))
+      }
     } finally {
       progress.close()
       await source.close()
