@@ -37,6 +37,7 @@ export async function openSource(
   const source = await call.run(() => open(location, { ...checked, signal }))
   return {
     ...source,
+    // Grows while the source is asked.
     get notes() {
       return source.notes
     },

@@ -25,6 +25,7 @@ export function reasonOf(failure: NativeFailure): string {
 export function lostServer(failure: NativeFailure): string {
   // libnbd's words name its function first, and the reason already.
   const words = failure.context?.replace(/^nbd_\w+: /, '')
+  if (failure.code === 'ESTALE') return `the NBD server came back, but ${words}`
   const why = words === failure.context ? `${words}: ${reasonOf(failure)}` : words
   return `the NBD server ${failure.code === 'EPROTO' ? 'breaks the protocol' : 'is lost'}: ${why}`
 }

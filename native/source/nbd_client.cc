@@ -39,9 +39,7 @@ struct NbdClient::Line {
 };
 
 NbdClient::NbdClient(const NbdClientSpec& spec, std::function<void()> finished)
-    : spec_(spec),
-      finished_(std::move(finished)),
-      cancel_(std::make_shared<NbdCancel>()) {
+    : spec_(spec), finished_(std::move(finished)), cancel_(std::make_shared<NbdCancel>()) {
   for (unsigned i = 0; i < spec_.connections; i++) lines_.push_back(std::make_unique<Line>());
   if (spec_.adopted && *spec_.adopted) {
     lines_[0]->connection = std::move(*spec_.adopted);
@@ -336,8 +334,8 @@ void NbdClient::retire(Line& line) {
 }
 
 // A connection that is lost, or could not be made. Throws `why` if none is left, or if writes may
-// be lost with it; and Error(ETIMEDOUT) if losses take more time than answers. The connection must be closed before anything is asked again: until then it may
-// still write into the memory.
+// be lost with it; and Error(ETIMEDOUT) if losses take more time than answers. The connection must
+// be closed before anything is asked again: until then it may still write into the memory.
 void NbdClient::lose(Line& line, const Error& why) {
   const bool was_ready = line.state == Line::State::kReady;
   const bool silent = why.errnum() == ETIMEDOUT;

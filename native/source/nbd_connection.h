@@ -33,8 +33,9 @@ class NbdConnection {
   using Clock = std::chrono::steady_clock;
 
   // Starts to connect and negotiate, which goes on in notify() until it is ready(). A host's name
-  // is looked up before this returns: NbdConnecting does that where nobody is kept. `cancel`: ends whatever is waited for. Throws
-  // Error(ELIBACC) without libnbd, NbdError (the words are libnbd's).
+  // is looked up before this returns: NbdConnecting does that where nobody is kept waiting.
+  // `cancel`: ends whatever is waited for. Throws Error(ELIBACC) without libnbd, NbdError (the
+  // words are libnbd's).
   NbdConnection(const NbdAddress& address, const std::vector<std::string>& contexts,
                 std::shared_ptr<NbdCancel> cancel);
   ~NbdConnection();

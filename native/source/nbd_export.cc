@@ -71,9 +71,9 @@ NbdExport describe_export(const NbdConnection& connection,
   const NbdLibrary& nbd = nbd_library();
   nbd_handle* handle = connection.handle();
   NbdExport info;
-  int64_t size = nbd.get_size(handle);
-  if (size < 0) throw nbd_error();
-  info.size = static_cast<uint64_t>(size);
+  // Always known of a connection that is ready. Of sizes from 2^63 on libnbd makes negative ones,
+  // or -1 with an error: too large either way.
+  info.size = static_cast<uint64_t>(nbd.get_size(handle));
   info.multi_conn = nbd.can_multi_conn(handle) == 1;
   info.read_only = nbd.is_read_only(handle) == 1;
   info.can_trim = nbd.can_trim(handle) == 1;

@@ -26,7 +26,7 @@ struct NbdExport {
 };
 
 // REQUIRES: the connection is ready. Throws NbdError(EPROTO) for block sizes that the protocol does
-// not allow, NbdError if there is no usable size.
+// not allow.
 NbdExport describe_export(const NbdConnection& connection,
                           const std::vector<std::string>& contexts);
 

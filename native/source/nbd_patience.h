@@ -10,7 +10,8 @@ namespace qb {
 // few answers. So the time that ended in a loss is held against the time that ended in an answer:
 // the first may be ahead of the second by a few timeouts. A line that is slow but flows loses
 // nothing, and a server that is restarted now and then during a long copy has long made up for it;
-// one that only wastes time ends the run after kTimeouts of them, however long it was honest before.
+// one that only wastes time ends the run after kTimeouts of them, however long it was honest
+// before.
 //
 // Time in which nothing was asked counts for neither. Not thread-safe.
 class NbdPatience {

@@ -4,6 +4,7 @@ import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { fullBackup } from '../../lib/backup/full.ts'
+import { runCli } from '../support/cli.ts'
 import { makeRaw } from '../support/disks.ts'
 import {
   CHUNK,
@@ -138,6 +139,11 @@ t.test('block status that is refused each time: all is data, and a note says so'
       notes: [/does not tell where data is.*Input/],
     })
     t.equal(result.notes?.length, 1)
+    const { status, stdout, stderr } = await runCli(['extents', server.uri])
+    t.equal(status, 0)
+    t.strictSame(JSON.parse(stdout), [{ start: 0, length: SIZE, zero: false, hole: false }])
+    const line = /^qcow2-backup: nbd\+unix:\S+: note: the server does not tell [^\n]*\n$/
+    t.match(stderr, line)
   }
 })
 

@@ -1,5 +1,5 @@
 /** Nobody waits for a server for longer than they want to. */
-import { readFile } from 'node:fs/promises'
+import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
 import { fullBackup } from '../../lib/backup/full.ts'
@@ -116,4 +116,70 @@ t.test('what comes back after a reconnect must be the same export', async (t) =>
   const target = join(t.testdir(), 'out.qcow2')
   const failing = fullBackup(server.uri, target, { connections: 1 })
   await t.rejects(failing, { code: 'IO', why: /another description/ })
+})
+
+t.test('a server that falls silent on each connection after a few answers', async (t) => {
+  for (const multiConn of [true, false]) {
+    const answered = new Map<number, number>()
+    const server = await startNbdServer(t, {
+      size: 256 * 2 ** 20,
+      multiConn,
+      answer({ type, connection }) {
+        if (type !== 'read') return false
+        const count = (answered.get(connection) ?? 0) + 1
+        answered.set(connection, count)
+        return count > 3
+      },
+    })
+    const directory = t.testdir({ targets: {} })
+    const target = join(directory, 'targets', 'out.qcow2')
+    const failing = fullBackup(server.uri, target, { timeoutMs: 500 })
+    await t.rejects(failing, { code: 'IO', errno: 'ETIMEDOUT' })
+    t.strictSame(await readdir(join(directory, 'targets')), [])
+    // To the end it would take 256 reads, three on each connection.
+    t.ok(server.connections < 40)
+  }
+})
+
+t.test('a server that is restarted again and again, with progress between', async (t) => {
+  let reads = 0
+  const server = await startNbdServer(t, {
+    size: 64 * 2 ** 20,
+    multiConn: true,
+    answer({ type }, _send, socket) {
+      if (type !== 'read' || ++reads % 4 !== 0) return false
+      socket.destroy()
+      return true
+    },
+  })
+  const target = join(t.testdir(), 'out.qcow2')
+  const result = await fullBackup(server.uri, target, { connections: 1, requests: 1 })
+  t.match(result, { virtualSize: 64 * 2 ** 20 })
+  t.ok(server.connections > 8)
+})
+
+t.test('every second connection is never greeted', async (t) => {
+  const server = await startNbdServer(t, {
+    size: SIZE,
+    multiConn: true,
+    accept: (connection) => connection % 2 === 1,
+    answer({ type, connection }) {
+      return type === 'read' && connection > 1
+    },
+  })
+  const target = join(t.testdir(), 'out.qcow2')
+  const failing = fullBackup(server.uri, target, { timeoutMs: 500 })
+  await t.rejects(failing, { code: 'IO', errno: 'ETIMEDOUT' })
+})
+
+t.test('an export that is too large for offsets to be exact', async (t) => {
+  for (const size of [2n ** 53n, 2n ** 63n - 1n, 2n ** 63n, 2n ** 64n - 1n]) {
+    const server = await startNbdServer(t, { size })
+    const why = 'the export is larger than 8 PiB'
+    await t.rejects(openSource(server.uri), { code: 'UNSUPPORTED', what: server.uri, why })
+  }
+  const server = await startNbdServer(t, { size: 2n ** 53n - 1024n, multiConn: true })
+  const source = await openSource(server.uri)
+  t.equal(source.size, 2 ** 53 - 1024)
+  await source.close()
 })

@@ -24,7 +24,7 @@ export type SendChunk = (type: number, payload: Buffer, last?: boolean) => void
 export const CHUNK = { none: 0, data: 1, hole: 2, status: 5, error: 32769 } as const
 
 export interface NbdServerOptions {
-  size?: number
+  size?: number | bigint
   multiConn?: boolean
   readOnly?: boolean
   /** Of offsets and lengths. */
