@@ -132,7 +132,7 @@ t.test('reads that fail are asked again, a bounded number of times', async (t) =
   await t.rejects(fullBackup(failing(0), target, { retries: 101 }), { message: /^retries: / })
 })
 
-t.test('a source that is wrong', async (t) => {
+t.test('a custom source that breaks its contract fails the backup', async (t) => {
   const directory = t.testdir()
   const target = join(directory, 'backup.qcow2')
   const wrong: [string, Partial<CustomSource>, RegExp][] = [
@@ -232,7 +232,7 @@ t.test('what is durable is discarded, inward in granules, and never read again',
   }
 })
 
-t.test('its extents', async (t) => {
+t.test('extents of a custom source are those it tells', async (t) => {
   const source = await openSource(memoryDisk().custom)
   const extents = []
   for await (const extent of source.extents()) extents.push(extent)

@@ -67,7 +67,7 @@ function shortenSnapshot(path: string): void {
 }
 
 for (const [name, change] of CASES) {
-  t.test(name, async (t) => {
+  t.test(`repaired as qemu-img repairs it: ${name}`, async (t) => {
     const dir = t.testdir()
     for (const how of ['leaks', 'all']) {
       const copies = ['a', 'b'].map((copy) => join(dir, copy))
@@ -159,7 +159,7 @@ t.test('what is damaged at random is never worse for a repair', async (t) => {
   }
 })
 
-t.test('wrong use', async (t) => {
+t.test('wrong use of check is refused as qemu-img does', async (t) => {
   const dir = t.testdir({ raw: 'x'.repeat(1024) })
   qemuImg('create', '-q', '-f', 'qcow2', join(dir, 'image'), '1M')
   const cases = [

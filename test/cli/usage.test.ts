@@ -103,7 +103,7 @@ t.test('--debug adds the stack, wherever it stands', async (t) => {
   }
 })
 
-t.test('help', async (t) => {
+t.test('help is printed for the program and for each command', async (t) => {
   for (const args of [['--help'], ['-h'], ['help']]) {
     const { status, stdout, stderr } = await runCli(args)
     t.equal(status, 0)

@@ -26,7 +26,7 @@ function sound(t: Test, ...options: string[]) {
   return { cwd, image, l1, l2: firstTable(image) }
 }
 
-t.test('headers that claim what cannot be', async (t) => {
+t.test('headers that claim what cannot be are refused in bounds', async (t) => {
   const cases: [string, (image: string) => void][] = [
     ['image is too big', (i) => poke(i, 24, 1n << 63n)],
     ['image is too big', (i) => poke(i, 24, (1n << 64n) - 512n)],
@@ -55,7 +55,7 @@ t.test('headers that claim what cannot be', async (t) => {
   }
 })
 
-t.test('a feature name with escape codes', async (t) => {
+t.test('a feature name with escape codes is printed escaped', async (t) => {
   const { cwd, image } = sound(t)
   const names = 112
   t.equal(peek(image, names, 4).readUInt32BE(), 0x6803f857, 'the table of feature names')
@@ -64,7 +64,7 @@ t.test('a feature name with escape codes', async (t) => {
   refused(t, cwd, /disk\.qcow2: unsupported qcow2 features: '\\x1b\[2J\\x0aname\S*'/)
 })
 
-t.test('entries of tables', async (t) => {
+t.test('table entries that point at metadata or past the end are refused', async (t) => {
   const cases: [string, (s: ReturnType<typeof sound>) => void][] = [
     [
       'L2 table at 0x40000000000000 is past the end of the file',
@@ -188,7 +188,7 @@ for (const type of ['zlib', 'zstd']) {
   })
 }
 
-t.test('a stream that would expand to 256 MiB', async (t) => {
+t.test('a stream that would expand to 256 MiB expands to a cluster', async (t) => {
   const cwd = t.testdir()
   const image = compressed(t, 'zlib', 2 * MIB)
   const bomb = deflateRawSync(Buffer.alloc(256 * MIB, 'x'), { level: 9 })

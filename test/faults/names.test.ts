@@ -59,7 +59,7 @@ function gated(t: Test, cwd: string, usual: ReadonlySet<string>, line: string): 
   )
 }
 
-t.test('names of other files', async (t) => {
+t.test('backing names outside of the directory open nothing', async (t) => {
   const outside = t.testdir({ images: {}, 'secret.qcow2': '', 'images-too': {} })
   const cwd = join(outside, 'images')
   const image = join(cwd, 'disk.qcow2')
@@ -102,7 +102,7 @@ t.test('names of other files', async (t) => {
   refused(t, cwd, `disk.qcow2: its backing file '../secret.qcow2' ${gate} ${outside}`, 'gone')
 })
 
-t.test('a link out of the directory', async (t) => {
+t.test('a backing link out of the directory opens nothing', async (t) => {
   const outside = t.testdir({ images: { 'base.qcow2': t.fixture('symlink', '../secret.qcow2') } })
   const cwd = join(outside, 'images')
   qemuImg('create', '-q', '-f', 'qcow2', join(outside, 'secret.qcow2'), '1M')
@@ -112,7 +112,7 @@ t.test('a link out of the directory', async (t) => {
   gated(t, cwd, usual, "its backing file 'base.qcow2' lies outside of the image's directory")
 })
 
-t.test('data files out of the directory', async (t) => {
+t.test('data files out of the directory are not opened', async (t) => {
   const cwd = join(t.testdir({ images: {} }), 'images')
   const image = join(cwd, 'disk.qcow2')
   qemuImg('create', '-q', '-f', 'qcow2', image, '1M')
@@ -136,7 +136,7 @@ t.test('data files out of the directory', async (t) => {
   }
 })
 
-t.test('formats of backing files', async (t) => {
+t.test('backing formats that are missing or unknown are refused', async (t) => {
   const cwd = t.testdir()
   const image = join(cwd, 'disk.qcow2')
   const cases = [
@@ -156,7 +156,7 @@ t.test('formats of backing files', async (t) => {
   }
 })
 
-t.test('names that a terminal must not get', async (t) => {
+t.test('names with control characters are printed escaped', async (t) => {
   const cwd = t.testdir()
   const image = join(cwd, 'disk.qcow2')
   for (const name of [
@@ -191,8 +191,8 @@ t.test('names that a terminal must not get', async (t) => {
   }
 })
 
-t.test('chains', async (t) => {
-  t.test('that come back', async (t) => {
+t.test('chains without an end are refused', async (t) => {
+  t.test('a chain that loops is refused', async (t) => {
     const cwd = t.testdir()
     for (const name of ['disk', 'a', 'b']) {
       qemuImg('create', '-q', '-f', 'qcow2', join(cwd, `${name}.qcow2`), '1M')
@@ -205,7 +205,7 @@ t.test('chains', async (t) => {
     refused(t, cwd, /\S*a\.qcow2: comes again as a backing file of itself/, 'below')
   })
 
-  t.test('that end in nothing', async (t) => {
+  t.test('a chain that ends in no file is refused', async (t) => {
     const cwd = t.testdir()
     qemuImg('create', '-q', '-f', 'qcow2', join(cwd, 'disk.qcow2'), '1M')
     nameBacking(join(cwd, 'disk.qcow2'), 'none.qcow2')
@@ -217,7 +217,7 @@ t.test('chains', async (t) => {
     refused(t, cwd, /\S*none\.qcow2: is neither a regular file nor a block device/)
   })
 
-  t.test('of a thousand images', async (t) => {
+  t.test('a chain of a thousand images is refused', async (t) => {
     const cwd = t.testdir()
     const image = join(cwd, 'disk.qcow2')
     qemuImg('create', '-q', '-f', 'qcow2', '-o', 'cluster_size=512', image, '1M')

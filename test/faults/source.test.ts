@@ -38,7 +38,7 @@ async function refused(test: Test, cwd: string, source: string, line: string): P
   test.strictSame(readdirSync(cwd), before)
 }
 
-t.test('what is no disk', async (t) => {
+t.test('what is no disk is refused as a source', async (t) => {
   const cwd = t.testdir({ directory: {}, file: 'x', loop: t.fixture('symlink', 'loop') })
   spawnSync('mkfifo', [join(cwd, 'fifo')])
   await refused(t, cwd, 'none', 'none: no such file or directory')
@@ -49,7 +49,7 @@ t.test('what is no disk', async (t) => {
   await refused(t, cwd, '/dev/zero', '/dev/zero: is neither a regular file nor a block device')
 })
 
-t.test('a file that may not be read', async (t) => {
+t.test('a source that may not be read is refused', async (t) => {
   const cwd = t.testdir({ 'disk.raw': 'x'.repeat(512), closed: { disk: 'x' } })
   chmodSync(join(cwd, 'disk.raw'), 0)
   chmodSync(join(cwd, 'closed'), 0)

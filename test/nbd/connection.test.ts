@@ -9,7 +9,7 @@ import { startNbdkit } from '../support/nbdkit.ts'
 import { piecesOf } from '../support/read-source.ts'
 import { type RunningServer, socketDirectory, startServer, unixUri } from '../support/server.ts'
 
-t.test('nobody there', async (t) => {
+t.test('a server that is not there is an error that names it', async (t) => {
   const socket = join(socketDirectory(t), 'none')
   const missing = { code: 'IO', errno: 'ENOENT', why: 'cannot connect: No such file or directory' }
   await t.rejects(openSource(unixUri(socket)), missing)
@@ -43,7 +43,7 @@ t.test('not an NBD server', async (t) => {
   await t.rejects(openSource(unixUri(socket)), { code: 'IO', why: /^cannot connect: \S.+$/ })
 })
 
-t.test('a server that is silent', async (t) => {
+t.test('a server that is silent fails after the timeout', async (t) => {
   const directory = socketDirectory(t)
   const server = createServer(() => {})
   await new Promise<void>((resolve) => server.listen(join(directory, 'hang'), resolve))
@@ -75,7 +75,7 @@ t.test('a server that refuses to say what it holds: all is data, with a note', a
   t.match(source.notes, [why])
 })
 
-t.test('a server that goes away', async (t) => {
+t.test('a server that goes away is connected to again, if it is the same', async (t) => {
   const directory = socketDirectory(t)
   const socket = join(directory, 'nbd')
   let servers = 0

@@ -90,7 +90,7 @@ async function startTls(t: Test, certificates: string): Promise<number> {
   return port
 }
 
-t.test('certificates', async (t) => {
+t.test('certificates are checked as the URI asks', async (t) => {
   const directory = t.testdir({ none: {} })
   const good = makeCertificates(join(directory, 'good'), 2)
   const expired = makeCertificates(join(directory, 'expired'), -1)

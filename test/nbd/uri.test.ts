@@ -10,7 +10,7 @@ t.test('what an NBD location is', async (t) => {
   }
 })
 
-t.test('each form', async (t) => {
+t.test('each form of NBD URI is parsed', async (t) => {
   const of = (uri: string) => {
     const address = parseNbdUri(uri)
     t.equal(address.uri, uri, 'libnbd gets it as it is')

@@ -102,7 +102,7 @@ t.test('the same words, status and bitmaps', async (t) => {
   }
 })
 
-t.test('inconsistent', async (t) => {
+t.test('an inconsistent bitmap can only be removed', async (t) => {
   const dir = setUp(t)
   run('qemu-io', ['-c', 'write 0 64k', '-c', 'abort', join(dir, 'q')])
   for (const args of [

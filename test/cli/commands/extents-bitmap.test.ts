@@ -66,7 +66,7 @@ t.test('without a bitmap, and with the options of connections', async (t) => {
   ])
 })
 
-t.test('what cannot be', async (t) => {
+t.test('impossible options of extents --bitmap are refused', async (t) => {
   const disk = makeDisk(t)
   const { uri } = await startQemuNbd(t, disk)
   const slow = await startNbdkit(t, '--filter=delay', 'memory', '1M', 'delay-open=10')

@@ -98,7 +98,7 @@ t.test('a target that exists', async (t) => {
   const old = 'what stood there'
   const setUp = (t: Test) => join(t.testdir({ 'a.raw': old }), 'a.raw')
 
-  t.test('is refused', async (t) => {
+  t.test('the target is refused', async (t) => {
     const path = setUp(t)
     await t.rejects(open(path), {
       code: 'TARGET_EXISTS',

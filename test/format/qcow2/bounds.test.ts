@@ -20,7 +20,7 @@ function data(offset: number, length: number): Run {
   return { kind: 'data', start: 2 ** 30, length, offset }
 }
 
-t.test('tables', async (t) => {
+t.test('tables out of bounds are refused', async (t) => {
   bounds.requireTable(5 * C, 0)
   const at = (offset: number) => () => bounds.requireTable(offset, 0x20000000)
   const why = (rest: string) => bad(`guest offset 0x20000000: L2 table at ${rest}`)

@@ -9,7 +9,7 @@ t.test('defaults', async (t) => {
   t.equal(parse('--quick').pairs, 2)
 })
 
-t.test('what is given', async (t) => {
+t.test('options of the harness take what is given', async (t) => {
   t.same(parse('--only', 'restore,full-raw').cases, ['full-raw', 'restore'], 'in known order')
   t.equal(parse('--quick', '--pairs', '9').pairs, 9)
   t.equal(parse('--dir', '/somewhere').dir, '/somewhere')

@@ -3,7 +3,7 @@ import { barPlot, ticks } from '../../../scripts/perf/plot.ts'
 import { renderReport } from '../../../scripts/perf/report.ts'
 import { RESULTS } from './canned.ts'
 
-t.test('the page', async (t) => {
+t.test('the report is one page with every figure', async (t) => {
   const page = renderReport(RESULTS)
   t.notMatch(page, /<script|<link|@import|url\(|src=|https?:/, 'needs nothing else')
   t.match(page, /prefers-color-scheme: dark/)

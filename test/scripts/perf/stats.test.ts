@@ -1,7 +1,7 @@
 import t from 'tap'
 import { median, pairwiseRatios, spread } from '../../../scripts/perf/stats.ts'
 
-t.test('median', async (t) => {
+t.test('the median is the middle of the sorted numbers', async (t) => {
   t.equal(median([7]), 7)
   t.equal(median([10, 9, 1]), 9, 'sorted as numbers, not as text')
   t.equal(median([4, 1, 3, 2]), 2.5)

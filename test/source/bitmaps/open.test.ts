@@ -110,7 +110,7 @@ t.test('a disabled one is used, and that is noted', async (t) => {
   await source.close()
 })
 
-t.test('missing', async (t) => {
+t.test('a bitmap that an image lacks is refused, with those it has', async (t) => {
   const image = withBitmap(t)
   await refused(t, image, 'b1', 'BAD_BITMAP', "has no bitmap 'b1'; it has 'b0'")
   for (let i = 1; i < 13; i++) qemuImg('bitmap', '--add', image, `c${i}`)

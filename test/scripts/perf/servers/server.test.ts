@@ -39,7 +39,7 @@ t.test('an abort ends the wait', async (t) => {
   await t.rejects(starting, { name: 'AbortError' })
 })
 
-t.test('sockets', async (t) => {
+t.test('sockets of servers have short paths', async (t) => {
   const stage = testStage(t)
   t.equal(socketUri('/a b/c', 'disk'), 'nbd+unix:///disk?socket=/a%20b/c')
   t.equal(socketPath(stage, 'x'), join(stage.scratch, 'x'))

@@ -8,7 +8,7 @@ t.test('the figures of a process', async (t) => {
   t.same(parseUsage(stat, status, io), { cpu: 3.25, peak: 2 ** 20, written: 4096 })
 })
 
-t.test('our own', async (t) => {
+t.test('usage of our own process is measured', async (t) => {
   await resetPeak(process.pid)
   const { cpu, peak, written } = await usageOf(process.pid)
   t.ok(cpu > 0 && cpu < 60)
