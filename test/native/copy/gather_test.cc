@@ -4,6 +4,7 @@
 #include <limits.h>
 
 #include "base/error.h"
+#include "io/make_engine.h"
 #include "support/bytes.h"
 #include "support/fault_engine.h"
 #include "support/recording_engine.h"
