@@ -206,11 +206,9 @@ t.test('16 MiB that claim the largest L1 table, all of it one L2 table', async (
   poke(image, Number(far), table)
   for (let i = 0; i < entries.length; i += 8) entries.writeBigUInt64BE(far, i)
   poke(image, l1, entries)
-  const pieces = await bounded(t, () => readMap(image, 3e5))
-  t.ok(
-    Array.isArray(pieces) && pieces.length >= 1e5,
-    `read lazily, as far as wanted: ${pieces}`.slice(0, 300),
-  )
+  // A pebibyte of data that is one cluster, read 2^34 times: no guest writes that.
+  const error = await bounded(t, () => readMap(image, 3e5).catch((e) => e))
+  t.match(error, { code: 'BAD_IMAGE', why: /names the same clusters over and over/ })
 })
 
 t.test('2 MiB of header extensions', async (t) => {

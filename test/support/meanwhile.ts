@@ -2,7 +2,7 @@
 import { type CliResult, runCli } from './cli.ts'
 
 /**
- * Runs a copy that reads 32 MiB a second, and does something else as soon as it is under way.
+ * Runs a copy that reads 8 MiB a second, and does something else as soon as it is under way.
  * @param cwd where it runs
  * @returns how it ended, and the last line of its stderr, where its progress goes too
  */
@@ -12,7 +12,7 @@ export async function meanwhile(
   action: () => void,
 ): Promise<CliResult & { line: string }> {
   let acted = false
-  const result = await runCli([...args, '--rate-limit', '32M', '--progress', 'json'], {
+  const result = await runCli([...args, '--rate-limit', '8M', '--progress', 'json'], {
     cwd,
     onStderr() {
       if (!acted) action()
