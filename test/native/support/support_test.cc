@@ -1,6 +1,7 @@
 // The engines for tests do what they say.
 #include <doctest/doctest.h>
 
+#include "io/make_engine.h"
 #include "io/queue.h"
 #include "support/bytes.h"
 #include "support/descriptor_engine.h"
