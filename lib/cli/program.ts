@@ -77,8 +77,10 @@ Examples:
 /**
  * The command line's grammar. Commands are listed by name and summary only; a command's module is
  * loaded when it runs, so that starting costs the same however many commands there are.
+ * @param help takes the text of help and version, which is not printed here: commander does not wait
+ * for what it prints
  */
-export function buildProgram(io: Io): Command {
+export function buildProgram(io: Io, help: (text: string) => void): Command {
   const { version } = createRequire(import.meta.url)('qcow2-backup/package.json')
   const program = new Command('qcow2-backup')
     .description('Backs up VM disks into standard qcow2 images, and restores them.')
@@ -89,7 +91,7 @@ export function buildProgram(io: Io): Command {
     .showSuggestionAfterError(false)
     .helpCommand(false)
     .exitOverride()
-    .configureOutput({ writeOut: (text) => void io.stdout(text), writeErr: () => {} })
+    .configureOutput({ writeOut: help, writeErr: () => {} })
   for (const { name, summary } of COMMANDS) program.command(name).summary(summary)
   // Only to be listed: they read their arguments as qemu-img does, and so never come here.
   for (const [name, summary] of Object.entries(QEMU_IMG_COMMANDS)) {

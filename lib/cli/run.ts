@@ -19,7 +19,15 @@ export async function run(given: () => readonly string[], io: Io = STANDARD): Pr
     if (isQemuImgCommand(name)) return await runQemuImg(name, rest, io)
     // Loaded only now: what qemu-img does in 10 ms must not wait for all this.
     const { buildProgram } = await import('./program.ts')
-    await buildProgram(io).parseAsync(args, { from: 'user' })
+    let help = ''
+    const program = buildProgram(io, (text) => {
+      help += text
+    })
+    try {
+      await program.parseAsync(args, { from: 'user' })
+    } finally {
+      if (help) await io.stdout(help)
+    }
     return 0
   } catch (error) {
     // The reader has all it wants (`extents … | head`).

@@ -1,3 +1,4 @@
+import type { ChildProcess } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
@@ -123,6 +124,14 @@ t.test('help is printed for the program and for each command', async (t) => {
       t.match(stdout, `Usage: qcow2-backup ${command} `)
       t.match(stdout, `Examples:\n  qcow2-backup ${command} `)
     }
+  }
+})
+
+t.test('help that nobody reads to its end is no error', async (t) => {
+  for (const args of ['--help', 'full --help', 'map --help']) {
+    const onStart = (child: ChildProcess) => void child.stdout?.destroy()
+    const { status, stderr } = await runCli(args.split(' '), { onStart })
+    t.strictSame([status, stderr], [0, ''], args)
   }
 })
 
