@@ -27,7 +27,10 @@ const FIELDS: readonly HeaderField[] = [
 /** A number that means trouble: near a power of two, of any magnitude. */
 function trouble(random: Random, most = 63): number {
   const power = 2 ** random(most)
-  return Math.max(0, [power, power - 1, power + 1, power * 1.5, random(4096)][random(5)])
+  return Math.max(
+    0,
+    [power, power - 1, power + 1, Math.floor(power * 1.5), random(4096)][random(5)],
+  )
 }
 
 function aligned(random: Random, clusterSize: number): number {
@@ -42,7 +45,7 @@ export function lyingImages(random: Random): Files {
   const room = Math.floor(2 ** 20 / count)
   for (let i = 0; i < count; i++) {
     const name = (n: number) => (n === 0 ? 'disk.qcow2' : `below${n}.qcow2`)
-    const image = lyingImage(random, Math.min(room, 2 ** 20) / 4)
+    const image = lyingImage(random, Math.floor(room / 4))
     if (i < count - 1) image.backing(name(i + 1))
     files[name(i)] = image.finish().subarray(0, room)
   }
@@ -61,7 +64,7 @@ function lyingImage(random: Random, room: number): ImageBuilder {
   const same = entry()
   const table = image.put(
     entries(
-      new Array(Math.min(clusterSize, room) / 8).fill(0).map(() => {
+      new Array(Math.floor(Math.min(clusterSize, room) / 8)).fill(0).map(() => {
         return random(8) === 0 ? entry() : same
       }),
     ),
