@@ -23,7 +23,7 @@ export const STANDARD: Io = {
     return process.stderr.isTTY === true && process.env.TERM !== 'dumb'
   },
   get columns() {
-    return process.stderr.columns ?? 80
+    return process.stderr.columns || 80
   },
   interruptible,
 }

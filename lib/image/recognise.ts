@@ -10,7 +10,10 @@ import type { Format } from './chain.ts'
 export async function probeFile(file: ImageFile): Promise<Probed> {
   const length = Math.min(PROBE_BYTES, file.size)
   const head = await readAt(file, 0, length)
-  return probe(head, await readAt(file, file.size - length, length))
+  // A format that is told by the end of a file is not told where that cannot be read; whoever reads the
+  // disk up to there fails then.
+  const tail = await readAt(file, file.size - length, length).catch(() => Buffer.alloc(0))
+  return probe(head, tail)
 }
 
 /**

@@ -173,7 +173,8 @@ t.test('the command: a file, the standard output, and what goes wrong', async (t
 t.test('a server that is killed meanwhile: an error, and nothing under the name', async (t) => {
   const dir = t.testdir()
   const at = (name: string) => join(dir, name)
-  writeFileSync(at('raw'), Buffer.alloc(64 * K * K, 3))
+  // Progress comes every 64 MiB.
+  writeFileSync(at('raw'), Buffer.alloc(256 * K * K, 3))
   const slow = ['--filter=delay', 'file', at('raw'), 'rdelay=200ms']
   const server = await startNbdkit(t, ...slow)
   const args = ['diff', server.uri(), 'raw', '--output', 'out', '--progress', 'json']

@@ -50,7 +50,7 @@ t.test('a qemu-img that says something else', async (t) => {
   t.equal(printed.status, 1)
   t.match(printed.stdout, /backup: check: same, status 0\n/)
   t.match(printed.stdout, /backup: info --backing-chain: different\n--- qemu-img stdout\n/)
-  t.equal(printed.stderr, 'qcow2-backup: verify: 2 of 8 comparisons with qemu-img differ\n')
+  t.equal(printed.stderr, 'qcow2-backup: parity: 2 of 8 comparisons with qemu-img differ\n')
   const json = await runCli(['parity', '--json', '--against', fake, backup])
   t.strictSame(JSON.parse(json.stdout), JSON.parse(JSON.stringify(found)))
 })

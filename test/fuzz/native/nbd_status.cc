@@ -55,6 +55,10 @@ NbdLibrary fake() {
   nbd.get_errno = [] { return static_cast<int>(left % 3); };
   nbd.set_uri_allow_local_file = [](nbd_handle*, bool) { return 0; };
   nbd.set_pread_initialize = [](nbd_handle*, bool) { return 0; };
+  nbd.set_full_info = [](nbd_handle*, bool) { return 0; };
+  nbd.set_debug = [](nbd_handle*, bool) { return 0; };
+  nbd.clear_debug_callback = [](nbd_handle*) { return 0; };
+  nbd.set_debug_callback = [](nbd_handle*, nbd_debug_callback) { return 0; };
   nbd.add_meta_context = [](nbd_handle*, const char*) { return 0; };
   nbd.aio_connect_uri = [](nbd_handle*, const char*) { return 0; };
   nbd.aio_is_ready = [](nbd_handle*) { return 1; };
@@ -68,6 +72,16 @@ NbdLibrary fake() {
   nbd.can_trim = nbd.can_multi_conn;
   nbd.can_zero = nbd.can_multi_conn;
   nbd.can_flush = nbd.can_multi_conn;
+  nbd.can_fua = nbd.can_multi_conn;
+  nbd.is_rotational = nbd.can_multi_conn;
+  nbd.can_df = nbd.can_multi_conn;
+  nbd.can_cache = nbd.can_multi_conn;
+  nbd.can_fast_zero = nbd.can_multi_conn;
+  // As libnbd gives them: to be freed by the caller.
+  nbd.get_canonical_export_name = [](nbd_handle*) -> char* {
+    return take<uint8_t>() % 2 ? strdup("disk") : nullptr;
+  };
+  nbd.get_export_description = nbd.get_canonical_export_name;
   nbd.can_meta_context = [](nbd_handle*, const char*) { return take<uint8_t>() % 3 - 1; };
   nbd.aio_block_status = [](nbd_handle*, uint64_t, uint64_t, nbd_extent_callback extent,
                             nbd_completion_callback completion,
@@ -94,7 +108,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   input = data;
   left = size;
   try {
-    NbdStatus status({.uri = "nbd://server"}, kContexts);
+    NbdStatus status({.uri = "nbd://server"}, kContexts, std::make_shared<NbdCancel>());
     const NbdExport& info = status.info();
     require(info.size <= INT64_MAX && info.block_min > 0 && info.block_max > 0);
     require(info.block_max <= 32 << 20 && info.contexts.size() == kContexts.size());
