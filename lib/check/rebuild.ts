@@ -1,8 +1,9 @@
-import { FIELD } from '../format/qcow2/constants.ts'
+import { FIELD, MAX_REFCOUNT_TABLE_BYTES } from '../format/qcow2/constants.ts'
 import { encodeRefcountTableFields } from '../format/qcow2/encode.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { encodeRefcount } from '../format/qcow2/refcounts.ts'
 import type { ReferenceCounts } from './reference-counts.ts'
+import { type Report, TOO_LARGE } from './report.ts'
 import type { ImageWriter } from './writer.ts'
 
 /** Where the refcount table of an image is. */
@@ -11,13 +12,16 @@ export type RefcountTable = Pick<Qcow2Header, 'refcountTableOffset' | 'refcountT
 /**
  * Writes refcounts anew, from the references alone, into clusters that nothing refers to; then lets
  * the header name them. The old ones, which are references still, become leaks.
+ * @throws CheckFailed if the new table would be larger than any image may have, before the header
+ * names it
  */
 export async function rebuildRefcounts(
   header: Qcow2Header,
   counts: ReferenceCounts,
   writer: ImageWriter,
+  report: Report,
 ): Promise<RefcountTable> {
-  const rebuild = new Rebuild(header, counts, writer)
+  const rebuild = new Rebuild(header, counts, writer, report)
   const table = await rebuild.run()
   await writer.flush()
   const { refcountTableOffset, refcountTableClusters } = table
@@ -33,28 +37,31 @@ class Rebuild {
   readonly #perBlock: number
   readonly #counts: ReferenceCounts
   readonly #writer: ImageWriter
-  /** Offsets of the new blocks, bytes; 0: none. Its length is whole clusters. */
-  readonly #table: number[] = []
+  readonly #report: Report
+  /** Offsets of the new blocks, bytes, by their index. */
+  readonly #blocks = new Map<number, number>()
+  /** Clusters of the new table. */
+  #tableClusters = 0
 
-  constructor(header: Qcow2Header, counts: ReferenceCounts, writer: ImageWriter) {
+  constructor(header: Qcow2Header, counts: ReferenceCounts, writer: ImageWriter, report: Report) {
     this.#clusterSize = header.clusterSize
     this.#bits = 2 ** header.refcountOrder
     this.#perBlock = (header.clusterSize * 8) / this.#bits
     this.#counts = counts
     this.#writer = writer
+    this.#report = report
   }
 
   async run(): Promise<RefcountTable> {
     await this.#writeBlocks(0, this.#counts.clusters)
     for (;;) {
       // The table has references too, whose blocks may be new ones, for which it must be longer.
-      const entries = this.#table.length
-      const clusters = Math.ceil((entries * 8) / this.#clusterSize)
+      const clusters = this.#tableClusters
       const first = this.#allocate(clusters, 0)
       await this.#writeBlocks(first, first + clusters)
-      if (this.#table.length > entries) continue
+      if (this.#tableClusters > clusters) continue
       const bytes = Buffer.alloc(clusters * this.#clusterSize)
-      for (const [i, offset] of this.#table.entries()) bytes.writeBigUInt64BE(BigInt(offset), i * 8)
+      for (const [i, offset] of this.#blocks) bytes.writeBigUInt64BE(BigInt(offset), i * 8)
       await this.#writer.write(first * this.#clusterSize, bytes)
       return {
         refcountTableOffset: first * this.#clusterSize,
@@ -72,22 +79,27 @@ class Rebuild {
       if (cluster >= last) break
       if (this.#counts.get(cluster) === 0) continue
       const index = Math.floor(cluster / this.#perBlock)
-      if (!this.#table[index]) {
+      let offset = this.#blocks.get(index)
+      if (offset === undefined) {
         // In a block that is yet to be written: this one, or a later one.
         free = this.#allocate(1, Math.max(free, index * this.#perBlock))
         last = Math.max(last, free + 1)
-        this.#enter(index, free * this.#clusterSize)
+        offset = free * this.#clusterSize
+        this.#enter(index, offset)
       }
-      await this.#writer.write(this.#table[index], this.#block(index))
+      await this.#writer.write(offset, this.#block(index))
       cluster = (index + 1) * this.#perBlock - 1
     }
   }
 
   #enter(index: number, offset: number): void {
-    const perCluster = this.#clusterSize / 8
-    const length = Math.ceil((index + 1) / perCluster) * perCluster
-    while (this.#table.length < length) this.#table.push(0)
-    this.#table[index] = offset
+    this.#blocks.set(index, offset)
+    const clusters = Math.ceil(((index + 1) * 8) / this.#clusterSize)
+    // Nothing, QEMU neither, could open the image again.
+    if (clusters * this.#clusterSize > MAX_REFCOUNT_TABLE_BYTES) {
+      throw this.#report.failed('its refcount table would be too large', TOO_LARGE)
+    }
+    this.#tableClusters = Math.max(this.#tableClusters, clusters)
   }
 
   #block(index: number): Buffer {

@@ -176,7 +176,7 @@ class Repair {
   async #writeAnew(): Promise<void> {
     const { file, header } = this.#checked
     const { counts } = this.#surveyed
-    const table = await rebuildRefcounts(header, counts, this.#writer)
+    const table = await rebuildRefcounts(header, counts, this.#writer, this.#report)
     const { size } = await file.handle.stat()
     this.#checked = {
       ...this.#checked,

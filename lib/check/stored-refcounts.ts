@@ -45,6 +45,9 @@ export class StoredRefcounts {
   readonly entries: number
   readonly stored: number
   #told = false
+  /** Entries from which on there is no block, up to the one that has the next. */
+  #gapStart = 0
+  #gapEnd = -1
 
   private constructor(
     file: OpenedFile,
@@ -87,9 +90,14 @@ export class StoredRefcounts {
 
   /** The first block from `index` on; behind all if there is none. */
   nextBlock(index: number): number {
-    let next = index
-    while (next < this.stored && !this.hasBlock(next)) next++
-    return next < this.stored ? next : Number.POSITIVE_INFINITY
+    // Asked for each entry of a long gap: the gap is searched once.
+    if (index < this.#gapStart || index > this.#gapEnd) {
+      let next = index
+      while (next < this.stored && !this.hasBlock(next)) next++
+      this.#gapStart = index
+      this.#gapEnd = next < this.stored ? next : Number.POSITIVE_INFINITY
+    }
+    return this.#gapEnd
   }
 
   /** The refcount of a cluster; undefined if its block has to be loaded first. */
@@ -111,13 +119,17 @@ export class StoredRefcounts {
    */
   alike(cluster: number, wanted: ArrayLike<number>): number {
     if (this.get(cluster) !== wanted[0]) return 0
-    const from = cluster - this.#lastIndex * this.perBlock
-    // The refcount was 0 for want of a block.
-    if (from < 0 || from >= this.perBlock) return 1
-    const block = this.#last
-    const bits = this.bits
+    const index = Math.floor(cluster / this.perBlock)
+    const from = cluster - index * this.perBlock
     const end = Math.min(wanted.length, this.perBlock - from)
     let n = 1
+    if (index !== this.#lastIndex) {
+      // The refcount was 0 for want of a block.
+      while (n < end && wanted[n] === 0) n++
+      return n
+    }
+    const block = this.#last
+    const bits = this.bits
     while (n < end && decodeRefcount(block, from + n, bits) === wanted[n]) n++
     return n
   }

@@ -46,10 +46,9 @@ export class L1Table {
     return isCopied(this.#view, index * 8)
   }
 
-  /** Entries that name an L2 table which another entry names too, in order. */
-  shared(): number[] {
-    const groups = [...this.#shared.values()].filter((users) => users.size > 1)
-    return groups.flatMap((users) => [...users]).sort((a, b) => a - b)
+  /** Entries that name an L2 table which another entry names too, table by table. */
+  shared(): number[][] {
+    return [...this.#shared.values()].filter((users) => users.size > 1).map((users) => [...users])
   }
 
   set(index: number, offset: number, copied: boolean): void {

@@ -30,6 +30,8 @@ export class L2Tables {
   readonly #entrySize: number
   /** A table that is known to have nothing but zeroes. */
   #knownZero = 0
+  /** What a table of zeroes is filled with. */
+  #zeroes: Buffer | undefined
 
   constructor(image: EditedImage, l1: L1Table, allocator: Allocator, lost: Lost) {
     this.#image = image
@@ -79,12 +81,10 @@ export class L2Tables {
   async zero(index: number): Promise<void> {
     if (this.has(index) && (await this.isZero(index))) return
     if (this.has(index)) await this.#drop(index)
-    const { clusterSize, extendedL2 } = this.#image.header
-    const bytes = Buffer.alloc(clusterSize)
-    const view = viewOf(bytes)
-    for (let at = 0; at < clusterSize; at += this.#entrySize) writeZero(view, at, extendedL2)
+    this.#zeroes ??= this.#tableOfZeroes()
+    const bytes = Buffer.from(this.#zeroes)
     const offset = await this.#allocator.allocate(1)
-    this.#add(index, { offset, bytes, view, fresh: true })
+    this.#add(index, { offset, bytes, view: viewOf(bytes), fresh: true })
     this.#l1.set(index, offset, true)
   }
 
@@ -113,6 +113,14 @@ export class L2Tables {
   #add(index: number, table: L2Table): L2Table {
     this.#tables.set(index, table)
     return table
+  }
+
+  #tableOfZeroes(): Buffer {
+    const { clusterSize, extendedL2 } = this.#image.header
+    const bytes = Buffer.alloc(clusterSize)
+    const view = viewOf(bytes)
+    for (let at = 0; at < clusterSize; at += this.#entrySize) writeZero(view, at, extendedL2)
+    return bytes
   }
 
   async #read(offset: number): Promise<Buffer> {

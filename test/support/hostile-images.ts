@@ -45,10 +45,23 @@ function l2(entry: (index: number) => bigint, count = 8192): Buffer {
 
 /** One L1 table whose `count` entries name the given L2 tables in turn, clusters of 64 KiB. */
 function sharedTables(count: number, tables: readonly Buffer[]): Files {
-  const image = new ImageBuilder(16, count * 512 * MIB)
+  return one(sharing(16, count, tables))
+}
+
+function sharing(clusterBits: number, count: number, tables: readonly Buffer[]): ImageBuilder {
+  const image = new ImageBuilder(clusterBits, count * 2 ** (clusterBits * 2 - 3))
   const share = Math.ceil(count / tables.length)
   const offsets = tables.map((table) => image.put(table, share))
-  return one(image.l1(Array.from({ length: count }, (_, i) => offsets[i % tables.length])))
+  return image.l1(Array.from({ length: count }, (_, i) => offsets[i % tables.length]))
+}
+
+/** The same over an image without data. */
+function sharedTablesOver(clusterBits: number, count: number, table: Buffer): Files {
+  const below = small(clusterBits).finish()
+  return {
+    'disk.qcow2': sharing(clusterBits, count, [table]).backing('below1.qcow2').finish(),
+    'below1.qcow2': below,
+  }
 }
 
 /** A bitmap whose table names one cluster of bits over and over. */
@@ -186,6 +199,18 @@ export const HOSTILE_IMAGES: Readonly<Record<string, () => Files>> = {
     sharedTables(90_000, [l2(() => 65536n)]),
   'two tables of zeroes that 90,000 L1 entries name in turn': () =>
     sharedTables(90_000, [l2(() => ZERO), l2(() => ZERO)]),
+  'one table of zeroes that 60,000 L1 entries share, over a backing file': () =>
+    sharedTablesOver(
+      16,
+      60_000,
+      l2(() => ZERO),
+    ),
+  'one small table of zeroes that 65,000 L1 entries share, over a backing file': () =>
+    sharedTablesOver(
+      9,
+      65_000,
+      l2(() => ZERO, 64),
+    ),
   'three tables that differ in their last entry, named 30,000 times in turn': () =>
     sharedTables(30_000, [
       l2((i) => (i < 8191 ? ZERO : 0n)),
