@@ -45,13 +45,35 @@ t.test('what took the name of the top meanwhile is not removed', async (t) => {
         return disk
       },
     })
-    await t.rejects(commit, { code: 'SOURCE_CHANGED', what: at('top') }, swap)
+    const now =
+      swap === 'nothing' ? 'nothing has its name any more' : 'its name belongs to another file now'
+    const why = `all is committed into ${at('base')}, but it is not deleted: ${now}`
+    await t.rejects(commit, { code: 'SOURCE_CHANGED', what: at('top'), why }, swap)
     t.equal(readFileSync(at('elsewhere', 'victim'), 'utf8'), 'precious', swap)
     if (swap === 'another file') t.equal(readFileSync(at('top'), 'utf8'), 'precious')
     t.ok(existsSync(at('moved')), `${swap}: the image that was committed`)
     t.equal(qemuIo(at('base'), 'read -P 3 0 64k').split(' ')[0], 'read', 'it is committed')
     renameSync(at('moved'), at('top'))
   }
+})
+
+t.test('of several images the message says which are removed', async (t) => {
+  const dir = t.testdir()
+  const at = (name: string) => join(dir, name)
+  qemuImg('create', '-q', '-f', 'qcow2', at('base'), '1M')
+  qemuImg('create', '-q', '-f', 'qcow2', '-b', 'base', '-F', 'qcow2', at('middle'))
+  qemuImg('create', '-q', '-f', 'qcow2', '-b', 'middle', '-F', 'qcow2', at('top'))
+  const commit = commitImage(at('top'), {
+    base: at('base'),
+    delete: true,
+    disk(disk) {
+      renameSync(at('middle'), at('moved'))
+      return disk
+    },
+  })
+  const message = new RegExp(`all is committed into .*; removed before it: ${at('top')}$`)
+  await t.rejects(commit, { code: 'SOURCE_CHANGED', what: at('middle'), message })
+  t.notOk(existsSync(at('top')))
 })
 
 t.test('a top that was named by a symbolic link is removed with the link', async (t) => {

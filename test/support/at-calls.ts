@@ -5,7 +5,9 @@ import { syncBuiltinESMExports } from 'node:module'
 import { basename } from 'node:path'
 import { O_PATH } from '../../lib/files.ts'
 
-const CALLS = ['open', 'stat', 'lstat', 'realpath', 'readlink', 'readdir', 'access'] as const
+const LOOKING = ['open', 'stat', 'lstat', 'realpath', 'readlink', 'readdir', 'access'] as const
+/** Those that change what a name leads to, too. */
+export const NAMING = [...LOOKING, 'rename', 'link', 'unlink'] as const
 
 export interface Calls {
   /** How many concerned the file. */
@@ -20,16 +22,18 @@ export interface Calls {
  * act between two of these is the same as to act before the second.
  * @param at from 0; what is never reached: never
  * @param file its path without links
+ * @param names the calls that count
  */
 export async function actAtCall<T>(
   at: number,
   file: string,
   act: () => void,
   run: () => Promise<T>,
+  names: readonly (typeof NAMING)[number][] = LOOKING,
 ): Promise<Calls & { outcome: PromiseSettledResult<T> }> {
   const calls: Calls = { count: 0, opened: [] }
-  const own = Object.fromEntries(CALLS.map((name) => [name, fs[name]]))
-  for (const name of CALLS) {
+  const own = Object.fromEntries(names.map((name) => [name, fs[name]]))
+  for (const name of names) {
     const call = own[name] as (...args: unknown[]) => Promise<unknown>
     Object.assign(fs, {
       async [name](...args: unknown[]) {

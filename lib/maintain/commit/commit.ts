@@ -3,7 +3,7 @@ import { type EditedImage, prepareEdit } from '../../edit/edited-image.ts'
 import { foreignFeatures } from '../../edit/header-steps.ts'
 import { requireGrowth } from '../../edit/require-growth.ts'
 import { unshareTables } from '../../edit/unshare.ts'
-import { ioError } from '../../errors.ts'
+import { BackupError, ioError } from '../../errors.ts'
 import { unsupported } from '../../format/qcow2/fields.ts'
 import type { OpenedFile } from '../../image/file.ts'
 import { removeOpened } from '../../image/remove-opened.ts'
@@ -59,7 +59,8 @@ export interface CommitResult {
  * of the images.
  * @param top path of a qcow2 image
  * @throws BackupError USAGE if the base is not below the top; IN_USE, BAD_BITMAP, BAD_TARGET: nothing
- * is written then; BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IO, ABORTED
+ * is written then; BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IO, ABORTED; with `delete` SOURCE_CHANGED or IO
+ * if an image that was committed cannot be removed
  */
 export async function commitImage(top: string, options: CommitOptions = {}): Promise<CommitResult> {
   const started = performance.now()
@@ -136,12 +137,22 @@ function sizeOf({ layers }: Chain, base: number): number {
   return Math.max(layers[0].size, layers[base].size)
 }
 
-/** From the top down: what is left is sound as long as there is something left. */
+/**
+ * From the top down: what is left is sound as long as there is something left.
+ * @throws BackupError that says what stands: the commit is complete
+ */
 async function removeImages({ images }: Chain, base: number): Promise<string[]> {
   const deleted: string[] = []
   for (const { path, file } of images.slice(0, base)) {
     if (file.blockDevice) continue
-    await removeOpened(path, file)
+    try {
+      await removeOpened(path, file)
+    } catch (error) {
+      const { code, why, errno } = ioError(path, error)
+      const before = deleted.length > 0 ? `; removed before it: ${deleted.join(', ')}` : ''
+      const stands = `all is committed into ${images[base].path}, but it is not deleted: ${why}`
+      throw new BackupError(code, path, stands + before, { cause: error, errno })
+    }
     deleted.push(path)
   }
   return deleted
