@@ -19,13 +19,6 @@ export async function probeFile(file: ImageFile): Promise<Probed> {
 /**
  * The format of a file that the user named without one. Bytes of a format that is not read here must
  * not pass for those of a disk.
- * @throws BackupError UNSUPPORTED for another format, IO
- */
-export async function recogniseFormat(file: ImageFile): Promise<Format> {
-  return formatOf(file.path, await probeFile(file))
-}
-
-/**
  * @param option by which the user can say the format, if there is one
  * @throws BackupError UNSUPPORTED for another format than ours
  */

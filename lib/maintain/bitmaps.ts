@@ -294,9 +294,9 @@ class Edit {
       this.#replace((bitmap) => ({ ...bitmap, bits }))
       return
     }
-    await withBitmapsOf(from, { format }, async (file, header, found) => {
+    await withBitmapsOf(from, { format, argument: 'from' }, async (file, header, found) => {
       await requireApart(this.#image.file, [file])
-      const other = this.#usable(this.#find(source, found, from))
+      const other = this.#usable(this.#find(source, found, from), from)
       const bits = await this.#load(target)
       await this.#addStored(bits, file, header as Qcow2Header, other)
       this.#replace((bitmap) => ({ ...bitmap, bits }))
@@ -331,11 +331,12 @@ class Edit {
       throw this.#failed(
         qemu,
         `bitmap ${quoted(bitmap.name)} is of a disk of another size (${sizes})`,
+        file.path,
       )
     }
     if (bitmap.tableSize !== bitmapTableSize(header, bitmap)) {
       const why = `bitmap ${quoted(bitmap.name)} is not of the size that the disk needs`
-      throw this.#failed('Invalid argument', why)
+      throw this.#failed('Invalid argument', why, file.path)
     }
     const [signal, onPosition] = [this.#signal, this.#tell]
     await addStored(bits, file, header, bitmap, { signal, onPosition })
@@ -361,11 +362,11 @@ class Edit {
     throw this.#failed(`Dirty bitmap '${name}' not found`, `has no bitmap ${quoted(name)}`, path)
   }
 
-  #usable<B extends NewBitmap | Bitmap>(bitmap: B): B {
+  #usable<B extends NewBitmap | Bitmap>(bitmap: B, path?: string): B {
     if (!bitmap.inUse) return bitmap
     const qemu = `Bitmap '${bitmap.name}' is inconsistent and cannot be used\n${HINT}`
     const why = `bitmap ${quoted(bitmap.name)} is inconsistent: it can only be removed`
-    throw this.#failed(qemu, why)
+    throw this.#failed(qemu, why, path)
   }
 
   #failed(qemu: string, why: string, path = this.#image.file.path): BackupError {

@@ -4,19 +4,28 @@ import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { readHeader } from '../format/qcow2/image.ts'
 import { type OpenedFile, openFile } from '../image/file.ts'
 import { lockOpened, READING, SHARED_READING } from '../image/locks.ts'
-import { recogniseFormat } from '../image/recognise.ts'
+import { formatOf, probeFile } from '../image/recognise.ts'
+
+/** Which image to look at, and how. */
+export interface BitmapsOfOptions {
+  format?: 'raw' | 'qcow2'
+  forceShare?: boolean
+  /** The parameter or field that names it, for messages; default: image. */
+  argument?: string
+}
 
 /** Opens an image by itself, to look at its bitmaps. A raw one has none. */
 export async function withBitmapsOf<T>(
   path: string,
-  { format, forceShare }: { format?: 'raw' | 'qcow2'; forceShare?: boolean },
+  { format, forceShare, argument = 'image' }: BitmapsOfOptions,
   look: (file: OpenedFile, header: Qcow2Header | undefined, bitmaps: Bitmap[]) => Promise<T>,
 ): Promise<T> {
-  if (path === '') throw argumentError('image', 'has no name')
+  if (path === '') throw argumentError(argument, 'has no name')
   const opened = await openFile(path)
   try {
     const file = await lockOpened(opened, forceShare ? SHARED_READING : READING)
-    const found = format ?? (await recogniseFormat(file))
+    // No way out is offered for another format: as raw bytes it would have no bitmaps.
+    const found = format ?? formatOf(path, await probeFile(file), null)
     if (found === 'raw') return await look(file, undefined, [])
     const header = await readHeader(file)
     return await look(file, header, await readBitmaps(file, header))

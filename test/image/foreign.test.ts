@@ -2,6 +2,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { editBitmap } from '../../lib/index.ts'
 import { runCli } from '../support/cli.ts'
 import { qemuImg } from '../support/qemu.ts'
 
@@ -44,4 +45,30 @@ t.test('where there is no such option, none is offered', async (t) => {
     t.match(stderr + stdout, /foreign/, command)
     t.notMatch(stderr, /as they are|--baseline-format/, command)
   }
+})
+
+t.test('a bitmap is merged from no foreign image, and no option is said to help', async (t) => {
+  const dir = setUp(t)
+  const at = (name: string) => join(dir, name)
+  qemuImg('create', '-q', '-f', 'qcow2', at('image'), '1M')
+  qemuImg('bitmap', '--add', at('image'), 'b')
+  const merge = (from: string) =>
+    editBitmap(at('image'), 'b', [{ kind: 'merge', source: 'b', from }])
+  const refused = await merge(at('foreign')).catch((error) => error)
+  t.match(refused, { code: 'UNSUPPORTED', what: at('foreign') })
+  t.equal(refused.hint, undefined)
+})
+
+t.test('an error about a bitmap that is merged names the image that it is of', async (t) => {
+  const dir = t.testdir()
+  const at = (name: string) => join(dir, name)
+  for (const [name, size] of [
+    ['image', '1M'],
+    ['large', '2M'],
+  ]) {
+    qemuImg('create', '-q', '-f', 'qcow2', at(name), size)
+    qemuImg('bitmap', '--add', at(name), 'b')
+  }
+  const merge = editBitmap(at('image'), 'b', [{ kind: 'merge', source: 'b', from: at('large') }])
+  await t.rejects(merge, { code: 'BAD_BITMAP', what: at('large') })
 })

@@ -70,6 +70,8 @@ const SAME: string[][] = [
   ['--enable', '-b', 'other', 'q', 'b'],
   ['--merge', 'gone', 'q', 'b'],
   ['--merge', 'o', '-b', 'gone', 'q', 'b'],
+  ['--merge', 'o', '-b', '', '-F', 'qcow2', 'q', 'b'],
+  ['--merge', 'o', '-b', '.', 'q', 'b'],
   ['--merge', 'o', '-b', 'large', '-F', 'qcow2', 'q', 'b'],
   ['--merge', 'o', '-b', 'other', '-F', 'raw', 'q', 'b'],
   ['--merge', 'b', '-b', 'q', 'q', 'c'],

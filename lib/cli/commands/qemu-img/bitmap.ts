@@ -154,7 +154,10 @@ async function inQemusWords(
       const what = `Operation ${error.operation} on bitmap ${bitmap} failed`
       throw new QemuImgError(`${what}: ${describeImageError(error)}`, 1, { cause: error })
     }
-    if (path === '') throw new QemuImgError(NO_NAME, 1, { cause: error })
+    // FILE, or that of -b.
+    if (error.code === 'USAGE' && (error.argument === 'image' || error.argument === 'from')) {
+      throw new QemuImgError(NO_NAME, 1, { cause: error })
+    }
     const why =
       error.code === 'IO' && error.what !== ''
         ? describeOpenError(error.what, error)
