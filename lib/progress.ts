@@ -6,12 +6,14 @@ export type Phase =
   | 'verify'
   /** Comparing two disks. */
   | 'compare'
-  /** Storing dirty bitmaps. */
+  /** Reading or storing dirty bitmaps. */
   | 'bitmaps'
   /** Looking at an image's metadata. */
   | 'check'
   /** Looking up what is where. */
   | 'map'
+  /** Reading the bitmaps of the images of a chain. */
+  | 'chain'
   /** Running qemu-img and this program side by side. */
   | 'parity'
 
@@ -19,11 +21,15 @@ export type Phase =
 export interface Progress {
   phase: Phase
   /**
-   * Guest bytes from 0 that are settled: copied, zeroed or left alone; compared; looked up. Of a
-   * check, bytes of metadata that were looked at; of `parity`, comparisons that are done.
+   * Guest bytes from 0 that are settled: copied, zeroed or left alone; compared; looked up. Of several
+   * bitmaps, guest bytes of all of them. Of a check, bytes of metadata that were read; of `chain`,
+   * images, and of `parity`, comparisons that are done.
    */
   position: number
-  /** Virtual size, bytes; of a check, the most that there can be to look at; of `parity`, comparisons. */
+  /**
+   * The value that `position` has at the end: the virtual size, bytes; of a check, the maximum bytes
+   * of metadata; of `chain`, the number of images, and of `parity`, of comparisons.
+   */
   size: number
   /** Guest bytes stored as data so far. */
   dataBytes: number
@@ -34,7 +40,8 @@ export interface Progress {
 const INTERVAL_MS = 100
 
 /**
- * Tells how far work is that knows only positions, at most ten times a second; `last` always tells.
+ * Reports the progress of work that knows only positions, at most ten times a second, and always with
+ * `last`.
  * @param size bytes in all
  */
 export function positions(

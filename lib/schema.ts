@@ -4,15 +4,17 @@
  * takes anything, runs none of the caller's code but getters, and never guesses what was meant.
  */
 import { argumentError } from './errors.ts'
+import { shortSize } from './units.ts'
 
-/** How the command line reads a value. */
-export type Form = 'size' | 'count' | 'seconds' | 'text' | 'choice' | 'flag' | 'list' | 'none'
+/** How the command line reads a value; `milliseconds` are written in seconds there. */
+export type Form = 'size' | 'count' | 'milliseconds' | 'text' | 'choice' | 'flag' | 'list' | 'none'
 
 /** What a value must be. */
 export interface Rule<T> {
   readonly form: Form
-  /** Of `choice`: the words; of a number: what help says of its range. */
+  /** The words of a `choice`. */
   readonly choices?: readonly string[]
+  /** The range of a number, in the unit of its flag: `1 to 16`, `a power of two from 512 to 2M`. */
   readonly range?: string
   /** Why a value is refused, to follow its name; undefined if it is not. */
   fault(value: unknown): string | undefined
@@ -22,15 +24,27 @@ export interface Rule<T> {
 
 /** An option: a rule, and what its help says. */
 export interface OptionRule<T> extends Rule<T> {
-  /** For help, without the range and the default. */
+  /** One line, without the range and the default. */
   readonly help: string
-  /** As help shows it. */
+  /** The default, as help shows it. */
   readonly fallback?: string
+  /** The name of its flag, where that is not the key in kebab case. */
+  readonly flag?: string
   /** The letter of its short flag. */
   readonly letter?: string
-  /** The environment variable that stands in for its flag. */
+  /** What help calls its value, where the form is not enough: `dir` of `--allow-path <dir>`. */
+  readonly value?: string
+  /** The help of the flag that turns it off, `--no-…`, where there is one. */
+  readonly off?: string
+  /** The environment variable that replaces its flag. */
   readonly env?: string
 }
+
+/** What may be said of an option besides its help. */
+export type OptionDetails = Pick<
+  OptionRule<unknown>,
+  'fallback' | 'flag' | 'letter' | 'value' | 'off' | 'env'
+>
 
 export type Schema = Readonly<Record<string, OptionRule<unknown>>>
 
@@ -45,11 +59,7 @@ export type SchemaFor<Options> = {
 }
 
 /** Gives a rule its help. */
-export function option<T>(
-  rule: Rule<T>,
-  help: string,
-  more: Pick<OptionRule<T>, 'fallback' | 'letter' | 'env'> = {},
-): OptionRule<T> {
+export function option<T>(rule: Rule<T>, help: string, more: OptionDetails = {}): OptionRule<T> {
   return { ...rule, ...more, help }
 }
 
@@ -65,26 +75,28 @@ function rule<T>(
 export function whole(
   min: number,
   max = Number.MAX_SAFE_INTEGER,
-  form: 'count' | 'size' | 'seconds' = 'count',
+  form: 'count' | 'size' = 'count',
 ): Rule<number> {
   const unbounded = max === Number.MAX_SAFE_INTEGER
   const range = unbounded ? `of at least ${min}` : `from ${min} to ${max}`
   const isOne = (n: unknown) => Number.isSafeInteger(n) && Number(n) >= min && Number(n) <= max
   const fault = (n: unknown) => (isOne(n) ? undefined : `${show(n)} is not a whole number ${range}`)
-  return rule(form, fault, {
-    range: unbounded || form !== 'count' ? undefined : `${min} to ${max}`,
-  })
+  return rule(form, fault, { range: unbounded ? undefined : `${min} to ${max}` })
 }
 
-/**
- * A power of two.
- * @param range as messages name it, such as `from 512 to 2M`
- */
-export function powerOfTwo(min: number, max: number, range: string): Rule<number> {
+/** A time in milliseconds. */
+export function milliseconds(maxSeconds: number): Rule<number> {
+  const { fault } = whole(1, maxSeconds * 1000)
+  return rule('milliseconds', fault, { range: `1 to ${maxSeconds}` })
+}
+
+/** A power of two, bytes. */
+export function powerOfTwo(min: number, max: number): Rule<number> {
+  const range = `a power of two from ${shortSize(min)} to ${shortSize(max)}`
   const isOne = (n: unknown) =>
     typeof n === 'number' && Number.isInteger(Math.log2(n)) && n >= min && n <= max
-  const fault = (n: unknown) => (isOne(n) ? undefined : `${show(n)} is not a power of two ${range}`)
-  return rule('size', fault, { range: `a power of two ${range}` })
+  const fault = (n: unknown) => (isOne(n) ? undefined : `${show(n)} is not ${range}`)
+  return rule('size', fault, { range })
 }
 
 /** One of some words. */

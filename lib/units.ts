@@ -1,5 +1,3 @@
-import { usageError } from './errors.ts'
-
 const UNITS: Record<string, number> = {
   '': 1,
   B: 1,
@@ -11,17 +9,18 @@ const UNITS: Record<string, number> = {
 
 /**
  * Reads a size as people write it: `64K`, `1M`, `2G`, `1T` (powers of 1024) or bytes.
- * @param option the option's name, for the message
- * @returns bytes
- * @throws BackupError USAGE if it is not a whole number of bytes from 0 to 2^53 − 1
+ * @returns bytes; undefined if it is not a whole number of bytes from 0 to 2^53 − 1
  */
-export function parseSize(text: string, option: string): number {
+export function parseSize(text: string): number | undefined {
   const match = /^(\d+(?:\.\d+)?)([BKMGT]?)$/i.exec(text.trim())
   const bytes = match ? Number(match[1]) * UNITS[match[2].toUpperCase()] : Number.NaN
-  if (!Number.isSafeInteger(bytes)) {
-    throw usageError(option, `'${text}' is not a size; write bytes or 64K, 1M, 2G, 1T`)
-  }
-  return bytes
+  return Number.isSafeInteger(bytes) ? bytes : undefined
+}
+
+/** A size exactly, as `parseSize` reads it: `64K`, `512`. */
+export function shortSize(bytes: number): string {
+  const unit = ['T', 'G', 'M', 'K'].find((name) => bytes % UNITS[name] === 0)
+  return unit === undefined || bytes === 0 ? `${bytes}` : `${bytes / UNITS[unit]}${unit}`
 }
 
 /** A size for people: three significant digits and a binary unit (`1.5 GiB`). */

@@ -9,9 +9,9 @@ const SIDES: readonly Side[] = [
     folder: 'lib',
     ...TYPESCRIPT,
     floors: [
-      ['text'],
+      ['text', 'units'],
       ['errors', 'log'],
-      ['units', 'native', 'files', 'schema', 'progress', 'turns'],
+      ['native', 'files', 'schema', 'progress', 'turns'],
       ['options'],
       ['extents', 'format', 'qmp'],
       ['nbd', 'image'],

@@ -18,7 +18,7 @@ import {
 
 const SCHEMA = {
   count: option(whole(1, 16), 'how many'),
-  size: option(powerOfTwo(512, 2 ** 21, 'from 512 to 2M'), 'how large'),
+  size: option(powerOfTwo(512, 2 ** 21), 'how large'),
   word: option(choice('raw', 'qcow2'), 'which'),
   yes: option(BOOLEAN, 'whether'),
   dirs: option(list(PATH), 'where'),

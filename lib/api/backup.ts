@@ -36,16 +36,25 @@ export const FULL_OPTIONS: SchemaFor<FullOptions> = {
 }
 
 export const INCREMENTAL_OPTIONS: SchemaFor<IncrementalOptions> = {
+  backing: option(PATH, 'the previous backup: qcow2, or the format of --backing-format', {
+    value: 'previous',
+  }),
   ...FULL_OPTIONS,
   ...TABLE_OPTIONS,
-  backing: option(PATH, 'the previous backup: qcow2, or what --backing-format says'),
 }
 
 export const RESTORE_OPTIONS: SchemaFor<RestoreOptions> = {
-  verify: option(BOOLEAN, 'check every image of the chain against its own manifest first'),
-  to: option(FORMAT, "the target's format", { letter: 'O', fallback: 'raw' }),
-  noHole: option(BOOLEAN, 'have the NBD server give room to what is zero, too'),
+  outputFormat: option(FORMAT, "the target's format", {
+    letter: 'O',
+    value: 'format',
+    fallback: 'raw',
+  }),
+  noHole: option(BOOLEAN, 'have the NBD server allocate space for zeroes, too'),
+  verify: option(BOOLEAN, 'check every image of the chain against its own manifest first', {
+    off: 'ignore manifests',
+  }),
   ...OPEN_OPTIONS,
+  format: { ...OPEN_OPTIONS.format, fallback: 'qcow2' },
   ...IMAGE_OPTIONS,
   ...COPY_OPTIONS,
 }
@@ -92,7 +101,7 @@ export function incrementalBackup(
  * Writes the content of a backup, with its whole chain, to a new disk.
  * @param backup path of a qcow2 image. Not recognised by its content: a backup whose first bytes
  * are damaged must not pass for a raw disk; `format: 'raw'` says that it is one
- * @param target path of a new sparse file, a block device, with `to: 'qcow2'` of a new image, or
+ * @param target path of a new sparse file, a block device, with `outputFormat: 'qcow2'` of a new image, or
  * the URI of an NBD export, which is overwritten
  * @throws BackupError; what stood under the target's name is then as it was, but for a device and
  * an export

@@ -1,8 +1,8 @@
 import { argumentError } from '../errors.ts'
 import type { DirtyRun } from '../format/qcow2/bits.ts'
 import type { BitmapOperation } from '../maintain/bitmaps.ts'
-import type { ChainReport } from '../maintain/chain-report.ts'
-import type { BitmapInfo } from '../maintain/list-bitmaps.ts'
+import type { ChainReport, ChainReportOptions } from '../maintain/chain-report.ts'
+import type { BitmapInfo, ReadBitmapOptions } from '../maintain/list-bitmaps.ts'
 import {
   CHAIN_OPTIONS,
   CONTROL_OPTIONS,
@@ -22,6 +22,7 @@ import {
   PATH,
   type Rule,
   record,
+  type SchemaFor,
   show,
   TEXT,
 } from '../schema.ts'
@@ -30,12 +31,11 @@ import { validateBitmapChain as validate } from '../source/bitmaps/health.ts'
 import { factsFromQmp as factsOf, type NamedBlockNode } from '../source/bitmaps/qmp-facts.ts'
 import { Call } from './call.ts'
 
-const SIGNAL_OPTIONS = { signal: CONTROL_OPTIONS.signal } as const
-const READ_OPTIONS = { ...SHARE_OPTIONS, ...SIGNAL_OPTIONS } as const
-const REPORT_OPTIONS = {
-  format: option(FORMAT, 'the format', { letter: 'f', fallback: 'by its magic' }),
+const READ_OPTIONS: SchemaFor<ReadBitmapOptions> = { ...SHARE_OPTIONS, ...CONTROL_OPTIONS }
+export const REPORT_OPTIONS: SchemaFor<ChainReportOptions> = {
+  format: option(FORMAT, 'the format', { letter: 'f', value: 'format', fallback: 'by its magic' }),
   ...CHAIN_OPTIONS,
-  ...SIGNAL_OPTIONS,
+  ...CONTROL_OPTIONS,
 } as const
 
 const SIMPLE = choice('remove', 'clear', 'enable', 'disable')
@@ -87,16 +87,18 @@ export async function editBitmap(
 
 /**
  * The persistent bitmaps of a qcow2 image, in their order.
- * @throws BackupError BAD_IMAGE, UNSUPPORTED, IN_USE, IO, USAGE, ABORTED
+ * @throws BackupError BAD_IMAGE, UNSUPPORTED, IN_USE, IO, USAGE, ABORTED, CALLBACK
  */
 export async function listBitmaps(
   image: string,
-  options: { forceShare?: boolean; signal?: AbortSignal } = {},
+  options: ReadBitmapOptions = {},
 ): Promise<BitmapInfo[]> {
   checkArgument('image', PATH, image)
   const checked = checkOptions(READ_OPTIONS, options)
   const { listBitmaps: run } = await import('../maintain/list-bitmaps.ts')
-  return await new Call(image, checked.signal).run(() => run(image, checked))
+  const call = new Call(image, checked.signal)
+  const onProgress = call.callback('onProgress', checked.onProgress)
+  return await call.run(() => run(image, { ...checked, onProgress }))
 }
 
 /**
@@ -104,13 +106,13 @@ export async function listBitmaps(
  * @param take is given ordered, contiguous runs from 0 to the virtual size, in batches of bounded
  * size; the next comes when what it returns has resolved
  * @throws BackupError BAD_BITMAP if it is not there or inconsistent; BAD_IMAGE, UNSUPPORTED, IN_USE,
- * IO, USAGE, ABORTED, CALLBACK if `take` throws
+ * IO, USAGE, ABORTED, CALLBACK if `take` or `onProgress` throws
  */
 export async function readBitmap(
   image: string,
   bitmap: string,
   take: (runs: readonly DirtyRun[]) => void | Promise<void>,
-  options: { forceShare?: boolean; signal?: AbortSignal } = {},
+  options: ReadBitmapOptions = {},
 ): Promise<void> {
   checkArgument('image', PATH, image)
   checkArgument('bitmap', TEXT, bitmap)
@@ -118,27 +120,25 @@ export async function readBitmap(
   const checked = checkOptions(READ_OPTIONS, options)
   const { readBitmap: run } = await import('../maintain/list-bitmaps.ts')
   const call = new Call(image, checked.signal)
-  await call.run(() => run(image, bitmap, call.taker('take', take), checked))
+  const onProgress = call.callback('onProgress', checked.onProgress)
+  await call.run(() => run(image, bitmap, call.taker('take', take), { ...checked, onProgress }))
 }
 
 /**
  * Looks at the persistent bitmaps of an image and of all that it builds on, and judges them. Images
  * that are being written to are looked at too.
- * @throws BackupError BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IO, USAGE, ABORTED
+ * @throws BackupError BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IO, USAGE, ABORTED, CALLBACK
  */
 export async function readBitmapChain(
   top: string,
-  options: {
-    format?: 'raw' | 'qcow2'
-    allowPaths?: readonly string[]
-    backingFormat?: 'raw' | 'qcow2'
-    signal?: AbortSignal
-  } = {},
+  options: ChainReportOptions = {},
 ): Promise<ChainReport> {
   checkArgument('top', PATH, top)
   const checked = checkOptions(REPORT_OPTIONS, options)
   const { readBitmapChain: run } = await import('../maintain/chain-report.ts')
-  return await new Call(top, checked.signal).run(() => run(top, checked))
+  const call = new Call(top, checked.signal)
+  const onProgress = call.callback('onProgress', checked.onProgress)
+  return await call.run(() => run(top, { ...checked, onProgress }))
 }
 
 const FACTS: Rule<readonly ImageFacts[]> = list(

@@ -25,7 +25,6 @@ import {
   checkOptions,
   option,
   PATH,
-  record,
   type SchemaFor,
   TEXT,
 } from '../schema.ts'
@@ -36,7 +35,7 @@ export const SNAPSHOT_OPTIONS: SchemaFor<SnapshotOptions> = {
   ...CLUSTER_SIZE_OPTIONS,
   ...CHAIN_OPTIONS,
   ...FORCE_OPTIONS,
-  signal: CONTROL_OPTIONS.signal,
+  ...CONTROL_OPTIONS,
 }
 
 /** How overlays are committed. */
@@ -44,9 +43,10 @@ export type CommitOptions = Omit<Commit, 'disk'>
 
 export const COMMIT_OPTIONS: SchemaFor<CommitOptions> = {
   base: option(PATH, 'the image of the chain that gets the data', {
+    value: 'image',
     fallback: 'the one below TOP',
   }),
-  delete: option(BOOLEAN, 'remove the images that were committed, when all of it is durable'),
+  delete: option(BOOLEAN, 'remove the committed images once the result is durable'),
   ...CHAIN_OPTIONS,
   ...RATE_OPTIONS,
   ...CONTROL_OPTIONS,
@@ -59,7 +59,15 @@ export type DiffDisksOptions = Omit<DiffDisks, 'onProgress'> & ControlOptions
 
 const COMPARE_OPTIONS = {
   ...GRANULARITY_OPTIONS,
-  baselineFormat: option(FORMAT, 'the format of BASELINE', { fallback: 'by its magic' }),
+  format: option(FORMAT, 'the format of IMAGE', {
+    letter: 'f',
+    value: 'format',
+    fallback: 'by its magic',
+  }),
+  baselineFormat: option(FORMAT, 'the format of BASELINE', {
+    value: 'format',
+    fallback: 'by its magic',
+  }),
   ...CHAIN_OPTIONS,
   ...NBD_OPTIONS,
   ...CONTROL_OPTIONS,
@@ -67,18 +75,21 @@ const COMPARE_OPTIONS = {
 
 export const DIFF_OPTIONS: SchemaFor<DiffOptions> = {
   ...COMPARE_OPTIONS,
-  enable: option(BOOLEAN, 'let the bitmap record what is written from now on'),
+  granularity: {
+    ...GRANULARITY_OPTIONS.granularity,
+    fallback: 'of a new bitmap the cluster size, 4K to 64K, else 64K',
+  },
+  enable: option(BOOLEAN, 'let the new bitmap record what is written from now on'),
 }
 
 export const DIFF_DISKS_OPTIONS: SchemaFor<DiffDisksOptions> = {
-  ...COMPARE_OPTIONS,
-  format: option(FORMAT, 'the format of IMAGE', { letter: 'f', fallback: 'by its magic' }),
-  mergeInto: option(
-    record<{ image: string; bitmap: string }>({ image: PATH, bitmap: TEXT }),
-    'merge what differs into a bitmap of this image',
-  ),
-  output: option(TARGET, 'write what differs to a new file, as JSON'),
+  bitmap: option(TEXT, 'the bitmap of that image to merge into'),
+  output: option(TARGET, 'write the differences to a new file, as JSON', { value: 'file' }),
   force: option(BOOLEAN, 'replace an output file that exists'),
+  mergeInto: option(PATH, 'merge the differences into a bitmap of another image', {
+    value: 'image',
+  }),
+  ...COMPARE_OPTIONS,
 }
 
 /**
@@ -99,7 +110,11 @@ export async function createSnapshot(
   checkArgument('overlay', TARGET, overlay)
   const checked = checkOptions(SNAPSHOT_OPTIONS, options)
   const { createSnapshot: run } = await import('../maintain/snapshot.ts')
-  return await new Call(overlay, checked.signal).run(() => run(backing, overlay, checked))
+  const call = new Call(overlay, checked.signal)
+  const onProgress = call.callback('onProgress', checked.onProgress)
+  return await call.run(async () =>
+    call.noted(await run(backing, overlay, { ...checked, onProgress })),
+  )
 }
 
 /**

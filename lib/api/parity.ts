@@ -5,8 +5,15 @@ import { Call } from './call.ts'
 import { PATHS } from './rules.ts'
 
 export const PARITY_OPTIONS: SchemaFor<ParityOptions> = {
-  format: option(FORMAT, "the images' format", { letter: 'f', fallback: 'by its first bytes' }),
-  against: option(PATH, 'the qemu-img to stand beside', { fallback: 'the one in PATH' }),
+  format: option(FORMAT, "the images' format", {
+    letter: 'f',
+    value: 'format',
+    fallback: 'by their first bytes',
+  }),
+  against: option(PATH, 'the qemu-img to compare with', {
+    value: 'program',
+    fallback: 'the one in PATH',
+  }),
   ...CHAIN_OPTIONS,
   ...SHARE_OPTIONS,
   ...CONTROL_OPTIONS,

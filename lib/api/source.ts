@@ -13,8 +13,8 @@ export interface OpenSourceOptions extends Omit<OpenOptions, 'requests'> {
 
 export const SOURCE_OPTIONS = { ...OPEN_OPTIONS, signal: CONTROL_OPTIONS.signal } as const
 
-const EXTENTS_OPTIONS: SchemaFor<ExtentsOptions> = {
-  detectZeroes: option(BOOLEAN, 'read what is stored, to find zeroes in it'),
+export const EXTENTS_OPTIONS: SchemaFor<ExtentsOptions> = {
+  detectZeroes: option(BOOLEAN, 'read the stored data, to find zeroes in it'),
   onProgress: CONTROL_OPTIONS.onProgress,
 }
 

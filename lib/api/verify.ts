@@ -5,7 +5,7 @@ import { Call } from './call.ts'
 import { PATHS } from './rules.ts'
 
 export const VERIFY_OPTIONS: SchemaFor<VerifyManifestsOptions> = {
-  requireManifest: option(BOOLEAN, 'an image without a manifest is a failure'),
+  requireManifest: option(BOOLEAN, 'fail for an image without a manifest', { flag: 'manifest' }),
   ...SHARE_OPTIONS,
   ...CONTROL_OPTIONS,
 }

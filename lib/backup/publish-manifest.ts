@@ -21,7 +21,7 @@ import { type FileHandle, lstat, unlink } from '../files.ts'
 import { identityOf } from '../image/file.ts'
 import { findManifest, MAX_BYTES, type Manifest, manifestPath, recordsOf } from './manifest.ts'
 
-/** A manifest that is published in front of its image, or one that goes with the image before. */
+/** A manifest that is published in front of its image, or one that is removed with the old image. */
 export interface ManifestPublication extends Publication {
   /**
    * What it will say; undefined: it is removed.
@@ -47,7 +47,7 @@ export async function openManifest(
   { wanted, force, sources }: Wanted,
 ): Promise<ManifestPublication | undefined> {
   if (image.kind !== 'file') {
-    if (wanted) throw argumentError('manifest', 'goes with a target that is a file')
+    if (wanted) throw argumentError('manifest', 'needs a target that is a regular file')
     return undefined
   }
   const path = manifestPath(image.path)

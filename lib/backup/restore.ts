@@ -15,7 +15,7 @@ import { compareWithManifest } from './verify-manifests.ts'
  * is compared with the manifest beside it, unless `verify` is false.
  * @param backup path of a qcow2 image. Not recognised by its content: a backup whose first bytes
  * are damaged must not pass for a raw disk; `format: 'raw'` says that it is one
- * @param target path of a new sparse file, a block device, with `to: 'qcow2'` of a new image, or
+ * @param target path of a new sparse file, a block device, with `outputFormat: 'qcow2'` of a new image, or
  * the URI of an NBD export, which is overwritten
  * @throws BackupError; what stood under the target's name is then as it was, but for a device and
  * an export
@@ -25,12 +25,12 @@ export async function restore(
   target: string,
   options: RestoreOptions = {},
 ): Promise<CopyResult> {
-  const { to = 'raw', format = 'qcow2', noHole, verify, ...rest } = options
+  const { outputFormat = 'raw', format = 'qcow2', noHole, verify, ...rest } = options
   let verified: string[] | undefined
   const request = {
     from: backup,
     to: target,
-    format: to,
+    format: outputFormat,
     replaces: 'disk',
     async recorded(source) {
       if (verify === undefined) return await recordOf(backup, source)
@@ -47,14 +47,14 @@ export async function restore(
 /** How the target is opened. The options for NBD are about it, if it is an export. */
 function targetOf(
   target: string,
-  { to = 'raw', format, noHole, connections, timeoutMs, requests }: RestoreOptions,
-  rest: Omit<RestoreOptions, 'verify' | 'to' | 'noHole' | 'format'>,
+  { outputFormat = 'raw', format, noHole, connections, timeoutMs, requests }: RestoreOptions,
+  rest: Omit<RestoreOptions, 'verify' | 'outputFormat' | 'noHole' | 'format'>,
 ): Pick<CopyRequest, 'options' | 'openTarget'> {
   if (!isNbdUri(target)) {
-    if (noHole) throw argumentError('noHole', 'only goes with an NBD export as target')
+    if (noHole) throw argumentError('noHole', 'is only supported for NBD exports')
     return { options: { ...rest, format } }
   }
-  if (to !== 'raw') throw argumentError('to', 'an NBD export takes a raw disk')
+  if (outputFormat !== 'raw') throw argumentError('outputFormat', 'an NBD export takes a raw disk')
   const asked = { connections, timeoutMs, requests, noHole, signal: rest.signal }
   return {
     options: { ...rest, format, connections: undefined, timeoutMs: undefined },

@@ -11,7 +11,7 @@ import { type Backing, openBacking, requireApart } from './backing.ts'
 import { contentOf } from './content.ts'
 import { manifestOf } from './manifest.ts'
 import { sourceNotes, targetNotes } from './notes.ts'
-import { discardGranule, jobOptions } from './options.ts'
+import { jobOptions } from './options.ts'
 import { type ManifestPublication, openManifest } from './publish-manifest.ts'
 import type { Recorded } from './recorded.ts'
 import { requireRoom } from './room.ts'
@@ -242,7 +242,7 @@ class Session implements CopySession {
 }
 
 function discardingOf(source: Source, options: DiscardOptions): Discarding | undefined {
-  const granule = discardGranule(options)
+  const granule = options.discardAfterCopy
   if (granule === undefined) return undefined
   return new Discarding(source.discarding(granule), granule, source.size)
 }

@@ -42,7 +42,7 @@ export interface IncrementalOptions
 
 export interface RestoreOptions extends CopyOptions, OpenOptions, ImageOptions {
   /** The target's format. Default raw; the image options are for qcow2. */
-  to?: 'raw' | 'qcow2'
+  outputFormat?: 'raw' | 'qcow2'
   /**
    * Compare the backup with the manifests beside its images. Default: what is read of a single image
    * that has one is compared while it is read. True: every image of the chain is checked and read

@@ -2,18 +2,22 @@ import { CommanderError } from 'commander'
 import { isBackupError } from '../errors.ts'
 import { oneLine } from '../text.ts'
 import { Interrupted } from './signals.ts'
-import { wordError } from './wording.ts'
+import { type Naming, wordError } from './wording.ts'
 
 /**
  * An error in one line, `WHAT: WHY`.
+ * @param naming what the command that failed calls the library's arguments
  * @returns undefined for what is no error: `--help` and `--version`
  */
-export function describeError(error: unknown): string | undefined {
+export function describeError(
+  error: unknown,
+  naming: Naming = () => undefined,
+): string | undefined {
   if (error instanceof CommanderError) {
     return error.exitCode === 0 ? undefined : oneLine(describeUsage(error))
   }
-  if (error instanceof Interrupted) return describeInterrupted(error)
-  if (isBackupError(error)) return oneLine(wordError(error))
+  if (error instanceof Interrupted) return describeInterrupted(error, naming)
+  if (isBackupError(error)) return oneLine(wordError(error, naming))
   const message = error instanceof Error ? error.message : String(error)
   return oneLine(`internal error: ${message} (--debug shows where)`)
 }
@@ -26,11 +30,11 @@ export function exitStatus(error: unknown): number {
 }
 
 /** After a signal the run may still fail for a reason of its own, which is then worth saying. */
-function describeInterrupted({ cause }: Interrupted): string | undefined {
+function describeInterrupted({ cause }: Interrupted, naming: Naming): string | undefined {
   if (isBackupError(cause) && cause.code === 'ABORTED') {
     return oneLine(`${cause.what}: interrupted`)
   }
-  return describeError(cause)
+  return describeError(cause, naming)
 }
 
 /** commander's messages, in the form that all errors of this program have. */

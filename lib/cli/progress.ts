@@ -1,6 +1,8 @@
+import type { ControlOptions } from '../options.ts'
 import type { Phase, Progress } from '../progress.ts'
 import { formatSize } from '../units.ts'
 import type { Io } from './io.ts'
+import type { ProgressFlags } from './options.ts'
 
 /** Shows on stderr how far something is. */
 export interface ProgressDisplay {
@@ -30,6 +32,25 @@ export function openProgress(
   if (mode === 'json') return jsonLines(io)
   if (mode === undefined && io.canDraw) return bar(io)
   return { update() {}, say: io.stderr, around: (print) => print(), close() {} }
+}
+
+/**
+ * Runs work that shows its progress and that signals stop.
+ * @param work is given the library's options for that, and the display, for what else it prints
+ */
+export async function runWithProgress<T>(
+  io: Io,
+  flags: ProgressFlags,
+  work: (control: Required<ControlOptions>, display: ProgressDisplay) => Promise<T>,
+): Promise<T> {
+  const display = openProgress(flags.progress, io)
+  return await io.interruptible(async (signal) => {
+    try {
+      return await work({ signal, onProgress: display.update }, display)
+    } finally {
+      display.close()
+    }
+  })
 }
 
 function jsonLines({ stderr }: Pick<Io, 'stderr'>): ProgressDisplay {
@@ -74,6 +95,9 @@ function bar(io: Pick<Io, 'stderr' | 'columns'>): ProgressDisplay {
 /** What a phase is called in front of the bar. */
 const PHASES: Partial<Record<Phase, string>> = { verify: 'verifying', check: 'checking' }
 
+/** Phases whose positions are no bytes. */
+const COUNTED: readonly Phase[] = ['chain', 'parity']
+
 /**
  * One line: bar, percent, position, data, rate of data, and the time left at the pace so far. Where
  * the columns do not suffice parts are left out whole, the least important ones first: a number that
@@ -86,13 +110,14 @@ export function formatProgress(progress: Progress, columns = Number.POSITIVE_INF
   const left = done > 0 ? formatDuration(elapsedSeconds / done - elapsedSeconds) : '-:--'
   const copies = phase === 'copy' || phase === 'verify'
   const name = PHASES[phase] === undefined ? '' : `${PHASES[phase]} `
+  const amount = (n: number) => (COUNTED.includes(phase) ? `${n}` : formatSize(n))
   const percent = `${Math.floor(done * 100)}%`.padStart(4)
   const parts = (characters: number, withData: boolean, withPosition: boolean) => {
     const filled = Math.floor(done * characters)
     const drawn = `[${'='.repeat(filled)}${' '.repeat(characters - filled)}] `
     return [
       `${name}${characters > 0 ? drawn : ''}${percent}`,
-      ...(withPosition ? [`${formatSize(position)} of ${formatSize(size)},`] : []),
+      ...(withPosition ? [`${amount(position)} of ${amount(size)},`] : []),
       ...(withData ? [`data ${formatSize(dataBytes)},`, `${formatSize(rate)}/s,`] : []),
       `${left} left`,
     ].join(' ')

@@ -1,9 +1,7 @@
-import type { Hint } from '../errors.ts'
 import { HelpRequest } from '../qemu-img/arguments.ts'
 import type { CommandIo, QemuImgCommand } from '../qemu-img/command.ts'
 import { errorText, QemuImgError } from '../qemu-img/messages.ts'
 import { type Io, STANDARD } from './io.ts'
-import { remedyOf } from './wording.ts'
 
 /** The commands that do what qemu-img's do, each with its summary. */
 export const QEMU_IMG_COMMANDS = {
@@ -30,8 +28,11 @@ const LOAD: Record<Name, () => Promise<{ command: QemuImgCommand }>> = {
   measure: () => import('./commands/qemu-img/measure.ts'),
 }
 
-/** Hints about what qemu-img has no words for; everything else is told exactly as it does. */
-const OURS = new Set<Hint | undefined>(['allowPaths', 'backingFormat'])
+/** Hints about what qemu-img has no words for; everything else is printed exactly as it does. */
+const OURS: Partial<Record<string, string>> = {
+  allowPaths: '--allow-path',
+  backingFormat: '--backing-format',
+}
 
 /** Whether a command is one that takes its arguments as qemu-img's does. */
 export function isQemuImgCommand(name: string | undefined): name is Name {
@@ -60,8 +61,15 @@ export async function runQemuImg(
       return 0
     }
     if (!(error instanceof QemuImgError)) throw error
-    io.stderr(errorText(error, OURS.has(error.hint) ? remedyOf(error) : ''))
+    io.stderr(errorText(error, await remedy(error)))
     if (argv.includes('--debug')) io.stderr(`${error.stack}\n`)
     return error.status
   }
+}
+
+async function remedy(error: QemuImgError): Promise<string> {
+  if (error.hint === undefined) return ''
+  // Loaded only now: it knows commander, which takes as long to load as an image takes to describe.
+  const { remedyOf } = await import('./wording.ts')
+  return remedyOf(error, (argument) => OURS[argument])
 }

@@ -1,32 +1,40 @@
 import { BackupError } from '../errors.ts'
+import type { ControlOptions } from '../options.ts'
 import type { Io } from './io.ts'
+import type { OutputFlags } from './options.ts'
+import { runWithProgress } from './progress.ts'
 
 /** How findings are printed. */
-export interface ReportFlags {
-  json?: boolean
+export interface Report<Found> {
+  /** One finding, for people. */
+  describe(found: Found): string
+  /** What the error names if not all are the same. */
+  subject: string
+  /** What those are counted as: `images are not good`. */
+  failures: string
 }
 
 /**
- * Prints findings as they come, as JSON all of them at the end.
- * @param about what the error names
- * @param what are counted as not being so
- * @throws BackupError DIFFERENT if one is not, after all were printed
+ * Runs work that finds one thing after the other, and prints each as it comes; as JSON all of them at
+ * the end.
+ * @throws BackupError DIFFERENT if one is not the same, after all were printed
  */
 export async function printFindings<Found extends { same: boolean }>(
   io: Io,
-  found: AsyncIterable<Found>,
-  { json }: ReportFlags,
-  tell: (found: Found) => string,
-  about: string,
-  what: string,
+  flags: OutputFlags,
+  find: (control: ControlOptions) => AsyncIterable<Found>,
+  { describe, subject, failures }: Report<Found>,
 ): Promise<void> {
   const all: Found[] = []
-  for await (const one of found) {
-    all.push(one)
-    if (!json) await io.stdout(tell(one))
-  }
-  if (json) await io.stdout(`${JSON.stringify(all, null, 1)}\n`)
+  await runWithProgress(io, flags, async (control, display) => {
+    for await (const one of find(control)) {
+      all.push(one)
+      // A line must not be drawn over by the bar, which may be on the same terminal.
+      if (!flags.json) await display.around(() => io.stdout(describe(one)))
+    }
+    if (flags.json) await display.around(() => io.stdout(`${JSON.stringify(all, null, 1)}\n`))
+  })
   const different = all.filter(({ same }) => !same).length
   if (different === 0) return
-  throw new BackupError('DIFFERENT', about, `${different} of ${all.length} ${what}`)
+  throw new BackupError('DIFFERENT', subject, `${different} of ${all.length} ${failures}`)
 }

@@ -1,3 +1,4 @@
+import type { Command } from 'commander'
 import { printTopics } from '../log.ts'
 import { type Io, STANDARD } from './io.ts'
 import { OutputClosed } from './print.ts'
@@ -11,6 +12,7 @@ import { isQemuImgCommand, runQemuImg } from './qemu-img.ts'
  */
 export async function run(given: () => readonly string[], io: Io = STANDARD): Promise<number> {
   let argv: readonly string[] = []
+  let command: Command | undefined
   try {
     argv = given()
     if (argv.includes('--debug')) printTopics('*')
@@ -23,6 +25,7 @@ export async function run(given: () => readonly string[], io: Io = STANDARD): Pr
     const program = buildProgram(io, (text) => {
       help += text
     })
+    command = program.commands.find((one) => one.name() === name)
     try {
       await program.parseAsync(args, { from: 'user' })
     } finally {
@@ -33,7 +36,8 @@ export async function run(given: () => readonly string[], io: Io = STANDARD): Pr
     // The reader has all it wants (`extents … | head`).
     if (error instanceof OutputClosed) return 0
     const { describeError, exitStatus } = await import('./errors.ts')
-    const line = describeError(error)
+    const { namingOf } = await import('./wording.ts')
+    const line = describeError(error, namingOf(command))
     if (line !== undefined) {
       io.stderr(`qcow2-backup: ${line}\n`)
       if (argv.includes('--debug')) io.stderr(`${stackOf(error)}\n`)

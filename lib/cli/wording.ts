@@ -1,30 +1,22 @@
+import type { Command } from 'commander'
 import type { BackupError, Hint } from '../errors.ts'
+import { Flag } from './flags.ts'
 
-/** Options whose flag is not their key in kebab case. */
-const FLAGS: Record<string, string> = {
-  to: '--output-format',
-  allowPaths: '--allow-path',
-  timeoutMs: '--timeout',
-}
+/** What an argument of the library is called; undefined if it cannot be given. */
+export type Naming = (argument: string) => string | undefined
 
-/** Parameters of the library's functions that are operands on the command line. */
-const OPERANDS = new Set([
-  'source',
-  'target',
-  'backup',
-  'image',
-  'images',
-  'top',
-  'overlay',
-  'baseline',
-  'disk',
-])
+/** Parameters of the library's functions whose operands have another name. */
+const OPERANDS: Record<string, string> = { images: 'image', disk: 'image' }
 
-/** What a parameter or option of the library is called on the command line. */
-export function flagOf(argument: string): string {
-  if (OPERANDS.has(argument)) return argument.toUpperCase()
-  const kebab = argument.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
-  return Object.hasOwn(FLAGS, argument) ? FLAGS[argument] : `--${kebab}`
+/** The names that a command gives to the library's arguments: its operands and flags. */
+export function namingOf(command: Command | undefined): Naming {
+  return (argument) => {
+    const operands = [argument, OPERANDS[argument]]
+    const operand = command?.registeredArguments.find((one) => operands.includes(one.name()))
+    if (operand) return operand.name().toUpperCase()
+    const flag = command?.options.find((one) => one instanceof Flag && one.key === argument)
+    return flag?.long
+  }
 }
 
 /** What each hint's option does, `%` standing for the flag with its value. */
@@ -39,18 +31,18 @@ const REMEDIES: Record<Hint, string> = {
 }
 
 /** The remedy that an error hints at, to follow its reason; empty if there is none. */
-export function remedyOf({ code, hint, hintValue }: BackupError): string {
-  if (hint === undefined) return ''
-  const name = hint === 'format' ? '-f' : flagOf(hint)
+export function remedyOf({ code, hint, hintValue }: BackupError, naming: Naming): string {
+  const name = hint && naming(hint)
+  if (hint === undefined || name === undefined) return ''
   const flag = hintValue === undefined ? name : `${name} ${hintValue}`
   if (code === 'UNSUPPORTED' && hintValue === 'raw') return `; ${flag} takes its bytes as they are`
   const remedy = hint === 'force' && code !== 'TARGET_EXISTS' ? '% overrides that' : REMEDIES[hint]
   return `; ${remedy.replace('%', () => flag)}`
 }
 
-/** An error of the library as the command line tells it: `WHAT: WHY; REMEDY`. */
-export function wordError(error: BackupError): string {
+/** An error of the library as a command tells it: `WHAT: WHY; REMEDY`. */
+export function wordError(error: BackupError, naming: Naming): string {
   const { argument, message, why } = error
-  const text = argument === undefined ? message : `${flagOf(argument)}: ${why}`
-  return text + remedyOf(error)
+  const text = argument === undefined ? message : `${naming(argument) ?? argument}: ${why}`
+  return text + remedyOf(error, naming)
 }

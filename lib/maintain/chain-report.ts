@@ -1,5 +1,7 @@
 import { throwIfAborted } from '../errors.ts'
 import { isWritten } from '../image/locks.ts'
+import type { ControlOptions } from '../options.ts'
+import { positions } from '../progress.ts'
 import { factsOf } from '../source/bitmaps/facts.ts'
 import {
   type BitmapHealth,
@@ -7,6 +9,10 @@ import {
   validateBitmapChain,
 } from '../source/bitmaps/health.ts'
 import { type Chain, closeAll, type OpenOptions, openChain } from '../source/chain.ts'
+
+/** How a chain is opened for a report. */
+export type ChainReportOptions = Pick<OpenOptions, 'format' | 'allowPaths' | 'backingFormat'> &
+  ControlOptions
 
 /** An image of a chain that was looked at. */
 export interface ChainReportImage {
@@ -35,17 +41,12 @@ export interface ChainReport {
  */
 export async function readBitmapChain(
   top: string,
-  {
-    format,
-    allowPaths,
-    backingFormat,
-    signal,
-  }: Pick<OpenOptions, 'format' | 'allowPaths' | 'backingFormat' | 'signal'> = {},
+  { format, allowPaths, backingFormat, signal, onProgress }: ChainReportOptions = {},
 ): Promise<ChainReport> {
   const options = { format, allowPaths, backingFormat, signal, forceShare: true }
   const chain = await openChain(top, options)
   try {
-    return await judgeBitmapChain(chain, signal)
+    return await judgeBitmapChain(chain, { signal, onProgress })
   } finally {
     await closeAll(chain.files)
   }
@@ -57,8 +58,9 @@ export async function readBitmapChain(
  */
 export async function judgeBitmapChain(
   { images, layers }: Pick<Chain, 'images' | 'layers'>,
-  signal?: AbortSignal,
+  { signal, onProgress }: ControlOptions = {},
 ): Promise<ChainReport> {
+  const tell = positions('chain', images.length, onProgress)
   const report: ChainReportImage[] = []
   const facts: ImageFacts[] = []
   for (const [i, image] of images.entries()) {
@@ -67,6 +69,7 @@ export async function judgeBitmapChain(
     const virtualSize = layers[i].size
     report.push({ image: image.path, format: image.header ? 'qcow2' : 'raw', virtualSize, live })
     facts.push(await factsOf(image, live))
+    tell?.(i + 1, i + 1 === images.length)
   }
   return { images: report, bitmaps: validateBitmapChain(facts) }
 }

@@ -5,8 +5,16 @@ import type { DirtyRun } from '../format/qcow2/bits.ts'
 import { quoted } from '../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { BitmapWork } from '../format/qcow2/work.ts'
+import type { ControlOptions } from '../options.ts'
+import { positions } from '../progress.ts'
 import { withTurns } from '../turns.ts'
 import { withBitmapsOf } from './open-bitmaps.ts'
+
+/** How an image's bitmaps are read. */
+export interface ReadBitmapOptions extends ControlOptions {
+  /** Read an image that another process may be writing to. */
+  forceShare?: boolean
+}
 
 /** A bitmap of a qcow2 image. */
 export interface BitmapInfo {
@@ -27,7 +35,7 @@ export interface BitmapInfo {
  */
 export async function listBitmaps(
   path: string,
-  { signal, ...options }: { forceShare?: boolean; signal?: AbortSignal } = {},
+  { signal, onProgress, ...options }: ReadBitmapOptions = {},
 ): Promise<BitmapInfo[]> {
   return await withBitmapsOf(
     path,
@@ -35,7 +43,9 @@ export async function listBitmaps(
     async (file, header, bitmaps) => {
       const list: BitmapInfo[] = []
       const work = new BitmapWork(file.size)
-      for (const bitmap of bitmaps) {
+      const size = header?.virtualSize ?? 0
+      const tell = positions('bitmaps', size * bitmaps.length, onProgress)
+      for (const [i, bitmap] of bitmaps.entries()) {
         list.push({
           name: bitmap.name,
           granularity: 2 ** bitmap.granularityBits,
@@ -43,9 +53,12 @@ export async function listBitmaps(
           inconsistent: bitmap.inUse,
           dirtyBytes: bitmap.inUse
             ? null
-            : await dirtyBytes(file, header as Qcow2Header, bitmap, work, signal),
+            : await dirtyBytes(file, header as Qcow2Header, bitmap, work, signal, (position) =>
+                tell?.(i * size + position),
+              ),
         })
       }
+      tell?.(size * bitmaps.length, true)
       return list
     },
   )
@@ -62,7 +75,7 @@ export async function readBitmap(
   path: string,
   name: string,
   take: (runs: readonly DirtyRun[]) => void | Promise<void>,
-  { signal, ...options }: { forceShare?: boolean; signal?: AbortSignal } = {},
+  { signal, onProgress, ...options }: ReadBitmapOptions = {},
 ): Promise<void> {
   await withBitmapsOf(path, { ...options, format: 'qcow2' }, async (file, header, bitmaps) => {
     const bitmap = bitmaps.find((one) => one.name === name)
@@ -73,6 +86,13 @@ export async function readBitmap(
     if (!sound)
       throw bad(`bitmap ${quoted(name)} is inconsistent: what it says is not to be trusted`)
     const runs = bitmapRuns(file, header as Qcow2Header, bitmap, undefined, signal)
-    for await (const batch of withTurns(runs, path, signal)) await take(batch)
+    const size = header?.virtualSize ?? 0
+    const tell = positions('bitmaps', size, onProgress)
+    for await (const batch of withTurns(runs, path, signal)) {
+      const last = batch.at(-1)
+      if (last) tell?.(last.start + last.length)
+      await take(batch)
+    }
+    tell?.(size, true)
   })
 }

@@ -12,6 +12,7 @@ import { prepareEdit } from '../edit/edited-image.ts'
 import { storeBitmaps } from '../edit/store-bitmaps.ts'
 import { BackupError, throwIfAborted } from '../errors.ts'
 import { openedFile } from '../image/file.ts'
+import type { Progress } from '../progress.ts'
 import type { BitmapHealth } from '../source/bitmaps/health.ts'
 import type { OpenOptions } from '../source/chain.ts'
 import type { Disk, Piece } from '../source/source.ts'
@@ -24,6 +25,8 @@ export interface SnapshotOptions
   force?: boolean
   /** Ends it until the overlay has its name. */
   signal?: AbortSignal
+  /** Called at most ten times a second, and once at the end. */
+  onProgress?: (progress: Progress) => void
 }
 
 /** Bytes of an entry of the bitmap directory with the longest name, which is of 1023 bytes. */
@@ -76,13 +79,13 @@ export async function createSnapshot(
 async function snapshotOver(
   below: Backing,
   location: Location,
-  { force = false, clusterSize, signal }: SnapshotOptions,
+  { force = false, clusterSize, signal, onProgress }: SnapshotOptions,
 ): Promise<SnapshotResult> {
   const { path: backing, files: sources } = below
   let target: Target | undefined
   let manifest: ManifestPublication | undefined
   try {
-    const found = await judgeBitmapChain(below.chain, signal)
+    const found = await judgeBitmapChain(below.chain, { signal })
     const recording = found.bitmaps.filter(({ images: [top] }) => top.present && top.recording)
     const broken = recording.filter(({ valid }) => !valid)
     if (broken.length > 0 && !force) throw notHealthy(backing, broken)
@@ -96,7 +99,7 @@ async function snapshotOver(
       const bytes = (await plannedImageBytes(disk, job)) + bitmapBytes(below.size, job, carried)
       requireCapacity(target.path, target.capacity, bytes, 'the overlay may need')
     }
-    await copyDisk(disk, target, { ...job, signal })
+    await copyDisk(disk, target, { ...job, signal, onProgress })
     await addBitmaps(target, carried, signal)
     await below.checkUnchanged()
     await manifest?.write(undefined)

@@ -56,7 +56,7 @@ export function openCustom(custom: CustomSource, options: OpenOptions = {}): Sou
   const { name, size } = custom
   const { bitmap, format, connections, timeoutMs } = options
   for (const [option, value] of Object.entries({ bitmap, format, connections, timeoutMs })) {
-    if (value !== undefined) throw argumentError(option, 'does not go with a source of your own')
+    if (value !== undefined) throw argumentError(option, 'is not supported for a custom source')
   }
   if (!Number.isSafeInteger(size) || size < 0 || size % SECTOR_SIZE !== 0) {
     throw usageError(name, `its size of ${size} bytes is not a multiple of ${SECTOR_SIZE}`)
@@ -81,7 +81,7 @@ export function openCustom(custom: CustomSource, options: OpenOptions = {}): Sou
     pieces,
     markedPieces: () => withTurns(piecesOf(custom, true), name, signal),
     extents({ detectZeroes = false, onProgress } = {}) {
-      if (detectZeroes) throw argumentError('detectZeroes', 'only goes with files')
+      if (detectZeroes) throw argumentError('detectZeroes', 'is only supported for files')
       const batches = withProgress(extentBatches(pieces()), size, onProgress)
       return mergeExtents(alignExtents(batches, SECTOR_SIZE))
     },

@@ -124,7 +124,7 @@ class NbdSource implements Source {
   }
 
   extents({ detectZeroes = false, onProgress }: ExtentsOptions = {}): AsyncGenerator<Extent> {
-    if (detectZeroes) throw argumentError('detectZeroes', 'only goes with files')
+    if (detectZeroes) throw argumentError('detectZeroes', 'is only supported for files')
     const batches = withProgress(extentBatches(this.pieces()), this.size, onProgress)
     return mergeExtents(alignExtents(batches, SECTOR_SIZE))
   }
@@ -142,7 +142,10 @@ class NbdSource implements Source {
       throw unsupported(this.name, why)
     }
     if (granule % blockMin !== 0) {
-      throw argumentError('discardAfterCopy', `${granule} is no multiple of ${blockMin}`)
+      throw argumentError(
+        'discardAfterCopy',
+        `${granule} is not a multiple of ${blockMin}, the server's minimum block size`,
+      )
     }
     return (start, length) => this.#connection.trim(start, length)
   }

@@ -31,8 +31,6 @@ export async function openSource(
   location: string | CustomSource,
   options: OpenOptions = {},
 ): Promise<Source> {
-  requireFormat('format', options.format)
-  requireFormat('backingFormat', options.backingFormat)
   if (typeof location !== 'string') return openCustom(location, options)
   if (isNbdUri(location)) return await openNbd(location, options)
   const scheme = /^(https?):\/\//.exec(location)
@@ -41,12 +39,6 @@ export async function openSource(
   if (connections !== undefined) throw only('connections', 'connections')
   if (timeoutMs !== undefined) throw only('timeoutMs', 'a timeout')
   return sourceOf(location, await openChain(location, options), options.signal)
-}
-
-/** JavaScript may pass anything, and an unknown format must not be taken for one of ours. */
-function requireFormat(option: string, format: string | undefined): void {
-  if (format === undefined || format === 'raw' || format === 'qcow2') return
-  throw argumentError(option, `'${format}' is not one of raw, qcow2`)
 }
 
 function only(option: string, what: string): BackupError {
@@ -78,7 +70,7 @@ function sourceOf(name: string, chain: Chain, signal?: AbortSignal): Source {
       return mergeExtents(alignExtents(told, SECTOR))
     },
     discarding() {
-      const why = 'goes with NBD exports and custom sources, not files'
+      const why = 'is only supported for NBD exports and custom sources'
       throw argumentError('discardAfterCopy', why)
     },
     checkUnchanged: () => requireUnchanged(files),

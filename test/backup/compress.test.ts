@@ -196,7 +196,7 @@ t.test('restoring to qcow2 can compress', async (t) => {
   const [backup, image] = ['backup', 'image'].map((name) => join(directory, `${name}.qcow2`))
   await fullBackup(disk, backup)
   const clusterSize = 16 * KIB
-  await restore(backup, image, { to: 'qcow2', compress: 'zstd', clusterSize })
+  await restore(backup, image, { outputFormat: 'qcow2', compress: 'zstd', clusterSize })
   await checkImage(t, image, disk)
   t.equal(peek(image, 20, 4).readUInt32BE(), 14)
   t.ok(compressedClusters(image) > 0)

@@ -116,7 +116,12 @@ async function runCase(t: Test, { kind, size, ...how }: Case): Promise<void> {
   t.ok(sameRaw(raw, reference), 'restored to raw')
 
   const again = join(directory, 'restored.qcow2')
-  checkResult(t, await restore(image, again, { ...copying, to: 'qcow2' }), again, reference)
+  checkResult(
+    t,
+    await restore(image, again, { ...copying, outputFormat: 'qcow2' }),
+    again,
+    reference,
+  )
   t.equal(qemuImgCheck(again).status, 0, 'restored to qcow2: check is clean')
   t.ok(qemuImgSame({ path: again, format: 'qcow2' }, source), 'restored to qcow2')
 }

@@ -46,17 +46,17 @@ t.test('bad values of every option are wrong usage, named by its key', async (t)
       const told = `${option} ${JSON.stringify(value)}`
       await t.rejects(fullBackup(disk, target, options), error, `full: ${told}`)
       await t.rejects(
-        restore(backup, target, { ...options, to: 'qcow2' }),
+        restore(backup, target, { ...options, outputFormat: 'qcow2' }),
         error,
         `restore: ${told}`,
       )
     }
   }
-  for (const to of ['', 'vmdk', 'QCOW2', null]) {
+  for (const outputFormat of ['', 'vmdk', 'QCOW2', null]) {
     await t.rejects(
-      restore(backup, target, { to } as RestoreOptions),
-      { code: 'USAGE', argument: 'to' },
-      `an output format ${to} was once taken for raw`,
+      restore(backup, target, { outputFormat } as RestoreOptions),
+      { code: 'USAGE', argument: 'outputFormat' },
+      `an output format ${outputFormat} was once taken for raw`,
     )
   }
   t.strictSame(readdirSync(directory).sort(), ['backup.qcow2', 'disk.raw'], 'nothing was made')
@@ -69,11 +69,11 @@ t.test('the options of an image are refused for a raw target', async (t) => {
     ['compress', { compress: 'zstd' }],
     ['compressionLevel', { compressionLevel: 1 }],
   ] as const) {
-    for (const to of [undefined, 'raw'] as const) {
-      const how = { ...options, to, format: 'raw' as const }
+    for (const outputFormat of [undefined, 'raw'] as const) {
+      const how = { ...options, outputFormat, format: 'raw' as const }
       await t.rejects(restore(disk, target, how), {
         code: 'USAGE',
-        message: `${what}: only goes with qcow2`,
+        message: `${what}: needs a qcow2 target`,
       })
     }
   }
@@ -114,7 +114,7 @@ t.test('undefined is the default', async (t) => {
   }
   await fullBackup(disk, target, nothing)
   t.equal(qemuImgInfo(target)['cluster-size'], 65536)
-  await restore(target, `${target}.raw`, { ...nothing, to: undefined })
+  await restore(target, `${target}.raw`, { ...nothing, outputFormat: undefined })
   t.ok(readFileSync(`${target}.raw`).equals(readFileSync(disk)))
 })
 

@@ -35,9 +35,9 @@ t.test('a single image is compared with its manifest while it is read', async (t
   await restore(at('full.qcow2'), at('out'))
   t.ok(readFileSync(at('out')).equals(readFileSync(at('disk'))))
   damage(at('full.qcow2'))
-  for (const to of ['raw', 'qcow2'] as const) {
+  for (const outputFormat of ['raw', 'qcow2'] as const) {
     const error = { code: 'DIFFERENT', message: /full.qcow2: does not hold what was read: / }
-    await t.rejects(restore(at('full.qcow2'), at('bad'), { to }), error)
+    await t.rejects(restore(at('full.qcow2'), at('bad'), { outputFormat }), error)
     t.notOk(existsSync(at('bad')))
   }
   const old = readFileSync(at('out'))

@@ -107,7 +107,7 @@ t.test('what cannot be restored to', async (t) => {
     code: 'BAD_TARGET',
     why: 'is exported read-only; export it writable',
   })
-  await t.rejects(restore(backup, small.uri(), { to: 'qcow2' }), { code: 'USAGE' })
+  await t.rejects(restore(backup, small.uri(), { outputFormat: 'qcow2' }), { code: 'USAGE' })
   await t.rejects(restore(backup, path('new.raw'), { noHole: true }), { code: 'USAGE' })
   await t.rejects(restore(backup, `nbd+unix:///?socket=${path('none')}`), { code: 'IO' })
   t.ok(readFileSync(file).equals(Buffer.alloc(SIZE, 0xee)), 'nothing was written')

@@ -18,8 +18,8 @@ function setUp(t: Test): string {
 
 t.test('the option of that place takes the bytes as they are', async (t) => {
   const cases = [
-    ['full foreign out', '-f raw'],
-    ['extents foreign', '-f raw'],
+    ['full foreign out', '--format raw'],
+    ['extents foreign', '--format raw'],
     ['diff disk foreign --bitmap d', '--baseline-format raw'],
     ['incremental disk out --bitmap b --backing foreign', '--backing-format raw'],
     ['snapshot foreign out', '--backing-format raw'],

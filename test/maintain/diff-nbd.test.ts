@@ -97,7 +97,7 @@ t.test('merged into a bitmap: an increment by it is that by the true bitmap', as
   const { disk, sunday, at } = await changedDisk(t, 5)
   const { uri } = await startQemuNbd(t, disk)
   qemuImg('create', '-q', '-f', 'qcow2', at('holder'), '24M')
-  const options = { mergeInto: { image: at('holder'), bitmap: 'found' }, granularity: 64 * K }
+  const options = { mergeInto: at('holder'), bitmap: 'found', granularity: 64 * K }
   await diffDisks(uri, sunday, options)
   t.match(await listBitmaps(at('holder')), [{ name: 'found', recording: false }])
   t.equal(qemuImgCheck(at('holder')).status, 0)
@@ -151,11 +151,17 @@ t.test('the command: a file, the standard output, and what goes wrong', async (t
   t.equal(small.status, 1)
   t.match(small.stderr, /^qcow2-backup: small: is of a disk of 4194304 bytes, .*\n$/)
   const usage: [string[], RegExp][] = [
-    [['diff', uri, sunday, '--bitmap', 'b'], /an export gets no bitmap/],
+    [['diff', uri, sunday, '--bitmap', 'b'], /an NBD export cannot store a bitmap/],
     [['diff', uri, sunday, '--merge-into', 'small'], /--bitmap: missing/],
-    [['diff', uri, sunday, '--output', 'x', '--bitmap', 'b'], /--bitmap: goes with/],
+    [
+      ['diff', uri, sunday, '--output', 'x', '--bitmap', 'b'],
+      /--bitmap: there is no image to merge into/,
+    ],
     [['diff', uri, sunday, '--output', 'x', '--granularity', '3'], /--granularity: 3 is not/],
-    [['diff', disk, sunday, '--bitmap', 'b', '--force'], /--force: only goes/],
+    [
+      ['diff', disk, sunday, '--bitmap', 'b', '--force'],
+      /--force: can only be combined with --output/,
+    ],
   ]
   for (const [args, words] of usage) {
     const { status, stderr } = await runCli(args, { cwd })
@@ -203,7 +209,7 @@ t.test('a running machine gets its bitmap back, with what is written meanwhile',
   await daemon.addBitmap('disk0', 'sunday')
   const write = (...commands: string[]) => qemuIo({ path: guest, format: 'raw' }, ...commands)
   write('write -P 99 3M 64k')
-  await diffDisks(guest, sunday, { mergeInto: { image: at('bits'), bitmap: 'found' } })
+  await diffDisks(guest, sunday, { mergeInto: at('bits'), bitmap: 'found' })
   write('write -P 98 20M 64k', 'write -P 98 100k 3k')
   await daemon.open('bits', at('bits'))
   const bitmaps = [{ node: 'bits', name: 'found' }]

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import {
   createSnapshot,
+  diffDisks,
   diffToBitmap,
   fullBackup,
   incrementalBackup,
@@ -160,4 +161,16 @@ t.test('what is refused leaves the image as it was', async (t) => {
   await refused({ code: 'ABORTED' }, at('disk'), at('raw'), 'b', { signal: stop.signal })
   await startQemuNbd(t, at('disk'), { writable: true })
   await t.rejects(diffToBitmap(at('disk'), at('base'), 'b'), { code: 'IN_USE' })
+})
+
+t.test('options of diffDisks that need each other are refused alone', async (t) => {
+  const merging = { mergeInto: 'image' }
+  for (const [options, message] of [
+    [merging, 'bitmap: missing; it names the bitmap to merge into'],
+    [{ ...merging, bitmap: '' }, 'bitmap: missing; it names the bitmap to merge into'],
+    [{ bitmap: 'b' }, 'bitmap: there is no image to merge into'],
+    [{ force: true }, 'force: there is no output file'],
+  ] as const) {
+    await t.rejects(diffDisks('disk', 'baseline', options), { code: 'USAGE', message })
+  }
 })

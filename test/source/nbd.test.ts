@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { openSource as openPublic } from '../../lib/index.ts'
 import { openSource } from '../../lib/source/open.ts'
 import type { SourceExport } from '../../lib/source/source.ts'
 import { runCli } from '../support/cli.ts'
@@ -200,20 +201,21 @@ t.test('a server that takes a single client, as qemu-nbd does unless told otherw
   t.strictSame(await markedOf(source), expected, 'again, on another connection')
 })
 
-t.test('options that cannot be', async (t) => {
+t.test('options out of range, and those of files, are refused for an NBD export', async (t) => {
   const uri = 'nbd://localhost:1/x'
+  const times = 'a whole number from 1 to 86400000'
   for (const [options, message] of [
-    [{ connections: 0 }, 'connections: 0 is not a number from 1 to 16'],
-    [{ connections: 17 }, 'connections: 17 is not a number from 1 to 16'],
-    [{ timeoutMs: 0 }, 'timeoutMs: 0 is not a number of at most a day'],
-    [{ timeoutMs: 86_400_001 }, 'timeoutMs: 86400001 is not a number of at most a day'],
+    [{ connections: 0 }, 'connections: 0 is not a whole number from 1 to 16'],
+    [{ connections: 17 }, 'connections: 17 is not a whole number from 1 to 16'],
+    [{ timeoutMs: 0 }, `timeoutMs: 0 is not ${times}`],
+    [{ timeoutMs: 86_400_001 }, `timeoutMs: 86400001 is not ${times}`],
     [{ format: 'qcow2' }, 'format: an NBD export is a raw disk'],
   ] as const) {
-    await t.rejects(openSource(uri, options), { code: 'USAGE', message })
+    await t.rejects(openPublic(uri, options), { code: 'USAGE', message })
   }
   const source = await openSource((await startNbdkit(t, 'memory', '1M')).uri(), { format: 'raw' })
   t.teardown(() => source.close())
-  const why = { code: 'USAGE', message: 'detectZeroes: only goes with files' }
+  const why = { code: 'USAGE', message: 'detectZeroes: is only supported for files' }
   t.throws(() => source.extents({ detectZeroes: true }), why)
 })
 

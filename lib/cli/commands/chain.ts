@@ -1,11 +1,14 @@
 import type { Command } from 'commander'
+import { REPORT_OPTIONS, readBitmapChain } from '../../api/bitmaps.ts'
 import { BackupError } from '../../errors.ts'
 import type { ChainReport } from '../../maintain/chain-report.ts'
 import type { BitmapHealth, BitmapPlace } from '../../source/bitmaps/health.ts'
 import { oneLine } from '../../text.ts'
 import { formatSize } from '../../units.ts'
+import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
-import { addFormats, type SourceFlags } from '../options.ts'
+import { addOutputFlags, type OutputFlags } from '../options.ts'
+import { runWithProgress } from '../progress.ts'
 
 const HELP = `
 A bitmap is valid if it is in TOP, the images that have it follow each other from there without a
@@ -24,17 +27,14 @@ export function declare(command: Command, io: Io): void {
   command
     .description('Judges the dirty bitmaps of an image and of all that it builds on.')
     .argument('<top>', 'the topmost qcow2 image')
-  addFormats(command, 'by its magic')
-    .option('--json', 'print one JSON object')
+  addOutputFlags(addFlags(command, REPORT_OPTIONS))
     .addHelpText('after', HELP)
-    .action((top: string, flags: SourceFlags & { json?: boolean }) => chain(io, top, flags))
+    .action((top: string, flags: OutputFlags) => chain(io, top, flags))
 }
 
-async function chain(io: Io, top: string, flags: SourceFlags & { json?: boolean }): Promise<void> {
-  const { readBitmapChain } = await import('../../api/bitmaps.ts')
-  const { format, allowPath: allowPaths, backingFormat } = flags
-  const report = await io.interruptible((signal) =>
-    readBitmapChain(top, { format, allowPaths, backingFormat, signal }),
+async function chain(io: Io, top: string, flags: OutputFlags): Promise<void> {
+  const report = await runWithProgress(io, flags, (control) =>
+    readBitmapChain(top, { ...optionsFrom(flags, REPORT_OPTIONS), ...control }),
   )
   await io.stdout(flags.json ? `${JSON.stringify(report)}\n` : describe(report))
   const invalid = report.bitmaps.filter(({ valid }) => !valid).length

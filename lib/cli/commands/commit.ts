@@ -1,16 +1,12 @@
 import type { Command } from 'commander'
+import { COMMIT_OPTIONS, commitImage } from '../../api/maintain.ts'
 import type { CommitResult } from '../../maintain/commit/commit.ts'
 import { oneLine } from '../../text.ts'
 import { formatSize } from '../../units.ts'
+import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
-import {
-  addNamedFiles,
-  addProgressOptions,
-  type CopyFlags,
-  rateLimit,
-  type SourceFlags,
-} from '../options.ts'
-import { openProgress } from '../progress.ts'
+import { addOutputFlags, type OutputFlags } from '../options.ts'
+import { runWithProgress } from '../progress.ts'
 
 const HELP = `
 What TOP holds, and what the images between it and BASE hold, data and zeroes alike, goes into BASE,
@@ -23,42 +19,20 @@ Examples:
   qcow2-backup commit disk.snap1.qcow2
   qcow2-backup commit disk.snap3.qcow2 --base disk.qcow2 --delete`
 
-interface CommitFlags extends SourceFlags, Pick<CopyFlags, 'json' | 'progress' | 'rateLimit'> {
-  base?: string
-  delete?: boolean
-}
-
-/** `commit TOP [--base BASE]`: brings overlays down into the image below, bitmaps and all. */
+/** `commit TOP [--base BASE]`: merges overlays into the image below them, with their bitmaps. */
 export function declare(command: Command, io: Io): void {
   command
-    .description('Brings the content and the bitmaps of overlays down into the image below them.')
+    .description('Merges the content and the bitmaps of overlays into the image below them.')
     .argument('<top>', 'the qcow2 image to commit')
-    .option('--base <image>', 'the image of its chain that gets it all (default: the next one)')
-    .option('--delete', 'remove TOP and what is between it and BASE, once all is done')
-    .addOption(rateLimit())
-    .option('--json', 'print the result as one JSON object')
-  addProgressOptions(addNamedFiles(command))
+  addOutputFlags(addFlags(command, COMMIT_OPTIONS))
     .addHelpText('after', HELP)
-    .action((top: string, flags: CommitFlags) => commit(io, top, flags))
+    .action((top: string, flags: OutputFlags) => commit(io, top, flags))
 }
 
-async function commit(io: Io, top: string, flags: CommitFlags): Promise<void> {
-  const { commitImage } = await import('../../api/maintain.ts')
-  const { allowPath: allowPaths, backingFormat, base } = flags
-  const progress = await openProgress(flags.progress, io)
-  const result = await io.interruptible(async (signal) => {
-    const { delete: remove, rateLimit } = flags
-    const options = { allowPaths, backingFormat, base, delete: remove, rateLimit }
-    try {
-      return await commitImage(top, {
-        ...options,
-        signal,
-        onProgress: (now) => progress.update(now),
-      })
-    } finally {
-      progress.close()
-    }
-  })
+async function commit(io: Io, top: string, flags: OutputFlags): Promise<void> {
+  const result = await runWithProgress(io, flags, (control) =>
+    commitImage(top, { ...optionsFrom(flags, COMMIT_OPTIONS), ...control }),
+  )
   await io.stdout(flags.json ? `${JSON.stringify(result)}\n` : describe(result))
 }
 

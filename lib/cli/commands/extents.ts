@@ -1,15 +1,18 @@
 import type { Command } from 'commander'
+import { EXTENTS_OPTIONS, openSource, SOURCE_OPTIONS } from '../../api/source.ts'
 import { argumentError } from '../../errors.ts'
 import { alignMarked, type MarkedExtent, mergeMarked } from '../../extents/marked.ts'
 import { SECTOR_SIZE } from '../../format/qcow2/constants.ts'
 import type { Progress } from '../../progress.ts'
+import { option, TEXT } from '../../schema.ts'
 import { withProgress } from '../../source/look-up-progress.ts'
 import type { Source } from '../../source/source.ts'
 import { oneLine } from '../../text.ts'
+import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
-import { addProgressOptions, addSourceOptions, openOptions, type SourceFlags } from '../options.ts'
+import { addOutputFlags, type OutputFlags } from '../options.ts'
 import { formatExtents } from '../output.ts'
-import { openProgress } from '../progress.ts'
+import { runWithProgress } from '../progress.ts'
 
 const HELP = `
 Prints [{"start","length","zero","hole"}, …] in bytes: ordered, contiguous, from 0 to the virtual
@@ -24,10 +27,10 @@ Examples:
   qcow2-backup extents overlay.qcow2 --allow-path /srv/base
   qcow2-backup extents 'nbd+unix:///disk?socket=/run/nbd' --bitmap sunday`
 
-type ExtentsFlags = SourceFlags & {
-  bitmap?: string
-  detectZeroes?: boolean
-  progress?: 'json' | false
+const OPTIONS = {
+  ...SOURCE_OPTIONS,
+  bitmap: option(TEXT, 'also print which parts a dirty bitmap has as dirty'),
+  ...EXTENTS_OPTIONS,
 }
 
 /** `extents SOURCE`: where a disk holds data, as JSON. */
@@ -35,37 +38,30 @@ export function declare(command: Command, io: Io): void {
   command
     .description('Prints which parts of a disk hold data, as a JSON array.')
     .argument('<source>', 'raw or qcow2 file, block device, or NBD export')
-  addProgressOptions(addSourceOptions(command))
-    .option('--bitmap <name>', 'print what a dirty bitmap says, too')
-    .option('--detect-zeroes', 'read what is stored, to find zeroes in it')
-    .option('--json', 'what is printed in any case')
+  addOutputFlags(addFlags(command, OPTIONS), 'accepted as everywhere; the output is always JSON')
     .addHelpText('after', HELP)
-    .action((location: string, flags: ExtentsFlags) => extents(io, location, flags))
+    .action((location: string, flags: OutputFlags) => extents(io, location, flags))
 }
 
-async function extents(io: Io, location: string, flags: ExtentsFlags): Promise<void> {
-  const { openSource } = await import('../../api/source.ts')
-  await io.interruptible(async (signal) => {
-    const { bitmap, detectZeroes } = flags
-    if (bitmap !== undefined && detectZeroes) {
-      throw argumentError('detectZeroes', 'does not go with a bitmap')
-    }
-    const source = await openSource(location, { ...openOptions(flags), bitmap, signal })
-    const progress = openProgress(flags.progress, io)
-    const onProgress = progress.update
+async function extents(io: Io, location: string, flags: OutputFlags): Promise<void> {
+  const { detectZeroes, ...options } = optionsFrom(flags, OPTIONS)
+  const { bitmap } = options
+  if (bitmap !== undefined && detectZeroes) {
+    throw argumentError('detectZeroes', 'cannot be combined with a bitmap')
+  }
+  await runWithProgress(io, flags, async ({ signal, onProgress }, display) => {
+    const source = await openSource(location, { ...options, signal })
     try {
       const list =
         bitmap === undefined
           ? source.extents({ detectZeroes, onProgress })
           : markedExtents(source, onProgress)
-      for await (const text of formatExtents(list)) await progress.around(() => io.stdout(text))
+      for await (const text of formatExtents(list)) await display.around(() => io.stdout(text))
       // Complete only now: some are of answers that came meanwhile.
       for (const note of [...(source.bitmap?.notes ?? []), ...(source.notes ?? [])]) {
-        const line = oneLine(`${source.name}: note: ${note}`)
-        await progress.around(async () => io.stderr(`qcow2-backup: ${line}\n`))
+        display.say(`qcow2-backup: ${oneLine(`${source.name}: note: ${note}`)}\n`)
       }
     } finally {
-      progress.close()
       await source.close()
     }
   })

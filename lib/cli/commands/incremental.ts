@@ -1,21 +1,10 @@
 import type { Command } from 'commander'
-import type { DiscardOptions, VerifyingOptions } from '../../backup/types.ts'
+import { INCREMENTAL_OPTIONS, incrementalBackup } from '../../api/backup.ts'
+import type { IncrementalOptions } from '../../backup/types.ts'
 import { runCopy } from '../copy.ts'
+import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
-import {
-  addCopyOptions,
-  addDiscardOptions,
-  addImageOptions,
-  addSourceOptions,
-  addVerifyingOptions,
-  type CopyFlags,
-  discardOptions,
-  type ImageFlags,
-  imageOptions,
-  openOptions,
-  type SourceFlags,
-  verifyingOptions,
-} from '../options.ts'
+import { addOutputFlags, type OutputFlags } from '../options.ts'
 
 const HELP = `
 SOURCE holds the bitmap: one of its own that is stored in it, or one that the NBD server offers.
@@ -36,44 +25,13 @@ export function declare(command: Command, io: Io): void {
     )
     .argument('<source>', 'qcow2 file, or NBD export')
     .argument('<target>', 'the qcow2 image to make')
-    .option('--bitmap <name>', 'the dirty bitmap that tells what changed')
-    .option('--backing <previous>', 'the previous backup: qcow2, or what --backing-format says')
-    .option(
-      '--no-shared-tables',
-      'give every L2 table of zeroes a cluster of its own: for an image that a VM will write to',
-    )
-  addSourceOptions(command)
-  addImageOptions(command)
-  addDiscardOptions(command)
-  addVerifyingOptions(command)
-  addCopyOptions(command)
-  command
+  addOutputFlags(addFlags(command, INCREMENTAL_OPTIONS))
     .addHelpText('after', HELP)
-    .action((source: string, target: string, flags: Flags) =>
-      incremental(io, source, target, flags),
+    .action((source: string, target: string, flags: OutputFlags) =>
+      runCopy(io, flags, (control) => {
+        // The library says which of them is missing.
+        const options = optionsFrom(flags, INCREMENTAL_OPTIONS) as IncrementalOptions
+        return incrementalBackup(source, target, { ...options, ...control })
+      }),
     )
-}
-
-type Flags = SourceFlags &
-  ImageFlags &
-  DiscardOptions &
-  VerifyingOptions &
-  CopyFlags & { bitmap?: string; backing?: string; sharedTables: boolean }
-
-async function incremental(io: Io, source: string, target: string, flags: Flags): Promise<void> {
-  const { incrementalBackup } = await import('../../api/backup.ts')
-  const { bitmap, backing } = flags
-  await runCopy(io, flags, (options) =>
-    incrementalBackup(source, target, {
-      ...openOptions(flags),
-      ...imageOptions(flags),
-      ...discardOptions(flags),
-      ...verifyingOptions(flags),
-      ...options,
-      sharedTables: flags.sharedTables,
-      bitmap,
-      // The library tells that it is missing.
-      backing: backing as string,
-    }),
-  )
 }

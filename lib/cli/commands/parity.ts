@@ -1,8 +1,9 @@
 import type { Command } from 'commander'
+import { compareWithQemuImg, PARITY_OPTIONS } from '../../api/parity.ts'
 import type { Compared } from '../../parity/parity.ts'
+import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
-import { addImageAccess, addProgressOptions, type SourceFlags } from '../options.ts'
-import { openProgress } from '../progress.ts'
+import { addOutputFlags, type OutputFlags } from '../options.ts'
 import { printFindings } from '../report.ts'
 
 const HELP = `
@@ -16,41 +17,22 @@ Examples:
   qcow2-backup parity --json --against /opt/qemu/bin/qemu-img full.qcow2 monday.qcow2
   qcow2-backup parity --allow-path /srv/base overlay.qcow2`
 
-interface ParityFlags extends SourceFlags {
-  against?: string
-  json?: boolean
-  progress?: 'json' | false
-}
-
 /** `parity IMAGE…`: our commands beside qemu-img's. */
 export function declare(command: Command, io: Io): void {
   command
     .description('Runs qemu-img and this program on images, and compares what they print.')
     .argument('<image...>', 'raw or qcow2 file, or block device')
-  addProgressOptions(addImageAccess(command, 'by its first bytes'))
-    .option('--against <program>', 'the qemu-img to compare with (default: the one in PATH)')
-    .option('--json', 'print the comparisons as one JSON array')
+  addOutputFlags(addFlags(command, PARITY_OPTIONS), 'print the comparisons as one JSON array')
     .addHelpText('after', HELP)
-    .action((images: string[], flags: ParityFlags) => parity(io, images, flags))
-}
-
-async function parity(io: Io, images: string[], flags: ParityFlags): Promise<void> {
-  const { compareWithQemuImg } = await import('../../api/parity.ts')
-  const { against, format, allowPath: allowPaths, backingFormat, forceShare } = flags
-  const progress = openProgress(flags.progress, io)
-  // A line must not be drawn over by the bar, which may be on the same terminal.
-  const above = { ...io, stdout: (text: string) => progress.around(() => io.stdout(text)) }
-  await io.interruptible(async (signal) => {
-    const access = { against, format, allowPaths, backingFormat, forceShare }
-    const options = { ...access, signal, onProgress: progress.update }
-    try {
-      const found = compareWithQemuImg(images, options)
-      const what = 'comparisons with qemu-img differ'
-      await printFindings(above, found, flags, describe, 'parity', what)
-    } finally {
-      progress.close()
-    }
-  })
+    .action((images: string[], flags: OutputFlags) =>
+      printFindings(
+        io,
+        flags,
+        (control) =>
+          compareWithQemuImg(images, { ...optionsFrom(flags, PARITY_OPTIONS), ...control }),
+        { describe, subject: 'parity', failures: 'comparisons with qemu-img differ' },
+      ),
+    )
 }
 
 function describe({ image, command, same, status, difference = '' }: Compared): string {

@@ -1,9 +1,13 @@
 import type { Command } from 'commander'
+import { createSnapshot, SNAPSHOT_OPTIONS } from '../../api/maintain.ts'
 import type { SnapshotResult } from '../../maintain/snapshot.ts'
+import { BOOLEAN, option } from '../../schema.ts'
 import { oneLine } from '../../text.ts'
 import { formatSize } from '../../units.ts'
+import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
-import { addClusterSize, addNamedFiles, type SourceFlags } from '../options.ts'
+import { addOutputFlags, type OutputFlags } from '../options.ts'
+import { runWithProgress } from '../progress.ts'
 
 const HELP = `
 BACKING must not be written to any more. Every bitmap that records in it and is valid along its chain
@@ -14,10 +18,9 @@ Examples:
   qcow2-backup snapshot disk.qcow2 disk.snap1.qcow2
   qcow2-backup snapshot --force --json disk.qcow2 disk.snap1.qcow2`
 
-interface SnapshotFlags extends SourceFlags {
-  clusterSize?: number
-  force?: boolean
-  json?: boolean
+const OPTIONS = {
+  ...SNAPSHOT_OPTIONS,
+  force: option(BOOLEAN, 'replace an overlay that exists; drop bitmaps that are not valid'),
 }
 
 /** `snapshot BACKING OVERLAY`: an overlay in which the bitmaps go on. */
@@ -26,11 +29,9 @@ export function declare(command: Command, io: Io): void {
     .description('Makes an overlay over an image, in which its dirty bitmaps go on.')
     .argument('<backing>', 'qcow2 image, or raw as --backing-format says')
     .argument('<overlay>', 'the qcow2 image to make')
-  addClusterSize(addNamedFiles(command))
-    .option('--force', 'replace an overlay that exists; and let bitmaps end that are not valid')
-    .option('--json', 'print the result as one JSON object')
+  addOutputFlags(addFlags(command, OPTIONS))
     .addHelpText('after', HELP)
-    .action((backing: string, overlay: string, flags: SnapshotFlags) =>
+    .action((backing: string, overlay: string, flags: OutputFlags) =>
       snapshot(io, backing, overlay, flags),
     )
 }
@@ -39,15 +40,12 @@ async function snapshot(
   io: Io,
   backing: string,
   overlay: string,
-  flags: SnapshotFlags,
+  flags: OutputFlags,
 ): Promise<void> {
-  const { createSnapshot } = await import('../../api/maintain.ts')
-  const { allowPath: allowPaths, backingFormat, clusterSize, force, json } = flags
-  const options = { allowPaths, backingFormat, clusterSize, force }
-  const result = await io.interruptible((signal) =>
-    createSnapshot(backing, overlay, { ...options, signal }),
+  const result = await runWithProgress(io, flags, (control) =>
+    createSnapshot(backing, overlay, { ...optionsFrom(flags, OPTIONS), ...control }),
   )
-  await io.stdout(json ? `${JSON.stringify(result)}\n` : describe(result))
+  await io.stdout(flags.json ? `${JSON.stringify(result)}\n` : describe(result))
 }
 
 function describe({ overlay, virtualSize, backing, bitmaps, notes }: SnapshotResult): string {

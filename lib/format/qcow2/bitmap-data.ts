@@ -72,6 +72,7 @@ const SET_BITS = Uint8Array.from({ length: 256 }, (_, byte) => {
 /**
  * Guest bytes in the granules that a bitmap has as dirty. As `bitmapRuns`, but any number of runs
  * costs the same.
+ * @param onPosition is given the guest bytes counted so far
  * @throws BackupError BAD_IMAGE for a table entry that cannot be true, IO, ABORTED
  */
 export async function dirtyBytes(
@@ -80,6 +81,7 @@ export async function dirtyBytes(
   bitmap: Bitmap,
   work?: BitmapWork,
   signal?: AbortSignal,
+  onPosition?: (position: number) => void,
 ): Promise<number> {
   const turns = new Turns(file.path, signal)
   const granularity = 2 ** bitmap.granularityBits
@@ -111,11 +113,11 @@ export async function dirtyBytes(
       if (ones) dirty += meant
       if (at < bits && at + length * 8 >= bits) last = ones
       at += length * 8
-      continue
     }
-    for (let done = 0; done < length; done += PART) {
+    for (let done = 0; offset !== undefined && done < length; done += PART) {
       await turns.step()
       count(await readAt(file, offset + done, Math.min(PART, length - done)))
+      onPosition?.(Math.min(at * granularity, header.virtualSize))
     }
   }
   return dirty * granularity - (last ? bits * granularity - header.virtualSize : 0)

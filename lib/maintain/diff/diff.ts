@@ -1,9 +1,7 @@
 import { setImmediate } from 'node:timers/promises'
 import { Bits } from '../../edit/bits.ts'
 import { argumentError, throwIfAborted, usageError } from '../../errors.ts'
-import { granularityBitsOf } from '../../format/qcow2/bitmaps.ts'
 import type { DirtyRun } from '../../format/qcow2/bits.ts'
-import { SECTOR_SIZE } from '../../format/qcow2/constants.ts'
 import { requireApart } from '../../image/storage.ts'
 import { isNbdUri } from '../../nbd/uri.ts'
 import type { OpenOptions } from '../../source/open.ts'
@@ -16,6 +14,8 @@ import { type SideOptions, withSides } from './sides.ts'
 export interface CompareOptions extends Pick<OpenOptions, 'connections' | 'timeoutMs'> {
   /** Bytes that one bit stands for. Default of a bitmap: the cluster size, from 4 to 64 KiB; else 64 KiB. */
   granularity?: number
+  /** The format of the disk. Default: recognised by its magic. */
+  format?: 'raw' | 'qcow2'
   /** The format of the baseline. Default: recognised by its magic. */
   baselineFormat?: 'raw' | 'qcow2'
   /** Directories below which files named inside images may be opened, besides their own. */
@@ -33,13 +33,10 @@ export interface DiffOptions extends CompareOptions {
 }
 
 export interface DiffDisksOptions extends CompareOptions {
-  /** The format of the disk. Default: recognised by its magic. */
-  format?: 'raw' | 'qcow2'
-  /**
-   * An image of a disk of the same size, not in use, and the name of its bitmap that gets what differs
-   * besides what it has; it is added, disabled, if there is none.
-   */
-  mergeInto?: { image: string; bitmap: string }
+  /** An image of a disk of the same size, not in use, whose `bitmap` gets the differences, too. */
+  mergeInto?: string
+  /** The name of that bitmap. One that does not exist is added, disabled. */
+  bitmap?: string
   /**
    * Path of a new file that gets what differs as a JSON array of {start, length, dirty}, mode 0600; it
    * appears there only when complete and synced.
@@ -91,9 +88,9 @@ export async function diffToBitmap(
 ): Promise<DiffResult> {
   if (bitmap === '') throw argumentError('bitmap', 'missing; it names the bitmap to add')
   if (isNbdUri(image)) {
-    const why = 'an export gets no bitmap; diffDisks tells what differs, or merges it into one'
-    throw usageError(image, why)
+    throw usageError(image, 'an NBD export cannot store a bitmap')
   }
+  if (options.format === 'raw') throw argumentError('format', 'a raw image cannot store a bitmap')
   const { granularity, enable = false, allowPaths, backingFormat } = options
   let unreadable: UnreadableArea[] = []
   const added: AddedBitmap = { name: bitmap, granularity, recording: enable }
@@ -134,21 +131,20 @@ export async function diffDisks(
   options: DiffDisksOptions = {},
   take: (runs: readonly DirtyRun[]) => void | Promise<void> = () => {},
 ): Promise<Differences> {
-  const { allowPaths, backingFormat, connections, timeoutMs, format, mergeInto } = options
-  const { output, force } = options
-  const granularity = granularityOf(options)
+  const { allowPaths, backingFormat, connections, timeoutMs, format } = options
+  const { output, force, granularity = DEFAULT_GRANULARITY } = options
+  const into = mergeTarget(options, granularity)
+  if (output === undefined && force) throw argumentError('force', 'there is no output file')
   const own = { allowPaths, backingFormat, connections, timeoutMs, signal: options.signal, format }
-  const into = mergeInto && { name: mergeInto.bitmap, granularity, recording: false }
   return await withSides([disk, own], [baseline, baselineOptions(options)], async (sides) => {
     const { size } = sides[0].node
     const read = sides.flatMap(({ stores }) => stores)
     const list = output === undefined ? undefined : await openList(output, { force, sources: read })
     try {
-      if (mergeInto && into)
-        await requireMergeable(mergeInto.image, into, size, read, options.signal)
+      if (into) await requireMergeable(into.image, into, size, read, options.signal)
       const bits = new Bits(size, granularity, DEFAULT_GRANULARITY)
       const unreadable = await addDifferences(bits, sides, options)
-      if (mergeInto && into) await mergeIntoBitmap(mergeInto.image, into, bits, options.signal)
+      if (into) await mergeIntoBitmap(into.image, into, bits, options.signal)
       for (const runs of bits.runs()) {
         await list?.add(runs)
         await take(runs)
@@ -164,12 +160,20 @@ export async function diffDisks(
   })
 }
 
-function granularityOf({ granularity = DEFAULT_GRANULARITY }: CompareOptions): number {
-  if (granularityBitsOf(granularity) !== undefined) return granularity
-  throw argumentError(
-    'granularity',
-    `${granularity} is not a power of two from ${SECTOR_SIZE} to 2G`,
-  )
+/** Where the differences are merged into, if anywhere. */
+function mergeTarget(
+  options: DiffDisksOptions,
+  granularity: number,
+): (AddedBitmap & { image: string }) | undefined {
+  const { mergeInto: image, bitmap: name } = options
+  if (image !== undefined && !name) {
+    throw argumentError('bitmap', 'missing; it names the bitmap to merge into')
+  }
+  if (image === undefined && name !== undefined) {
+    throw argumentError('bitmap', 'there is no image to merge into')
+  }
+  if (image === undefined || name === undefined) return undefined
+  return { image, name, granularity, recording: false }
 }
 
 /** How the baseline is opened. */

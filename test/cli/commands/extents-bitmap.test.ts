@@ -73,8 +73,12 @@ t.test('impossible options of extents --bitmap are refused', async (t) => {
   for (const [args, status, message] of [
     [[uri, '--bitmap', 'sunday'], 1, /: does not export bitmap 'sunday'; .* qemu-nbd --bitmap$/],
     [[uri, '--bitmap', ''], 2, /^--bitmap: a bitmap has a name$/],
-    [[uri, '--detect-zeroes'], 2, /^--detect-zeroes: only goes with files$/],
-    [[disk, '--bitmap', 'sunday', '--detect-zeroes'], 2, /^--detect-zeroes: does not go with/],
+    [[uri, '--detect-zeroes'], 2, /^--detect-zeroes: is only supported for files$/],
+    [
+      [disk, '--bitmap', 'sunday', '--detect-zeroes'],
+      2,
+      /^--detect-zeroes: cannot be combined with/,
+    ],
     [[disk, '--timeout', '5'], 2, /^--timeout: only an NBD source has a timeout$/],
     [[disk, '--connections', '5'], 2, /^--connections: only an NBD source has connections$/],
     [[uri, '--timeout', '0'], 2, /^--timeout: /],

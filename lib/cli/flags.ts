@@ -1,0 +1,116 @@
+/**
+ * Flags made from the option schemas of the library: what a schema says of an option is the name of
+ * its flag, its parser, its choices and its help. Here texts become values; whether a value is
+ * allowed is for the library to judge, which is also called by others.
+ */
+import { type Command, Option } from 'commander'
+import { argumentError } from '../errors.ts'
+import type { OptionRule, OptionsOf, Rule, Schema } from '../schema.ts'
+import { parseSize } from '../units.ts'
+
+/** The flag of an option of the library. */
+export class Flag extends Option {
+  /** The option's key. */
+  readonly key: string
+
+  constructor(key: string, flags: string, help: string) {
+    super(flags, help)
+    this.key = key
+  }
+}
+
+/** What the flag of an option is called, without dashes. */
+export function flagName(key: string, { flag }: { flag?: string } = {}): string {
+  return flag ?? key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
+}
+
+/** Declares a flag for each option that a command line can give; callbacks and signals have none. */
+export function addFlags(command: Command, schema: Schema): Command {
+  for (const [key, rule] of Object.entries(schema)) {
+    for (const flag of flagsOf(key, rule)) command.addOption(flag)
+  }
+  return command
+}
+
+/** The options that flags of `addFlags` gave, by their keys. */
+export function optionsFrom<S extends Schema>(flags: object, schema: S): OptionsOf<S> {
+  const given = new Map(Object.entries(flags))
+  const values: Record<string, unknown> = {}
+  for (const [key, rule] of Object.entries(schema)) {
+    const [flag] = flagsOf(key, rule)
+    const value = flag && given.get(flag.attributeName())
+    // Of `noHole` the flag is `--no-hole`, which commander has as `hole: false`.
+    values[key] = flag?.negate && rule.off === undefined ? !value || undefined : value
+  }
+  return values as OptionsOf<S>
+}
+
+/** Two for what can be turned on and off. */
+function flagsOf(key: string, rule: OptionRule<unknown>): Flag[] {
+  const name = flagName(key, rule)
+  const short = rule.letter === undefined ? '' : `-${rule.letter}, `
+  if (rule.form === 'none') return []
+  if (rule.form === 'flag') {
+    const on = new Flag(key, `${short}--${name}`, describe(rule))
+    const off = rule.off === undefined ? [] : [new Flag(key, `--no-${name}`, rule.off)]
+    // What is on by default can only be turned off.
+    return rule.fallback === 'on' ? off : [on, ...off]
+  }
+  const flag = new Flag(
+    key,
+    `${short}--${name} <${rule.value ?? VALUES[rule.form]}>`,
+    describe(rule),
+  )
+  if (rule.form === 'choice') flag.choices([...rule.choices!])
+  else flag.argParser(parserOf(key, rule))
+  if (rule.env !== undefined) flag.env(rule.env)
+  return [flag]
+}
+
+function describe({ help, range, fallback }: OptionRule<unknown>): string {
+  const text = range === undefined ? help : `${help}, ${range}`
+  return fallback === undefined ? text : `${text} (default: ${fallback})`
+}
+
+/** What help calls a value of each form. */
+const VALUES = {
+  size: 'size',
+  count: 'n',
+  milliseconds: 'seconds',
+  text: 'name',
+  choice: 'word',
+  list: 'item',
+} as const
+
+function parserOf(key: string, rule: Rule<unknown>): (text: string, before: unknown) => unknown {
+  switch (rule.form) {
+    case 'size':
+      return (text) => sizeOf(key, text)
+    case 'count':
+      return (text) => countOf(key, text)
+    case 'milliseconds':
+      return (text) => secondsOf(key, rule, text) * 1000
+    case 'list':
+      return (text, before = []) => [...(before as string[]), text]
+    default:
+      return (text) => text
+  }
+}
+
+function sizeOf(key: string, text: string): number {
+  const size = parseSize(text)
+  if (size !== undefined) return size
+  throw argumentError(key, `'${text}' is not a size; write bytes or 64K, 1M, 2G, 1T`)
+}
+
+function countOf(key: string, text: string): number {
+  if (/^\d{1,15}$/.test(text)) return Number(text)
+  throw argumentError(key, `'${text}' is not a whole number`)
+}
+
+/** The library would name its limits in milliseconds. */
+function secondsOf(key: string, rule: Rule<unknown>, text: string): number {
+  const seconds = countOf(key, text)
+  if (rule.fault(seconds * 1000) === undefined) return seconds
+  throw argumentError(key, `'${text}' is not a number of seconds from ${rule.range}`)
+}
