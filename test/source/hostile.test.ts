@@ -98,12 +98,18 @@ t.test('images with lying headers are refused in bounds', async (t) => {
   }
 })
 
-t.test('LUKS', async (t) => {
-  const image = join(t.testdir(), 'disk.qcow2')
-  qemuImg(
-    ...['create', '-q', '-f', 'qcow2', '--object', 'secret,id=s,data=x'],
-    ...['-o', 'encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10', image, '1M'],
-  )
+t.test('an image encrypted with LUKS is refused', async (t) => {
+  const { image } = sound(t)
+  // As QEMU makes it, but for the key, for which it would measure how fast the machine is.
+  const end = sizeOf(image)
+  truncateSync(image, end + Number(CLUSTER))
+  poke(image, 32, 2)
+  const extension = Buffer.alloc(32)
+  extension.writeUInt32BE(0x0537be77, 0)
+  extension.writeUInt32BE(16, 4)
+  extension.writeBigUInt64BE(BigInt(end), 8)
+  extension.writeBigUInt64BE(CLUSTER, 16)
+  poke(image, 112, extension)
   await refused(t, image, 'UNSUPPORTED', 'encrypted with LUKS')
 })
 
