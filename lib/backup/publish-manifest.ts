@@ -28,6 +28,8 @@ export interface ManifestPublication extends Publication {
    * @throws BackupError IO
    */
   write(manifest: Manifest | undefined): Promise<void>
+  /** As that of a Target. */
+  located(): Promise<string>
 }
 
 interface Wanted {
@@ -105,6 +107,10 @@ class ManifestFile implements ManifestPublication {
     const [first, ...others] = manifest ? [manifest, ...this.#before] : [...this.#before, null]
     const both = others.length > 0 ? { ...first, otherwise: others } : first
     await this.#fill(this.#target.handle, both as Manifest | null)
+  }
+
+  located(): Promise<string> {
+    return this.#target.located()
   }
 
   sync(): Promise<void> {

@@ -1,6 +1,6 @@
 import { Discarding } from '../copy/discard.ts'
 import { copyDisk, type JobOptions } from '../copy/job.ts'
-import { type Location, locate } from '../copy/target/location.ts'
+import { type Location, locate, movedNotes } from '../copy/target/location.ts'
 import { openTarget, publishAll, type SourceIdentity, type Target } from '../copy/target/open.ts'
 import { BackupError, ioError } from '../errors.ts'
 import type { CopyCounters } from '../native.ts'
@@ -180,21 +180,23 @@ class Session implements CopySession {
     await this.#discarding?.finish()
     const { format, to, options } = this.#request
     const [source, target] = [this.#source!, this.#target!]
+    const at = await target.located()
     const notes = [
       ...(source.bitmap?.notes ?? []),
       ...(source.notes ?? []),
       ...this.#notes,
       ...discardNotes(source, this.#discarding),
       ...targetNotes(source, target, format),
+      ...movedNotes(target.path, at, this.#backing?.name),
       ...left,
     ]
     return {
-      target: to,
+      target: at === target.path ? to : at,
       ...this.#written(),
       ...(await target.sizes()),
       elapsedSeconds: (performance.now() - this.#started) / 1000,
       ...(this.#isVerified && { verified: true }),
-      ...(options.manifest && { manifest: this.#manifest!.path }),
+      ...(options.manifest && { manifest: await this.#manifest!.located() }),
       ...(notes.length > 0 && { notes }),
     }
   }

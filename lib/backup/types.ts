@@ -68,6 +68,7 @@ export interface ContentHash {
 
 /** What a copy did. dataBytes + zeroBytes + unchangedBytes = virtualSize. */
 export interface CopyResult {
+  /** As given; where it is now if its directory was moved meanwhile, which `notes` say. */
   target: string
   /** Bytes. */
   virtualSize: number

@@ -5,7 +5,7 @@ import { requireCapacity } from '../backup/room.ts'
 import type { ImageOptions } from '../backup/types.ts'
 import { plannedImageBytes } from '../copy/image-size.ts'
 import { copyDisk, type JobOptions } from '../copy/job.ts'
-import { type Location, locate } from '../copy/target/location.ts'
+import { type Location, locate, movedNotes } from '../copy/target/location.ts'
 import { openTarget, publishAll, type Target } from '../copy/target/open.ts'
 import { Bits } from '../edit/bits.ts'
 import { prepareEdit } from '../edit/edited-image.ts'
@@ -34,6 +34,7 @@ const MAX_DIRECTORY_ENTRY = 24 + 1024
 
 /** What a snapshot made. */
 export interface SnapshotResult {
+  /** As given; where it is now if its directory was moved meanwhile, which `notes` say. */
   overlay: string
   /** Bytes. */
   virtualSize: number
@@ -41,7 +42,7 @@ export interface SnapshotResult {
   backing: string
   /** Bitmaps that go on in the overlay. */
   bitmaps: string[]
-  /** What ends here though it was recording, with the reason; only with `force`. */
+  /** With `force`, what ends here though it was recording, with the reason; what else must be known. */
   notes: string[]
 }
 
@@ -105,12 +106,14 @@ async function snapshotOver(
     await manifest?.write(undefined)
     throwIfAborted(signal, location.path)
     const left = await publishAll([manifest ? [manifest, target] : [target]])
+    const overlay = await target.located()
+    const moved = movedNotes(location.path, overlay, below.name)
     return {
-      overlay: location.path,
+      overlay,
       virtualSize: below.size,
       backing: below.name,
       bitmaps: carried.map(({ name }) => name),
-      notes: [...broken.flatMap(({ reasons }) => reasons), ...left],
+      notes: [...broken.flatMap(({ reasons }) => reasons), ...moved, ...left],
     }
   } finally {
     await manifest?.discard()

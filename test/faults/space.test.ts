@@ -208,6 +208,10 @@ t.test(
         const result = await meanwhile(cwd, copy, () => renameSync(small, join(cwd, 'moved')))
         // A path is resolved once: the directory that was meant is the one that was opened.
         t.equal(result.status, 0, how)
+        const where = join(cwd, 'moved', target)
+        const note = `small/${target}: its directory was moved meanwhile; it is ${where}`
+        t.ok(result.stdout.startsWith(`${where}: `), `the result names it: ${result.stdout}`)
+        t.ok(result.stdout.includes(`note: ${note}\n`), 'and says why')
         t.notOk(existsSync(small), 'nothing is made under the name that it had')
         const moved = join(cwd, 'moved')
         t.strictSame(readdirSync(moved).sort(), ['new', 'old'].slice(target === 'new' ? 0 : 1))

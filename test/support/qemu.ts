@@ -10,7 +10,9 @@ export interface ToolResult {
 
 /** Runs a tool and hands back whatever it did; throws only if it cannot be started. */
 export function run(tool: string, args: readonly string[]): ToolResult {
-  const result = spawnSync(tool, args, { encoding: 'utf8', maxBuffer: 2 ** 30 })
+  // Not a socket, for which bash would take itself for started by rshd, and read its start-up files.
+  const stdio = ['ignore', 'pipe', 'pipe'] as const
+  const result = spawnSync(tool, args, { encoding: 'utf8', maxBuffer: 2 ** 30, stdio: [...stdio] })
   if (result.error) throw result.error
   return { status: result.status, stdout: result.stdout, stderr: result.stderr }
 }

@@ -83,13 +83,17 @@ function listPrinter(io: Io) {
   }
 }
 
-function describe(result: DiffResult | (Differences & { image: string; output?: string })): string {
+type Result = DiffResult | (Differences & { image: string; output?: string })
+
+function describe(result: Result): string {
   const { image, granularity, dirtyBytes, unreadable } = result
+  const notes = 'notes' in result && result.notes ? result.notes : []
   const what = 'bitmap' in result ? `bitmap '${oneLine(result.bitmap)}', ` : ''
   const made = `${what}${formatSize(granularity)} a bit`
   return [
     `${oneLine(image)}: ${made}, ${formatSize(dirtyBytes)} dirty`,
     ...unreadable.map((area) => `  ${describeUnreadable(area)}`),
+    ...notes.map((note) => `  note: ${oneLine(note)}`),
     '',
   ].join('\n')
 }

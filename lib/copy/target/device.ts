@@ -22,6 +22,7 @@ export function openDeviceTarget({ path, directory }: Location, handle: FileHand
     async sizes() {
       return { fileSize: capacity, allocatedBytes: capacity }
     },
+    located: async () => path,
     async sync() {
       await handle.sync().catch((error) => {
         throw ioError(path, error)

@@ -2,7 +2,7 @@ import { BackupError, ioError } from '../../errors.ts'
 import type { FileHandle } from '../../files.ts'
 import { lockFile, WRITING } from '../../image/locks.ts'
 import type { Standing } from './judge.ts'
-import type { Location } from './location.ts'
+import { type Location, whereIs } from './location.ts'
 import type { Target } from './target.ts'
 import { Replaced, TemporaryFile } from './temporary-file.ts'
 
@@ -43,6 +43,7 @@ export async function openFileTarget(
       const { size, blocks } = await attempt(path, () => file.handle.stat())
       return { fileSize: size, allocatedBytes: blocks * 512 }
     },
+    located: () => whereIs(location),
     sync: () => attempt(path, () => file.handle.sync()),
     async place() {
       try {

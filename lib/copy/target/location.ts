@@ -4,11 +4,12 @@ import {
   constants,
   descriptorPath,
   type FileHandle,
+  nameOf,
   O_PATH,
   open,
   readlink,
 } from '../../files.ts'
-import { procMissing } from '../../image/file.ts'
+import { identityOf, procMissing } from '../../image/file.ts'
 import { native } from '../../native.ts'
 import { decodeText } from '../../text.ts'
 
@@ -36,6 +37,39 @@ const OTHERS_WRITE = 0o002n
 /** The path of a name in the location's directory, whatever path leads there by now. */
 export function pathIn({ directory, name }: Location, other = name): string {
   return `${descriptorPath(directory)}/${other}`
+}
+
+/** Where a name is now: the location's path, unless that does not lead to its directory any more. */
+export async function whereIs(location: Location): Promise<string> {
+  const { path, directory, name } = location
+  if (await leadsTo(path, location).catch(() => false)) return path
+  return `${await nameOf(directory)}/${name}`
+}
+
+/**
+ * What the user must know of a file whose directory was moved while it was made.
+ * @param at where it is now
+ * @param backing the backing file's name as the file records it
+ */
+export function movedNotes(path: string, at: string, backing?: string): string[] {
+  if (at === path) return []
+  const note = `${path}: its directory was moved meanwhile; it is ${at}`
+  // One in the same directory was moved along.
+  const isFar = backing !== undefined && !backing.startsWith('/') && backing.includes('/')
+  return [isFar ? `${note}, which names its backing file from where it was: ${backing}` : note]
+}
+
+async function leadsTo(path: string, { directory, name }: Location): Promise<boolean> {
+  const now = await locate(path)
+  try {
+    const [a, b] = [
+      await now.directory.stat({ bigint: true }),
+      await directory.stat({ bigint: true }),
+    ]
+    return now.name === name && identityOf(a) === identityOf(b)
+  } finally {
+    await now.directory.close()
+  }
 }
 
 /** Opens what has a name, without following a link and without an effect on it: O_PATH. */

@@ -42,6 +42,7 @@ export async function openNbdTarget(
     async sizes() {
       return { fileSize: info.size, allocatedBytes: info.size }
     },
+    located: async () => path,
     // The copy ends with a flush.
     async sync() {},
     async discard() {

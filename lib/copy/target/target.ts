@@ -14,6 +14,11 @@ export interface Target extends Publication {
   readonly capacity?: number
   /** @throws BackupError IO */
   sizes(): Promise<TargetSizes>
+  /**
+   * Where it is when it is published: `path`, unless the directory that this led to, which is held open
+   * all the time, was moved. Never fails.
+   */
+  located(): Promise<string>
 }
 
 /** Bytes. */

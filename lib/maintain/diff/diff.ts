@@ -66,6 +66,8 @@ export interface Differences {
   /** Guest bytes in the granules that differ. */
   dirtyBytes: number
   unreadable: UnreadableArea[]
+  /** What must be known about the file that lists them. */
+  notes?: readonly string[]
 }
 
 const DEFAULT_GRANULARITY = 65536
@@ -152,8 +154,9 @@ export async function diffDisks(
         await setImmediate()
         throwIfAborted(options.signal, disk)
       }
-      await list?.publish()
-      return { virtualSize: size, granularity, dirtyBytes: bits.dirtyBytes(), unreadable }
+      const notes = (await list?.publish()) ?? []
+      const found = { virtualSize: size, granularity, dirtyBytes: bits.dirtyBytes(), unreadable }
+      return notes.length > 0 ? { ...found, notes } : found
     } finally {
       await list?.discard()
     }

@@ -1,3 +1,4 @@
+import { movedNotes } from '../../copy/target/location.ts'
 import { openTarget, publishAll, type SourceIdentity } from '../../copy/target/open.ts'
 import { ioError } from '../../errors.ts'
 import type { FileHandle } from '../../files.ts'
@@ -5,8 +6,11 @@ import type { FileHandle } from '../../files.ts'
 /** A file that gets a JSON array, one item to a line. */
 export interface ListFile {
   add(items: readonly object[]): Promise<void>
-  /** It appears under its name now, complete and synced. */
-  publish(): Promise<void>
+  /**
+   * It appears under its name now, complete and synced.
+   * @returns what must be known about it
+   */
+  publish(): Promise<string[]>
   /** Leaves nothing that was not published. Never fails. */
   discard(): Promise<void>
 }
@@ -36,7 +40,8 @@ export async function openList(
     },
     async publish() {
       await write(before === '[' ? '[]\n' : ']\n')
-      await publishAll([[target]])
+      const left = await publishAll([[target]])
+      return [...movedNotes(path, await target.located()), ...left]
     },
     discard: () => target.discard(),
   }

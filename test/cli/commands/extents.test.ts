@@ -1,9 +1,8 @@
-import { spawnSync } from 'node:child_process'
 import { closeSync, openSync, readFileSync, truncateSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { CLI, runCli } from '../../support/cli.ts'
-import { qemuImg, qemuIo } from '../../support/qemu.ts'
+import { qemuImg, qemuIo, run } from '../../support/qemu.ts'
 
 const MIB = 2 ** 20
 
@@ -103,8 +102,7 @@ t.test('a reader that goes away is no error, a full disk is', async (t) => {
   const fd = openSync(disk, 'w')
   for (let i = 0; i < 4000; i++) writeSync(fd, 'x', i * 16384)
   closeSync(fd)
-  const shell = (script: string) =>
-    spawnSync('bash', ['-c', script, 'bash', process.execPath, CLI, disk], { encoding: 'utf8' })
+  const shell = (script: string) => run('bash', ['-c', script, 'bash', process.execPath, CLI, disk])
 
   const head = shell('set -o pipefail; "$1" "$2" extents "$3" | head -n 1')
   t.equal(head.status, 0)
