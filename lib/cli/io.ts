@@ -5,9 +5,7 @@ import { interruptible, runningSignal } from './signals.ts'
 
 /** What a command has of the world: where it prints, and what may stop it. */
 export interface Io extends CommandIo {
-  /** Whether stderr can show a bar that is drawn again and again. */
   readonly canDraw: boolean
-  /** Columns of that terminal. */
   readonly columns: number
   /** Runs work that a signal may stop, see interruptible of signals.ts. */
   interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T>

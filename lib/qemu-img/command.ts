@@ -5,6 +5,10 @@ export interface CommandIo {
   stderr(text: string): void
   /** Ends the command. */
   readonly signal?: AbortSignal
+  /** Whether stderr can show a bar that is drawn again and again. Default: no. */
+  readonly canDraw?: boolean
+  /** Columns of that terminal. */
+  readonly columns?: number
 }
 
 /** A command that does what the one of qemu-img does that has its name. */

@@ -159,7 +159,7 @@ for (const args of [
   })
 }
 
-t.test('progress has one shape', async (t) => {
+t.test('the last progress of every call is at the end, in one shape', async (t) => {
   const dir = t.testdir()
   const image = join(dir, 'image')
   makeImage(image)
@@ -167,6 +167,10 @@ t.test('progress has one shape', async (t) => {
   const onProgress = (progress: Progress) => void told.push(progress)
   const ends: [string, number, () => Promise<unknown>][] = [
     ['bitmaps', 2 ** 26, () => library.editBitmap(image, 'b', [{ kind: 'clear' }], { onProgress })],
+    ['bitmaps', 2 * 2 ** 26, () => library.listBitmaps(image, { onProgress })],
+    ['bitmaps', 2 ** 26, () => library.readBitmap(image, 'a', () => {}, { onProgress })],
+    ['chain', 1, () => library.readBitmapChain(image, { onProgress })],
+    ['copy', 2 ** 26, () => library.createSnapshot(image, join(dir, 'over'), { onProgress })],
     [
       'parity',
       8,
@@ -191,3 +195,52 @@ t.test('progress has one shape', async (t) => {
     t.match(last, { phase, position: size, size, dataBytes: 0, elapsedSeconds: Number })
   }
 })
+
+t.test(
+  'what onProgress throws ends the reading of bitmaps, chains and the making of a snapshot',
+  async (t) => {
+    const dir = t.testdir()
+    const image = join(dir, 'image')
+    makeImage(image)
+    const mine = new Error('mine')
+    const onProgress = () => {
+      throw mine
+    }
+    const calls: (() => Promise<unknown>)[] = [
+      () => library.listBitmaps(image, { onProgress }),
+      () => library.readBitmap(image, 'a', () => {}, { onProgress }),
+      () => library.readBitmapChain(image, { onProgress }),
+      () => library.createSnapshot(image, join(dir, 'over'), { onProgress }),
+    ]
+    for (const call of calls) {
+      await t.rejects(call(), { code: 'CALLBACK', cause: mine })
+    }
+    t.strictSame(readdirSync(dir), ['image'])
+  },
+)
+
+t.test(
+  'bitmap, chain and snapshot print progress as lines of JSON that end at the end',
+  async (t) => {
+    const cwd = t.testdir()
+    makeImage(join(cwd, 'image'))
+    const size = 2 ** 26
+    for (const [args, phase, end] of [
+      [['bitmap', '--merge', 'a', 'image', 'b'], 'bitmaps', size],
+      [['bitmap', 'list', 'image'], 'bitmaps', 2 * size],
+      [['bitmap', 'show', 'image', 'a'], 'bitmaps', size],
+      [['chain', 'image'], 'chain', 1],
+      [['snapshot', 'image', 'over'], 'copy', size],
+    ] as const) {
+      const { status, stderr } = await runCli([...args, '--progress', 'json'], { cwd })
+      const lines = stderr.trim().split('\n')
+      t.equal(status, 0, stderr)
+      t.match(JSON.parse(lines.at(-1)!), { phase, position: end, size: end }, args.join(' '))
+      const none = ['--no-progress', ...(args[0] === 'snapshot' ? ['--force'] : [])]
+      t.equal((await runCli([...args, ...none], { cwd })).stderr, '', args.join(' '))
+    }
+    const wrong = await runCli(['bitmap', 'list', 'image', '--progress', 'bar'], { cwd })
+    t.equal(wrong.status, 1)
+    t.equal(wrong.stderr, "qemu-img: --progress: 'bar' is not one of json\n")
+  },
+)

@@ -1,10 +1,12 @@
 import { BackupError } from '../../../errors.ts'
+import type { DirtyRun } from '../../../format/qcow2/bits.ts'
 import {
   type BitmapOperation,
   BitmapOperationError,
   editBitmap,
 } from '../../../maintain/bitmaps.ts'
 import { type BitmapInfo, listBitmaps, readBitmap } from '../../../maintain/list-bitmaps.ts'
+import type { ControlOptions } from '../../../options.ts'
 import { type Arguments, parseArguments } from '../../../qemu-img/arguments.ts'
 import type { CommandIo, QemuImgCommand } from '../../../qemu-img/command.ts'
 import { QemuImgError } from '../../../qemu-img/messages.ts'
@@ -12,28 +14,31 @@ import { sizeArgument } from '../../../qemu-img/sizes.ts'
 import { describeImageError, describeOpenError } from '../../../qemu-img/strerror.ts'
 import { oneLine } from '../../../text.ts'
 import { formatSize } from '../../../units.ts'
+import { openProgress, type ProgressDisplay } from '../../progress.ts'
 
 const HELP = `Usage: qcow2-backup bitmap OPERATION... [options] FILE BITMAP
-       qcow2-backup bitmap list [--json] [-U] FILE
-       qcow2-backup bitmap show [-U] FILE BITMAP
+       qcow2-backup bitmap list [--json] [-U] [--progress json | --no-progress] FILE
+       qcow2-backup bitmap show [-U] [--progress json | --no-progress] FILE BITMAP
 
-Changes a persistent dirty bitmap of a qcow2 image, as qemu-img bitmap does, but that either all of
-the operations are done or none. The image is checked first: one that is corrupt is not written to.
+Changes a persistent dirty bitmap of a qcow2 image, as qemu-img bitmap does, except that either all
+operations are done or none. The image is checked first: a corrupt one is not written to.
 
 Operations, done in their order:
-  --add                    add it, without a bit set, recording what is written
+  --add                    add it, with no bit set, recording writes
   --remove                 remove it, also one that is inconsistent
   --clear                  clear all its bits
-  --enable                 let it record what is written
-  --disable                let it stay as it is
-  --merge SOURCE           set the bits that bitmap SOURCE has set, of FILE or of that of -b
+  --enable                 record writes from now on
+  --disable                stop recording
+  --merge SOURCE           set the bits that are set in bitmap SOURCE, of FILE or the file of -b
 
 Options:
-  -g, --granularity SIZE   with --add: what one bit stands for, 512 to 2G (default: the cluster size,
-                           but 4K at least and 64K at most)
+  -g, --granularity SIZE   with --add: bytes that one bit stands for, 512 to 2G (default: the cluster
+                           size, but at least 4K and at most 64K)
   -b, --source-file FILE   with --merge: the image that holds SOURCE
   -F, --source-format FORMAT  that image's format (default: by its first bytes)
   -f, --format FORMAT      the format of FILE: qcow2
+  --progress json          print progress on stderr as lines of JSON
+  --no-progress            no progress bar on a terminal
   -h, --help               display this help
 
 Exit status: 0 done, 1 not done.
@@ -46,7 +51,11 @@ Examples:
   qcow2-backup bitmap show disk.qcow2 monday
 `
 
+/** Beside qemu-img's, which shows none. */
+const PROGRESS_OPTIONS = [{ name: 'progress', value: true }, { name: 'no-progress' }] as const
+
 const OPTIONS = [
+  ...PROGRESS_OPTIONS,
   { name: 'add' },
   { name: 'remove' },
   { name: 'clear' },
@@ -67,14 +76,18 @@ type Kind = (typeof KINDS)[number]
 /** What can be asked for instead of an operation. */
 const WORDS = ['list', 'show'] as const
 
-const LIST_OPTIONS = [{ name: 'json' }, { name: 'force-share', letter: 'U' }] as const
+const LIST_OPTIONS = [
+  ...PROGRESS_OPTIONS,
+  { name: 'json' },
+  { name: 'force-share', letter: 'U' },
+] as const
 
 export const command: QemuImgCommand = {
   help: HELP,
   async run(argv, io) {
     const word = WORDS.find((one) => asksFor(one, argv))
     if (word === 'list') {
-      await io.stdout(await list(argv, io.signal))
+      await io.stdout(await list(argv, io))
       return 0
     }
     if (word === 'show') {
@@ -85,7 +98,9 @@ export const command: QemuImgCommand = {
     const operations = operationsOf(args)
     const [path, name] = args.operands
     requireFormat(path, args.get('format'))
-    await inQemusWords(path, name, () => editBitmap(path, name, operations, { signal: io.signal }))
+    await inQemusWords(path, name, () =>
+      withProgress(args, io, (control) => editBitmap(path, name, operations, control)),
+    )
     return 0
   },
 }
@@ -166,13 +181,16 @@ async function inQemusWords(
   }
 }
 
-async function list(argv: readonly string[], signal?: AbortSignal): Promise<string> {
+async function list(argv: readonly string[], io: CommandIo): Promise<string> {
   const args = parseArguments('bitmap list', argv, LIST_OPTIONS)
   const [word, path] = args.operands
   if (word !== 'list' || args.operands.length !== 2) {
     throw new QemuImgError('Expecting one image file name')
   }
-  const bitmaps = await listBitmaps(path, { forceShare: args.access.forceShare, signal })
+  const { forceShare } = args.access
+  const bitmaps = await withProgress(args, io, (control) =>
+    listBitmaps(path, { forceShare, ...control }),
+  )
   if (args.has('json')) return `${JSON.stringify(bitmaps)}\n`
   return bitmaps.length === 0 ? 'no bitmaps\n' : bitmaps.map(describe).join('')
 }
@@ -184,7 +202,7 @@ function describe({ name, granularity, recording, inconsistent, dirtyBytes }: Bi
 }
 
 /** A JSON array of what the bitmap has as dirty and as clean, one run to a line. */
-async function show(argv: readonly string[], { stdout, signal }: CommandIo): Promise<void> {
+async function show(argv: readonly string[], io: CommandIo): Promise<void> {
   const args = parseArguments('bitmap show', argv, LIST_OPTIONS)
   const [word, path, name] = args.operands
   if (word !== 'show' || args.operands.length !== 3) {
@@ -192,14 +210,33 @@ async function show(argv: readonly string[], { stdout, signal }: CommandIo): Pro
   }
   let before = '['
   const { forceShare } = args.access
-  await readBitmap(
-    path,
-    name,
-    async (runs) => {
-      await stdout(before + runs.map((run) => JSON.stringify(run)).join(',\n '))
+  await withProgress(args, io, async (control, display) => {
+    const take = async (runs: readonly DirtyRun[]) => {
+      const text = before + runs.map((run) => JSON.stringify(run)).join(',\n ')
       before = ',\n '
-    },
-    { forceShare, signal },
-  )
-  await stdout(before === '[' ? '[]\n' : ']\n')
+      await display.around(() => io.stdout(text))
+    }
+    await readBitmap(path, name, take, { forceShare, ...control })
+  })
+  await io.stdout(before === '[' ? '[]\n' : ']\n')
+}
+
+/** Shows how far work is, as our own commands do. */
+async function withProgress<T>(
+  args: Arguments,
+  io: CommandIo,
+  work: (control: ControlOptions, display: ProgressDisplay) => Promise<T>,
+): Promise<T> {
+  const form = args.get('progress')
+  if (form !== undefined && form !== 'json') {
+    throw new QemuImgError(`--progress: '${form}' is not one of json`)
+  }
+  const { stderr, canDraw = false, columns = 80, signal } = io
+  const mode = args.has('no-progress') ? false : form
+  const display = openProgress(mode, { stderr, canDraw, columns })
+  try {
+    return await work({ signal, onProgress: display.update }, display)
+  } finally {
+    display.close()
+  }
 }
