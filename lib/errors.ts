@@ -171,6 +171,19 @@ export function argumentError(argument: string, why: string): BackupError {
   return new BackupError('USAGE', argument, why, { argument })
 }
 
+/**
+ * A malformed image.
+ * @param qemu what QEMU says, where it refuses it too
+ */
+export function badImage(path: string, why: string, qemu?: string): BackupError {
+  return new BackupError('BAD_IMAGE', path, why, { qemu })
+}
+
+/** An image that may be sound, but which this version cannot read. */
+export function unsupported(path: string, why: string, qemu?: string): BackupError {
+  return new BackupError('UNSUPPORTED', path, why, { qemu })
+}
+
 /** A run that its AbortSignal ended; `signal.reason` becomes the cause. */
 export function abortedError(what: string, signal: AbortSignal): BackupError {
   return new BackupError('ABORTED', what, 'interrupted', { cause: signal.reason })

@@ -66,3 +66,13 @@ export function oneLine(text: string): string {
       : `\\u{${code.toString(16).padStart(4, '0')}}`
   })
 }
+
+/** An offset as messages show it. */
+export function hex(offset: number): string {
+  return `0x${offset.toString(16)}`
+}
+
+/** A name out of an image as messages show it: on one line, whatever it holds. */
+export function quoted(name: string): string {
+  return `'${showText(name).replace(/\p{Cc}/gu, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`)}'`
+}

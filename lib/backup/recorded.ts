@@ -1,6 +1,6 @@
 import { basename } from 'node:path'
-import { quoted } from '../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
+import { quoted } from '../text.ts'
 import { formatSize } from '../units.ts'
 import { type Manifest, manifestPath, recordsOf } from './manifest.ts'
 

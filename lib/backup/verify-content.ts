@@ -1,7 +1,6 @@
 import { firstFault } from '../check/first-fault.ts'
 import type { Target } from '../copy/target/target.ts'
-import { BackupError, ioError } from '../errors.ts'
-import { unsupported } from '../format/qcow2/fields.ts'
+import { BackupError, ioError, unsupported } from '../errors.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { readHeader } from '../format/qcow2/image.ts'
 import { type OpenedFile, openedFile } from '../image/file.ts'

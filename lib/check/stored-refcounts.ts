@@ -1,5 +1,5 @@
 import type { BackupError } from '../errors.ts'
-import { badImage } from '../format/qcow2/fields.ts'
+import { badImage } from '../errors.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { type TableEntry, tableEntry, unaligned } from '../format/qcow2/refcount-table.ts'
 import { decodeRefcount, encodeRefcount, type Refcount } from '../format/qcow2/refcounts.ts'

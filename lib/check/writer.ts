@@ -1,6 +1,5 @@
-import { type BackupError, ioError } from '../errors.ts'
+import { type BackupError, badImage, ioError } from '../errors.ts'
 import type { FileHandle } from '../files.ts'
-import { badImage } from '../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import type { OpenedFile } from '../image/file.ts'
 import { diskOf, type ImageDisk } from '../image/steps.ts'

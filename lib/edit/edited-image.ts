@@ -1,12 +1,13 @@
 import { firstFault } from '../check/first-fault.ts'
 import { StoredRefcounts } from '../check/stored-refcounts.ts'
-import { argumentError } from '../errors.ts'
+import { argumentError, badImage, unsupported } from '../errors.ts'
+import { inFile } from '../format/format-error.ts'
 import { type Bitmap, readBitmaps } from '../format/qcow2/bitmaps.ts'
 import { CORRUPT, DIRTY } from '../format/qcow2/constants.ts'
-import { badImage, unsupported } from '../format/qcow2/fields.ts'
 import { readFirstCluster } from '../format/qcow2/first-cluster.ts'
 import { decodeHeader } from '../format/qcow2/header.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
+import { loadHeader } from '../format/qcow2/image.ts'
 import { type OpenedFile, openedFile, openWritable } from '../image/file.ts'
 import { lockOpened, WRITING } from '../image/locks.ts'
 import { probeFile } from '../image/recognise.ts'
@@ -52,7 +53,7 @@ export async function prepareEdit(
 ): Promise<EditedImage> {
   const { path } = file
   if ((await probeFile(file)) !== 'qcow2') throw unsupported(path, 'is not a qcow2 image')
-  const header = decodeHeader(await readFirstCluster(file), path)
+  const header = await loadHeader(file)
   requireClosed(path, header)
   log('edit', () => `${path}: checking it before it is written to`)
   const fault = await firstFault(file, header, { ...control, leaks: false })
@@ -73,7 +74,7 @@ export async function reopened({ file }: EditedImage): Promise<EditedImage> {
 
 async function editedImage(file: OpenedFile): Promise<EditedImage> {
   const first = await readFirstCluster(file)
-  const header = decodeHeader(first, file.path)
+  const header = inFile(file.path, () => decodeHeader(first))
   const stored = await StoredRefcounts.open(file, header, () => {})
   return { file, header, first, stored, bitmaps: await readBitmaps(file, header) }
 }

@@ -1,6 +1,6 @@
+import { unsupported } from '../errors.ts'
 import { FIELD, MAX_L1_BYTES } from '../format/qcow2/constants.ts'
 import { COPIED, hostOffset, isCopied } from '../format/qcow2/entries.ts'
-import { unsupported } from '../format/qcow2/fields.ts'
 import { l2Coverage } from '../format/qcow2/validate.ts'
 import { readAt } from '../format/read.ts'
 import type { ImageDisk, Write } from '../image/steps.ts'

@@ -1,4 +1,4 @@
-import { unsupported } from '../format/qcow2/fields.ts'
+import { unsupported } from '../errors.ts'
 import type { EditedImage } from './edited-image.ts'
 
 /**

@@ -1,5 +1,4 @@
-import { throwIfAborted } from '../errors.ts'
-import { badImage } from '../format/qcow2/fields.ts'
+import { badImage, throwIfAborted } from '../errors.ts'
 import { OVER_AND_OVER } from '../format/qcow2/work.ts'
 import type { ImageDisk } from '../image/steps.ts'
 import { log } from '../log.ts'

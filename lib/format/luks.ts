@@ -1,4 +1,5 @@
-import { badImage, cString, unsupported } from './qcow2/fields.ts'
+import { inFile, malformed, notSupported } from './format-error.ts'
+import { cString } from './qcow2/fields.ts'
 import { type ImageFile, readAt } from './read.ts'
 
 /** One of the eight places of a LUKS header that can hold the key, each for its own passphrase. */
@@ -42,18 +43,21 @@ const STRIPES = 4000
  */
 export async function readLuksHeader(file: ImageFile, offset: number): Promise<LuksHeader> {
   const bytes = await readAt(file, offset, HEADER_BYTES)
-  const { path } = file
+  return inFile(file.path, () => decodeLuksHeader(bytes))
+}
+
+function decodeLuksHeader(bytes: Buffer): LuksHeader {
   if (!bytes.subarray(0, MAGIC.length).equals(MAGIC)) {
-    throw badImage(path, 'has no LUKS header where it should be', 'Volume is not in LUKS format')
+    throw malformed('has no LUKS header where it should be', 'Volume is not in LUKS format')
   }
   const version = bytes.readUInt16BE(6)
   if (version !== 1) {
     const why = `LUKS version ${version} is not supported`
-    throw unsupported(path, why, why)
+    throw notSupported(why, why)
   }
   const text = (name: string, at: number) => {
     const field = bytes.subarray(at, at + 32)
-    if (!field.includes(0)) throw wrong(path, `header ${name} is not NUL terminated`, 'LUKS ')
+    if (!field.includes(0)) throw wrong(`header ${name} is not NUL terminated`, 'LUKS ')
     return cString(field)
   }
   const header = {
@@ -64,18 +68,18 @@ export async function readLuksHeader(file: ImageFile, offset: number): Promise<L
     keyLength: bytes.readUInt32BE(108),
     keyIterations: bytes.readUInt32BE(164),
     uuid: cString(bytes.subarray(168, 208)),
-    slots: decodeSlots(bytes, path),
+    slots: decodeSlots(bytes),
   }
-  requireSound(header, path)
+  requireSound(header)
   return header
 }
 
-function decodeSlots(bytes: Buffer, path: string): LuksSlot[] {
+function decodeSlots(bytes: Buffer): LuksSlot[] {
   return Array.from({ length: SLOTS }, (_, i) => {
     const at = SLOTS_AT + i * SLOT_BYTES
     const state = bytes.readUInt32BE(at)
     if (state !== ACTIVE && state !== INACTIVE) {
-      throw wrong(path, `Keyslot ${i} state (active/disable) is corrupted`)
+      throw wrong(`Keyslot ${i} state (active/disable) is corrupted`)
     }
     return {
       active: state === ACTIVE,
@@ -86,28 +90,27 @@ function decodeSlots(bytes: Buffer, path: string): LuksSlot[] {
   })
 }
 
-function requireSound(header: LuksHeader, path: string): void {
+function requireSound(header: LuksHeader): void {
   const { slots, payloadOffset, keyLength } = header
   const headerEnd = Math.ceil(HEADER_BYTES / SECTOR) * SECTOR
-  if (payloadOffset < headerEnd)
-    throw wrong(path, 'payload is overlapping with the header', 'LUKS ')
-  if (header.keyIterations === 0) throw wrong(path, 'key iteration count is zero', 'LUKS ')
+  if (payloadOffset < headerEnd) throw wrong('payload is overlapping with the header', 'LUKS ')
+  if (header.keyIterations === 0) throw wrong('key iteration count is zero', 'LUKS ')
   const slotBytes = Math.ceil((keyLength * STRIPES) / SECTOR) * SECTOR
   for (const [i, slot] of slots.entries()) {
     if (slot.stripes !== STRIPES) {
-      throw wrong(path, `Keyslot ${i} is corrupted (stripes ${slot.stripes} != ${STRIPES})`)
+      throw wrong(`Keyslot ${i} is corrupted (stripes ${slot.stripes} != ${STRIPES})`)
     }
     if (slot.keyOffset < headerEnd) {
-      throw wrong(path, `Keyslot ${i} is overlapping with the LUKS header`)
+      throw wrong(`Keyslot ${i} is overlapping with the LUKS header`)
     }
     if (slot.active && slot.iterations === 0) {
-      throw wrong(path, `Keyslot ${i} iteration count is zero`)
+      throw wrong(`Keyslot ${i} iteration count is zero`)
     }
     if (slot.keyOffset + slotBytes > payloadOffset) {
-      throw wrong(path, `Keyslot ${i} is overlapping with the encrypted payload`)
+      throw wrong(`Keyslot ${i} is overlapping with the encrypted payload`)
     }
     const over = slots.findIndex((other, n) => n > i && overlap(slot, other, slotBytes))
-    if (over >= 0) throw wrong(path, `Keyslots ${i} and ${over} are overlapping in the header`)
+    if (over >= 0) throw wrong(`Keyslots ${i} and ${over} are overlapping in the header`)
   }
 }
 
@@ -116,6 +119,6 @@ function overlap(a: LuksSlot, b: LuksSlot, bytes: number): boolean {
 }
 
 /** @param qemu what QEMU writes before it */
-function wrong(path: string, why: string, qemu = '') {
-  return badImage(path, `LUKS: ${why}`, qemu + why)
+function wrong(why: string, qemu = '') {
+  return malformed(`LUKS: ${why}`, qemu + why)
 }

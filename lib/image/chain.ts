@@ -3,14 +3,14 @@
  * against loops, one set of locks, one descriptor per file.
  */
 
-import { BackupError } from '../errors.ts'
+import { BackupError, badImage, unsupported } from '../errors.ts'
+import { inFile } from '../format/format-error.ts'
 import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
-import { badImage, quoted, unsupported } from '../format/qcow2/fields.ts'
-import { readFirstCluster } from '../format/qcow2/first-cluster.ts'
-import { decodeHeader } from '../format/qcow2/header.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
+import { loadHeader } from '../format/qcow2/image.ts'
 import { requireReadable } from '../format/qcow2/validate.ts'
 import { log } from '../log.ts'
+import { quoted } from '../text.ts'
 import { roundUp } from '../units.ts'
 import { type OpenedFile, openFound } from './file.ts'
 import { findPlaced, Gate, letGo, type PlacedFile } from './gate.ts'
@@ -213,7 +213,7 @@ class ChainWalk {
     if (known === 'raw') {
       image = { path, format: known, size: roundUp(file.size, SECTOR_SIZE), file }
     } else {
-      const header = decodeHeader(await readFirstCluster(file), file.path, { checking })
+      const header = await loadHeader(file, { checking })
       image = { path, format: known, size: header.virtualSize, file, header }
     }
     log('image', () => {
@@ -227,7 +227,9 @@ class ChainWalk {
   async #openDataFile(image: ChainImage, placed: PlacedFile): Promise<DataFile | undefined> {
     const { header } = image
     if (!header || this.#options.dataFiles === false) return undefined
-    await this.#try(image.path, 'read', () => requireReadable(header, image.file.path))
+    await this.#try(image.path, 'read', () =>
+      inFile(image.file.path, () => requireReadable(header)),
+    )
     if (!header.externalDataFile) return undefined
     const name = header.extensions.dataFile as string
     const path = pathOf(name, image.path)

@@ -10,8 +10,8 @@ import {
   open,
   realpath,
 } from '../files.ts'
-import { quoted } from '../format/qcow2/fields.ts'
 import { log } from '../log.ts'
+import { quoted } from '../text.ts'
 import { type FoundFile, procMissing, requireReadable } from './file.ts'
 
 /** What a file named inside an image is to it. */

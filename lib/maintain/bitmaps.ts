@@ -10,14 +10,13 @@ import {
   granularityBitsOf,
 } from '../format/qcow2/bitmaps.ts'
 import { MAX_BITMAP_NAME, MAX_BITMAPS } from '../format/qcow2/constants.ts'
-import { quoted } from '../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import type { OpenedFile } from '../image/file.ts'
 import { diskOf, type ImageDisk } from '../image/steps.ts'
 import { requireApart, type StorageFile } from '../image/storage.ts'
 import type { ControlOptions } from '../options.ts'
 import { positions } from '../progress.ts'
-import { encodeText } from '../text.ts'
+import { encodeText, quoted } from '../text.ts'
 import { withBitmapsOf } from './open-bitmaps.ts'
 
 /** What is done to a bitmap of an image. */

@@ -1,8 +1,9 @@
+import { badImage } from '../errors.ts'
 import { isSoundEntry } from '../format/qcow2/bitmap-data.ts'
 import { type Bitmap, bitmapTableSize } from '../format/qcow2/bitmaps.ts'
-import { badImage, quoted } from '../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { type ImageFile, readAt } from '../format/read.ts'
+import { quoted } from '../text.ts'
 import { Turns } from '../turns.ts'
 
 /**

@@ -1,4 +1,5 @@
 import { type Hint, throwIfAborted } from '../errors.ts'
+import { inFile } from '../format/format-error.ts'
 import { Qcow2Image } from '../format/qcow2/image.ts'
 import { requireActiveTable } from '../format/qcow2/validate.ts'
 import {
@@ -123,7 +124,7 @@ function layersOf(images: readonly ChainImage[]): Pick<Chain, 'layers' | 'files'
   const sparse = new Map<number, OpenedFile>()
   const layers = images.map(({ file, header, dataFile }) => {
     if (!header) return rawLayer(file, files.indexOf(file))
-    requireActiveTable(header, file.path)
+    inFile(file.path, () => requireActiveTable(header))
     const data = dataFile?.file ?? file
     const index = files.indexOf(data)
     if (dataFile || looksPreallocated(file, header.clusterSize)) sparse.set(index, data)

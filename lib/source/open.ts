@@ -1,7 +1,6 @@
-import { argumentError, type BackupError } from '../errors.ts'
+import { argumentError, type BackupError, unsupported } from '../errors.ts'
 import type { Extent } from '../extents/extent.ts'
 import { alignExtents, mergeExtents } from '../extents/merge.ts'
-import { unsupported } from '../format/qcow2/fields.ts'
 import { requireUnchanged } from '../image/file.ts'
 import { isNbdUri } from '../nbd/uri.ts'
 import { withTurns } from '../turns.ts'

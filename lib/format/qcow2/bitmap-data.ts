@@ -1,8 +1,10 @@
+import { badImage } from '../../errors.ts'
+import { hex, quoted } from '../../text.ts'
 import { Turns } from '../../turns.ts'
+import { inFile, malformed } from '../format-error.ts'
 import { type ImageFile, readAt } from '../read.ts'
 import type { Bitmap } from './bitmaps.ts'
 import { BitRuns, type DirtyRun } from './bits.ts'
-import { badImage, hex, quoted } from './fields.ts'
 import type { Qcow2Header } from './header-fields.ts'
 import { BitmapWork } from './work.ts'
 
@@ -146,7 +148,8 @@ export async function* bitmapStretches(
   for (let done = 0; done < bytes; done += PART) {
     await turns.step()
     const part = await readAt(file, bitmap.tableOffset + done, Math.min(PART, bytes - done))
-    for (const stretch of decodePart(part, file, clusterSize, bitmap)) {
+    const stretches = inFile(file.path, () => decodePart(part, file.size, clusterSize, bitmap))
+    for (const stretch of stretches) {
       if (stretch.offset !== undefined && !work.allows(stretch.offset, stretch.length)) {
         const why = `bitmap ${quoted(bitmap.name)} names clusters of bits over and over`
         throw badImage(file.path, why)
@@ -158,7 +161,7 @@ export async function* bitmapStretches(
 
 function decodePart(
   part: Buffer,
-  file: ImageFile,
+  fileSize: number,
   clusterSize: number,
   { name }: Bitmap,
 ): Stretch[] {
@@ -169,11 +172,11 @@ function decodePart(
     const start = (high & OFFSET_HIGH) * 2 ** 32 + ((low & OFFSET_LOW) >>> 0)
     const ones = (low & ALL_ONES) !== 0
     const bad = (why: string) =>
-      badImage(file.path, `bitmap ${quoted(name)}: data cluster at ${hex(start)} ${why}`)
+      malformed(`bitmap ${quoted(name)}: data cluster at ${hex(start)} ${why}`)
     const unknown = (high & ~OFFSET_HIGH) !== 0 || (low & ~OFFSET_LOW & ~ALL_ONES) !== 0
     if (unknown || (ones && start !== 0)) throw bad('has unknown flags')
     if (start % clusterSize !== 0) throw bad('is unaligned')
-    if (start !== 0 && start + clusterSize > file.size) throw bad('is past the end of the file')
+    if (start !== 0 && start + clusterSize > fileSize) throw bad('is past the end of the file')
 
     const offset = start === 0 ? undefined : start
     const last = stretches[stretches.length - 1]

@@ -1,4 +1,6 @@
-import type { BackupError } from '../../errors.ts'
+import { badImage } from '../../errors.ts'
+import { quoted } from '../../text.ts'
+import { type FormatError, inFile, malformed, notSupported } from '../format-error.ts'
 import { type ImageFile, readAt } from '../read.ts'
 import {
   BITMAPS,
@@ -7,7 +9,7 @@ import {
   MAX_GRANULARITY_BITS,
   MIN_GRANULARITY_BITS,
 } from './constants.ts'
-import { badImage, cString, quoted, u64, unsupported } from './fields.ts'
+import { cString, u64 } from './fields.ts'
 import type { BitmapsExtension, Qcow2Header } from './header-fields.ts'
 import { END_OF_FILES } from './validate.ts'
 
@@ -98,44 +100,40 @@ export async function readAnyBitmaps(file: ImageFile, header: Qcow2Header): Prom
   // No more than there is, and what an entry that is cut off may lack: beyond are no entries.
   const most = file.size - directoryOffset + PAST_END
   const directory = await readAt(file, directoryOffset, Math.min(directorySize, most))
-  return decodeBitmapDirectory(directory, extension, header, file.path)
+  return inFile(file.path, () => decodeBitmapDirectory(directory, extension, header))
 }
 
 /**
  * Decodes a bitmap directory, as strictly as QEMU does when it opens the image.
- * @param path for messages
- * @throws BackupError BAD_IMAGE, or UNSUPPORTED for extra data and unknown types of bitmaps
+ * @throws FormatError, also for extra data and unknown types of bitmaps
  */
 export function decodeBitmapDirectory(
   directory: Buffer,
   { count }: Pick<BitmapsExtension, 'count'>,
   header: Pick<Qcow2Header, 'clusterSize' | 'virtualSize'>,
-  path: string,
 ): Bitmap[] {
   const bitmaps: Bitmap[] = []
   for (let at = 0; at < directory.length; ) {
     const left = directory.length - at
-    if (left < ENTRY_BYTES) throw cut(path)
+    if (left < ENTRY_BYTES) throw cut()
     if (bitmaps.length === count) {
-      throw badImage(
-        path,
+      throw malformed(
         `has more bitmaps than the ${count} that its header says`,
         'More bitmaps found than specified in header extension',
       )
     }
     const bytes = entryBytes(directory, at)
-    if (bytes > left) throw cut(path)
-    bitmaps.push(decodeEntry(directory.subarray(at, at + bytes), header, path))
+    if (bytes > left) throw cut()
+    bitmaps.push(decodeEntry(directory.subarray(at, at + bytes), header))
     at += bytes
   }
   if (bitmaps.length < count) {
-    throw badImage(
-      path,
+    throw malformed(
       `has ${bitmaps.length} bitmaps, where its header says ${count}`,
       'Less bitmaps found than specified in header extension',
     )
   }
-  requireUnique(bitmaps, path)
+  requireUnique(bitmaps)
   return bitmaps
 }
 
@@ -144,16 +142,16 @@ function unsound(name: string): string {
   return `Bitmap '${name}' doesn't satisfy the constraints`
 }
 
-function cut(path: string): BackupError {
+function cut(): FormatError {
   const why = 'the bitmap directory ends inside an entry'
-  return badImage(path, why, 'Broken bitmap directory')
+  return malformed(why, 'Broken bitmap directory')
 }
 
-function requireUnique(bitmaps: readonly Bitmap[], path: string): void {
+function requireUnique(bitmaps: readonly Bitmap[]): void {
   const names = new Set<string>()
   for (const { name } of bitmaps) {
     if (names.has(name)) {
-      throw badImage(path, `has two bitmaps ${quoted(name)}`, `Bitmap already exists: ${name}`)
+      throw malformed(`has two bitmaps ${quoted(name)}`, `Bitmap already exists: ${name}`)
     }
     names.add(name)
   }
@@ -169,22 +167,21 @@ function entryBytes(directory: Buffer, at: number): number {
 function decodeEntry(
   entry: Buffer,
   { clusterSize, virtualSize }: Pick<Qcow2Header, 'clusterSize' | 'virtualSize'>,
-  path: string,
 ): Bitmap {
   const flags = entry.readUInt32BE(12)
   const nameSize = entry.readUInt16BE(18)
   const extraDataSize = entry.readUInt32BE(20)
   const name = cString(entry.subarray(ENTRY_BYTES + extraDataSize).subarray(0, nameSize))
   const qemu = unsound(name)
-  const bad = (why: string) => badImage(path, `bitmap ${quoted(name)}: ${why}`, qemu)
+  const bad = (why: string) => malformed(`bitmap ${quoted(name)}: ${why}`, qemu)
   if (extraDataSize !== 0 || (flags & EXTRA_DATA_COMPATIBLE) !== 0) {
     const why = `bitmap ${quoted(name)} has extra data`
-    throw unsupported(path, why, extraDataSize ? 'Bitmap extra data is not supported' : qemu)
+    throw notSupported(why, extraDataSize ? 'Bitmap extra data is not supported' : qemu)
   }
-  if (nameSize > MAX_BITMAP_NAME) throw badImage(path, 'the name of a bitmap is too long', qemu)
+  if (nameSize > MAX_BITMAP_NAME) throw malformed('the name of a bitmap is too long', qemu)
   if ((flags & ~(IN_USE | AUTO)) !== 0) throw bad(`unknown flags 0x${flags.toString(16)}`)
   if (entry[16] !== DIRTY_TRACKING) {
-    throw unsupported(path, `bitmap ${quoted(name)} is of unknown type ${entry[16]}`, qemu)
+    throw notSupported(`bitmap ${quoted(name)} is of unknown type ${entry[16]}`, qemu)
   }
   const granularityBits = entry[17]
   if (granularityBits < MIN_GRANULARITY_BITS || granularityBits > MAX_GRANULARITY_BITS) {

@@ -1,4 +1,5 @@
-import { badImage, hex } from './fields.ts'
+import { hex } from '../../text.ts'
+import { malformed } from '../format-error.ts'
 import type { Qcow2Header } from './header-fields.ts'
 import type { Run } from './tables.ts'
 
@@ -15,7 +16,6 @@ interface Area {
  * be cut short) and reads as zero there.
  */
 export class HostBounds {
-  readonly #path: string
   readonly #clusterSize: number
   readonly #fileSize: number
   readonly #dataSize: number
@@ -27,9 +27,8 @@ export class HostBounds {
    * @param fileSize bytes of the image
    * @param dataSize bytes of the file that data clusters are in
    */
-  constructor(path: string, header: Qcow2Header, fileSize: number, dataSize: number) {
+  constructor(header: Qcow2Header, fileSize: number, dataSize: number) {
     const { clusterSize, l1TableOffset, refcountTableOffset } = header
-    this.#path = path
     this.#clusterSize = clusterSize
     this.#fileSize = fileSize
     this.#dataSize = dataSize
@@ -48,7 +47,7 @@ export class HostBounds {
   /**
    * @param offset of an L2 table
    * @param guest the first guest offset that it maps
-   * @throws BackupError BAD_IMAGE if no table can be there
+   * @throws FormatError if no table can be there
    */
   requireTable(offset: number, guest: number): void {
     const bad = (why: string) => this.#bad(guest, `L2 table at ${hex(offset)} ${why}`)
@@ -65,7 +64,7 @@ export class HostBounds {
   /**
    * The same runs; data past the end of the file has become zeroes, and no compressed stream
    * reaches past it.
-   * @throws BackupError BAD_IMAGE for a cluster that lies in metadata or past the end of the file
+   * @throws FormatError for a cluster that lies in metadata or past the end of the file
    */
   checked(runs: Run[]): Run[] {
     let short = false
@@ -118,6 +117,6 @@ export class HostBounds {
   }
 
   #bad(guest: number, why: string) {
-    return badImage(this.#path, `guest offset ${hex(guest)}: ${why}`)
+    return malformed(`guest offset ${hex(guest)}: ${why}`)
   }
 }

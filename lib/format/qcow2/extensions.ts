@@ -1,3 +1,4 @@
+import { malformed } from '../format-error.ts'
 import {
   BITMAPS,
   CRYPT_LUKS,
@@ -9,7 +10,7 @@ import {
   EXT_LUKS,
   MAX_BACKING_FORMAT,
 } from './constants.ts'
-import { badImage, cString, u64 } from './fields.ts'
+import { cString, u64 } from './fields.ts'
 import type { BitmapsExtension, Extensions, FeatureName, HeaderFields } from './header-fields.ts'
 import { requireBitmaps } from './validate.ts'
 
@@ -29,11 +30,11 @@ type Fields = Pick<
  * bytes. It goes from the end of the header to an end marker, to the backing name or to the end of
  * the cluster. Of an extension that comes twice the later one wins, as in QEMU.
  * @param cluster the first one, as far as the file has it: what it lacks is zero
- * @throws BackupError BAD_IMAGE
+ * @throws FormatError BAD_IMAGE
  */
-export function decodeExtensions(cluster: Buffer, fields: Fields, path: string): Extensions {
+export function decodeExtensions(cluster: Buffer, fields: Fields): Extensions {
   const extensions: Extensions = { all: [], featureNames: [] }
-  addExtensions(extensions, cluster, fields, path)
+  addExtensions(extensions, cluster, fields)
   return extensions
 }
 
@@ -41,32 +42,32 @@ export function decodeExtensions(cluster: Buffer, fields: Fields, path: string):
 export function readFeatureNames(cluster: Buffer, fields: Fields): FeatureName[] {
   const extensions: Extensions = { all: [], featureNames: [] }
   try {
-    addExtensions(extensions, cluster, fields, '')
+    addExtensions(extensions, cluster, fields)
   } catch {
     // What comes first is the features that are not known.
   }
   return extensions.featureNames
 }
 
-function addExtensions(into: Extensions, cluster: Buffer, fields: Fields, path: string): void {
+function addExtensions(into: Extensions, cluster: Buffer, fields: Fields): void {
   const end = fields.backingFileOffset || fields.clusterSize
   for (let at = fields.headerLength; at < end; ) {
     const [type, length] = headAt(cluster, at, end)
     at += 8
     if (length > end - at) {
-      throw badImage(path, 'a header extension is too large', 'Header extension too large')
+      throw malformed('a header extension is too large', 'Header extension too large')
     }
     if (type === EXT_END) break
     if (into.all.length === MAX_EXTENSIONS) {
-      throw badImage(path, `more than ${MAX_EXTENSIONS} header extensions`)
+      throw malformed(`more than ${MAX_EXTENSIONS} header extensions`)
     }
     if (at + length > cluster.length) {
-      throw badImage(path, 'a header extension reaches past the end of the file')
+      throw malformed('a header extension reaches past the end of the file')
     }
     // A copy, so that the whole cluster is not kept for it.
     const data = Buffer.from(cluster.subarray(at, at + length))
     into.all.push({ type, data })
-    addExtension(into, type, data, fields, path)
+    addExtension(into, type, data, fields)
     at += Math.ceil(length / 8) * 8
   }
 }
@@ -78,25 +79,19 @@ function headAt(cluster: Buffer, at: number, end: number): [type: number, length
   return [cluster.readUInt32BE(at), cluster.readUInt32BE(at + 4)]
 }
 
-function addExtension(
-  into: Extensions,
-  type: number,
-  data: Buffer,
-  fields: Fields,
-  path: string,
-): void {
+function addExtension(into: Extensions, type: number, data: Buffer, fields: Fields): void {
   switch (type) {
     case EXT_BACKING_FORMAT:
-      into.backingFormat = decodeBackingFormat(data, path)
+      into.backingFormat = decodeBackingFormat(data)
       break
     case EXT_FEATURE_NAMES:
       into.featureNames = decodeFeatureNames(data)
       break
     case EXT_BITMAPS:
-      into.bitmaps = decodeBitmaps(data, fields, path)
+      into.bitmaps = decodeBitmaps(data, fields)
       break
     case EXT_LUKS:
-      into.luks = decodeLuks(data, fields, path)
+      into.luks = decodeLuks(data, fields)
       break
     case EXT_DATA_FILE:
       into.dataFile = cString(data)
@@ -104,11 +99,10 @@ function addExtension(
   }
 }
 
-function decodeBackingFormat(data: Buffer, path: string): string {
+function decodeBackingFormat(data: Buffer): string {
   const { length } = data
   if (length > MAX_BACKING_FORMAT) {
-    throw badImage(
-      path,
+    throw malformed(
       `the backing format is ${length} bytes long, more than ${MAX_BACKING_FORMAT}`,
       `ERROR: ext_backing_format: len=${length} too large (>=${MAX_BACKING_FORMAT + 1})`,
     )
@@ -116,11 +110,11 @@ function decodeBackingFormat(data: Buffer, path: string): string {
   return cString(data)
 }
 
-function decodeBitmaps(data: Buffer, fields: Fields, path: string): BitmapsExtension {
+function decodeBitmaps(data: Buffer, fields: Fields): BitmapsExtension {
   const { length } = data
   if (length !== 24) {
     const why = `the bitmaps extension is ${length} bytes long, not 24`
-    throw badImage(path, why, 'bitmaps_ext: Invalid extension length')
+    throw malformed(why, 'bitmaps_ext: Invalid extension length')
   }
   const bitmaps = {
     count: data.readUInt32BE(0),
@@ -129,34 +123,27 @@ function decodeBitmaps(data: Buffer, fields: Fields, path: string): BitmapsExten
     directoryOffset: u64(data, 16),
   }
   // Without the flag the extension is out of date and is not looked at.
-  if ((fields.autoclearFeatures & BITMAPS) !== 0n) requireBitmaps(bitmaps, fields, path)
+  if ((fields.autoclearFeatures & BITMAPS) !== 0n) requireBitmaps(bitmaps, fields)
   return bitmaps
 }
 
-function decodeLuks(
-  data: Buffer,
-  fields: Fields,
-  path: string,
-): { offset: number; length: number } {
+function decodeLuks(data: Buffer, fields: Fields): { offset: number; length: number } {
   const { length } = data
   if (fields.cryptMethod !== CRYPT_LUKS) {
-    throw badImage(
-      path,
+    throw malformed(
       'has a LUKS header, but is not encrypted with LUKS',
       'CRYPTO header extension only expected with LUKS encryption method',
     )
   }
   if (length !== 16) {
-    throw badImage(
-      path,
+    throw malformed(
       `the encryption extension is ${length} bytes long, not 16`,
       `CRYPTO header extension size ${length}, but expected size 16`,
     )
   }
   const offset = u64(data, 0)
   if (offset % fields.clusterSize !== 0) {
-    throw badImage(
-      path,
+    throw malformed(
       'the LUKS header is not at the start of a cluster',
       `Encryption header offset '${data.readBigUInt64BE(0)}' is not a multiple of cluster size ` +
         `'${fields.clusterSize}'`,

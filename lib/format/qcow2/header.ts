@@ -1,3 +1,4 @@
+import { malformed, notSupported } from '../format-error.ts'
 import {
   DATA_FILE_RAW,
   EXTENDED_L2,
@@ -13,7 +14,7 @@ import {
   V3_HEADER_MIN_LENGTH,
 } from './constants.ts'
 import { decodeExtensions, readFeatureNames } from './extensions.ts'
-import { badImage, cString, u64, unsupported } from './fields.ts'
+import { cString, u64 } from './fields.ts'
 import type { HeaderFields, Qcow2Header } from './header-fields.ts'
 import {
   requireFeatures,
@@ -34,22 +35,21 @@ export interface HeaderOptions {
  * flags only forbid writing.
  * @param head the image's first cluster, or its first 2 MiB; shorter only if the file is, which then
  * is as good as filled up with zeroes
- * @param path for messages
- * @throws BackupError BAD_IMAGE, or UNSUPPORTED for what this version does not know
+ * @throws FormatError BAD_IMAGE, or UNSUPPORTED for what this version does not know
  */
-export function decodeHeader(head: Buffer, path: string, options: HeaderOptions = {}): Qcow2Header {
+export function decodeHeader(head: Buffer, options: HeaderOptions = {}): Qcow2Header {
   if (head.length < 4 || head.readUInt32BE(0) !== MAGIC) {
-    throw badImage(path, 'image is not in qcow2 format', 'Image is not in qcow2 format')
+    throw malformed('image is not in qcow2 format', 'Image is not in qcow2 format')
   }
-  const fields = decodeFields(filledUp(head, V3_HEADER_LENGTH), path)
+  const fields = decodeFields(filledUp(head, V3_HEADER_LENGTH))
   // Not all of the cluster: an image of a few bytes may claim clusters of 2 MiB.
   const cluster = filledUp(head, Math.min(fields.clusterSize, head.length + FILL))
-  requireFeatures(fields, () => readFeatureNames(cluster, fields), path)
-  requireTables(fields, path, options.checking)
-  requireKnownEncryption(fields, path)
-  const extensions = decodeExtensions(cluster, fields, path)
-  requireLuksHeader(fields, extensions, path)
-  return { ...fields, extensions, backingFile: backingName(cluster, fields, path) }
+  requireFeatures(fields, () => readFeatureNames(cluster, fields))
+  requireTables(fields, options.checking)
+  requireKnownEncryption(fields)
+  const extensions = decodeExtensions(cluster, fields)
+  requireLuksHeader(fields, extensions)
+  return { ...fields, extensions, backingFile: backingName(cluster, fields) }
 }
 
 /** Zeroes that are filled in behind the end of a file, bytes. */
@@ -59,22 +59,22 @@ function filledUp(head: Buffer, length: number): Buffer {
   return head.length < length ? Buffer.concat([head], length) : head
 }
 
-function decodeFields(head: Buffer, path: string): HeaderFields {
+function decodeFields(head: Buffer): HeaderFields {
   const version = head.readUInt32BE(FIELD.version)
   if (version !== 2 && version !== 3) {
     const why = `qcow2 version ${version}`
-    throw unsupported(path, `unsupported ${why}`, `Unsupported ${why}`)
+    throw notSupported(`unsupported ${why}`, `Unsupported ${why}`)
   }
   const clusterBits = head.readUInt32BE(FIELD.clusterBits)
   if (clusterBits < MIN_CLUSTER_BITS || clusterBits > MAX_CLUSTER_BITS) {
     const bits = `2^${clusterBits}`
-    throw badImage(path, `unsupported cluster size ${bits}`, `Unsupported cluster size: ${bits}`)
+    throw malformed(`unsupported cluster size ${bits}`, `Unsupported cluster size: ${bits}`)
   }
   const clusterSize = 2 ** clusterBits
-  const v3 = version === 3 ? decodeVersion3(head, clusterSize, path) : VERSION_2
+  const v3 = version === 3 ? decodeVersion3(head, clusterSize) : VERSION_2
   const backingFileOffset = u64(head, FIELD.backingFileOffset)
   if (backingFileOffset > clusterSize) {
-    throw badImage(path, 'invalid backing file offset', 'Invalid backing file offset')
+    throw malformed('invalid backing file offset', 'Invalid backing file offset')
   }
   // Rounded from 2^53 on, which no image that can be read is.
   const size = Number(head.readBigUInt64BE(FIELD.size))
@@ -110,14 +110,14 @@ const VERSION_2 = {
   compressionType: 0,
 }
 
-function decodeVersion3(head: Buffer, clusterSize: number, path: string): typeof VERSION_2 {
+function decodeVersion3(head: Buffer, clusterSize: number): typeof VERSION_2 {
   const headerLength = head.readUInt32BE(FIELD.headerLength)
   const why = `the header's length of ${headerLength} bytes`
   if (headerLength < V3_HEADER_MIN_LENGTH) {
-    throw badImage(path, `${why} is too short`, 'qcow2 header too short')
+    throw malformed(`${why} is too short`, 'qcow2 header too short')
   }
   if (headerLength > clusterSize) {
-    throw badImage(path, `${why} exceeds the cluster size`, 'qcow2 header exceeds cluster size')
+    throw malformed(`${why} exceeds the cluster size`, 'qcow2 header exceeds cluster size')
   }
   return {
     incompatibleFeatures: head.readBigUInt64BE(FIELD.incompatibleFeatures),
@@ -129,12 +129,12 @@ function decodeVersion3(head: Buffer, clusterSize: number, path: string): typeof
   }
 }
 
-function backingName(cluster: Buffer, fields: HeaderFields, path: string): string | undefined {
+function backingName(cluster: Buffer, fields: HeaderFields): string | undefined {
   const { backingFileOffset: offset, backingFileSize: size, clusterSize } = fields
   if (offset === 0) return undefined
   if (size > Math.min(MAX_BACKING_NAME, clusterSize - offset)) {
     const why = `the backing file name of ${size} bytes is too long`
-    throw badImage(path, why, 'Backing file name too long')
+    throw malformed(why, 'Backing file name too long')
   }
   return cString(cluster.subarray(offset, offset + size)) || undefined
 }

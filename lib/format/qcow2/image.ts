@@ -1,10 +1,11 @@
+import { badImage } from '../../errors.ts'
+import { inFile, malformed } from '../format-error.ts'
 import { type ImageFile, readAt } from '../read.ts'
 import { HostBounds } from './bounds.ts'
 import { SUBCLUSTERS } from './constants.ts'
 import { hostOffset, l2EntrySize } from './entries.ts'
-import { badImage } from './fields.ts'
 import { readFirstCluster } from './first-cluster.ts'
-import { decodeHeader } from './header.ts'
+import { decodeHeader, type HeaderOptions } from './header.ts'
 import type { Qcow2Header } from './header-fields.ts'
 import { PART, TableCache, type TablePart } from './table-cache.ts'
 import { decodeL2, type Run, type TableLayout } from './tables.ts'
@@ -34,13 +35,24 @@ interface Part {
 }
 
 /**
- * Reads and checks the header of a qcow2 image that is to be read.
+ * Reads and checks the header of a qcow2 image, be it only to describe or check the image.
+ * @throws BackupError BAD_IMAGE, UNSUPPORTED, IO
+ */
+export async function loadHeader(file: ImageFile, options?: HeaderOptions): Promise<Qcow2Header> {
+  const first = await readFirstCluster(file)
+  return inFile(file.path, () => decodeHeader(first, options))
+}
+
+/**
+ * Reads and checks the header of a qcow2 image whose content is to be read.
  * @throws BackupError BAD_IMAGE, UNSUPPORTED, IO
  */
 export async function readHeader(file: ImageFile): Promise<Qcow2Header> {
-  const header = decodeHeader(await readFirstCluster(file), file.path)
-  requireReadable(header, file.path)
-  requireActiveTable(header, file.path)
+  const header = await loadHeader(file)
+  inFile(file.path, () => {
+    requireReadable(header)
+    requireActiveTable(header)
+  })
   return header
 }
 
@@ -77,7 +89,7 @@ export class Qcow2Image {
     const { extensions: _, ...mapping } = header
     this.header = mapping
     this.#file = file
-    this.#bounds = new HostBounds(file.path, header, file.size, data.size)
+    this.#bounds = new HostBounds(header, file.size, data.size)
     this.#work = new TableWork(file.size, header.extendedL2)
     // Guest data of an external data file lies at its own offset: nothing there is shared.
     this.#dataWork = new DataWork(header.externalDataFile ? Number.POSITIVE_INFINITY : file.size)
@@ -101,7 +113,7 @@ export class Qcow2Image {
     const l1 = await this.#l1Part(index)
     const table = hostOffset(l1.view, index * 8 - this.#inL1(l1))
     if (table === 0) return this.#unallocated(index, l1)
-    this.#bounds.requireTable(table, index * this.#l2Coverage)
+    inFile(this.#file.path, () => this.#bounds.requireTable(table, index * this.#l2Coverage))
     return this.#allocated(table, index, at, l1)
   }
 
@@ -145,24 +157,23 @@ export class Qcow2Image {
     return {
       start,
       end,
-      runs: (from, to) => {
-        const runs = decodeL2(view, header, base, from, to, this.#file.path)
-        if (!this.#work.allows(to, runs.length - 1)) {
-          throw badImage(this.#file.path, OVER_AND_OVER)
-        }
-        for (const run of runs) this.#requireFresh(run)
-        return this.#bounds.checked(runs)
-      },
+      runs: (from, to) =>
+        inFile(this.#file.path, () => {
+          const runs = decodeL2(view, header, base, from, to)
+          if (!this.#work.allows(to, runs.length - 1)) throw malformed(OVER_AND_OVER)
+          for (const run of runs) this.#requireFresh(run)
+          return this.#bounds.checked(runs)
+        }),
     }
   }
 
-  /** @throws BackupError BAD_IMAGE if a sound image cannot name so much data */
+  /** @throws FormatError if a sound image cannot name so much data */
   #requireFresh(run: Run): void {
     const fresh =
       run.kind === 'data'
         ? this.#dataWork.allowsData(run.start, run.length)
         : run.kind !== 'compressed' || this.#dataWork.allowsStream(run.start, run.offset)
-    if (!fresh) throw badImage(this.#file.path, DATA_OVER_AND_OVER)
+    if (!fresh) throw malformed(DATA_OVER_AND_OVER)
   }
 
   /** Where a part of the L1 table starts, bytes from the start of the table. */

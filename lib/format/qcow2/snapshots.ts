@@ -1,7 +1,8 @@
 import type { BackupError } from '../../errors.ts'
+import { badImage } from '../../errors.ts'
 import { roundUp } from '../../units.ts'
 import { type ImageFile, readAt } from '../read.ts'
-import { badImage, cString, u64 } from './fields.ts'
+import { cString, u64 } from './fields.ts'
 import type { Qcow2Header } from './header-fields.ts'
 
 /** An internal snapshot: an entry of the snapshot table (spec: "Snapshots"). */

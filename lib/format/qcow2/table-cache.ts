@@ -1,6 +1,6 @@
+import { badImage } from '../../errors.ts'
 import { type ImageFile, readAt } from '../read.ts'
 import { l2EntrySize, sameEntries } from './entries.ts'
-import { badImage } from './fields.ts'
 import type { Qcow2Header } from './header-fields.ts'
 import { OVER_AND_OVER, TableReads } from './work.ts'
 

@@ -3,6 +3,9 @@
  *
  * Reserved bits are ignored, as QEMU ignores them when it reads; only a check reports them.
  */
+
+import { hex } from '../../text.ts'
+import { malformed } from '../format-error.ts'
 import { SUBCLUSTERS } from './constants.ts'
 import {
   ALL_SUBCLUSTERS,
@@ -15,7 +18,6 @@ import {
   sameEntriesOnce,
   subclusters,
 } from './entries.ts'
-import { badImage, hex } from './fields.ts'
 import type { Qcow2Header } from './header-fields.ts'
 
 /**
@@ -49,8 +51,7 @@ export type TableLayout = Pick<
  * Decodes the part of an L2 table that maps the guest bytes `from` to `to`. Neighbours that
  * continue each other, in the guest and in the host, become one run.
  * @param table entries of one L2 table, the first of which maps the guest offset `base`
- * @param path for messages
- * @throws BackupError BAD_IMAGE for an entry that cannot be true, naming its guest offset
+ * @throws FormatError for an entry that cannot be true, naming its guest offset
  */
 export function decodeL2(
   table: DataView,
@@ -58,7 +59,6 @@ export function decodeL2(
   base: number,
   from: number,
   to: number,
-  path: string,
 ): Run[] {
   const { clusterSize } = layout
   const entrySize = l2EntrySize(layout)
@@ -70,7 +70,7 @@ export function decodeL2(
     const at = index * entrySize
     if (isCompressed(table, at)) {
       if (layout.externalDataFile) {
-        throw badEntry(path, cluster, 'compressed cluster in an image with a data file')
+        throw badEntry(cluster, 'compressed cluster in an image with a data file')
       }
       const range = compressedRange(table, at, layout.clusterBits)
       const within = start - cluster
@@ -79,17 +79,17 @@ export function decodeL2(
       const host = hostOffset(table, at)
       // Offset 0 is a cluster like others in a data file; there only the flag tells.
       const allocated = host !== 0 || (layout.externalDataFile && isCopied(table, at))
-      if (allocated) requireHost(host, cluster, layout, path)
+      if (allocated) requireHost(host, cluster, layout)
       if (layout.extendedL2) {
         const { zeros, data } = subclusters(table, at)
         if ((zeros & data) !== 0 || (data !== 0 && !allocated)) {
-          throw badEntry(path, cluster, 'invalid subcluster bitmap')
+          throw badEntry(cluster, 'invalid subcluster bitmap')
         }
         appendSubclusters(runs, zeros, data, start, end, cluster, host, clusterSize)
       } else {
         const zero = isZeroFlagged(table, at)
         if (zero && layout.version < 3) {
-          throw badEntry(path, cluster, 'zero cluster in a version 2 image')
+          throw badEntry(cluster, 'zero cluster in a version 2 image')
         }
         const kind = zero ? 'zero' : allocated ? 'data' : 'unallocated'
         if (kind !== 'data') {
@@ -105,17 +105,17 @@ export function decodeL2(
   return runs
 }
 
-function requireHost(host: number, cluster: number, layout: TableLayout, path: string): void {
+function requireHost(host: number, cluster: number, layout: TableLayout): void {
   if (host % layout.clusterSize !== 0) {
-    throw badEntry(path, cluster, `cluster offset ${hex(host)} is unaligned`)
+    throw badEntry(cluster, `cluster offset ${hex(host)} is unaligned`)
   }
   if (layout.externalDataFile && host !== cluster) {
-    throw badEntry(path, cluster, `lies at another offset, ${hex(host)}, of the data file`)
+    throw badEntry(cluster, `lies at another offset, ${hex(host)}, of the data file`)
   }
 }
 
-function badEntry(path: string, guest: number, why: string) {
-  return badImage(path, `guest offset ${hex(guest)}: ${why}`)
+function badEntry(guest: number, why: string) {
+  return malformed(`guest offset ${hex(guest)}: ${why}`)
 }
 
 /** Appends the subclusters of one cluster that lie between `from` and `to`. */

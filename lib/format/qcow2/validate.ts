@@ -1,4 +1,5 @@
-import type { BackupError } from '../../errors.ts'
+import { quoted } from '../../text.ts'
+import { type FormatError, malformed, notSupported } from '../format-error.ts'
 import {
   COMPRESSION_TYPE,
   CORRUPT,
@@ -15,7 +16,6 @@ import {
   SECTOR_SIZE,
   SUBCLUSTERS,
 } from './constants.ts'
-import { badImage, quoted, unsupported } from './fields.ts'
 import type {
   BitmapsExtension,
   Extensions,
@@ -34,28 +34,19 @@ export const END_OF_FILES = 2 ** 63
 /**
  * Checks that the features of an image, and with them the meaning of every other field, are known.
  * @param names those that the image has for its features
- * @throws BackupError UNSUPPORTED, BAD_IMAGE
+ * @throws FormatError UNSUPPORTED, BAD_IMAGE
  */
-export function requireFeatures(
-  fields: HeaderFields,
-  names: () => FeatureName[],
-  path: string,
-): void {
-  requireCompression(fields, path)
+export function requireFeatures(fields: HeaderFields, names: () => FeatureName[]): void {
+  requireCompression(fields)
   const unknown = fields.incompatibleFeatures & ~KNOWN_INCOMPATIBLE
-  if (unknown !== 0n) throw unknownFeatures(unknown, names(), path)
+  if (unknown !== 0n) throw unknownFeatures(unknown, names())
   const subclusterSize = fields.clusterSize / SUBCLUSTERS
   if (fields.extendedL2 && subclusterSize < SECTOR_SIZE) {
     const why = 'subcluster size'
-    throw badImage(
-      path,
-      `unsupported ${why} ${subclusterSize}`,
-      `Unsupported ${why}: ${subclusterSize}`,
-    )
+    throw malformed(`unsupported ${why} ${subclusterSize}`, `Unsupported ${why}: ${subclusterSize}`)
   }
   if (fields.refcountOrder > 6) {
-    throw badImage(
-      path,
+    throw malformed(
       'refcount entries are wider than 64 bits',
       'Reference count entry width too large; may not exceed 64 bits',
     )
@@ -65,19 +56,15 @@ export function requireFeatures(
 /**
  * Checks where the tables of an image are said to be.
  * @param checking what a check finds, and repairs, is let pass
- * @throws BackupError BAD_IMAGE
+ * @throws FormatError BAD_IMAGE
  */
-export function requireTables(fields: HeaderFields, path: string, checking = false): void {
+export function requireTables(fields: HeaderFields, checking = false): void {
   const { clusterSize, refcountTableClusters, nbSnapshots, l1Size } = fields
   if (refcountTableClusters === 0 && !checking) {
-    throw badImage(
-      path,
-      'image has no refcount table',
-      'Image does not contain a reference count table',
-    )
+    throw malformed('image has no refcount table', 'Image does not contain a reference count table')
   }
   if (refcountTableClusters * clusterSize > MAX_REFCOUNT_TABLE_BYTES) {
-    throw badImage(path, 'refcount table too large', 'Reference count table too large')
+    throw malformed('refcount table too large', 'Reference count table too large')
   }
   requireAligned(
     fields.refcountTableOffset,
@@ -85,12 +72,11 @@ export function requireTables(fields: HeaderFields, path: string, checking = fal
     fields,
     'refcount table',
     'Reference count table offset invalid',
-    path,
   )
 
   if (!checking) {
     if (nbSnapshots > MAX_SNAPSHOTS) {
-      throw badImage(path, 'snapshot table too large', 'Snapshot table too large')
+      throw malformed('snapshot table too large', 'Snapshot table too large')
     }
     requireAligned(
       fields.snapshotsOffset,
@@ -98,12 +84,11 @@ export function requireTables(fields: HeaderFields, path: string, checking = fal
       fields,
       'snapshot table',
       'Snapshot table offset invalid',
-      path,
     )
   }
 
   if (l1Size * 8 > MAX_L1_BYTES) {
-    throw badImage(path, 'active L1 table too large', 'Active L1 table too large')
+    throw malformed('active L1 table too large', 'Active L1 table too large')
   }
   requireAligned(
     fields.l1TableOffset,
@@ -111,59 +96,51 @@ export function requireTables(fields: HeaderFields, path: string, checking = fal
     fields,
     'active L1 table',
     'Active L1 table offset invalid',
-    path,
   )
   const l1Needed = Math.ceil(fields.size / l2Coverage(fields))
-  if (l1Needed > 0x7fffffff) throw badImage(path, 'image is too big', 'Image is too big')
-  if (l1Size < l1Needed) throw badImage(path, 'L1 table is too small', 'L1 table is too small')
-  if (!Number.isSafeInteger(fields.size)) throw unsupported(path, 'image is larger than 8 PiB')
+  if (l1Needed > 0x7fffffff) throw malformed('image is too big', 'Image is too big')
+  if (l1Size < l1Needed) throw malformed('L1 table is too small', 'L1 table is too small')
+  if (!Number.isSafeInteger(fields.size)) throw notSupported('image is larger than 8 PiB')
 }
 
-/** @throws BackupError UNSUPPORTED for a method of encryption that does not exist */
-export function requireKnownEncryption({ cryptMethod }: HeaderFields, path: string): void {
+/** @throws FormatError UNSUPPORTED for a method of encryption that does not exist */
+export function requireKnownEncryption({ cryptMethod }: HeaderFields): void {
   if (cryptMethod <= CRYPT_LUKS) return
   const why = `encryption method ${cryptMethod}`
-  throw unsupported(path, `unsupported ${why}`, `Unsupported ${why}`)
+  throw notSupported(`unsupported ${why}`, `Unsupported ${why}`)
 }
 
-/** @throws BackupError BAD_IMAGE if an image encrypted with LUKS does not tell where its header is */
-export function requireLuksHeader(
-  { cryptMethod }: HeaderFields,
-  { luks }: Extensions,
-  path: string,
-): void {
+/** @throws FormatError BAD_IMAGE if an image encrypted with LUKS does not tell where its header is */
+export function requireLuksHeader({ cryptMethod }: HeaderFields, { luks }: Extensions): void {
   if (cryptMethod !== CRYPT_LUKS || luks) return
   const why = 'encrypted with LUKS, but the LUKS header is not recorded'
-  throw badImage(path, why, `Missing CRYPTO header for crypt method ${CRYPT_LUKS}`)
+  throw malformed(why, `Missing CRYPTO header for crypt method ${CRYPT_LUKS}`)
 }
 
 /**
  * Checks what is known of bitmaps that are current.
- * @throws BackupError BAD_IMAGE
+ * @throws FormatError BAD_IMAGE
  */
 export function requireBitmaps(
   bitmaps: BitmapsExtension,
   fields: Pick<HeaderFields, 'clusterSize'>,
-  path: string,
 ): void {
   const { count, directorySize } = bitmaps
   if (bitmaps.reserved !== 0) {
-    throw badImage(
-      path,
+    throw malformed(
       'bitmaps extension: reserved field is not zero',
       'bitmaps_ext: Reserved field is not zero',
     )
   }
   if (count > MAX_BITMAPS) {
-    throw badImage(
-      path,
+    throw malformed(
       `${count} bitmaps are too many`,
       `bitmaps_ext: Image has ${count} bitmaps, exceeding the QEMU supported maximum of ${MAX_BITMAPS}`,
     )
   }
   if (count === 0) {
     const why = 'bitmaps extension with zero bitmaps'
-    throw badImage(path, why, `found ${why}`)
+    throw malformed(why, `found ${why}`)
   }
   requireAligned(
     bitmaps.directoryOffset,
@@ -171,11 +148,9 @@ export function requireBitmaps(
     fields,
     'bitmap directory',
     'bitmaps_ext: invalid bitmap directory offset',
-    path,
   )
   if (directorySize > MAX_BITMAP_DIRECTORY_BYTES) {
-    throw badImage(
-      path,
+    throw malformed(
       'bitmap directory too large',
       `bitmaps_ext: bitmap directory size (${directorySize}) exceeds the maximum supported size ` +
         `(${MAX_BITMAP_DIRECTORY_BYTES})`,
@@ -186,38 +161,38 @@ export function requireBitmaps(
 /**
  * Checks what must hold for an image to be read, not only described: that it is not encrypted, and
  * that its data is somewhere.
- * @throws BackupError UNSUPPORTED, BAD_IMAGE
+ * @throws FormatError UNSUPPORTED, BAD_IMAGE
  */
-export function requireReadable(header: Qcow2Header, path: string): void {
-  requireDataFile(header, path)
+export function requireReadable(header: Qcow2Header): void {
+  requireDataFile(header)
   const qemu = "Parameter 'encrypt.key-secret' is required for cipher"
-  if (header.cryptMethod === CRYPT_AES) throw unsupported(path, 'encrypted with AES', qemu)
-  if (header.cryptMethod === CRYPT_LUKS) throw unsupported(path, 'encrypted with LUKS', qemu)
+  if (header.cryptMethod === CRYPT_AES) throw notSupported('encrypted with AES', qemu)
+  if (header.cryptMethod === CRYPT_LUKS) throw notSupported('encrypted with LUKS', qemu)
 }
 
 /**
  * Checks that the L1 table of an image is somewhere.
- * @throws BackupError BAD_IMAGE
+ * @throws FormatError BAD_IMAGE
  */
-export function requireActiveTable(header: Qcow2Header, path: string): void {
+export function requireActiveTable(header: Qcow2Header): void {
   // The first cluster is the header's; QEMU would read the header as a table.
   if (header.l1Size > 0 && header.l1TableOffset === 0) {
-    throw badImage(path, 'active L1 table lies over the header')
+    throw malformed('active L1 table lies over the header')
   }
 }
 
 /**
  * Checks that the data of an image is where its flags say.
- * @throws BackupError BAD_IMAGE
+ * @throws FormatError BAD_IMAGE
  */
-function requireDataFile(header: Qcow2Header, path: string): void {
+function requireDataFile(header: Qcow2Header): void {
   if (header.externalDataFile && header.extensions.dataFile === undefined) {
     const why = 'its data is in another file, but the name of that is not recorded'
-    throw badImage(path, why, "'data-file' is required for this image")
+    throw malformed(why, "'data-file' is required for this image")
   }
   if (header.dataFileRaw && !header.externalDataFile) {
     const why = 'data-file-raw requires a data file'
-    throw badImage(path, why, why)
+    throw malformed(why, why)
   }
 }
 
@@ -226,29 +201,24 @@ export function l2Coverage(header: Pick<HeaderFields, 'clusterSize' | 'extendedL
   return (header.clusterSize / (header.extendedL2 ? 16 : 8)) * header.clusterSize
 }
 
-function requireCompression(fields: HeaderFields, path: string): void {
+function requireCompression(fields: HeaderFields): void {
   const { compressionType } = fields
   if (compressionType > 1) {
     const why = 'unknown compression type'
     const type = compressionType
-    throw unsupported(path, `${why} ${type}`, `qcow2: ${why}: ${type}`)
+    throw notSupported(`${why} ${type}`, `qcow2: ${why}: ${type}`)
   }
   const flagged = (fields.incompatibleFeatures & COMPRESSION_TYPE) !== 0n
   if (flagged !== (compressionType !== 0)) {
     const must = flagged ? 'must not be set' : 'must be set'
-    throw badImage(
-      path,
+    throw malformed(
       `compression type ${compressionType}: its incompatible feature bit ${must}`,
       `qcow2: Compression type incompatible feature bit ${must}`,
     )
   }
 }
 
-function unknownFeatures(
-  unknown: bigint,
-  names: readonly FeatureName[],
-  path: string,
-): BackupError {
+function unknownFeatures(unknown: bigint, names: readonly FeatureName[]): FormatError {
   const has = (bits: bigint, bit: number) => ((bits >> BigInt(bit)) & 1n) !== 0n
   const named = names.filter(
     ({ kind, bit, name }) => kind === 0 && name !== '' && has(unknown, bit),
@@ -267,8 +237,7 @@ function unknownFeatures(
     rest &= ~(1n << BigInt(bit))
   }
   if (rest !== 0n) qemu.push(`Unknown incompatible feature: ${rest.toString(16)}`)
-  return unsupported(
-    path,
+  return notSupported(
     `unsupported qcow2 features: ${ours.join(', ')}`,
     `Unsupported qcow2 feature(s): ${qemu.join(', ')}`,
   )
@@ -284,8 +253,7 @@ function requireAligned(
   { clusterSize }: Pick<HeaderFields, 'clusterSize'>,
   name: string,
   qemu: string,
-  path: string,
 ): void {
   if (offset % clusterSize === 0 && offset + bytes < END_OF_FILES) return
-  throw badImage(path, `${name} offset invalid`, qemu)
+  throw malformed(`${name} offset invalid`, qemu)
 }

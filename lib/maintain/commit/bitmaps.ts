@@ -11,13 +11,13 @@ import {
   readBitmaps,
 } from '../../format/qcow2/bitmaps.ts'
 import { MAX_BITMAPS } from '../../format/qcow2/constants.ts'
-import { quoted } from '../../format/qcow2/fields.ts'
 import type { Qcow2Header } from '../../format/qcow2/header-fields.ts'
 import { type ImageDisk, runSteps } from '../../image/steps.ts'
 import { nodeOf } from '../../qemu-img/chain-node.ts'
 import { factsOf } from '../../source/bitmaps/facts.ts'
 import { type BitmapHealth, validateBitmapChain } from '../../source/bitmaps/health.ts'
 import type { ChainImage } from '../../source/chain.ts'
+import { quoted } from '../../text.ts'
 import { addDifferences } from '../diff/differences.ts'
 import type { CommitPlan } from './to-qcow2.ts'
 

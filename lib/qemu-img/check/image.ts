@@ -3,8 +3,7 @@ import type { Say } from '../../check/finding.ts'
 import { repairQcow2 } from '../../check/repair.ts'
 import type { CheckResult } from '../../check/report.ts'
 import { BackupError } from '../../errors.ts'
-import { readFirstCluster } from '../../format/qcow2/first-cluster.ts'
-import { decodeHeader } from '../../format/qcow2/header.ts'
+import { loadHeader } from '../../format/qcow2/image.ts'
 import type { OpenedFile } from '../../image/file.ts'
 import type { ImageDisk } from '../../image/steps.ts'
 import type { ControlOptions } from '../../options.ts'
@@ -83,7 +82,7 @@ async function checkAgain(
 ): Promise<CheckResult> {
   const { size } = await opened.handle.stat()
   const file = { ...opened, size: Math.max(size, opened.size) }
-  const header = decodeHeader(await readFirstCluster(file), file.path, { checking: true })
+  const header = await loadHeader(file, { checking: true })
   return await checkQcow2(file, header, say, control)
 }
 

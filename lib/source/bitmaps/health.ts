@@ -1,4 +1,4 @@
-import { quoted } from '../../format/qcow2/fields.ts'
+import { quoted } from '../../text.ts'
 
 /** What an image of a chain holds of one bitmap. */
 export interface BitmapFacts {

@@ -75,7 +75,7 @@ function entry(fields: Fields = {}): Buffer {
 
 function decode(entries: Buffer[], count = entries.length) {
   const header = { clusterSize: 65536, virtualSize: 2 ** 30 }
-  return decodeBitmapDirectory(Buffer.concat(entries), { count }, header, 'disk')
+  return decodeBitmapDirectory(Buffer.concat(entries), { count }, header)
 }
 
 t.test('what QEMU accepts, we do', async (t) => {
@@ -109,17 +109,21 @@ t.test('entries that cannot be true', async (t) => {
     ['the bitmap directory ends inside an entry', { extraDataSize: 0xffffffff }],
   ]
   for (const [why, fields] of cases) {
-    t.throws(() => decode([entry(fields)]), { code: 'BAD_IMAGE', what: 'disk', why })
+    t.throws(() => decode([entry(fields)]), {
+      name: 'FormatError',
+      code: 'BAD_IMAGE',
+      message: why,
+    })
   }
-  const extra = { code: 'UNSUPPORTED', why: "bitmap 'b0' has extra data" }
+  const extra = { code: 'UNSUPPORTED', message: "bitmap 'b0' has extra data" }
   t.throws(() => decode([entry({ extraDataSize: 8 })]), extra)
   t.throws(() => decode([entry({ flags: 4 })]), extra)
-  const type = { code: 'UNSUPPORTED', why: "bitmap 'b0' is of unknown type 2" }
+  const type = { code: 'UNSUPPORTED', message: "bitmap 'b0' is of unknown type 2" }
   t.throws(() => decode([entry({ type: 2 })]), type)
 })
 
 t.test('directories that cannot be true', async (t) => {
-  const bad = (why: string) => ({ code: 'BAD_IMAGE', what: 'disk', why })
+  const bad = (why: string) => ({ name: 'FormatError', code: 'BAD_IMAGE', message: why })
   t.throws(() => decode([entry()], 2), bad('has 1 bitmaps, where its header says 2'))
   t.throws(
     () => decode([entry(), entry({ name: 'b1' })], 1),

@@ -13,8 +13,8 @@ const header = {
   externalDataFile: false,
 } as Qcow2Header
 const SIZE = 10 * C + 1000
-const bounds = new HostBounds('disk', header, SIZE, SIZE)
-const bad = (why: string) => ({ code: 'BAD_IMAGE', what: 'disk', why })
+const bounds = new HostBounds(header, SIZE, SIZE)
+const bad = (why: string) => ({ name: 'FormatError', code: 'BAD_IMAGE', message: why })
 
 function data(offset: number, length: number): Run {
   return { kind: 'data', start: 2 ** 30, length, offset }
@@ -82,7 +82,7 @@ t.test('compressed clusters', async (t) => {
 })
 
 t.test('in a data file there is no metadata, and its own end counts', async (t) => {
-  const external = new HostBounds('disk', { ...header, externalDataFile: true }, SIZE, 2 * C)
+  const external = new HostBounds({ ...header, externalDataFile: true }, SIZE, 2 * C)
   t.same(external.checked([data(0, 2 * C)]), [data(0, 2 * C)])
   t.throws(() => external.checked([data(2 * C, C)]), { code: 'BAD_IMAGE' })
 })

@@ -29,7 +29,7 @@ const ZERO = 1n
 t.test('one entry of each kind', async (t) => {
   const c = 65536
   const words = [0n, ZERO, ZERO | 0x50000n | COPIED, 0x60000n | COPIED, 0x70000n, 0x90000n, 0n]
-  const runs = decodeL2(tableOf(words), layout(), 0, 0, words.length * c, 'x')
+  const runs = decodeL2(tableOf(words), layout(), 0, 0, words.length * c)
   t.same(runs, [
     { kind: 'unallocated', start: 0, length: c },
     { kind: 'zero', start: c, length: 2 * c },
@@ -40,7 +40,7 @@ t.test('one entry of each kind', async (t) => {
 })
 
 t.test('reserved bits do not change where a cluster is', async (t) => {
-  const runs = decodeL2(tableOf([0x3f000000000001fen | 0x50000n]), layout(), 0, 0, 65536, 'x')
+  const runs = decodeL2(tableOf([0x3f000000000001fen | 0x50000n]), layout(), 0, 0, 65536)
   t.same(runs, [{ kind: 'data', start: 0, length: 65536, offset: 0x50000 }])
   t.equal(hostOffset(tableOf([0x7f000000000101ffn | COPIED]), 0), 0x10000)
 })
@@ -48,17 +48,17 @@ t.test('reserved bits do not change where a cluster is', async (t) => {
 t.test('offsets are exact up to bit 55', async (t) => {
   const host = (1n << 56n) - 65536n
   t.equal(hostOffset(tableOf([host]), 0), Number(host))
-  const [run] = decodeL2(tableOf([host]), layout(), 0, 0, 65536, 'x')
+  const [run] = decodeL2(tableOf([host]), layout(), 0, 0, 65536)
   t.equal(run.kind === 'data' && run.offset, Number(host))
 })
 
 t.test('entries that cannot be true name their guest offset', async (t) => {
   const base = 2 ** 29
   const bad = (changes: Partial<TableLayout>, words: bigint[], why: RegExp) =>
-    t.throws(() => decodeL2(tableOf(words), layout(changes), base, base, base + 65536, 'disk'), {
+    t.throws(() => decodeL2(tableOf(words), layout(changes), base, base, base + 65536), {
       code: 'BAD_IMAGE',
-      what: 'disk',
-      message: new RegExp(`^disk: guest offset 0x20000000: ${why.source}$`),
+      name: 'FormatError',
+      message: new RegExp(`^guest offset 0x20000000: ${why.source}$`),
     })
   bad({ version: 2 }, [ZERO], /zero cluster in a version 2 image/)
   bad({}, [0x50200n], /cluster offset 0x50200 is unaligned/)
@@ -79,14 +79,7 @@ t.test('entries that cannot be true name their guest offset', async (t) => {
 })
 
 t.test('offset 0 of a data file is told by the flag', async (t) => {
-  const runs = decodeL2(
-    tableOf([COPIED, 0n]),
-    layout({ externalDataFile: true }),
-    0,
-    0,
-    131072,
-    'x',
-  )
+  const runs = decodeL2(tableOf([COPIED, 0n]), layout({ externalDataFile: true }), 0, 0, 131072)
   t.same(runs, [
     { kind: 'data', start: 0, length: 65536, offset: 0 },
     { kind: 'unallocated', start: 65536, length: 65536 },
@@ -176,7 +169,7 @@ t.test('any table, any part of it: as the plain decoder says', async (t) => {
     const to = Math.min(entries * l.clusterSize, Math.max(a, b) * 512)
     const base = 7 * 2 ** 30
     if (from >= to) return
-    const runs = decodeL2(tableOf(words), l, base, base + from, base + to, 'x')
+    const runs = decodeL2(tableOf(words), l, base, base + from, base + to)
     t.same(paint(runs, l, base), plain(words, l, from, to))
     for (const [i, run] of runs.entries()) {
       const next = runs[i + 1]
