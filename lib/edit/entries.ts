@@ -43,6 +43,12 @@ export function readEntry(
   return { kind, host, size, copied }
 }
 
+/** Whether data for a cluster has to go to another host cluster than the one that it may have. */
+export function takesNewCluster({ kind, size, copied }: Entry): boolean {
+  // Behind what reads as zero or is not there, the host cluster shows nothing.
+  return !(copied && size > 0 && (kind === 'data' || kind === 'zero' || kind === 'unallocated'))
+}
+
 function kindOf({ zeros, data }: { zeros: number; data: number }): Entry['kind'] {
   if (data === ALL_SUBCLUSTERS) return 'data'
   if (zeros === ALL_SUBCLUSTERS) return 'zero'

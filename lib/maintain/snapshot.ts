@@ -11,6 +11,7 @@ import { Bits } from '../edit/bits.ts'
 import { prepareEdit } from '../edit/edited-image.ts'
 import { storeBitmaps } from '../edit/store-bitmaps.ts'
 import { BackupError, throwIfAborted } from '../errors.ts'
+import { MAX_DIRECTORY_ENTRY } from '../format/qcow2/constants.ts'
 import { openedFile } from '../image/file.ts'
 import type { Progress } from '../progress.ts'
 import type { BitmapHealth } from '../source/bitmaps/health.ts'
@@ -28,9 +29,6 @@ export interface SnapshotOptions
   /** Called at most ten times a second, and once at the end. */
   onProgress?: (progress: Progress) => void
 }
-
-/** Bytes of an entry of the bitmap directory with the longest name, which is of 1023 bytes. */
-const MAX_DIRECTORY_ENTRY = 24 + 1024
 
 /** What a snapshot made. */
 export interface SnapshotResult {

@@ -72,6 +72,8 @@ export const MAX_SNAPSHOTS = 65536
 export const MAX_BITMAPS = 65535
 export const MAX_BITMAP_DIRECTORY_BYTES = 1024 * MAX_BITMAPS
 export const MAX_BITMAP_NAME = 1023
+/** Bytes of an entry of the bitmap directory with the longest name. */
+export const MAX_DIRECTORY_ENTRY = 24 + 1024
 export const MIN_GRANULARITY_BITS = 9
 export const MAX_GRANULARITY_BITS = 31
 /** Bytes of the bits of one bitmap, in whole clusters. */

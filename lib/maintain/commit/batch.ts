@@ -1,7 +1,13 @@
 import { Allocator } from '../../edit/allocator.ts'
 import { runEdit } from '../../edit/edit.ts'
 import type { EditedImage } from '../../edit/edited-image.ts'
-import { readEntry, writeData, writeUnallocated, writeZero } from '../../edit/entries.ts'
+import {
+  readEntry,
+  takesNewCluster,
+  writeData,
+  writeUnallocated,
+  writeZero,
+} from '../../edit/entries.ts'
 import type { L1Table } from '../../edit/l1.ts'
 import { L2Tables } from '../../edit/l2.ts'
 import { type Lost, lose } from '../../edit/release.ts'
@@ -121,12 +127,11 @@ export class Batch {
     if (pieces.every(isZero) && (await this.#readsZero(start))) return
     const { view } = await this.#tables.get(this.#indexOf(start))
     const entry = readEntry(view, at, header)
-    if (entry.kind === 'data' && entry.copied) {
+    const reused = !takesNewCluster(entry)
+    if (reused && entry.kind === 'data') {
       for (const piece of pieces) this.#write(piece, start, entry.host)
       return
     }
-    // Behind what reads as zero or is not there, the host cluster shows nothing.
-    const reused = entry.size > 0 && entry.copied && /zero|unallocated/.test(entry.kind)
     const host = reused ? entry.host : await this.#allocator.allocate(1)
     const content = covers(pieces, start, end) ? pieces : await this.#filledUp(start, end, pieces)
     for (const piece of content) this.#write(piece, start, host)

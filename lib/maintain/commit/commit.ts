@@ -13,6 +13,7 @@ import { type BitmapPlan, finishBitmaps, planBitmaps, recordFirst } from './bitm
 import { ByteCounter } from './changes.ts'
 import { openToCommit } from './open-to-commit.ts'
 import { CommitProgress } from './progress.ts'
+import { requireFreeClusters } from './room.ts'
 import { type CommitPlan, commitDisk, commitToQcow2 } from './to-qcow2.ts'
 import { commitToRaw } from './to-raw.ts'
 
@@ -57,8 +58,8 @@ export interface CommitResult {
  * commit that is interrupted can be run again, whatever was done of it. Nobody else may write to any
  * of the images.
  * @param top path of a qcow2 image
- * @throws BackupError USAGE if the base is not below the top; IN_USE, BAD_BITMAP, BAD_TARGET: nothing
- * is written then; BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IO, ABORTED; with `delete` SOURCE_CHANGED or IO
+ * @throws BackupError USAGE if the base is not below the top; IN_USE, BAD_BITMAP, BAD_TARGET, as where
+ * a device is too small: nothing is written then; BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IO, ABORTED; with `delete` SOURCE_CHANGED or IO
  * if an image that was committed cannot be removed
  */
 export async function commitImage(top: string, options: CommitOptions = {}): Promise<CommitResult> {
@@ -75,6 +76,7 @@ export async function commitImage(top: string, options: CommitOptions = {}): Pro
     const progress = new CommitProgress(size, counter, onProgress)
     const plan: CommitPlan = { chain, base, size, counter, signal, progress }
     const bitmaps = await planBitmaps(plan, image)
+    if (image?.file.blockDevice) await requireFreeClusters(image, plan, bitmaps)
     if (image) await commitQcow2(image, plan, bitmaps, options)
     else await commitToRaw(file, plan, options)
     const deleted = options.delete ? await removeImages(chain, base) : []
