@@ -1,6 +1,7 @@
 import { copyFileSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { fullBackup, incrementalBackup } from '../../lib/index.ts'
 import { randomNumbers } from '../support/changes.ts'
 import { CLI } from '../support/cli.ts'
 import { damage } from '../support/damage.ts'
@@ -173,6 +174,30 @@ t.test(
     t.equal(theirs(['info', 'x'], dir).status, 0, 'QEMU opens it')
   },
 )
+
+t.test('a shared table of which QEMU has left one user is repaired as qemu-img does', async (t) => {
+  const dir = t.testdir()
+  const at = (name: string) => join(dir, name)
+  // An L2 table maps 2 MiB.
+  qemuImg('create', '-q', '-f', 'qcow2', '-o', 'cluster_size=4k', at('disk'), '16M')
+  qemuIo(at('disk'), 'write -P 1 0 16M')
+  qemuImg('bitmap', '--add', at('disk'), 'b')
+  await fullBackup(at('disk'), at('full'), { clusterSize: 4096 })
+  qemuIo(at('disk'), 'write -z 0 16M')
+  const backing = at('full')
+  await incrementalBackup(at('disk'), at('inc'), { bitmap: 'b', backing, clusterSize: 4096 })
+  t.equal(theirs(['check', 'inc'], dir).status, 0, 'that all share one is sound')
+  for (let i = 0; i < 7; i++) qemuIo(at('inc'), `write -P 2 ${i * 2}M 4k`)
+  t.equal(theirs(['check', 'inc'], dir).status, 2, 'a flag is missing')
+  copyFileSync(at('inc'), at('x'))
+  const qemu = theirs(['check', '-r', 'all', 'x'], dir)
+  copyFileSync(at('x'), at('repaired'))
+  copyFileSync(at('inc'), at('x'))
+  t.strictSame(await ours(['check', '-r', 'all', 'x'], dir), qemu)
+  t.ok(readFileSync(at('x')).equals(readFileSync(at('repaired'))), 'byte by byte')
+  qemuIo(at('x'), 'write -P 3 14M 4k')
+  t.equal(theirs(['check', 'x'], dir).status, 0, 'and it stays sound')
+})
 
 t.test('wrong use of check is refused as qemu-img does', async (t) => {
   const dir = t.testdir({ raw: 'x'.repeat(1024) })
