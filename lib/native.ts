@@ -31,7 +31,7 @@ export interface CopyTargetExport extends CopyExport {
 
 /** What happened in a copy since it was asked last. */
 export interface CopyEvents {
-  /** Triples id, offset, length: reads that the caller is to do, see copyBring. */
+  /** Triples id, offset, length: reads that the caller is to do, see copyCompleteRead. */
   reads: Float64Array
   /** Pairs start, length: areas that cannot be read, see copyRetry and copyGiveUp. */
   failed: Float64Array
@@ -63,41 +63,61 @@ export interface NbdInfo {
   fingerprint: string
 }
 
-/** What a copy is started with; every field is needed and already checked. */
-export interface CopySpec {
+/** A file or a device. */
+export interface NativeFile {
+  kind: 'file'
   /**
-   * What rows name by index: files, exports, and (at most once) what the caller reads by itself.
-   * Sizes in bytes. Descriptors are opened again where there are enough to spare, and stay open here
-   * until the job has ended in any case.
+   * Opened again where there are enough descriptors to spare; stays open here until the job has ended
+   * in any case.
    */
-  sources: ({ fd: number; size: number } | CopyExport | { size: number })[]
-  /** `nothing`: what is read is only hashed. */
-  target: { fd: number } | CopyTargetExport | { nothing: true }
-  /** `patch`: a file that exists, in which what is skipped stays as it is. */
-  format: 'qcow2' | 'raw' | 'patch'
+  fd: number
+}
+
+/** What a job reads from; sizes in bytes. A `reader` is the calling program, see copyCompleteRead. */
+export type NativeSource =
+  | (NativeFile & { size: number })
+  | (CopyExport & { kind: 'export' })
+  | { kind: 'reader'; size: number }
+
+/** What a copy makes, and where. */
+export type NativeTarget =
+  | {
+      kind: 'qcow2'
+      store: NativeFile
+      clusterBits: number
+      /** The backing file's name and format as recorded in the image. */
+      backing?: { name: Buffer; format: string }
+      /** Whether ranges of nothing but zero flags may share one L2 table. */
+      sharedTables: boolean
+      compression?: { type: 'zlib' | 'zstd'; level: number }
+    }
+  | { kind: 'raw'; store: NativeTargetStore }
+  /** A file that exists, in which what is skipped stays as it is; all rows are multiples of `unit`. */
+  | { kind: 'patch'; store: NativeFile; unit: number }
+  /** What is read is only hashed. */
+  | { kind: 'hash'; unit: number; hasBacking: boolean }
+
+/** What is written to. */
+export type NativeTargetStore = NativeFile | (CopyTargetExport & { kind: 'export' })
+
+/** What a copy is started with, already checked. */
+export interface CopySpec {
+  /** What rows name by index; a reader at most once. */
+  sources: NativeSource[]
+  target: NativeTarget
   /** Virtual size, bytes. */
   size: number
-  /** Of a patch: what all rows are multiples of. */
-  clusterBits: number
-  /** The backing file's name and format as recorded in the image; empty: none. */
-  backing: Buffer
-  backingFormat: string
-  /** Whether ranges of nothing but zero flags may share one L2 table. */
-  sharedTables: boolean
-  /** Empty: not compressed. */
-  compress: '' | 'zlib' | 'zstd'
-  level: number
   engine: 'auto' | 'io_uring' | 'threads'
   direct: 'auto' | 'on' | 'off'
-  /** Most reads in flight. */
+  /** Maximum of reads in flight. */
   requests: number
   /** Bytes of buffers. */
   memory: number
-  /** Bytes read per second; 0: no limit. */
-  rateLimit: number
+  /** Bytes read per second; without it there is no limit. */
+  rateLimit?: number
   /** Areas that cannot be read are told by copyEvents; else the first one ends the copy. */
   holdFailures: boolean
-  /** Take the hash of the content, see native/copy/content_hash.h. */
+  /** Take the hash of the content, see native/copy/content_hash.h; of the kind `hash` it always is. */
   hash: boolean
 }
 
@@ -109,7 +129,7 @@ export interface CompareJob {
 /** What a comparison is started with; every field is needed and already checked. */
 export interface CompareSpec extends Pick<CopySpec, 'engine' | 'direct' | 'requests'> {
   /** Of both disks, as those of a copy. Rows name them by index. */
-  sources: ({ fd: number; size: number } | CopyExport)[]
+  sources: Exclude<NativeSource, { kind: 'reader' }>[]
   /** Bytes of reads in flight and not yet compared. */
   memory: number
   /**
@@ -214,7 +234,7 @@ export interface Addon {
   /** Resolves when something happened; with undefined when the job has ended. One call at a time. */
   copyEvents(job: CopyJob): Promise<CopyEvents | undefined>
   /** The bytes of a read that was wanted, all of them; undefined: it failed. */
-  copyBring(job: CopyJob, id: number, bytes: Uint8Array | undefined): void
+  copyCompleteRead(job: CopyJob, id: number, bytes: Uint8Array | undefined): void
   /** Reads a failed area again, or ends the copy with its failure. */
   copyRetry(job: CopyJob, start: number): void
   copyGiveUp(job: CopyJob, start: number): void
@@ -259,7 +279,7 @@ const FUNCTIONS: Record<keyof Addon, true> = {
   copyFinish: true,
   copyCancel: true,
   copyEvents: true,
-  copyBring: true,
+  copyCompleteRead: true,
   copyRetry: true,
   copyGiveUp: true,
   copySync: true,

@@ -1,4 +1,5 @@
-import { copyDisk, type JobOptions } from '../copy/job.ts'
+import { copyDisk } from '../copy/job.ts'
+import type { JobOptions } from '../copy/spec.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import type { OpenedFile } from '../image/file.ts'
 import type { CopyCounters } from '../native.ts'
@@ -32,28 +33,18 @@ export async function hashImage(
   header: Qcow2Header,
   options: ReadBackOptions,
 ): Promise<CopyCounters & { checksum: string }> {
-  const { virtualSize, clusterSize, backingFile } = header
+  const { clusterSize, backingFile } = header
   const { engine = 'auto', direct = 'auto', requests = REQUESTS, signal, onProgress } = options
   const counters = await copyDisk(
     ownLayer(file, header),
-    { path: file.path, store: { nothing: true } },
+    { path: file.path },
     {
+      format: { kind: 'hash', unit: clusterSize, hasBacking: Boolean(backingFile) },
       engine,
       direct,
       requests,
       signal,
-      format: 'qcow2',
-      clusterBits: Math.log2(clusterSize),
-      backing: backingFile ?? '',
-      backingFormat: '',
-      sharedTables: false,
-      // What the image lacks past the end of its backing file is not made up for here.
-      backingSize: backingFile ? virtualSize : undefined,
-      compress: '',
-      level: 0,
       retries: 0,
-      rateLimit: 0,
-      hash: true,
       onProgress: onProgress && ((progress) => onProgress({ ...progress, phase: 'verify' })),
     },
   )

@@ -1,4 +1,4 @@
-import type { JobOptions } from '../copy/job.ts'
+import type { Compression, JobOptions, Qcow2Format, RecordedBacking } from '../copy/spec.ts'
 import { argumentError } from '../errors.ts'
 import {
   COMPRESSION_LEVELS,
@@ -8,11 +8,12 @@ import {
   MIN_CLUSTER_SIZE,
 } from '../options.ts'
 import { formatSize } from '../units.ts'
-import type { Backing } from './backing.ts'
 import type { CopyOptions, ImageOptions, TableOptions, VerifyingOptions } from './types.ts'
 
 /** QEMU opens no larger L1 table (QCOW_MAX_L1_SIZE), bytes. */
 const MAX_L1_SIZE = 32 * 2 ** 20
+
+type MakingOptions = CopyOptions & ImageOptions & TableOptions & VerifyingOptions
 
 /**
  * The options of a copy, each of which is one that may be, with the defaults filled in.
@@ -22,34 +23,54 @@ const MAX_L1_SIZE = 32 * 2 ** 20
  * @throws BackupError USAGE naming an option that does not go with the others or the disk
  */
 export function jobOptions(
+  format: 'qcow2',
+  size: number,
+  options: MakingOptions,
+  backing?: RecordedBacking,
+): JobOptions<Qcow2Format>
+export function jobOptions(
   format: 'qcow2' | 'raw',
   size: number,
-  options: CopyOptions & ImageOptions & TableOptions & VerifyingOptions,
-  backing?: Pick<Backing, 'name' | 'format' | 'size'>,
+  options: MakingOptions,
+  backing?: RecordedBacking,
+): JobOptions
+export function jobOptions(
+  format: 'qcow2' | 'raw',
+  size: number,
+  options: MakingOptions,
+  backing?: RecordedBacking,
 ): JobOptions {
   const { requests = DEFAULT_REQUESTS, retries = DEFAULT_RETRIES, rateLimit } = options
   const { engine = 'auto', direct = 'auto' } = options
   if (format === 'raw') refuseImageOptions(options)
   return {
-    format,
-    ...imageOptions(size, options),
-    backing: backing?.name ?? '',
-    backingFormat: backing?.format ?? '',
-    sharedTables: options.sharedTables ?? true,
-    backingSize: backing?.size,
+    format: format === 'raw' ? { kind: 'raw' } : imageFormat(size, options, backing),
     engine,
     direct,
     requests,
     retries,
-    rateLimit: rateLimit ?? 0,
+    rateLimit,
     hash: Boolean(options.verify || options.manifest),
     signal: options.signal,
     onProgress: options.onProgress,
   }
 }
 
-function imageOptions(size: number, options: ImageOptions) {
-  const { clusterSize = DEFAULT_CLUSTER_SIZE, compress, compressionLevel } = options
+function imageFormat(
+  size: number,
+  options: ImageOptions & TableOptions,
+  backing?: RecordedBacking,
+): Qcow2Format {
+  return {
+    kind: 'qcow2',
+    clusterBits: clusterBits(size, options),
+    backing: backing && { name: backing.name, format: backing.format, size: backing.size },
+    sharedTables: options.sharedTables ?? true,
+    compression: compression(options),
+  }
+}
+
+function clusterBits(size: number, { clusterSize = DEFAULT_CLUSTER_SIZE }: ImageOptions): number {
   const smallest = smallestClusterSize(size)
   if (smallest > clusterSize) {
     throw argumentError(
@@ -57,16 +78,19 @@ function imageOptions(size: number, options: ImageOptions) {
       `a disk of ${formatSize(size)} needs clusters of at least ${formatSize(smallest)}`,
     )
   }
-  const clusterBits = Math.log2(clusterSize)
+  return Math.log2(clusterSize)
+}
+
+function compression({ compress, compressionLevel }: ImageOptions): Compression | undefined {
   if (compress === undefined) {
     if (compressionLevel !== undefined) {
       throw argumentError('compressionLevel', 'needs a compression method')
     }
-    return { clusterBits, compress: '' as const, level: 0 }
+    return undefined
   }
   const { min, max, standard } = COMPRESSION_LEVELS[compress]
   const level = compressionLevel ?? standard
-  if (level >= min && level <= max) return { clusterBits, compress, level }
+  if (level >= min && level <= max) return { type: compress, level }
   throw argumentError(
     'compressionLevel',
     `${level} is not a level of ${compress}: ${min} to ${max}`,

@@ -1,5 +1,6 @@
+import type { ImageLayout } from '../copy/image-size.ts'
 import { extentsImageBytes, fullImageBytes, plannedImageBytes } from '../copy/image-size.ts'
-import type { JobOptions } from '../copy/job.ts'
+import type { TargetFormat } from '../copy/spec.ts'
 import type { Target } from '../copy/target/target.ts'
 import { BackupError } from '../errors.ts'
 import type { Source } from '../source/source.ts'
@@ -13,13 +14,15 @@ import { formatSize } from '../units.ts'
 export async function requireRoom(
   source: Source,
   { path, capacity, inPlace }: Pick<Target, 'path' | 'capacity' | 'inPlace'>,
-  job: JobOptions,
+  format: TargetFormat,
 ): Promise<void> {
   if (capacity === undefined) return
-  if (job.format === 'raw') return requireCapacity(path, capacity, source.size, 'the disk needs')
-  if (!inPlace || fullImageBytes(source.size, job) <= capacity) return
-  const planned = await plannedImageBytes(source, job)
-  if (planned > capacity && (await fitsWithoutZeroes(source, job, capacity))) return
+  if (format.kind !== 'qcow2') {
+    return requireCapacity(path, capacity, source.size, 'the disk needs')
+  }
+  if (!inPlace || fullImageBytes(source.size, format) <= capacity) return
+  const planned = await plannedImageBytes(source, format)
+  if (planned > capacity && (await fitsWithoutZeroes(source, format, capacity))) return
   requireCapacity(path, capacity, planned, 'the image may need')
 }
 
@@ -33,11 +36,11 @@ export function requireCapacity(path: string, capacity: number, bytes: number, w
 /** Reads a disk to find out whether what it holds besides zeroes fits: devices know of no holes. */
 async function fitsWithoutZeroes(
   source: Source,
-  job: JobOptions,
+  image: ImageLayout,
   capacity: number,
 ): Promise<boolean> {
-  if (job.backingSize !== undefined) return false
+  if (image.backing) return false
   if (!source.canDetectZeroes) return false
   const extents = source.extents({ detectZeroes: true })
-  return (await extentsImageBytes(source.size, extents, job, capacity)) <= capacity
+  return (await extentsImageBytes(source.size, extents, image, capacity)) <= capacity
 }

@@ -1,5 +1,6 @@
 import { Discarding } from '../copy/discard.ts'
-import { copyDisk, type JobOptions } from '../copy/job.ts'
+import { copyDisk } from '../copy/job.ts'
+import type { JobOptions } from '../copy/spec.ts'
 import { type Location, locate, movedNotes } from '../copy/target/location.ts'
 import { openTarget, publishAll, type SourceIdentity, type Target } from '../copy/target/open.ts'
 import { BackupError, ioError } from '../errors.ts'
@@ -130,7 +131,7 @@ class Session implements CopySession {
       throw error
     }
     await this.#openTarget(location)
-    await requireRoom(this.#source!, this.#target!, this.#job!)
+    await requireRoom(this.#source!, this.#target!, this.#job!.format)
     this.#notes.push(...(await sourceNotes(this.#source!)))
   }
 

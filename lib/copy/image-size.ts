@@ -2,10 +2,12 @@ import type { Extent } from '../extents/extent.ts'
 import { planFresh, planOverlay } from '../plan/plan.ts'
 import { COLUMNS, ROW } from '../plan/rows.ts'
 import type { Disk } from '../source/source.ts'
-import type { JobOptions } from './job.ts'
+import type { Qcow2Format, RecordedBacking } from './spec.ts'
 
 /** What the size of a new image depends on, besides its content. */
-export type ImageLayout = Pick<JobOptions, 'clusterBits' | 'backingSize'>
+export interface ImageLayout extends Pick<Qcow2Format, 'clusterBits'> {
+  backing?: Pick<RecordedBacking, 'size'>
+}
 
 /** Bytes of an entry of the L1, an L2 and the refcount table, and of a refcount. */
 const ENTRY = 8
@@ -25,10 +27,9 @@ export function fullImageBytes(size: number, { clusterBits }: ImageLayout): numb
  * @throws BackupError as the pieces of the disk
  */
 export async function plannedImageBytes(source: Disk, layout: ImageLayout): Promise<number> {
-  const { clusterBits, backingSize } = layout
+  const { clusterBits, backing } = layout
   const clusterSize = 2 ** clusterBits
-  const plan =
-    backingSize === undefined ? planFresh(source) : planOverlay(source, clusterSize, backingSize)
+  const plan = backing ? planOverlay(source, clusterSize, backing.size) : planFresh(source)
   const clusters = new Touched(clusterSize)
   const tables = new Touched(clusterSize ** 2 / ENTRY)
   for await (const rows of plan) {

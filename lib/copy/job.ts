@@ -1,45 +1,21 @@
 import { abortedError } from '../errors.ts'
 import { log } from '../log.ts'
-import { type CopyCounters, type CopyJob, type CopySpec, native } from '../native.ts'
+import { type CopyCounters, type CopyJob, native } from '../native.ts'
 import { planFresh, planOverlay } from '../plan/plan.ts'
 import { areaOf } from '../plan/rows.ts'
-import { nativeStore } from '../source/native-store.ts'
 import type { Disk } from '../source/source.ts'
-import { encodeText } from '../text.ts'
 import type { Discarding } from './discard.ts'
 import { copyError } from './failure.ts'
-import { type Progress, Reporter } from './progress.ts'
+import { copySpec } from './native-spec.ts'
+import { Reporter } from './progress.ts'
 import { CallerReads } from './reads.ts'
 import { Retries } from './retry.ts'
+import type { JobOptions, TargetFormat } from './spec.ts'
 import type { Target } from './target/target.ts'
 import { Tasks } from './tasks.ts'
 
-/** What the image is to be, and how the copy is run: checked and complete. */
-export type RunOptions = Omit<
-  CopySpec,
-  'sources' | 'target' | 'size' | 'backing' | 'memory' | 'holdFailures'
-> & {
-  /** The backing file's name as it is recorded in the image; empty: none. */
-  backing: string
-  /** Times that an area which cannot be read is read again. */
-  retries: number
-  signal?: AbortSignal
-  onProgress?: (progress: Progress) => void
-}
-
-export type JobOptions = RunOptions & {
-  /**
-   * Virtual size of the backing file, bytes. With it only what is dirty in the source's bitmap is
-   * copied; without, the whole disk, and there is no backing file.
-   */
-  backingSize?: number
-}
-
-/**
- * Bytes of buffers. Measured on ext4 with O_DIRECT, 3 GB of data: with 32, 48 and 96 MiB a copy
- * takes the same time within the noise. This keeps the process near 110 MB with Node's own 50.
- */
-const MEMORY = 48 * 2 ** 20
+/** What a copy writes to: of a hash only a name, for messages. */
+type CopyTarget = Pick<Target, 'path'> & Partial<Pick<Target, 'store'>>
 
 /**
  * Copies a source, whole or what changed, into a fresh target. The target is complete but not
@@ -49,14 +25,23 @@ const MEMORY = 48 * 2 ** 20
  */
 export async function copyDisk(
   source: Disk,
-  target: Pick<Target, 'path' | 'store'>,
-  { backingSize, ...options }: JobOptions,
+  target: CopyTarget,
+  options: JobOptions,
   discarding?: Discarding,
 ): Promise<CopyCounters> {
-  const clusterSize = 2 ** options.clusterBits
-  const plan =
-    backingSize === undefined ? planFresh(source) : planOverlay(source, clusterSize, backingSize)
-  return await runCopy(source, target, plan, options, discarding)
+  return await runCopy(source, target, planOf(source, options.format), options, discarding)
+}
+
+/** The whole disk; over a backing file only what is dirty in the source's bitmap. */
+function planOf(source: Disk, format: TargetFormat): AsyncIterable<Float64Array> {
+  if (format.kind === 'qcow2' && format.backing) {
+    return planOverlay(source, 2 ** format.clusterBits, format.backing.size)
+  }
+  // What an image lacks past the end of its backing file is not made up for.
+  if (format.kind === 'hash' && format.hasBacking) {
+    return planOverlay(source, format.unit, source.size)
+  }
+  return planFresh(source)
 }
 
 /**
@@ -65,24 +50,16 @@ export async function copyDisk(
  */
 export async function runCopy(
   source: Pick<Disk, 'name' | 'size' | 'stores' | 'interrupt'>,
-  target: Pick<Target, 'path' | 'store'>,
+  target: CopyTarget,
   plan: AsyncIterable<Float64Array>,
-  options: RunOptions,
+  options: JobOptions,
   discarding?: Discarding,
 ): Promise<CopyCounters> {
-  const { signal, onProgress, retries, ...spec } = options
+  const { signal, onProgress, retries } = options
   let job: CopyJob
   try {
     signal?.throwIfAborted()
-    job = native().copyStart({
-      ...spec,
-      backing: encodeText(spec.backing),
-      sources: source.stores.map((store) => nativeStore(store)),
-      target: target.store,
-      size: source.size,
-      memory: MEMORY,
-      holdFailures: true,
-    })
+    job = native().copyStart(copySpec(source, target.store, options))
   } catch (error) {
     throw abortedOr(error, source, target, signal)
   }
@@ -108,7 +85,7 @@ export async function runCopy(
     log('copy', () => {
       const { engine, direct } = counters
       const written = `written ${direct ? 'past' : 'through'} the page cache`
-      return `${target.path}: engine ${engine}, ${written}; asked for ${spec.engine}, O_DIRECT ${spec.direct}`
+      return `${target.path}: engine ${engine}, ${written}; asked for ${options.engine}, O_DIRECT ${options.direct}`
     })
     report.now()
     report.rethrow()
@@ -185,7 +162,7 @@ async function attend(
 function abortedOr(
   error: unknown,
   source: Pick<Disk, 'name' | 'stores'>,
-  target: Pick<Target, 'path' | 'store'>,
+  target: CopyTarget,
   signal?: AbortSignal,
   cause?: Error,
 ): Error {

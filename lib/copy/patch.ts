@@ -4,10 +4,11 @@ import { OVERLAY } from '../plan/policy.ts'
 import { packRows } from '../plan/rows.ts'
 import type { Piece, SourceFile } from '../source/source.ts'
 import { Cloning } from './cloning.ts'
-import { type RunOptions, runCopy } from './job.ts'
+import { runCopy } from './job.ts'
+import type { JobOptions } from './spec.ts'
 
 /** How bytes are copied into a base. */
-export type CopyOptions = Partial<Pick<RunOptions, 'rateLimit' | 'signal' | 'onProgress'>>
+export type CopyOptions = Partial<Pick<JobOptions, 'rateLimit' | 'signal' | 'onProgress'>>
 
 /** What is written into a file that exists, in the order of the file. */
 export interface Patch {
@@ -34,29 +35,22 @@ export async function patchFile(
   files: readonly SourceFile[],
   target: OpenedFile,
   { pieces, size, unit }: Patch,
-  { rateLimit = 0, signal, onProgress }: CopyOptions = {},
+  { rateLimit, signal, onProgress }: CopyOptions = {},
 ): Promise<CopyCounters> {
   const { path, handle } = target
   return await runCopy(
     { name: path, size, stores: files },
-    { path, store: { fd: handle.fd } },
+    { path, store: { kind: 'file', fd: handle.fd } },
     plan(pieces, size, new Cloning(files, target)),
     {
+      format: { kind: 'patch', unit },
       engine: 'auto',
       direct: 'auto',
+      requests: REQUESTS,
+      retries: RETRIES,
       rateLimit,
       signal,
       onProgress,
-      format: 'patch',
-      clusterBits: Math.log2(unit),
-      backing: '',
-      backingFormat: '',
-      sharedTables: false,
-      compress: '',
-      level: 0,
-      requests: REQUESTS,
-      retries: RETRIES,
-      hash: false,
     },
   )
 }

@@ -45,7 +45,7 @@ export class CallerReads {
     } finally {
       this.#running.delete(controller)
     }
-    native().copyBring(this.#job, id, bytes)
+    native().copyCompleteRead(this.#job, id, bytes)
   }
 }
 

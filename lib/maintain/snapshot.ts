@@ -4,7 +4,8 @@ import { type ManifestPublication, openManifest } from '../backup/publish-manife
 import { requireCapacity } from '../backup/room.ts'
 import type { ImageOptions } from '../backup/types.ts'
 import { plannedImageBytes } from '../copy/image-size.ts'
-import { copyDisk, type JobOptions } from '../copy/job.ts'
+import { copyDisk } from '../copy/job.ts'
+import type { Qcow2Format } from '../copy/spec.ts'
 import { type Location, locate, movedNotes } from '../copy/target/location.ts'
 import { openTarget, publishAll, type Target } from '../copy/target/open.ts'
 import { Bits } from '../edit/bits.ts'
@@ -95,7 +96,9 @@ async function snapshotOver(
     manifest = await openManifest(target, { wanted: false, force, sources })
     const disk = nothing(backing, below.size)
     if (target.capacity !== undefined) {
-      const bytes = (await plannedImageBytes(disk, job)) + bitmapBytes(below.size, job, carried)
+      const { format } = job
+      const bytes =
+        (await plannedImageBytes(disk, format)) + bitmapBytes(below.size, format, carried)
       requireCapacity(target.path, target.capacity, bytes, 'the overlay may need')
     }
     await copyDisk(disk, target, { ...job, signal, onProgress })
@@ -144,7 +147,7 @@ function nothing(name: string, size: number): Disk {
 /** The most that empty bitmaps take in an image, bytes. */
 function bitmapBytes(
   size: number,
-  { clusterBits }: JobOptions,
+  { clusterBits }: Qcow2Format,
   bitmaps: readonly BitmapHealth[],
 ): number {
   if (bitmaps.length === 0) return 0

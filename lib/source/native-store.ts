@@ -1,25 +1,20 @@
-import type { CopyExport } from '../native.ts'
-import type { SourceExport, SourceFile, SourceReader, SourceStore } from './source.ts'
+import type { NativeSource } from '../native.ts'
+import type { SourceExport, SourceFile, SourceStore } from './source.ts'
+
+type Readable = Exclude<NativeSource, { kind: 'reader' }>
 
 /** A store as the addon takes it; the connection that an export hands out is the addon's then. */
-export function nativeStore(store: SourceFile | SourceExport): NativeFile | CopyExport
-export function nativeStore(store: SourceStore): NativeFile | CopyExport | NativeReader
-export function nativeStore(store: SourceStore): NativeFile | CopyExport | NativeReader {
+export function nativeStore(store: SourceFile | SourceExport): Readable
+export function nativeStore(store: SourceStore): NativeSource
+export function nativeStore(store: SourceStore): NativeSource {
   switch (store.kind) {
     case 'file':
-      return { fd: store.handle.fd, size: store.size }
+      return { kind: 'file', fd: store.handle.fd, size: store.size }
     case 'reader':
-      return { size: store.size }
+      return { kind: 'reader', size: store.size }
     case 'export': {
-      const { kind: _, takeConnection, ...asked } = store
+      const { takeConnection, ...asked } = store
       return { ...asked, connection: store.takeConnection?.() }
     }
   }
 }
-
-interface NativeFile {
-  fd: number
-  size: number
-}
-
-type NativeReader = Pick<SourceReader, 'size'>

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "copy/job.h"
+#include "copy/spec.h"
 #include "io/make_engine.h"
 
 namespace qb {

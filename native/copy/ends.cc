@@ -17,23 +17,57 @@ namespace qb {
 
 namespace {
 
-// The unit is what qemu-img looks for zeroes by (convert -S 4k), and what O_DIRECT takes
-// everywhere.
-std::unique_ptr<RawWriter> make_raw_writer(const CopySpec& spec, const std::optional<File>& file,
-                                           BufferPool& pool, Sink& sink) {
-  uint64_t size = spec.image.size;
-  if (!file) {
-    const NbdClientSpec& nbd = *spec.target.nbd;
-    uint64_t end = std::min(round_up(size, nbd.block_min), nbd.size);
-    return std::make_unique<RawWriter>(size, std::max<uint64_t>(kPage, nbd.block_min), end, pool,
-                                       sink);
+// What qemu-img looks for zeroes by (convert -S 4k), and what O_DIRECT takes everywhere.
+constexpr uint64_t kRawUnit = kPage;
+
+// A file or device that is written to, in multiples of `unit` bytes.
+struct TargetFile {
+  int fd;
+  uint64_t unit;
+};
+
+// None for a target that is elsewhere.
+std::optional<TargetFile> file_of(const CopyTarget& target) {
+  if (const auto* image = std::get_if<Qcow2Target>(&target)) {
+    return TargetFile{image->store.fd, 1ull << image->cluster_bits};
+  }
+  if (const auto* patch = std::get_if<PatchTarget>(&target)) {
+    return TargetFile{patch->store.fd, patch->unit};
+  }
+  const auto* raw = std::get_if<RawTarget>(&target);
+  const auto* file = raw ? std::get_if<FileStore>(&raw->store) : nullptr;
+  if (!file) return std::nullopt;
+  return TargetFile{file->fd, kRawUnit};
+}
+
+std::unique_ptr<DiskWriter> make_raw_writer(const RawTarget& target, uint64_t size,
+                                            const std::optional<File>& file, BufferPool& pool,
+                                            Sink& sink) {
+  if (const auto* nbd = std::get_if<NbdStore>(&target.store)) {
+    const NbdClientSpec& client = nbd->client;
+    uint64_t end = std::min(round_up(size, client.block_min), client.size);
+    uint64_t unit = std::max<uint64_t>(kRawUnit, client.block_min);
+    return std::make_unique<RawWriter>(size, unit, end, pool, sink);
   }
   // What lies behind the disk on a device is not ours. But a direct write takes whole sectors, and
   // where they are large the disk may end within one.
   uint64_t end = round_up(size, file->is_device() ? file->alignment() : kPage);
   // Whole units: the last write may stand past the end of the disk until the length is cut.
   sink.set_length(end);
-  return std::make_unique<RawWriter>(size, kPage, end, pool, sink);
+  return std::make_unique<RawWriter>(size, kRawUnit, end, pool, sink);
+}
+
+std::unique_ptr<DiskWriter> make_image_writer(const Qcow2Target& target, uint64_t size,
+                                              BufferPool& pool, Sink& sink) {
+  ImageOptions options{
+      .cluster_bits = target.cluster_bits,
+      .size = size,
+      .backing_file = target.backing_file,
+      .backing_format = target.backing_format,
+      .shared_tables = target.shared_tables,
+  };
+  if (target.compression) options.compression = target.compression->type;
+  return std::make_unique<Qcow2Writer>(options, pool, sink);
 }
 
 }  // namespace
@@ -41,12 +75,13 @@ std::unique_ptr<RawWriter> make_raw_writer(const CopySpec& spec, const std::opti
 std::vector<std::optional<File>> open_files(const std::vector<CopySource>& sources, Direct direct) {
   std::vector<std::optional<File>> files;
   for (size_t i = 0; i < sources.size(); i++) {
-    if (sources[i].nbd || sources[i].caller) {
+    const auto* file = std::get_if<FileStore>(&sources[i].store);
+    if (!file) {
       files.emplace_back();
       continue;
     }
     try {
-      files.emplace_back(File::source(sources[i].fd, direct, kPage));
+      files.emplace_back(File::source(file->fd, direct, kPage));
     } catch (const Error& error) {
       throw CopyError(Failure::kRead, error.errnum(), error.context(), static_cast<uint32_t>(i));
     }
@@ -61,36 +96,47 @@ std::vector<Store> open_stores(std::vector<std::optional<File>>& files,
     Store store;
     store.size = sources[i].size;
     if (files[i]) store.file.emplace(std::move(*files[i]));
-    store.caller = sources[i].caller;
-    if (sources[i].nbd) {
-      store.nbd = std::make_unique<NbdClient>(*sources[i].nbd, [&engine] { engine.wake(); });
+    if (const auto* caller = std::get_if<std::shared_ptr<CallerReads>>(&sources[i].store)) {
+      store.caller = *caller;
+    }
+    if (const auto* nbd = std::get_if<NbdClientSpec>(&sources[i].store)) {
+      store.nbd = std::make_unique<NbdClient>(*nbd, [&engine] { engine.wake(); });
     }
     stores.push_back(std::move(store));
   }
   return stores;
 }
 
-std::unique_ptr<Sink> make_sink(const CopySpec& spec, std::optional<File>& file, Queue& queue,
+std::optional<File> open_target(const CopySpec& spec) {
+  std::optional<TargetFile> file = file_of(spec.target);
+  if (!file) return std::nullopt;
+  return at_target([&] { return File(file->fd, true, spec.direct, file->unit); });
+}
+
+std::unique_ptr<Sink> make_sink(const CopyTarget& target, std::optional<File>& file, Queue& queue,
                                 Engine& engine) {
-  const CopyTarget& target = spec.target;
-  if (file) return std::make_unique<Gather>(*file, queue, !spec.patch);
-  if (target.nothing) return std::make_unique<NoSink>();
-  return std::make_unique<NbdSink>(*target.nbd, target.can_zero, [&engine] { engine.wake(); });
+  if (file) {
+    bool fresh = !std::holds_alternative<PatchTarget>(target);
+    return std::make_unique<Gather>(*file, queue, fresh);
+  }
+  if (std::holds_alternative<HashTarget>(target)) return std::make_unique<NoSink>();
+  const auto& nbd = std::get<NbdStore>(std::get<RawTarget>(target).store);
+  return std::make_unique<NbdSink>(nbd.client, nbd.can_zero, [&engine] { engine.wake(); });
 }
 
 std::unique_ptr<DiskWriter> make_writer(const CopySpec& spec, const std::optional<File>& file,
                                         BufferPool& pool, Sink& sink) {
-  if (spec.target.nothing) {
-    return std::make_unique<NoWriter>(1ull << spec.image.cluster_bits,
-                                      !spec.image.backing_file.empty());
+  if (const auto* image = std::get_if<Qcow2Target>(&spec.target)) {
+    return make_image_writer(*image, spec.size, pool, sink);
   }
-  if (spec.qcow2) return std::make_unique<Qcow2Writer>(spec.image, pool, sink);
-  if (spec.patch) {
-    sink.set_length(spec.image.size);
-    return std::make_unique<PatchWriter>(spec.image.size, 1ull << spec.image.cluster_bits, pool,
-                                         sink);
+  if (const auto* patch = std::get_if<PatchTarget>(&spec.target)) {
+    sink.set_length(spec.size);
+    return std::make_unique<PatchWriter>(spec.size, patch->unit, pool, sink);
   }
-  return make_raw_writer(spec, file, pool, sink);
+  if (const auto* hash = std::get_if<HashTarget>(&spec.target)) {
+    return std::make_unique<NoWriter>(hash->unit, hash->has_backing);
+  }
+  return make_raw_writer(std::get<RawTarget>(spec.target), spec.size, file, pool, sink);
 }
 
 }  // namespace qb

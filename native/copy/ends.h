@@ -7,9 +7,9 @@
 
 #include "base/buffer.h"
 #include "base/file.h"
-#include "copy/job.h"
 #include "copy/reader.h"
 #include "copy/sink.h"
+#include "copy/spec.h"
 #include "image/disk_writer.h"
 #include "io/queue.h"
 
@@ -22,8 +22,11 @@ std::vector<std::optional<File>> open_files(const std::vector<CopySource>& sourc
 std::vector<Store> open_stores(std::vector<std::optional<File>>& files,
                                const std::vector<CopySource>& sources, Engine& engine);
 
-// `file`: the target, if it is one. Throws Error.
-std::unique_ptr<Sink> make_sink(const CopySpec& spec, std::optional<File>& file, Queue& queue,
+// Opens the file or device that the target is in; none for others. Throws CopyError.
+std::optional<File> open_target(const CopySpec& spec);
+
+// `file`: from open_target(). Throws Error.
+std::unique_ptr<Sink> make_sink(const CopyTarget& target, std::optional<File>& file, Queue& queue,
                                 Engine& engine);
 
 // Throws Error when the target cannot be such an image.

@@ -16,12 +16,6 @@ namespace {
 // Pushes that may wait: one being consumed, one ready, so that the plan is never waited for.
 constexpr size_t kInbox = 2;
 
-std::optional<File> open_target(const CopySpec& spec) {
-  if (spec.target.nbd || spec.target.nothing) return std::nullopt;
-  uint64_t unit = spec.qcow2 || spec.patch ? 1ull << spec.image.cluster_bits : kPage;
-  return at_target([&] { return File(spec.target.fd, true, spec.direct, unit); });
-}
-
 }  // namespace
 
 CopyJob::CopyJob(const CopySpec& spec, std::unique_ptr<Engine> (*make)(EngineKind, unsigned))
@@ -82,7 +76,9 @@ void CopyJob::cancel() {
 
 CallerReads* CopyJob::caller() const {
   for (const CopySource& source : spec_.sources) {
-    if (source.caller) return source.caller.get();
+    if (const auto* reads = std::get_if<std::shared_ptr<CallerReads>>(&source.store)) {
+      return reads->get();
+    }
   }
   return nullptr;
 }

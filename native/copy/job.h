@@ -18,46 +18,9 @@
 
 #include "base/file.h"
 #include "copy/row.h"
-#include "image/qcow2_writer.h"
-#include "io/make_engine.h"
-#include "source/caller_reads.h"
-#include "source/nbd_client.h"
+#include "copy/spec.h"
 
 namespace qb {
-
-// One of a file, an export, or what the caller reads.
-struct CopySource {
-  int fd = -1;        // must stay open until the job has ended: see File::source()
-  uint64_t size = 0;  // bytes, when it was opened
-  std::optional<NbdClientSpec> nbd = std::nullopt;
-  std::shared_ptr<CallerReads> caller = nullptr;
-};
-
-// One of a file or device, an export, and nothing.
-struct CopyTarget {
-  int fd = -1;  // only used by the constructor
-  std::optional<NbdClientSpec> nbd = std::nullopt;
-  bool nothing = false;   // what is read is only hashed
-  bool can_zero = false;  // the export's server makes zeroes by itself
-};
-
-struct CopySpec {
-  std::vector<CopySource> sources;
-  CopyTarget target;
-  bool qcow2 = true;   // else raw
-  bool patch = false;  // raw, into a file that exists: what is skipped stays as it is
-  ImageOptions image;  // raw: only `size` counts; patch: `cluster_bits` too, the unit of all rows
-  bool compress = false;
-  int level = 0;
-  EngineKind engine = EngineKind::kAuto;
-  Direct direct = Direct::kAuto;
-  unsigned requests = 16;   // reads in flight
-  uint64_t memory = 0;      // bytes of buffers
-  uint64_t rate_limit = 0;  // bytes read per second; 0: none
-  // Areas that can't be read are held for retry() or give_up(); else the first one ends the copy.
-  bool hold_failures = false;
-  bool hash = false;  // see checksum()
-};
 
 // Guest bytes.
 struct Area {

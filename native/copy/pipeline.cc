@@ -45,15 +45,16 @@ Pipeline::Pipeline(CopyJob& job, Engine& engine)
       engine_(engine),
       stores_(open_stores(job.sources_, job.spec_.sources, engine)),
       queue_(engine, engine_depth(job.spec_)),
-      sink_(make_sink(job.spec_, job.target_, queue_, engine)),
+      sink_(make_sink(job.spec_.target, job.target_, queue_, engine)),
       writer_(make_writer(job.spec_, job.target_, pool_, *sink_)),
       step_bytes_(std::max(kStepBytes, writer_->unit())),
-      assembler_(writer_->unit(), step_bytes_, job.spec_.image.size, writer_->has_backing()),
+      assembler_(writer_->unit(), step_bytes_, job.spec_.size, writer_->has_backing()),
       reader_(stores_, queue_, pool_),
       next_read_(Engine::Clock::now()),
       workers_(std::max(1u, std::thread::hardware_concurrency())) {
-  if (!job.spec_.hash) return;
-  hash_.emplace(job.spec_.image.size, writer_->has_backing(), workers_, [this] { engine_.wake(); });
+  bool wanted = job.spec_.hash || std::holds_alternative<HashTarget>(job.spec_.target);
+  if (!wanted) return;
+  hash_.emplace(job.spec_.size, writer_->has_backing(), workers_, [this] { engine_.wake(); });
 }
 
 void Pipeline::run() {
@@ -66,7 +67,7 @@ void Pipeline::run() {
 }
 
 void Pipeline::copy() {
-  if (job_.spec_.qcow2 && job_.target_ && job_.target_->is_device()) {
+  if (std::holds_alternative<Qcow2Target>(job_.spec_.target) && job_.target_->is_device()) {
     // Whatever image was there is none from now on.
     uint64_t size = writer_->unit();
     BufferRef zeroes = pool_.get_zeroed(size);
@@ -142,8 +143,9 @@ void Pipeline::handle(Transfer* transfer) {
     return;
   }
   if (chunk->rows_left.empty()) reading_--;
-  bool heavy = job_.spec_.compress || std::any_of(chunk->step.rows.begin(), chunk->step.rows.end(),
-                                                  [](const Row& row) { return row.compressed(); });
+  bool heavy =
+      compression_of(job_.spec_) || std::any_of(chunk->step.rows.begin(), chunk->step.rows.end(),
+                                                [](const Row& row) { return row.compressed(); });
   if (heavy) {
     prepare_on_worker(*chunk);
   } else {
@@ -232,7 +234,7 @@ void Pipeline::start_held() {
       held_.push_back(chunk);
       continue;
     }
-    if (job_.spec_.compress && !chunk->streams) chunk->streams = pool_.get(chunk->padded);
+    if (compression_of(job_.spec_) && !chunk->streams) chunk->streams = pool_.get(chunk->padded);
     reader_.start(*chunk);
   }
 }
@@ -281,12 +283,13 @@ void Pipeline::start(Step step) {
 void Pipeline::begin_reads(Chunk& chunk) {
   reading_++;
   reader_.plan(chunk, writer_->unit());
-  if (job_.spec_.compress) chunk.wanted += chunk.padded;
+  if (compression_of(job_.spec_)) chunk.wanted += chunk.padded;
   held_.push_back(&chunk);
 }
 
 std::unique_ptr<Compressor> Pipeline::borrow_compressor() {
-  if (!job_.spec_.compress) return nullptr;
+  const CopyCompression* compression = compression_of(job_.spec_);
+  if (!compression) return nullptr;
   {
     std::lock_guard lock(mutex_);
     if (!compressors_.empty()) {
@@ -295,9 +298,9 @@ std::unique_ptr<Compressor> Pipeline::borrow_compressor() {
       return compressor;
     }
   }
-  Compression type = job_.spec_.image.compression == CompressionType::kZstd ? Compression::kZstd
-                                                                            : Compression::kDeflate;
-  return make_compressor(type, job_.spec_.level);
+  Compression type =
+      compression->type == CompressionType::kZstd ? Compression::kZstd : Compression::kDeflate;
+  return make_compressor(type, compression->level);
 }
 
 void Pipeline::prepare(Chunk& chunk) {

@@ -8,13 +8,13 @@
 #include "napi/copy_spec.h"
 #include "napi/errors.h"
 #include "napi/job_handle.h"
+#include "napi/values.h"
 
 namespace qb {
 
 namespace {
 
-// See copy_handle.cc.
-const napi_type_tag kTag = {0x71636f7732636d70, reinterpret_cast<uintptr_t>(&kTag)};
+const napi_type_tag kTag = handle_tag(0x71636f7732636d70);
 
 // Numbers of a finding: kind, start, length, side, errno. Shared with lib/compare/job.ts, DO NOT
 // CHANGE one without the other.

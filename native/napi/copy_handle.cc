@@ -9,14 +9,13 @@
 #include "napi/copy_spec.h"
 #include "napi/errors.h"
 #include "napi/job_handle.h"
+#include "napi/values.h"
 
 namespace qb {
 
 namespace {
 
-// Tells this External from those of other addons, and from those of another copy of this one in the
-// same process, which may be of another version: the second half is an address of this copy.
-const napi_type_tag kTag = {0x71636f7732626b70, reinterpret_cast<uintptr_t>(&kTag)};
+const napi_type_tag kTag = handle_tag(0x71636f7732637079);
 
 class Handle : public JobHandle<CopyJob> {
  public:
@@ -106,10 +105,6 @@ Napi::Value events(const Napi::CallbackInfo& info) {
   return handle_of(info[0]).events();
 }
 
-uint64_t whole(const Napi::Value& value) {
-  return static_cast<uint64_t>(value.As<Napi::Number>().DoubleValue());
-}
-
 void bring(const Napi::CallbackInfo& info) {
   bool bytes =
       info[2].IsTypedArray() && info[2].As<Napi::TypedArray>().TypedArrayType() == napi_uint8_array;
@@ -144,7 +139,7 @@ void export_copy(Napi::Env env, Napi::Object exports) {
   export_function<push>(env, exports, "copyPush");
   export_function<finish>(env, exports, "copyFinish");
   export_function<events>(env, exports, "copyEvents");
-  export_function<bring>(env, exports, "copyBring");
+  export_function<bring>(env, exports, "copyCompleteRead");
   export_function<retry>(env, exports, "copyRetry");
   export_function<give_up>(env, exports, "copyGiveUp");
   export_function<sync>(env, exports, "copySync");

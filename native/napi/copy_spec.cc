@@ -6,30 +6,11 @@
 #include <vector>
 
 #include "napi/nbd.h"
+#include "napi/values.h"
 
 namespace qb {
 
 namespace {
-
-uint64_t number(const Napi::Object& object, const char* name) {
-  return static_cast<uint64_t>(object.Get(name).As<Napi::Number>().DoubleValue());
-}
-
-std::string text(const Napi::Object& object, const char* name) {
-  return object.Get(name).As<Napi::String>().Utf8Value();
-}
-
-// Of what may be any bytes: a Buffer, or a string.
-std::string bytes(const Napi::Object& object, const char* name) {
-  Napi::Value value = object.Get(name);
-  if (!value.IsBuffer()) return value.As<Napi::String>().Utf8Value();
-  auto buffer = value.As<Napi::Buffer<char>>();
-  return {buffer.Data(), buffer.Length()};
-}
-
-bool flag(const Napi::Object& object, const char* name) {
-  return object.Get(name).ToBoolean();
-}
 
 NbdClientSpec export_of(const Napi::Object& object) {
   NbdClientSpec spec{
@@ -49,16 +30,21 @@ NbdClientSpec export_of(const Napi::Object& object) {
   return spec;
 }
 
+Napi::Error unknown_kind(const Napi::Object& object) {
+  return Napi::TypeError::New(object.Env(), "unknown kind: " + text(object, "kind"));
+}
+
+FileStore file_of(const Napi::Object& store) {
+  return {static_cast<int>(number(store, "fd"))};
+}
+
 CopySource source_of(const Napi::Object& source) {
-  CopySource made{.size = number(source, "size")};
-  if (source.Has("uri")) {
-    made.nbd = export_of(source);
-  } else if (source.Has("fd")) {
-    made.fd = static_cast<int>(number(source, "fd"));
-  } else {
-    made.caller = std::make_shared<CallerReads>();
-  }
-  return made;
+  std::string kind = text(source, "kind");
+  uint64_t size = number(source, "size");
+  if (kind == "file") return {file_of(source), size};
+  if (kind == "export") return {export_of(source), size};
+  if (kind == "reader") return {std::make_shared<CallerReads>(), size};
+  throw unknown_kind(source);
 }
 
 std::vector<CopySource> sources_of(const Napi::Object& options) {
@@ -82,41 +68,67 @@ Direct direct_of(const Napi::Object& options) {
   return direct == "off" ? Direct::kOff : Direct::kAuto;
 }
 
-CopyTarget target_of(const Napi::Object& target) {
-  if (target.Has("nothing")) return {.nothing = true};
-  if (!target.Has("uri")) return {.fd = static_cast<int>(number(target, "fd"))};
-  CopyTarget made{.nbd = export_of(target), .can_zero = flag(target, "canZero")};
-  made.nbd->no_hole = flag(target, "noHole");
+CopyCompression compression_from(const Napi::Object& compression) {
+  bool zstd = text(compression, "type") == "zstd";
+  return {.type = zstd ? CompressionType::kZstd : CompressionType::kZlib,
+          .level = static_cast<int>(number(compression, "level"))};
+}
+
+Qcow2Target image_of(const Napi::Object& target) {
+  Qcow2Target image{
+      .store = file_of(object(target, "store")),
+      .cluster_bits = static_cast<unsigned>(number(target, "clusterBits")),
+      .shared_tables = flag(target, "sharedTables"),
+  };
+  if (flag(target, "backing")) {
+    Napi::Object backing = object(target, "backing");
+    image.backing_file = bytes(backing, "name");
+    image.backing_format = text(backing, "format");
+  }
+  if (flag(target, "compression")) {
+    image.compression = compression_from(object(target, "compression"));
+  }
+  return image;
+}
+
+RawTarget raw_of(const Napi::Object& target) {
+  Napi::Object store = object(target, "store");
+  std::string kind = text(store, "kind");
+  if (kind == "file") return {file_of(store)};
+  if (kind != "export") throw unknown_kind(store);
+  NbdStore nbd{.client = export_of(store), .can_zero = flag(store, "canZero")};
+  nbd.client.no_hole = flag(store, "noHole");
   // What a server acknowledged before it was lost may be lost with it.
-  made.nbd->retries = 0;
-  return made;
+  nbd.client.retries = 0;
+  return {nbd};
+}
+
+CopyTarget target_of(const Napi::Object& target) {
+  std::string kind = text(target, "kind");
+  if (kind == "qcow2") return image_of(target);
+  if (kind == "raw") return raw_of(target);
+  if (kind == "patch") {
+    return PatchTarget{file_of(object(target, "store")), number(target, "unit")};
+  }
+  if (kind == "hash") return HashTarget{number(target, "unit"), flag(target, "hasBacking")};
+  throw unknown_kind(target);
 }
 
 }  // namespace
 
 CopySpec copy_spec_of(const Napi::Object& options) {
-  CopySpec spec;
-  spec.sources = sources_of(options);
-  spec.target = target_of(options.Get("target").As<Napi::Object>());
-  spec.qcow2 = text(options, "format") == "qcow2";
-  spec.patch = text(options, "format") == "patch";
-  spec.image.size = number(options, "size");
-  spec.image.cluster_bits = static_cast<unsigned>(number(options, "clusterBits"));
-  spec.image.backing_file = bytes(options, "backing");
-  spec.image.backing_format = text(options, "backingFormat");
-  spec.image.shared_tables = flag(options, "sharedTables");
-  std::string compress = text(options, "compress");
-  spec.compress = !compress.empty();
-  if (compress == "zstd") spec.image.compression = CompressionType::kZstd;
-  spec.level = static_cast<int>(number(options, "level"));
-  spec.engine = engine_of(options);
-  spec.direct = direct_of(options);
-  spec.requests = static_cast<unsigned>(number(options, "requests"));
-  spec.memory = number(options, "memory");
-  spec.rate_limit = number(options, "rateLimit");
-  spec.hold_failures = flag(options, "holdFailures");
-  spec.hash = flag(options, "hash");
-  return spec;
+  return {
+      .sources = sources_of(options),
+      .target = target_of(object(options, "target")),
+      .size = number(options, "size"),
+      .engine = engine_of(options),
+      .direct = direct_of(options),
+      .requests = static_cast<unsigned>(number(options, "requests")),
+      .memory = number(options, "memory"),
+      .rate_limit = flag(options, "rateLimit") ? number(options, "rateLimit") : 0,
+      .hold_failures = flag(options, "holdFailures"),
+      .hash = flag(options, "hash"),
+  };
 }
 
 CompareSpec compare_spec_of(const Napi::Object& options) {

@@ -4,8 +4,8 @@
 
 #include <napi.h>
 
-#include "compare/job.h"
-#include "copy/job.h"
+#include "compare/spec.h"
+#include "copy/spec.h"
 
 namespace qb {
 

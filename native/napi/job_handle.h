@@ -224,14 +224,6 @@ Handle& taken_handle(const Napi::Value& value, const napi_type_tag& tag, const c
   return **value.As<External>().Data();
 }
 
-// As<> takes any typed array, and would read and write past the end of one of smaller elements.
-inline Napi::Float64Array doubles(const Napi::Value& value) {
-  bool sound =
-      value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == napi_float64_array;
-  if (!sound) throw Napi::TypeError::New(value.Env(), "not a Float64Array");
-  return value.As<Napi::Float64Array>();
-}
-
 inline void fill(Napi::Float64Array into, std::initializer_list<uint64_t> values) {
   size_t i = 0;
   for (uint64_t value : values) {

@@ -9,14 +9,13 @@
 
 #include "napi/errors.h"
 #include "napi/nbd_handle.h"
+#include "napi/values.h"
 
 namespace qb {
 
 namespace {
 
-// Tells this External from those of other addons, and from those of another copy of this one in the
-// same process, which may be of another version: the second half is an address of this copy.
-const napi_type_tag kTag = {0x71636f7732626b70, reinterpret_cast<uintptr_t>(&kTag)};
+const napi_type_tag kTag = handle_tag(0x71636f77326e6264);
 
 using HandleRef = std::shared_ptr<NbdHandle>;
 
@@ -43,14 +42,9 @@ HandleRef handle_of(const Napi::Value& value) {
   return handle;
 }
 
-uint64_t whole(const Napi::Value& value) {
-  return static_cast<uint64_t>(value.As<Napi::Number>().DoubleValue());
-}
-
 Napi::Value open(const Napi::CallbackInfo& info) {
   auto spec = info[0].As<Napi::Object>();
-  NbdAddress address{spec.Get("uri").As<Napi::String>().Utf8Value(),
-                     std::chrono::milliseconds(whole(spec.Get("timeoutMs")))};
+  NbdAddress address{text(spec, "uri"), std::chrono::milliseconds(number(spec, "timeoutMs"))};
   std::vector<std::string> contexts;
   auto names = spec.Get("contexts").As<Napi::Array>();
   for (uint32_t i = 0; i < names.Length(); i++) {

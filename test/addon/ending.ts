@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { native } from '../../lib/native.ts'
-import { allRows, specOf, untilCopying } from './job.ts'
+import { allRows, imageAt, specOf, unnamedFile, untilCopying } from './job.ts'
 
 /** So slow that the copy takes a second at least. */
 const SLOW = { rateLimit: 16 * 2 ** 20 }
@@ -27,8 +27,9 @@ const STAGES = {
     await untilCopying(job)
   },
   async compressing(directory: string) {
-    const spec = specOf(directory, { compress: 'zstd', level: 19 })
-    const job = native().copyStart(spec)
+    const compression = { type: 'zstd', level: 19 } as const
+    const target = { ...imageAt(unnamedFile(directory)), compression }
+    const job = native().copyStart(specOf(directory, { target }))
     native().copyPush(job, allRows(), 1)
     await sleep(50)
   },

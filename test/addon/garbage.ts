@@ -52,8 +52,8 @@ function start(changes: Partial<CopySpec>): CopyJob {
   const job = native().copyStart(spec)
   // The job has opened them again.
   const [source] = spec.sources
-  if ('fd' in source) closeSync(source.fd)
-  if ('fd' in spec.target) closeSync(spec.target.fd)
+  if (source.kind === 'file') closeSync(source.fd)
+  if (spec.target.kind === 'qcow2') closeSync(spec.target.store.fd)
   return job
 }
 

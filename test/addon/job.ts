@@ -1,7 +1,7 @@
 /** Jobs of the addon by themselves, below everything that lib/copy makes of them. */
 import { constants, openSync } from 'node:fs'
 import { join } from 'node:path'
-import { type CopyJob, type CopySpec, native } from '../../lib/native.ts'
+import { type CopyJob, type CopySpec, type NativeTarget, native } from '../../lib/native.ts'
 import { COLUMNS, ROW } from '../../lib/plan/rows.ts'
 import { makeRaw, noise } from '../support/disks.ts'
 
@@ -17,28 +17,33 @@ export function makeDisk(directory: string): string {
   return makeRaw(join(directory, 'disk.raw'), SIZE, [{ at: 0, bytes: noise(SIZE) }])
 }
 
+/** A target that is an image. */
+type ImageTarget = Extract<NativeTarget, { kind: 'qcow2' }>
+
 /** What copies the disk in a directory to a file without a name there. */
 export function specOf(directory: string, changes: Partial<CopySpec> = {}): CopySpec {
   return {
-    sources: [{ fd: openSync(join(directory, 'disk.raw'), 'r'), size: SIZE }],
-    target: { fd: openSync(directory, constants.O_RDWR | O_TMPFILE, 0o600) },
-    format: 'qcow2',
+    sources: [{ kind: 'file', fd: openSync(join(directory, 'disk.raw'), 'r'), size: SIZE }],
+    target: imageAt(unnamedFile(directory)),
     size: SIZE,
-    clusterBits: 16,
-    backing: Buffer.alloc(0),
-    backingFormat: '',
-    sharedTables: true,
-    compress: '',
-    level: 0,
     engine: 'auto',
     direct: 'auto',
     requests: 4,
     memory: 16 * MIB,
-    rateLimit: 0,
     hash: false,
     holdFailures: false,
     ...changes,
   }
+}
+
+/** Opens a new file without a name. */
+export function unnamedFile(directory: string): number {
+  return openSync(directory, constants.O_RDWR | O_TMPFILE, 0o600)
+}
+
+/** An image in an open file. */
+export function imageAt(fd: number): ImageTarget {
+  return { kind: 'qcow2', store: { kind: 'file', fd }, clusterBits: 16, sharedTables: true }
 }
 
 /** The plan: the whole disk, in rows of a MiB. */

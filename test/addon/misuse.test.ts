@@ -7,7 +7,7 @@ import t, { type Test } from 'tap'
 import { fullBackup } from '../../lib/index.ts'
 import { type Addon, type CopyJob, type CopySpec, native } from '../../lib/native.ts'
 import { addonPath } from '../support/addon.ts'
-import { allRows, makeDisk, SIZE, specOf } from './job.ts'
+import { allRows, imageAt, makeDisk, SIZE, specOf } from './job.ts'
 
 const addon = native()
 
@@ -117,8 +117,15 @@ t.test('what a job cannot start with', async (t) => {
   t.throws(() => addon.copyStart({ ...spec, sources: 'disk' } as unknown as CopySpec))
   t.throws(() => addon.copyStart({ ...spec, sources: [undefined] } as unknown as CopySpec))
   t.throws(() => addon.copyStart({ ...spec, target: 'file' } as unknown as CopySpec))
-  t.throws(() => addon.copyStart({ ...spec, target: { fd: 9999 } }), { code: 'EBADF', failure: 4 })
-  t.throws(() => addon.copyStart({ ...spec, sources: [{ fd: 9999, size: 1 }] }), {
+  const nothing = { kind: 'nothing' }
+  const unknown = { name: 'TypeError', message: 'unknown kind: nothing' }
+  t.throws(() => addon.copyStart({ ...spec, target: nothing } as unknown as CopySpec), unknown)
+  const store = { ...spec, target: { kind: 'raw', store: nothing } } as unknown as CopySpec
+  t.throws(() => addon.copyStart(store), unknown)
+  const sources = [{ ...nothing, size: 1 }]
+  t.throws(() => addon.copyStart({ ...spec, sources } as unknown as CopySpec), unknown)
+  t.throws(() => addon.copyStart({ ...spec, target: imageAt(9999) }), { code: 'EBADF', failure: 4 })
+  t.throws(() => addon.copyStart({ ...spec, sources: [{ kind: 'file', fd: 9999, size: 1 }] }), {
     code: 'EBADF',
     failure: 1,
     file: 0,

@@ -126,14 +126,14 @@ t.test('a disk needs clusters with which QEMU opens its L1 table', async (t) => 
     [4096, 8 * TIB],
     [65536, 2048 * TIB],
   ]) {
-    t.equal(2 ** jobOptions('qcow2', most, { clusterSize }).clusterBits, clusterSize)
+    t.equal(2 ** jobOptions('qcow2', most, { clusterSize }).format.clusterBits, clusterSize)
     t.throws(() => jobOptions('qcow2', most + 512, { clusterSize }), { code: 'USAGE' })
   }
   t.throws(
     () => jobOptions('qcow2', 2 ** 53 - 512, { clusterSize: 65536 }),
     usage('a disk of 8 PiB needs clusters of at least 128 KiB'),
   )
-  t.equal(jobOptions('qcow2', 2 ** 53 - 512, { clusterSize: 2 ** 21 }).clusterBits, 21)
+  t.equal(jobOptions('qcow2', 2 ** 53 - 512, { clusterSize: 2 ** 21 }).format.clusterBits, 21)
 
   const { directory, disk, target } = setUp(t, 200 * GIB)
   await t.rejects(

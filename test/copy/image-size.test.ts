@@ -63,7 +63,7 @@ t.test('an increment takes at most what is planned for it', async (t) => {
     ...['-c', 'write -P 6 63M 512', disk],
   ])
   for (const clusterSize of CLUSTER_SIZES) {
-    const layout = { clusterBits: Math.log2(clusterSize), backingSize: 64 * MIB }
+    const layout = { clusterBits: Math.log2(clusterSize), backing: { size: 64 * MIB } }
     const source = await openSource(disk, { bitmap: 'changes' })
     const planned = await plannedImageBytes(source, layout)
     await source.close()

@@ -15,7 +15,7 @@ export function openDeviceTarget({ path, directory }: Location, handle: FileHand
     ...IN_PLACE,
     kind: 'device',
     path,
-    store: { fd: handle.fd },
+    store: { kind: 'file', fd: handle.fd },
     handle,
     inPlace: true,
     capacity,

@@ -35,7 +35,7 @@ export async function openFileTarget(
   return {
     kind: 'file',
     path,
-    store: { fd: file.handle.fd },
+    store: { kind: 'file', fd: file.handle.fd },
     handle: file.handle,
     inPlace: false,
     replaced: standing?.identity,

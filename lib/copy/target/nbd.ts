@@ -24,9 +24,8 @@ export async function openNbdTarget(
     connection.close()
     throw new BackupError('BAD_TARGET', path, 'is exported read-only; export it writable')
   }
-  const { kind: _, ...asked } = exportOf(server, info, options)
   const store = {
-    ...asked,
+    ...exportOf(server, info, options),
     canZero: info.canZero,
     noHole: options.noHole ?? false,
     // The server may take no second one, or end with its first.

@@ -1,11 +1,11 @@
 import type { FileHandle } from '../../files.ts'
-import type { CopySpec } from '../../native.ts'
+import type { NativeTargetStore } from '../../native.ts'
 
 /** Where a copy writes. */
 export interface Target extends Publication {
   readonly kind: 'file' | 'device' | 'nbd'
   /** What the addon writes to. Closed by `discard`. */
-  readonly store: CopySpec['target']
+  readonly store: NativeTargetStore
   /** Of a file or a device, open for reading and writing. Closed by `discard`. */
   readonly handle?: FileHandle
   /** It is written where it stands; a file stands nowhere before it is published. */

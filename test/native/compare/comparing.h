@@ -119,7 +119,7 @@ class Pair {
   CompareSpec spec() const {
     CompareSpec spec;
     spec.sources = plan_.spec(other_).sources;
-    spec.sources.push_back({other_.fd(), kLead + bytes_.size()});
+    spec.sources.push_back({FileStore{other_.fd()}, kLead + bytes_.size()});
     spec.memory = 24 << 20;
     return spec;
   }

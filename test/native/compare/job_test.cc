@@ -76,7 +76,7 @@ TEST_CASE("CompareJob: what a file lacks reads as zero, also for the codecs") {
   b.write(0, padded);
   for (Direct direct : {Direct::kAuto, Direct::kOff}) {
     CompareSpec spec;
-    spec.sources = {{a.fd(), 5000}, {b.fd(), padded.size()}};
+    spec.sources = {{FileStore{a.fd()}, 5000}, {FileStore{b.fd()}, padded.size()}};
     spec.direct = direct;
     std::vector<RowPair> pairs;
     for (uint64_t at : {uint64_t{0}, uint64_t{1} << 20, uint64_t{2} << 20}) {
@@ -109,7 +109,7 @@ TEST_CASE("CompareJob: more findings than are taken at once: it waits, and none 
   for (size_t at = 0; at < bytes.size(); at += 1024) bytes[at] = 1;
   file.write(0, bytes);
   CompareSpec spec;
-  spec.sources = {{file.fd(), kSize}};
+  spec.sources = {{FileStore{file.fd()}, kSize}};
   spec.granularity = 512;
   spec.memory = 24 << 20;
   std::vector<RowPair> pairs;

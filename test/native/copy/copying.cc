@@ -210,13 +210,13 @@ CopySpec Plan::spec(const TempFile& target) const {
   for (const TempFile& file : files_) {
     struct stat info;
     REQUIRE(fstat(file.fd(), &info) == 0);
-    spec.sources.push_back({file.fd(), static_cast<uint64_t>(info.st_size)});
+    spec.sources.push_back({FileStore{file.fd()}, static_cast<uint64_t>(info.st_size)});
   }
-  spec.target.fd = target.fd();
-  spec.image.size = options_.size;
+  image_of(spec).store.fd = target.fd();
+  spec.size = options_.size;
   if (options_.backing) {
-    spec.image.backing_file = "base.raw";
-    spec.image.backing_format = "raw";
+    image_of(spec).backing_file = "base.raw";
+    image_of(spec).backing_format = "raw";
   }
   spec.memory = 64 << 20;
   // Of no less interest where a copy fails.
@@ -232,7 +232,8 @@ void check_target(const TempFile& target, const Plan& plan, const CopySpec& spec
   struct stat info;
   REQUIRE(fstat(target.fd(), &info) == 0);
   Bytes file = target.read(0, static_cast<size_t>(info.st_size));
-  if (!spec.qcow2) {
+  const auto* image = std::get_if<Qcow2Target>(&spec.target);
+  if (!image) {
     CHECK((file == plan.expected()));
     return;
   }
@@ -246,7 +247,7 @@ void check_target(const TempFile& target, const Plan& plan, const CopySpec& spec
       file.size());
   CHECK(decoder.problems() == std::vector<std::string>());
   CHECK((decoder.disk(plan.backing()) == plan.expected()));
-  CHECK(decoder.cluster_size() == 1u << spec.image.cluster_bits);
+  CHECK(decoder.cluster_size() == 1u << image->cluster_bits);
 }
 
 }  // namespace qb::test

@@ -121,6 +121,11 @@ class Plan {
   Bytes backing_;
 };
 
+// The target of a spec that makes an image.
+inline Qcow2Target& image_of(CopySpec& spec) {
+  return std::get<Qcow2Target>(spec.target);
+}
+
 // Whether the file begins as an image does.
 bool looks_like_image(const TempFile& file);
 

@@ -40,8 +40,8 @@ class CallerCopy {
       : wrapped_([this](std::unique_ptr<Engine> inner) -> std::unique_ptr<Engine> {
           return std::make_unique<WaitCounter>(std::move(inner), waits_);
         }) {
-    spec.sources = {{.size = source_size, .caller = std::make_shared<CallerReads>()}};
-    spec.target.fd = target_.fd();
+    spec.sources = {{std::make_shared<CallerReads>(), source_size}};
+    image_of(spec).store.fd = target_.fd();
     copy_.emplace(spec);
     copy_->start();
   }
@@ -74,9 +74,9 @@ TEST_CASE("CopyJob: steps without data behind a slow read are bounded") {
   constexpr uint64_t kCluster = 65536, kRows = 1000, kBatches = 300;
   for (bool hash : {false, true}) {
     CopySpec spec;
-    spec.image.size = kCluster + kBatches * kRows * kCluster;
-    spec.image.backing_file = "base.raw";
-    spec.image.backing_format = "raw";
+    spec.size = kCluster + kBatches * kRows * kCluster;
+    image_of(spec).backing_file = "base.raw";
+    image_of(spec).backing_format = "raw";
     spec.requests = 64;
     spec.memory = 48 * kMiB;
     spec.hash = hash;
@@ -141,7 +141,7 @@ TEST_CASE(
   for (unsigned requests : {1u, 64u}) {
     CAPTURE(requests);
     CopySpec spec;
-    spec.image.size = kSize;
+    spec.size = kSize;
     spec.requests = requests;
     spec.memory = kMost;
     CallerCopy running(spec, kSize / kPiece * kStream);
@@ -190,7 +190,7 @@ TEST_CASE("CopyJob: a compressed cluster that many pieces lie in is read once fo
     rows.push_back(row);
   }
   CopySpec spec;
-  spec.image.size = kSize;
+  spec.size = kSize;
   spec.memory = 48 * kMiB;
   CallerCopy running(spec, kClusters * kStream);
   running.copy().push(rows, rows.size());

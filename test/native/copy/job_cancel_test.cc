@@ -45,8 +45,7 @@ TEST_CASE("CopyJob: cancelled from outside at any time, also while it waits for 
   for (int round = 0; round < 60; round++) {
     const TempFile target;
     CopySpec spec = plan.spec(target);
-    spec.compress = round % 2 == 0;
-    spec.level = 1;
+    if (round % 2 == 0) image_of(spec).compression = {.level = 1};
     spec.engine = engine_kinds()[static_cast<size_t>(round) % engine_kinds().size()];
     if (round % 5 == 0) spec.rate_limit = 1 << 20;
     Copy copy(spec);
@@ -83,13 +82,13 @@ TEST_CASE("CopyJob: a copy that ends early hands nothing over for the reads that
         const TempFile source, target;
         source.write(0, Bytes(kSize, 1));
         CopySpec spec;
-        spec.sources = {{source.fd(), kSize}};
-        spec.target.fd = target.fd();
+        spec.sources = {{FileStore{source.fd()}, kSize}};
+        image_of(spec).store.fd = target.fd();
         spec.engine = kind;
         spec.direct = Direct::kOff;
         spec.requests = 4;
         spec.memory = 64 << 20;
-        spec.image.size = kSize;
+        spec.size = kSize;
         size_t count = 0;
         CopyJob* job = nullptr;
         Wrapped wrapped(faults(
@@ -118,8 +117,7 @@ TEST_CASE("CopyJob: destroyed at any time") {
   for (int round = 0; round < 60; round++) {
     const TempFile target;
     CopySpec spec = plan.spec(target);
-    spec.compress = round % 2 == 0;
-    spec.level = 1;
+    if (round % 2 == 0) image_of(spec).compression = {.level = 1};
     spec.engine = engine_kinds()[static_cast<size_t>(round) % engine_kinds().size()];
     std::atomic<int> changes = 0;
     {

@@ -211,11 +211,11 @@ TEST_CASE("CopyJob: what could not be written back in the background fails the c
     CAPTURE(nth);
     const TempFile target;
     CopySpec spec;
-    spec.sources = {{source.fd(), kPiece}};
-    spec.target.fd = target.fd();
+    spec.sources = {{FileStore{source.fd()}, kPiece}};
+    image_of(spec).store.fd = target.fd();
     spec.direct = Direct::kOff;
     spec.memory = 64 << 20;
-    spec.image.size = kSize;
+    spec.size = kSize;
     const FailedWriteBack failed(nth, EIO);
     Outcome outcome = Copy(spec).run(rows);
     CHECK(FailedWriteBack::came());
@@ -234,10 +234,11 @@ TEST_CASE("CopyJob: a source that shrank, or never was so long") {
       source.write(0, Bytes(700000, 2));
       CopySpec spec;
       // The first is as long as it says; the second ends in the middle of the plan.
-      spec.sources = {{other.fd(), 4096}, {source.fd(), told ? 700000u : 1u << 20}};
-      spec.target.fd = target.fd();
+      spec.sources = {{FileStore{other.fd()}, 4096},
+                      {FileStore{source.fd()}, told ? 700000u : 1u << 20}};
+      image_of(spec).store.fd = target.fd();
       spec.direct = direct;
-      spec.image.size = (1 << 20) + 4096;
+      spec.size = (1 << 20) + 4096;
       Row first{.kind = RowKind::kData, .length = 4096};
       Row second{.kind = RowKind::kData, .start = 4096, .length = 1 << 20, .file = 1};
       Outcome outcome = Copy(spec).run({first, second});
@@ -253,9 +254,9 @@ TEST_CASE("CopyJob: what a source grew by is not asked for") {
   const TempFile source, target;
   source.write(0, Bytes(65536, 1));
   CopySpec spec;
-  spec.sources = {{source.fd(), 10000}};
-  spec.target.fd = target.fd();
-  spec.image.size = 65536;
+  spec.sources = {{FileStore{source.fd()}, 10000}};
+  image_of(spec).store.fd = target.fd();
+  spec.size = 65536;
   auto outcome = [&](uint64_t offset, uint64_t length) {
     return Copy(spec).run({{.kind = RowKind::kData, .length = length, .offset = offset},
                            {.kind = RowKind::kZero, .start = length, .length = 65536 - length}});
@@ -270,9 +271,9 @@ TEST_CASE("CopyJob: a compressed cluster behind the end of its file") {
   const TempFile source, target;
   source.write(0, Bytes(4096, 1));
   CopySpec spec;
-  spec.sources = {{source.fd(), 4096}};
-  spec.target.fd = target.fd();
-  spec.image.size = 65536;
+  spec.sources = {{FileStore{source.fd()}, 4096}};
+  image_of(spec).store.fd = target.fd();
+  spec.size = 65536;
   Row row{.kind = RowKind::kDeflate,
           .length = 65536,
           .offset = 4096,
@@ -287,11 +288,10 @@ TEST_CASE("CopyJob: damaged compressed clusters, of which it names one") {
       const TempFile source, target;
       source.write(0, random_bytes(1 << 20, 27));
       CopySpec spec;
-      spec.sources = {{source.fd(), 1 << 20}};
-      spec.target.fd = target.fd();
-      spec.image.size = 1 << 20;
-      spec.compress = compress;
-      spec.level = 1;
+      spec.sources = {{FileStore{source.fd()}, 1 << 20}};
+      image_of(spec).store.fd = target.fd();
+      spec.size = 1 << 20;
+      if (compress) image_of(spec).compression = {.level = 1};
       spec.memory = 64 << 20;
       std::vector<Row> rows;
       for (uint64_t at = 0; at < 1 << 20; at += 65536) {
@@ -315,8 +315,7 @@ TEST_CASE("CopyJob: a level that no compressor has") {
   Plan plan({});
   const TempFile target;
   CopySpec spec = plan.spec(target);
-  spec.compress = true;
-  spec.level = 99;
+  image_of(spec).compression = {.level = 99};
   CHECK(Copy(spec).run(plan.rows()).errnum == EINVAL);
   CHECK(!looks_like_image(target));
 }

@@ -25,8 +25,7 @@ TEST_CASE("CopyJob: data and tables, sync, then the header, sync, and nothing mo
       std::vector<RecordingEngine::Record> records;
       CopySpec spec = plan.spec(target);
       spec.engine = kind;
-      spec.compress = compress;
-      spec.level = 1;
+      if (compress) image_of(spec).compression = {.level = 1};
       size_t syncs = 0;
       Bytes magic;  // of the file at the first sync
       uint64_t length = 0;

@@ -115,8 +115,7 @@ TEST_CASE("CopyJob: what it calls durable is written and synced by then") {
       return std::make_unique<RecordingEngine>(std::move(inner), records);
     });
     CopySpec spec = plan.spec(target);
-    spec.compress = compress;
-    spec.level = 1;
+    if (compress) image_of(spec).compression = {.level = 1};
     Copy copy(spec);
     copy.start();
     uint64_t durable = 0;

@@ -18,6 +18,8 @@ using namespace qb::test;
 
 namespace {
 
+constexpr CompressionType kZlib = CompressionType::kZlib, kZstd = CompressionType::kZstd;
+
 void check_counters(const CopyCounters& got, const CopyCounters& wanted) {
   CHECK(got.data == wanted.data);
   CHECK(got.zero == wanted.zero);
@@ -28,8 +30,8 @@ void check_counters(const CopyCounters& got, const CopyCounters& wanted) {
 
 // The checksum of a disk that is only read: the same sources, nothing written, another order.
 std::string read_back(const Plan& plan, CopySpec spec) {
-  spec.target = {.nothing = true};
-  spec.compress = false;
+  const Qcow2Target& image = image_of(spec);
+  spec.target = HashTarget{1ull << image.cluster_bits, !image.backing_file.empty()};
   spec.requests = 16;
   spec.memory = 64 << 20;
   Copy copy(spec);
@@ -71,12 +73,10 @@ TEST_CASE("CopyJob: random plans arrive byte by byte, whatever the engine, cache
                .seed = seed});
     const TempFile target;
     CopySpec spec = plan.spec(target);
-    spec.image.cluster_bits = bits;
+    image_of(spec).cluster_bits = bits;
     spec.engine = kind;
     spec.direct = seed / 2 % 2 == 0 ? Direct::kAuto : Direct::kOff;
-    spec.compress = compress > 0;
-    spec.level = 1;
-    if (compress == 2) spec.image.compression = CompressionType::kZstd;
+    if (compress > 0) image_of(spec).compression = {compress == 2 ? kZstd : kZlib, 1};
     spec.requests = 1 + seed % 16;
     if (seed % 7 == 0) spec.memory = 0;
     Copy copy(spec);
@@ -88,7 +88,7 @@ TEST_CASE("CopyJob: random plans arrive byte by byte, whatever the engine, cache
     if (spec.direct == Direct::kOff) CHECK(!copy.job().direct());
     CHECK(copy.job().checksum().empty() == !spec.hash);
     if (spec.hash) CHECK(copy.job().checksum() == read_back(plan, spec));
-    bool whole = spec.hash && spec.image.backing_file.empty();
+    bool whole = spec.hash && image_of(spec).backing_file.empty();
     if (whole) CHECK(copy.job().checksum() == hash_of_one_block(plan.expected()));
   }
 }
@@ -99,7 +99,7 @@ TEST_CASE("CopyJob: random plans onto a raw file of any length") {
     Plan plan({.size = 900000 + seed * 12345, .unit = 4096, .runs = 50, .seed = seed});
     const TempFile target;
     CopySpec spec = plan.spec(target);
-    spec.qcow2 = false;
+    spec.target = RawTarget{FileStore{target.fd()}};
     spec.direct = seed % 2 == 0 ? Direct::kAuto : Direct::kOff;
     Copy copy(spec);
     CHECK(copy.run(plan.rows(), 7).message == "");
@@ -120,9 +120,7 @@ TEST_CASE("CopyJob: random plans into a file that exists, of which the rest stay
     const TempFile target;
     target.write(0, plan.backing());
     CopySpec spec = plan.spec(target);
-    spec.qcow2 = false;
-    spec.patch = true;
-    spec.image.cluster_bits = unit == 512 ? 9 : 12;
+    spec.target = PatchTarget{{target.fd()}, unit};
     spec.direct = seed % 4 < 2 ? Direct::kAuto : Direct::kOff;
     Copy copy(spec);
     CHECK(copy.run(plan.rows(), 7).message == "");
@@ -135,11 +133,8 @@ TEST_CASE("CopyJob: a long run of zeroes becomes a hole of a file that exists") 
   const TempFile target;
   target.write(0, random_bytes(kSize, 3));
   CopySpec spec;
-  spec.target.fd = target.fd();
-  spec.qcow2 = false;
-  spec.patch = true;
-  spec.image.cluster_bits = 12;
-  spec.image.size = kSize;
+  spec.target = PatchTarget{{target.fd()}, 4096};
+  spec.size = kSize;
   spec.memory = 8 << 20;
   CHECK(Copy(spec)
             .run({row(RowKind::kSkip, 0, 4096), row(RowKind::kZero, 4096, kSize - 8192),
@@ -159,10 +154,9 @@ TEST_CASE("CopyJob: holes of a raw target stay holes, and zeroes among the data 
   source.truncate(kSize);
   source.write(1 << 20, Bytes(4096, 1));
   CopySpec spec;
-  spec.sources = {{source.fd(), kSize}};
-  spec.target.fd = target.fd();
-  spec.qcow2 = false;
-  spec.image.size = kSize;
+  spec.sources = {{FileStore{source.fd()}, kSize}};
+  spec.target = RawTarget{FileStore{target.fd()}};
+  spec.size = kSize;
   Copy copy(spec);
   CHECK(copy.run({row(RowKind::kData, 0, 4 << 20), row(RowKind::kSkip, 4 << 20, 8 << 20),
                   row(RowKind::kZero, 12 << 20, kSize - (12 << 20))})
@@ -181,9 +175,7 @@ TEST_CASE("CopyJob: qemu-img finds nothing wrong and no byte different") {
     const TempFile target, raw;
     raw.write(0, plan.expected());
     CopySpec spec = plan.spec(target);
-    spec.compress = compress > 0;
-    spec.level = 2;
-    if (compress == 2) spec.image.compression = CompressionType::kZstd;
+    if (compress > 0) image_of(spec).compression = {compress == 2 ? kZstd : kZlib, 2};
     CHECK(Copy(spec).run(plan.rows()).complete);
     Ran check = qemu_img("check -f qcow2 " + target.path());
     CHECK_MESSAGE(check.status == 0, check.output);
@@ -198,7 +190,7 @@ TEST_CASE("CopyJob: a disk of no bytes") {
     Plan plan({.size = 0});
     const TempFile target;
     CopySpec spec = plan.spec(target);
-    spec.qcow2 = qcow2;
+    if (!qcow2) spec.target = RawTarget{FileStore{target.fd()}};
     CHECK(Copy(spec).run({}).complete);
     check_target(target, plan, spec);
   }
@@ -216,9 +208,9 @@ TEST_CASE("CopyJob: 64 Ki rows of 512 bytes each") {
   }
   for (EngineKind kind : engine_kinds()) {
     CopySpec spec;
-    spec.sources = {{source.fd(), content.size()}};
-    spec.target.fd = target.fd();
-    spec.image.size = kSize;
+    spec.sources = {{FileStore{source.fd()}, content.size()}};
+    image_of(spec).store.fd = target.fd();
+    spec.size = kSize;
     spec.engine = kind;
     spec.memory = 64 << 20;
     Copy copy(spec);
@@ -245,9 +237,9 @@ TEST_CASE("CopyJob: reads no faster than its limit") {
   const TempFile source, target;
   source.write(0, random_bytes(kSize, 9));
   CopySpec spec;
-  spec.sources = {{source.fd(), kSize}};
-  spec.target.fd = target.fd();
-  spec.image.size = kSize;
+  spec.sources = {{FileStore{source.fd()}, kSize}};
+  image_of(spec).store.fd = target.fd();
+  spec.size = kSize;
   spec.memory = 64 << 20;
   spec.rate_limit = static_cast<uint64_t>(kRate);
   Copy copy(spec);
@@ -272,9 +264,9 @@ TEST_CASE("CopyJob: a plan that does not fit the disk") {
     const TempFile source, target;
     source.write(0, Bytes(65536, 1));
     CopySpec spec;
-    spec.sources = {{source.fd(), 65536}};
-    spec.target.fd = target.fd();
-    spec.image.size = 65536;
+    spec.sources = {{FileStore{source.fd()}, 65536}};
+    image_of(spec).store.fd = target.fd();
+    spec.size = 65536;
     Outcome result = Copy(spec).run(rows, 1);
     CHECK(!looks_like_image(target));
     return result;
@@ -289,14 +281,14 @@ TEST_CASE("CopyJob: a plan that does not fit the disk") {
 TEST_CASE("CopyJob: what cannot be copied to is refused before or by the job") {
   const TempFile source, target;
   CopySpec spec;
-  spec.target.fd = target.fd();
-  spec.image.size = 1ull << 62;
+  image_of(spec).store.fd = target.fd();
+  spec.size = 1ull << 62;
   CHECK(Copy(spec).run({}).errnum == EFBIG);
-  spec.image.size = 512;
-  spec.image.backing_file = std::string(2000, 'x');
-  spec.image.backing_format = "raw";
+  spec.size = 512;
+  image_of(spec).backing_file = std::string(2000, 'x');
+  image_of(spec).backing_format = "raw";
   CHECK(Copy(spec).run({}).errnum == ENAMETOOLONG);
-  spec.target.fd = -1;
+  image_of(spec).store.fd = -1;
   try {
     CopyJob job(spec);
     FAIL("a target that is none");
@@ -304,8 +296,8 @@ TEST_CASE("CopyJob: what cannot be copied to is refused before or by the job") {
     CHECK(error.failure() == Failure::kWrite);
     CHECK(error.errnum() == EBADF);
   }
-  spec.target.fd = target.fd();
-  spec.sources = {{source.fd(), 0}, {-1, 0}};
+  image_of(spec).store.fd = target.fd();
+  spec.sources = {{FileStore{source.fd()}, 0}, {FileStore{-1}, 0}};
   try {
     CopyJob job(spec);
     FAIL("a source that is none");
@@ -358,9 +350,9 @@ TEST_CASE("CopyJob: what is copied reaches the file while the rest of the plan i
   Bytes content = random_bytes(256 << 10, 10);
   source.write(0, content);
   CopySpec spec;
-  spec.sources = {{source.fd(), content.size()}};
-  spec.target.fd = target.fd();
-  spec.image.size = 512 << 10;
+  spec.sources = {{FileStore{source.fd()}, content.size()}};
+  image_of(spec).store.fd = target.fd();
+  spec.size = 512 << 10;
   spec.memory = 64 << 20;
   Copy copy(spec);
   copy.start();
@@ -389,10 +381,9 @@ TEST_CASE("CopyJob: a compressed cluster covered by small pieces is read once, n
   plain.write(0, Bytes(kSize, 0xee));
 
   CopySpec spec;
-  spec.sources = {{packed.fd(), stream.size()}, {plain.fd(), kSize}};
-  spec.target.fd = target.fd();
-  spec.qcow2 = false;
-  spec.image.size = kSize;
+  spec.sources = {{FileStore{packed.fd()}, stream.size()}, {FileStore{plain.fd()}, kSize}};
+  spec.target = RawTarget{FileStore{target.fd()}};
+  spec.size = kSize;
   std::vector<Row> rows;
   Bytes expected = cluster;
   for (uint64_t at = 0; at < kSize; at += 1024) {
@@ -428,10 +419,9 @@ TEST_CASE("CopyJob: two guest clusters that share one compressed stream both get
   const TempFile packed, target;
   packed.write(0, stream);
   CopySpec spec;
-  spec.sources = {{packed.fd(), stream.size()}};
-  spec.target.fd = target.fd();
-  spec.qcow2 = false;
-  spec.image.size = 2 * kSize;
+  spec.sources = {{FileStore{packed.fd()}, stream.size()}};
+  spec.target = RawTarget{FileStore{target.fd()}};
+  spec.size = 2 * kSize;
   Row row{.kind = RowKind::kDeflate, .length = kSize, .size = stream.size(), .cluster_size = kSize};
   Row again = row;
   again.start = kSize;

@@ -47,7 +47,7 @@ inline CopySpec spec_of(const Way& way, const Plan& plan, const TempFile& target
   CopySpec spec = plan.spec(target);
   spec.engine = way.engine;
   spec.direct = way.direct;
-  spec.image.cluster_bits = way.bits;
+  image_of(spec).cluster_bits = way.bits;
   spec.requests = 1;
   spec.memory = 0;
   return spec;

@@ -79,10 +79,9 @@ TEST_CASE("CopyJob: the caller's own reads, in any order") {
   std::fill_n(disk.begin() + (1 << 20), 300000, uint8_t{0});
   const TempFile target;
   CopySpec spec;
-  spec.sources = {{.size = kSize, .caller = std::make_shared<CallerReads>()}};
-  spec.target.fd = target.fd();
-  spec.qcow2 = false;
-  spec.image.size = kSize;
+  spec.sources = {{std::make_shared<CallerReads>(), kSize}};
+  spec.target = RawTarget{FileStore{target.fd()}};
+  spec.size = kSize;
   spec.memory = 64 << 20;
   Copy copy(spec);
   copy.start();

@@ -1,0 +1,68 @@
+import type { Progress } from './progress.ts'
+
+/** What a copy makes of a disk. */
+export type TargetFormat = Qcow2Format | RawFormat | PatchFormat | HashFormat
+
+/** A new image. */
+export interface Qcow2Format {
+  kind: 'qcow2'
+  clusterBits: number
+  /** What the image builds on: of the source only what is dirty in its bitmap is copied then. */
+  backing?: RecordedBacking
+  /** Whether ranges of nothing but zero flags may share one L2 table. */
+  sharedTables: boolean
+  compression?: Compression
+}
+
+/** The backing file of a new image. */
+export interface RecordedBacking {
+  /** Its name and its format as they are recorded in the image. */
+  name: string
+  format: string
+  /** Virtual size, bytes. */
+  size: number
+}
+
+/** How the clusters of an image are compressed. */
+export interface Compression {
+  type: 'zlib' | 'zstd'
+  level: number
+}
+
+/** The disk as it is. */
+export interface RawFormat {
+  kind: 'raw'
+}
+
+/** The disk as it is, into a file that exists: what the plan skips stays as it is there. */
+export interface PatchFormat {
+  kind: 'patch'
+  /** Bytes that the starts and lengths of all rows, and the size, are multiples of. */
+  unit: number
+}
+
+/** Nothing is written: what is read is only hashed. */
+export interface HashFormat {
+  kind: 'hash'
+  /** As that of a patch. */
+  unit: number
+  /** What the plan skips is not part of the content; else it reads as zero. */
+  hasBacking: boolean
+}
+
+/** What a copy makes, and how it is run: checked and complete. */
+export interface JobOptions<Format extends TargetFormat = TargetFormat> {
+  format: Format
+  engine: 'auto' | 'io_uring' | 'threads'
+  direct: 'auto' | 'on' | 'off'
+  /** Maximum of reads in flight. */
+  requests: number
+  /** Times that an area which cannot be read is read again. */
+  retries: number
+  /** Bytes read per second; without it as fast as it goes. */
+  rateLimit?: number
+  /** Take the hash of the content. */
+  hash?: boolean
+  signal?: AbortSignal
+  onProgress?: (progress: Progress) => void
+}
