@@ -87,15 +87,6 @@ const NATIVE_PURPOSES: Record<string, string> = {
   napi: 'the only room that knows of Node',
 }
 
-/**
- * Circles that were there when circles became faults, to be taken apart: the copy job holds its pipeline,
- * which reads the job's specification and mailbox.
- */
-const STANDING_CIRCLES: readonly string[] = [
-  'native: copy/ends → copy/job → copy/ends',
-  'native: copy/pipeline → copy/job → copy/pipeline',
-]
-
 /** What is wrong with an import of a file, if anything. */
 function fault(side: Side, file: string, imported: string): string | undefined {
   const from = roomOf(file)
@@ -122,15 +113,9 @@ function check(house: House): number {
       if (what) report(`${file}:${line}`, what)
     }
   }
-  const circles = [...fileCircles(house), ...folderCircles(house)]
-  const standing = new Set(STANDING_CIRCLES.filter((circle) => circle.startsWith(side.folder)))
-  for (const circle of circles) {
-    const path = [...circle, circle[0]].join(' → ')
-    if (!standing.delete(`${side.folder}: ${path}`)) {
-      report(circle[0], `imports go in a circle: ${path}`)
-    }
+  for (const circle of [...fileCircles(house), ...folderCircles(house)]) {
+    report(circle[0], `imports go in a circle: ${[...circle, circle[0]].join(' → ')}`)
   }
-  for (const gone of standing) report('', `is no circle any more, take it off the list: ${gone}`)
   return faults
 }
 

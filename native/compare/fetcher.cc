@@ -84,28 +84,21 @@ void Fetcher::start(PairChunk& chunk) {
 }
 
 void Fetcher::submit(Fetch& fetch) {
-  const Store& store = stores_[fetch.chunk->pairs[fetch.rows.front()].sides[fetch.side].file];
+  Store& store = stores_[fetch.chunk->pairs[fetch.rows.front()].sides[fetch.side].file];
   Transfer& transfer = fetch.transfer;
-  transfer.fd = store.file ? store.file->fd() : -1;
-  transfer.alignment = store.alignment();
+  const unsigned alignment = store.alignment();
   transfer.tag = &fetch;
-  transfer.offset = round_down(fetch.begin, transfer.alignment);
-  uint64_t length = round_up(fetch.end, transfer.alignment) - transfer.offset;
+  transfer.offset = round_down(fetch.begin, alignment);
+  uint64_t length = round_up(fetch.end, alignment) - transfer.offset;
   fetch.memory = pool_.get(length);
   // What the file lacks reads as zero, as it does for QEMU.
-  uint64_t past = store.size > transfer.offset ? store.size - transfer.offset : 0;
+  uint64_t past = store.size() > transfer.offset ? store.size() - transfer.offset : 0;
   fetch.readable = std::min(length, past);
   memset(fetch.memory->data() + fetch.readable, 0, length - fetch.readable);
-  // A server knows its size; a file is asked for whole blocks.
-  uint64_t asked = store.remote() ? fetch.readable : round_up(fetch.readable, transfer.alignment);
-  transfer.iov = {{fetch.memory->data(), asked}};
-  if (asked == 0) return;
+  transfer.iov = {{fetch.memory->data(), round_up(fetch.readable, alignment)}};
+  if (fetch.readable == 0) return;
   fetch.chunk->fetches_left++;
-  if (Remote* remote = store.remote()) {
-    remote->submit(&transfer);
-  } else {
-    queue_.submit(&transfer);
-  }
+  store.submit(transfer, queue_);
 }
 
 PairChunk* Fetcher::complete(Transfer* transfer) {
@@ -113,8 +106,7 @@ PairChunk* Fetcher::complete(Transfer* transfer) {
   PairChunk& chunk = *fetch.chunk;
   if (transfer->error != 0) {
     uint32_t file = chunk.pairs[fetch.rows.front()].sides[fetch.side].file;
-    const Remote* remote = stores_[file].remote();
-    std::string lost = remote ? remote->failure() : "";
+    std::string lost = stores_[file].failure();
     uint64_t at = transfer->offset + transfer->done;
     if (!lost.empty()) throw CopyError(Failure::kServer, transfer->error, lost, file, at);
     fetch.error = transfer->error;

@@ -8,7 +8,7 @@
 #include "base/buffer.h"
 #include "compare/finding.h"
 #include "compare/row_pair.h"
-#include "copy/reader.h"
+#include "copy/store.h"
 #include "io/queue.h"
 
 namespace qb {

@@ -4,7 +4,7 @@
 
 #include "base/job_thread.h"
 #include "compare/pipeline.h"
-#include "copy/ends.h"
+#include "copy/endpoints.h"
 
 namespace qb {
 

@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "compare/examiner.h"
-#include "copy/ends.h"
+#include "copy/endpoints.h"
 
 namespace qb {
 
@@ -57,9 +57,9 @@ void ComparePipeline::compare() {
     mailbox_.check_cancelled();
     do {
       start_chunks();
-    } while (hand_on_ready());
+    } while (deliver_ready());
     if (over_ || (closed_ && chunks_.empty() && pairs_.empty() && !waiting_)) return;
-    turn();
+    process_completions();
   }
 }
 
@@ -88,7 +88,7 @@ bool ComparePipeline::fill_pairs() {
       case CompareMailbox::Inbox::kClosed:
         closed_ = true;
         break;
-      case CompareMailbox::Inbox::kPairs:
+      case CompareMailbox::Inbox::kItems:
         for (const RowPair& pair : pairs) {
           if (pair.start() < fed_to_) throw Error(EINVAL, "order of the comparison");
           fed_to_ = pair.end();
@@ -119,11 +119,9 @@ std::unique_ptr<PairChunk> ComparePipeline::next_chunk() {
 }
 
 // Waits for whatever comes next and handles it.
-void ComparePipeline::turn() {
+void ComparePipeline::process_completions() {
   queue_.reap(done_, true);
-  for (Store& store : stores_) {
-    if (Remote* remote = store.remote()) remote->collect(done_);
-  }
+  for (Store& store : stores_) store.collect(done_);
   while (!done_.empty()) {
     // Taken out first: what a failure leaves in there is for abandon().
     Transfer* transfer = done_.back();
@@ -168,7 +166,7 @@ void ComparePipeline::collect_examined() {
 }
 
 // True if that made room for more.
-bool ComparePipeline::hand_on_ready() {
+bool ComparePipeline::deliver_ready() {
   bool any = false;
   while (!over_ && !chunks_.empty() && chunks_.front()->ready && mailbox_.may_find()) {
     const PairChunk& chunk = *chunks_.front();

@@ -14,7 +14,7 @@
 #include "compare/fetcher.h"
 #include "compare/mailbox.h"
 #include "compare/spec.h"
-#include "copy/reader.h"
+#include "copy/store.h"
 #include "io/queue.h"
 
 namespace qb {
@@ -36,11 +36,11 @@ class ComparePipeline {
   void start_chunks();
   bool fill_pairs();
   std::unique_ptr<PairChunk> next_chunk();
-  void turn();
+  void process_completions();
   void examine(PairChunk& chunk);
   void examine_on_worker(PairChunk& chunk);
   void collect_examined();
-  bool hand_on_ready();
+  bool deliver_ready();
   void abandon();
 
   const CompareSpec& spec_;
@@ -57,7 +57,7 @@ class ComparePipeline {
   std::deque<RowPair> pairs_;  // not yet in a chunk
   uint64_t fed_to_ = 0;        // guest, bytes
   bool closed_ = false;
-  bool over_ = false;            // the first finding was handed on, and is all that is wanted
+  bool over_ = false;            // the first finding was delivered, and is all that is wanted
   uint64_t memory_ = 0;          // bytes that the fetches of `chunks_` take
   std::vector<Transfer*> done_;  // come back and not handled yet
 

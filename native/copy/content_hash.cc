@@ -44,15 +44,15 @@ ContentHash::ContentHash(uint64_t size, bool has_backing, Workers& workers,
   blake2b_init(&total_, zero_block_.size());
 }
 
-void ContentHash::data(const uint8_t* data, uint64_t length, const BufferRef& owner) {
+void ContentHash::add_data(const uint8_t* data, uint64_t length, const BufferRef& owner) {
   add(Kind::kData, length, data, owner);
 }
 
-void ContentHash::zero(uint64_t length) {
+void ContentHash::add_zeroes(uint64_t length) {
   add(Kind::kZero, length, nullptr, nullptr);
 }
 
-void ContentHash::skip(uint64_t length) {
+void ContentHash::add_skipped(uint64_t length) {
   add(has_backing_ ? Kind::kSkip : Kind::kZero, length, nullptr, nullptr);
 }
 

@@ -29,7 +29,7 @@ namespace qb {
 // Takes a disk in guest order, as a DiskWriter does. Not thread-safe. `workers` must end first.
 class ContentHash {
  public:
-  // Bytes: the most of skip() and zero() that takes no noticeable time.
+  // Bytes: the most of add_skipped() and add_zeroes() that takes no noticeable time.
   static constexpr uint64_t kMostAtOnce = 1ull << 43;
 
   // `size`: of the disk, bytes. `has_backing`: what is skipped is not part of it; else it reads as
@@ -37,9 +37,9 @@ class ContentHash {
   ContentHash(uint64_t size, bool has_backing, Workers& workers, std::function<void()> hashed);
 
   // What stands past the end of the disk is left out. `owner` keeps the bytes alive, unchanged.
-  void data(const uint8_t* data, uint64_t length, const BufferRef& owner);
-  void zero(uint64_t length);
-  void skip(uint64_t length);
+  void add_data(const uint8_t* data, uint64_t length, const BufferRef& owner);
+  void add_zeroes(uint64_t length);
+  void add_skipped(uint64_t length);
 
   // True when so many blocks wait for one that a thread works on that no more should be given;
   // `hashed` is called when that may have changed.

@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "copy/gather.h"
+#include "copy/sink.h"
 #include "source/nbd_client.h"
 
 namespace qb {

@@ -118,27 +118,18 @@ std::unique_ptr<Read> Reader::plan_read(const Chunk& chunk, const Row& row) cons
 void Reader::submit(Chunk& chunk, Read& read) {
   const Row& row = read.rows.front();
   Store& source = stores_[row.file];
-  if (read.transfer.offset + read.needed > source.size) {
+  if (read.transfer.offset + read.needed > source.size()) {
     throw CopyError(Failure::kShort, EIO, "read", row.file, row.offset);
   }
   read.chunk = &chunk;
   Transfer& transfer = read.transfer;
-  transfer.fd = source.file ? source.file->fd() : -1;
-  transfer.alignment = source.alignment();
   transfer.tag = &read;
   if (read.bounce) {
     transfer.iov = {{read.bounce->data(), read.bounced}};
   } else {
     transfer.iov = {{chunk.place_of(row), row.length}};
   }
-  if (Remote* remote = source.remote()) {
-    // The last block may be cut short, as that of a file.
-    uint64_t end = transfer.offset + transfer.iov[0].iov_len;
-    if (end > source.size) transfer.iov[0].iov_len -= end - source.size;
-    remote->submit(&transfer);
-  } else {
-    queue_.submit(&transfer);
-  }
+  source.submit(transfer, queue_);
 }
 
 Chunk* Reader::complete(Transfer* transfer) {
@@ -147,8 +138,7 @@ Chunk* Reader::complete(Transfer* transfer) {
   uint32_t file = read.rows.front().file;
   uint64_t at = transfer->offset + transfer->done;
   if (transfer->error != 0) {
-    const Remote* remote = stores_[file].remote();
-    std::string lost = remote ? remote->failure() : "";
+    std::string lost = stores_[file].failure();
     if (!lost.empty()) throw CopyError(Failure::kServer, transfer->error, lost, file, at);
     if (!chunk.failure) {
       chunk.failure =

@@ -1,13 +1,21 @@
-// Where a writer's bytes go: a file or a device (gather.h), or an NBD export (nbd_sink.h).
+// Where a writer's bytes go: a file or a device (file_sink.h), an NBD export (nbd_sink.h), or
+// nowhere (null_sink.h).
 #pragma once
 
 #include <cstddef>
 #include <vector>
 
+#include "base/buffer.h"
 #include "image/disk_writer.h"
 #include "io/queue.h"
 
 namespace qb {
+
+// One write of neighbouring pieces of memory, and what keeps these alive; or a sync.
+struct Write {
+  Transfer transfer;
+  std::vector<BufferRef> owners;
+};
 
 // Not thread-safe.
 class Sink : public Output {

@@ -32,23 +32,24 @@ class DiskWriter {
   virtual bool has_backing() const = 0;
   // The largest compressed stream worth storing for one unit; 0 if it takes none.
   virtual size_t compressed_limit() const = 0;
-  // Bytes: the longest range of zero() or skip() at a time, so that what these put is bounded.
+  // Bytes: the longest range of write_zeroes() or skip() at a time, so that what these put is
+  // bounded.
   virtual uint64_t most_zero() const = 0;
   // Guest bytes from 0 on that are wholly put: not those held back to fill a cluster.
   virtual uint64_t settled() const = 0;
 
-  virtual void data(const uint8_t* data, uint64_t length, const BufferRef& owner) = 0;
+  virtual void write_data(const uint8_t* data, uint64_t length, const BufferRef& owner) = 0;
   // One unit, as a stream of 1 to compressed_limit() bytes; copied before it returns.
-  virtual void compressed(const uint8_t* stream, size_t size) = 0;
+  virtual void write_compressed(const uint8_t* stream, size_t size) = 0;
   // Reads as zero, whatever the backing file holds.
-  virtual void zero(uint64_t length) = 0;
+  virtual void write_zeroes(uint64_t length) = 0;
   // Left to the backing file; without one it reads as zero.
   virtual void skip(uint64_t length) = 0;
 
-  // After the whole disk was given: the tables. What it puts must be durable before header().
+  // After the whole disk was given: the tables. What it puts must be durable before write_header().
   virtual void finish() = 0;
   // What makes the file valid; put last.
-  virtual void header() = 0;
+  virtual void write_header() = 0;
   // The file's length, bytes. REQUIRES: finish() was called.
   virtual uint64_t file_length() const = 0;
 };

@@ -13,9 +13,9 @@ constexpr uint64_t kLeastHole = 1 << 20;
 PatchWriter::PatchWriter(uint64_t size, uint64_t unit, BufferPool& pool, Output& output)
     : RawWriter(size, unit, size, pool, output) {}
 
-void PatchWriter::zero(uint64_t length) {
+void PatchWriter::write_zeroes(uint64_t length) {
   if (length >= kLeastHole) {
-    RawWriter::zero(length);
+    RawWriter::write_zeroes(length);
     return;
   }
   put_zeroes(length);

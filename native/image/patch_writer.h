@@ -12,7 +12,7 @@ class PatchWriter : public RawWriter {
 
   bool has_backing() const override { return true; }
 
-  void zero(uint64_t length) override;
+  void write_zeroes(uint64_t length) override;
   void skip(uint64_t length) override;
 };
 

@@ -101,7 +101,7 @@ void Qcow2Writer::share_table(uint64_t index) {
   shared_.back().l1_indexes.push_back(static_cast<uint32_t>(index));
 }
 
-void Qcow2Writer::data(const uint8_t* data, uint64_t length, const BufferRef& owner) {
+void Qcow2Writer::write_data(const uint8_t* data, uint64_t length, const BufferRef& owner) {
   for (uint64_t left = clusters_of(length); left > 0;) {
     uint64_t run = std::min(left, entries_left());
     uint64_t first = end_;
@@ -117,7 +117,7 @@ void Qcow2Writer::data(const uint8_t* data, uint64_t length, const BufferRef& ow
   }
 }
 
-void Qcow2Writer::compressed(const uint8_t* stream, size_t size) {
+void Qcow2Writer::write_compressed(const uint8_t* stream, size_t size) {
   clusters_of(cluster_size_);
   uint64_t opened = packer_.opened();
   uint64_t offset = packer_.add(stream, size, end_);
@@ -131,7 +131,7 @@ void Qcow2Writer::compressed(const uint8_t* stream, size_t size) {
 // disk, all such ranges may share one table: its refcount is the number of L1 entries that point
 // there, and these lack the COPIED flag, as after an internal snapshot. (A table can be shared as
 // often as a refcount can count.) So a wiped terabyte takes one cluster instead of 2048.
-void Qcow2Writer::zero(uint64_t length) {
+void Qcow2Writer::write_zeroes(uint64_t length) {
   if (!has_backing()) {
     skip(length);
     return;
@@ -199,7 +199,7 @@ void Qcow2Writer::finish() {
   output_.put(l1_offset_, table->data(), l1_clusters << options_.cluster_bits, table);
 }
 
-void Qcow2Writer::header() {
+void Qcow2Writer::write_header() {
   std::vector<uint8_t> bytes = encode_header({
       .cluster_bits = options_.cluster_bits,
       .size = options_.size,

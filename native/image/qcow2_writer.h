@@ -45,16 +45,16 @@ class Qcow2Writer : public DiskWriter {
   uint64_t most_zero() const override { return ~0ull; }
   uint64_t settled() const override;
 
-  void data(const uint8_t* data, uint64_t length, const BufferRef& owner) override;
-  void compressed(const uint8_t* stream, size_t size) override;
-  void zero(uint64_t length) override;
+  void write_data(const uint8_t* data, uint64_t length, const BufferRef& owner) override;
+  void write_compressed(const uint8_t* stream, size_t size) override;
+  void write_zeroes(uint64_t length) override;
   void skip(uint64_t length) override;
   void finish() override;
-  void header() override;
+  void write_header() override;
   uint64_t file_length() const override { return file_length_; }
 
  private:
-  // A table of zero flags that stands for many L1 entries, see zero().
+  // A table of zero flags that stands for many L1 entries, see write_zeroes().
   struct SharedTable {
     std::vector<uint32_t> l1_indexes;
   };

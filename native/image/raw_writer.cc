@@ -11,16 +11,16 @@ namespace qb {
 RawWriter::RawWriter(uint64_t size, uint64_t unit, uint64_t end, BufferPool& pool, Output& output)
     : size_(size), unit_(unit), end_(end), pool_(pool), output_(output) {}
 
-void RawWriter::data(const uint8_t* data, uint64_t length, const BufferRef& owner) {
+void RawWriter::write_data(const uint8_t* data, uint64_t length, const BufferRef& owner) {
   output_.put(next_, data, std::min(length, end_ - next_), owner);
   next_ += length;
 }
 
-void RawWriter::compressed(const uint8_t*, size_t) {
+void RawWriter::write_compressed(const uint8_t*, size_t) {
   throw Error(EINVAL, "compressed cluster for a raw disk");
 }
 
-void RawWriter::zero(uint64_t length) {
+void RawWriter::write_zeroes(uint64_t length) {
   uint64_t end = std::min(next_ + length, end_);
   // The rest of the last unit too: the disk ends in it, the target may not.
   if (next_ + length >= size_) end = std::min(round_up(size_, unit_), end_);
@@ -37,7 +37,7 @@ void RawWriter::put_zeroes(uint64_t length) {
 }
 
 void RawWriter::skip(uint64_t length) {
-  zero(length);
+  write_zeroes(length);
 }
 
 }  // namespace qb

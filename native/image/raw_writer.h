@@ -18,12 +18,12 @@ class RawWriter : public DiskWriter {
   uint64_t most_zero() const override { return 256 << 20; }
   uint64_t settled() const override { return next_; }
 
-  void data(const uint8_t* data, uint64_t length, const BufferRef& owner) override;
-  void compressed(const uint8_t* stream, size_t size) override;
-  void zero(uint64_t length) override;
+  void write_data(const uint8_t* data, uint64_t length, const BufferRef& owner) override;
+  void write_compressed(const uint8_t* stream, size_t size) override;
+  void write_zeroes(uint64_t length) override;
   void skip(uint64_t length) override;
   void finish() override {}
-  void header() override {}
+  void write_header() override {}
   uint64_t file_length() const override { return size_; }
 
  protected:

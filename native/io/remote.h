@@ -14,7 +14,7 @@ namespace qb {
 // Thread-safety: for one thread, the owner's.
 class Remote {
  public:
-  // Waits until no request can touch anybody's memory any more; what was not collected is lost.
+  // As close(); what was not collected is lost.
   virtual ~Remote() = default;
 
   // Takes a transfer; never blocks.
@@ -25,6 +25,8 @@ class Remote {
   virtual size_t in_flight() const = 0;
   // What offsets and lengths must be multiples of, bytes.
   virtual unsigned alignment() const = 0;
+  // Waits until no request can touch anybody's memory any more; nothing may be submitted then.
+  virtual void close() = 0;
   // Why the store could not be reached any more; empty when single transfers failed.
   virtual std::string failure() const = 0;
 };

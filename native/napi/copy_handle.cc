@@ -26,15 +26,15 @@ class Handle : public JobHandle<CopyJob> {
   void sync() { job().sync(); }
 
   // What a wanted read brought; no bytes: it failed.
-  void bring(uint64_t id, const Napi::Value& bytes) {
+  void complete_read(uint64_t id, const Napi::Value& bytes) {
     CallerReads* caller = job().caller();
     if (!caller) return;
     if (bytes.IsUndefined()) {
-      caller->fail(id, EIO);
+      caller->fail_read(id, EIO);
       return;
     }
     auto array = bytes.As<Napi::Uint8Array>();
-    caller->bring(id, array.Data(), array.ByteLength());
+    caller->complete_read(id, array.Data(), array.ByteLength());
   }
 
   void progress(Napi::Float64Array into) {
@@ -105,11 +105,11 @@ Napi::Value events(const Napi::CallbackInfo& info) {
   return handle_of(info[0]).events();
 }
 
-void bring(const Napi::CallbackInfo& info) {
+void complete_read(const Napi::CallbackInfo& info) {
   bool bytes =
       info[2].IsTypedArray() && info[2].As<Napi::TypedArray>().TypedArrayType() == napi_uint8_array;
   if (!bytes && !info[2].IsUndefined()) throw Napi::TypeError::New(info.Env(), "not a Uint8Array");
-  handle_of(info[0]).bring(whole(info[1]), info[2]);
+  handle_of(info[0]).complete_read(whole(info[1]), info[2]);
 }
 
 void retry(const Napi::CallbackInfo& info) {
@@ -139,7 +139,7 @@ void export_copy(Napi::Env env, Napi::Object exports) {
   export_function<push>(env, exports, "copyPush");
   export_function<finish>(env, exports, "copyFinish");
   export_function<events>(env, exports, "copyEvents");
-  export_function<bring>(env, exports, "copyCompleteRead");
+  export_function<complete_read>(env, exports, "copyCompleteRead");
   export_function<retry>(env, exports, "copyRetry");
   export_function<give_up>(env, exports, "copyGiveUp");
   export_function<sync>(env, exports, "copySync");

@@ -23,7 +23,7 @@ using HandleRef = std::shared_ptr<NbdHandle>;
 struct Held {
   HandleRef handle;  // null once it was closed
   ~Held() {
-    if (handle) handle->let_go();
+    if (handle) handle->close_when_idle();
   }
 };
 using External = Napi::External<Held>;

@@ -88,7 +88,7 @@ void NbdHandle::close() {
   if (pending_ == 0) release();
 }
 
-void NbdHandle::let_go() {
+void NbdHandle::close_when_idle() {
   closed_ = true;
   if (pending_ == 0) close();
 }

@@ -23,7 +23,7 @@ class NbdHandle : public std::enable_shared_from_this<NbdHandle> {
   // Makes what a task left into a value, on the JavaScript thread.
   using Result = std::function<Napi::Value(Napi::Env)>;
 
-  // Starts to connect. Throws Napi::Error, std::system_error.
+  // Starts to connect. Throws Napi::Error, Error.
   static std::shared_ptr<NbdHandle> open(Napi::Env env, const NbdAddress& address,
                                          const std::vector<std::string>& contexts);
 
@@ -33,8 +33,8 @@ class NbdHandle : public std::enable_shared_from_this<NbdHandle> {
   NbdExport info() const { return session_->info(); }
   // Ends whatever is under way.
   void close();
-  // The same once nothing is under way any more.
-  void let_go();
+  // Once nothing is under way any more.
+  void close_when_idle();
   // Takes the connection out, and closes. Throws Error(EBADF).
   std::unique_ptr<NbdConnection> take();
 

@@ -16,7 +16,7 @@ void CallerReads::submit(Transfer* transfer) {
     waiting_.emplace(id, transfer);
     wanted_.push_back({id, transfer->offset, transfer->length});
   }
-  asked_();
+  on_wanted_();
 }
 
 void CallerReads::collect(std::vector<Transfer*>& done) {
@@ -52,10 +52,10 @@ void CallerReads::finish(uint64_t id, const std::function<void(Transfer&)>& how)
     done_.push_back(found->second);
     waiting_.erase(found);
   }
-  brought_();
+  on_completed_();
 }
 
-void CallerReads::bring(uint64_t id, const uint8_t* bytes, size_t size) {
+void CallerReads::complete_read(uint64_t id, const uint8_t* bytes, size_t size) {
   finish(id, [&](Transfer& transfer) {
     if (size != transfer.length) {
       transfer.error = EIO;
@@ -66,7 +66,7 @@ void CallerReads::bring(uint64_t id, const uint8_t* bytes, size_t size) {
   });
 }
 
-void CallerReads::fail(uint64_t id, int errnum) {
+void CallerReads::fail_read(uint64_t id, int errnum) {
   finish(id, [&](Transfer& transfer) { transfer.error = errnum; });
 }
 

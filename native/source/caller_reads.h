@@ -19,33 +19,32 @@ struct WantedRead {
   uint64_t length;
 };
 
-// The desk between a copy's thread, which asks, and the caller's, which brings. Thread-safe.
+// Hands the reads of a job over to the caller's thread, and what they bring back. Thread-safe.
 class CallerReads : public Remote {
  public:
-  // Who is told: that take() has something, and that collect() has. To be set before submit().
-  void on_asked(std::function<void()> told) { asked_ = std::move(told); }
-  void on_brought(std::function<void()> told) { brought_ = std::move(told); }
+  // Called when take() has something, and when collect() has. To be set before submit().
+  void on_wanted(std::function<void()> told) { on_wanted_ = std::move(told); }
+  void on_completed(std::function<void()> told) { on_completed_ = std::move(told); }
 
   void submit(Transfer* transfer) override;
   void collect(std::vector<Transfer*>& done) override;
   size_t in_flight() const override;
   unsigned alignment() const override { return 1; }
   std::string failure() const override { return ""; }
-  // Nothing touches the memory of what was submitted any more.
-  void close();
+  void close() override;
 
   // The caller's side: what was asked since it was called last.
   std::vector<WantedRead> take();
   // The bytes of a read; of another length than wanted they fail it with EIO. Nothing happens if
   // nobody waits for it any more.
-  void bring(uint64_t id, const uint8_t* bytes, size_t size);
-  void fail(uint64_t id, int errnum);
+  void complete_read(uint64_t id, const uint8_t* bytes, size_t size);
+  void fail_read(uint64_t id, int errnum);
 
  private:
   void finish(uint64_t id, const std::function<void(Transfer&)>& how);
 
-  std::function<void()> asked_;
-  std::function<void()> brought_;
+  std::function<void()> on_wanted_;
+  std::function<void()> on_completed_;
   mutable std::mutex mutex_;  // guards all below
   uint64_t next_id_ = 0;
   std::vector<WantedRead> wanted_;

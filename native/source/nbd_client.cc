@@ -7,8 +7,7 @@
 #include <cerrno>
 #include <utility>
 
-#include "source/nbd_export.h"
-#include "source/nbd_pace.h"
+#include "base/job_thread.h"
 
 namespace qb {
 
@@ -19,36 +18,18 @@ constexpr std::chrono::milliseconds kFirstWait{100};
 
 }  // namespace
 
-// A connection and what it was asked.
-struct NbdClient::Line {
-  enum class State {
-    kClosed,      // to be connected when there is something to ask, not before `retry_at`
-    kConnecting,  // until it is ready, or its time is over
-    kReady,
-    kGone,  // could not be made, or not kept; never tried again
-  };
-  State state = State::kClosed;
-  // Until there is a connection, which may still have to be made ready.
-  std::shared_ptr<NbdConnecting> connecting;
-  std::unique_ptr<NbdConnection> connection;  // while connecting and ready
-  Clock::time_point retry_at;
-  unsigned lost = 0;  // times since it last brought something
-  std::vector<std::unique_ptr<NbdPart>> asked;
-  NbdPace pace;
-  bool wrote = false;  // since it was last flushed
-};
-
 NbdClient::NbdClient(const NbdClientSpec& spec, std::function<void()> finished)
     : spec_(spec), finished_(std::move(finished)), cancel_(std::make_shared<NbdCancel>()) {
-  for (unsigned i = 0; i < spec_.connections; i++) lines_.push_back(std::make_unique<Line>());
+  for (unsigned i = 0; i < spec_.connections; i++) lines_.push_back(std::make_unique<NbdLine>());
   if (spec_.adopted && *spec_.adopted) {
     lines_[0]->connection = std::move(*spec_.adopted);
-    lines_[0]->state = Line::State::kReady;
+    lines_[0]->state = NbdLine::State::kReady;
   }
-  thread_ = std::thread([this] { run(); });
+  thread_ = start_thread([this] { run(); });
 }
 
-NbdClient::~NbdClient() {
+void NbdClient::close() {
+  if (!thread_.joinable()) return;
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;
@@ -93,12 +74,7 @@ void NbdClient::run() noexcept {
       hand_out();
       begin_waiting();
       wait();
-      for (auto& line : lines_) {
-        check_connecting(*line);
-        check_ready(*line);
-        retire(*line);
-        check_pace(*line);
-      }
+      for (auto& line : lines_) look_after(*line);
     } catch (const Error& error) {
       give_up(error);
     }
@@ -118,11 +94,8 @@ bool NbdClient::take_submitted() {
   return true;
 }
 
-// Whether the server owes anything.
 bool NbdClient::waits() const {
-  return std::any_of(lines_.begin(), lines_.end(), [](const auto& line) {
-    return line->state == Line::State::kConnecting || !line->asked.empty();
-  });
+  return std::any_of(lines_.begin(), lines_.end(), [](const auto& line) { return line->waits(); });
 }
 
 void NbdClient::begin_waiting() {
@@ -134,53 +107,16 @@ void NbdClient::begin_waiting() {
 void NbdClient::start_connecting() {
   if (waiting_.empty()) return;
   for (auto& line : lines_) {
-    if (line->state != Line::State::kClosed || line->retry_at > Clock::now()) continue;
-    line->connecting = NbdConnecting::start(spec_.address, {}, cancel_, wake_);
-    line->state = Line::State::kConnecting;
-  }
-}
-
-// Takes over what was started, which wakes this thread.
-void NbdClient::check_connecting(Line& line) {
-  if (!line.connecting) return;
-  try {
-    line.connection = line.connecting->take();
-    if (line.connection) {
-      line.connecting.reset();
-    } else if (Clock::now() >= line.connecting->deadline()) {
-      lose(line, Error(ETIMEDOUT, "connection to the NBD server"));
-    }
-  } catch (const NbdError& error) {
-    lose(line, error);
-  }
-}
-
-// Throws Error(ESTALE) if it is another export that came back.
-void NbdClient::check_ready(Line& line) {
-  if (line.state != Line::State::kConnecting || !line.connection) return;
-  try {
-    if (!line.connection->alive()) return lose(line, line.connection->lost());
-    if (!line.connection->ready()) {
-      if (Clock::now() < line.connection->connect_deadline()) return;
-      return lose(line, Error(ETIMEDOUT, "connection to the NBD server"));
-    }
-    const NbdExport found = describe_export(*line.connection, {});
-    std::string other = found.size == spec_.size ? "" : "size";
-    if (other.empty() && !spec_.fingerprint.empty()) {
-      other = difference(spec_.fingerprint, found.fingerprint);
-    }
-    if (!other.empty()) throw Error(ESTALE, "the export has another " + other + " now");
-    line.state = Line::State::kReady;
-  } catch (const NbdError& error) {
-    lose(line, error);
+    if (line->state != NbdLine::State::kClosed || line->retry_at > Clock::now()) continue;
+    line->start_connecting(spec_.address, cancel_, wake_);
   }
 }
 
 void NbdClient::hand_out() {
   while (!waiting_.empty()) {
-    Line* least = nullptr;
+    NbdLine* least = nullptr;
     for (auto& line : lines_) {
-      if (line->state != Line::State::kReady) continue;
+      if (!line->ready()) continue;
       if (!least || line->asked.size() < least->asked.size()) least = line.get();
     }
     if (!least || least->asked.size() >= spec_.requests) return;
@@ -189,38 +125,23 @@ void NbdClient::hand_out() {
     if (part->op() == Op::kSync) {
       flush(std::move(part));
     } else {
-      add(*least, std::move(part));
+      least->add(std::move(part), spec_.block_max);
       send_last(*least);
     }
   }
 }
 
-// Has a ready line carry out a part, once send_last() was called.
-void NbdClient::add(Line& line, std::unique_ptr<NbdPart> part) {
-  if (line.asked.empty()) {
-    line.pace.restart(Clock::now(), line.connection->flow(), part_limit(spec_.block_max));
-  }
-  line.asked.push_back(std::move(part));
-}
-
 // The line may be lost by it. Throws Error if libnbd does not take the request.
-void NbdClient::send_last(Line& line) {
-  NbdPart& part = *line.asked.back();
-  if (part.send(line.connection->handle(), spec_.no_hole)) {
-    if (part.op() == Op::kWrite || part.op() == Op::kZero) line.wrote = true;
-    return;
-  }
-  const NbdError error = nbd_error();
-  if (line.connection->alive()) throw error;
-  lose(line, error);
+void NbdClient::send_last(NbdLine& line) {
+  if (std::optional<Error> why = line.send_last(spec_.no_hole)) lose(line, *why);
 }
 
 // REQUIRES: a line is ready.
 void NbdClient::flush(std::unique_ptr<NbdPart> part) {
-  std::vector<Line*> lines;
-  Line* any = nullptr;
+  std::vector<NbdLine*> lines;
+  NbdLine* any = nullptr;
   for (auto& line : lines_) {
-    if (line->state != Line::State::kReady) continue;
+    if (!line->ready()) continue;
     any = line.get();
     if (line->wrote) lines.push_back(any);
   }
@@ -231,10 +152,11 @@ void NbdClient::flush(std::unique_ptr<NbdPart> part) {
   // All parts are with their lines before the first is sent: whatever fails then finds them there.
   part->task->parts_left += lines.size() - 1;
   for (size_t i = 1; i < lines.size(); i++) {
-    add(*lines[i], std::make_unique<NbdPart>(NbdPart{part->task, nullptr, 0, 0}));
+    auto more = std::make_unique<NbdPart>(NbdPart{part->task, nullptr, 0, 0});
+    lines[i]->add(std::move(more), spec_.block_max);
   }
-  add(*lines[0], std::move(part));
-  for (Line* line : lines) {
+  lines[0]->add(std::move(part), spec_.block_max);
+  for (NbdLine* line : lines) {
     // What it wrote and has not answered yet is left to the next flush.
     line->wrote = std::any_of(line->asked.begin(), line->asked.end(), [](const auto& one) {
       return one->op() == Op::kWrite || one->op() == Op::kZero;
@@ -243,32 +165,19 @@ void NbdClient::flush(std::unique_ptr<NbdPart> part) {
   }
 }
 
-// When somebody has to be looked after at the latest.
+// When a line has to be looked after at the latest.
 std::optional<NbdClient::Clock::time_point> NbdClient::next_deadline() const {
   std::optional<Clock::time_point> first;
-  auto consider = [&](Clock::time_point at) { first = first ? std::min(*first, at) : at; };
   for (const auto& line : lines_) {
-    switch (line->state) {
-      case Line::State::kClosed:
-        if (!waiting_.empty()) consider(line->retry_at);
-        break;
-      case Line::State::kConnecting:
-        consider(line->connecting ? line->connecting->deadline()
-                                  : line->connection->connect_deadline());
-        break;
-      case Line::State::kReady:
-        if (!line->asked.empty()) consider(line->pace.due(spec_.address.timeout));
-        break;
-      case Line::State::kGone:
-        break;
-    }
+    auto deadline = line->deadline(spec_.address.timeout, !waiting_.empty());
+    if (deadline) first = first ? std::min(*first, *deadline) : *deadline;
   }
   return first;
 }
 
 void NbdClient::wait() {
   std::vector<pollfd> fds{{wake_->fd(), POLLIN, 0}};
-  std::vector<Line*> polled;
+  std::vector<NbdLine*> polled;
   for (auto& line : lines_) {
     if (!line->connection) continue;
     // Sending may have found it gone: libnbd takes the request all the same, and has nothing left
@@ -292,57 +201,29 @@ void NbdClient::wait() {
   }
 }
 
-void NbdClient::check_pace(Line& line) {
-  if (line.state != Line::State::kReady || line.asked.empty()) return;
-  switch (line.pace.judge(Clock::now(), line.connection->flow(), spec_.address.timeout,
-                          line.asked.size())) {
-    case NbdPace::Verdict::kFine:
-      return;
-    case NbdPace::Verdict::kLate:
-      return lose(line, Error(ETIMEDOUT, "connection to the NBD server"));
-    case NbdPace::Verdict::kEndless:
-      throw Error(EPROTO, "its answer never ends");
-  }
+void NbdClient::look_after(NbdLine& line) {
+  if (std::optional<Error> why = line.advance(spec_)) lose(line, *why);
+  retire(line);
+  if (std::optional<Error> why = line.check_pace(spec_.address.timeout)) lose(line, *why);
 }
 
 // Takes the answers of a connection; of a lost one, asks again what was not answered. Throws
 // Error(EPROTO) if an answer cannot be one.
-void NbdClient::retire(Line& line) {
-  if (line.state != Line::State::kReady) return;
-  bool alive = line.connection->alive();
-  for (const auto& part : line.asked) {
-    if (!part->broken) continue;
-    throw Error(EPROTO, "its answer to a read of " + std::to_string(part->length) + " bytes at " +
-                            std::to_string(part->offset) + " has gaps or overlaps");
-  }
-  auto answered = [&](const std::unique_ptr<NbdPart>& part) {
-    return part->completed && (alive || part->error == 0);
-  };
-  auto rest = std::stable_partition(line.asked.begin(), line.asked.end(),
-                                    [&](const auto& part) { return !answered(part); });
-  if (rest != line.asked.end()) {
-    const auto now = Clock::now();
-    line.pace.answered(now, line.connection->flow());
-    patience_.answered(now);
-  }
-  for (auto part = rest; part != line.asked.end(); part++) {
-    if ((*part)->error == 0) line.lost = 0;
-    finish(**part, (*part)->error);
-  }
-  line.asked.erase(rest, line.asked.end());
-  if (!alive) lose(line, line.connection->lost());
+void NbdClient::retire(NbdLine& line) {
+  if (!line.ready()) return;
+  const auto answered = line.take_answered();
+  if (!answered.empty()) patience_.answered(Clock::now());
+  for (const auto& part : answered) finish(*part, part->error);
+  if (!line.connection->alive()) lose(line, line.connection->lost());
 }
 
 // A connection that is lost, or could not be made. Throws `why` if none is left, or if writes may
 // be lost with it; and Error(ETIMEDOUT) if losses take more time than answers. The connection must
 // be closed before anything is asked again: until then it may still write into the memory.
-void NbdClient::lose(Line& line, const Error& why) {
-  const bool was_ready = line.state == Line::State::kReady;
+void NbdClient::lose(NbdLine& line, const Error& why) {
+  const bool was_ready = line.ready();
   const bool silent = why.errnum() == ETIMEDOUT;
-  line.connecting.reset();
-  line.connection.reset();
-  line.state = Line::State::kClosed;
-  line.wrote = false;
+  line.close(NbdLine::State::kClosed);
   // A server that was silent is asked once more, on a new connection; one that cannot even be
   // connected to has had its time.
   line.lost += !silent ? 1 : was_ready ? std::max(1u, spec_.retries) : spec_.retries + 1;
@@ -359,9 +240,9 @@ void NbdClient::lose(Line& line, const Error& why) {
     line.retry_at = Clock::now() + kFirstWait * (1u << doublings);
     return;
   }
-  line.state = Line::State::kGone;
+  line.state = NbdLine::State::kGone;
   if (std::all_of(lines_.begin(), lines_.end(),
-                  [](const auto& one) { return one->state == Line::State::kGone; })) {
+                  [](const auto& one) { return one->state == NbdLine::State::kGone; })) {
     throw why;
   }
 }
@@ -389,9 +270,7 @@ void NbdClient::give_up(const Error& why) {
     failure_ = why.context();
   }
   for (auto& line : lines_) {
-    line->connecting.reset();
-    line->connection.reset();
-    line->state = Line::State::kGone;
+    line->close(NbdLine::State::kGone);
     for (auto& part : std::exchange(line->asked, {})) finish(*part, why.errnum());
   }
   for (auto& part : std::exchange(waiting_, {})) finish(*part, why.errnum());

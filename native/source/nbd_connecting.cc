@@ -5,9 +5,9 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <system_error>
-#include <thread>
 #include <utility>
+
+#include "base/job_thread.h"
 
 namespace qb {
 
@@ -33,11 +33,7 @@ std::shared_ptr<NbdConnecting> NbdConnecting::start(const NbdAddress& address,
     }
     raised->raise();
   };
-  try {
-    std::thread(std::move(connect)).detach();
-  } catch (const std::system_error& error) {
-    throw Error(error.code().value(), "start a thread for the NBD server");
-  }
+  start_thread(std::move(connect)).detach();
   return connecting;
 }
 

@@ -3,8 +3,9 @@
 #include <pthread.h>
 
 #include <cerrno>
-#include <thread>
 #include <utility>
+
+#include "base/job_thread.h"
 
 namespace qb {
 
@@ -16,7 +17,7 @@ NbdSession::~NbdSession() = default;
 std::shared_ptr<NbdSession> NbdSession::start(const NbdAddress& address,
                                               const std::vector<std::string>& contexts) {
   std::shared_ptr<NbdSession> session(new NbdSession(address, contexts));
-  std::thread([session] { session->work(); }).detach();
+  start_thread([session] { session->work(); }).detach();
   return session;
 }
 

@@ -24,7 +24,7 @@ class NbdSession : public std::enable_shared_from_this<NbdSession> {
   // made that impossible for it to matter: it is called once for each task in any case.
   using Done = std::function<void(std::exception_ptr)>;
 
-  // Starts the thread, which connects. Throws std::system_error.
+  // Starts the thread, which connects. Throws Error.
   static std::shared_ptr<NbdSession> start(const NbdAddress& address,
                                            const std::vector<std::string>& contexts);
   ~NbdSession();

@@ -54,14 +54,14 @@ int on_completion(void* data, int* error) noexcept {
   return 1;
 }
 
-void let_go(void* data) noexcept {
+void release_reply(void* data) noexcept {
   delete static_cast<ReplyRef*>(data);
 }
 
 // libnbd calls `free` in any case, also when the request could not be made.
 template <typename Callback, typename Function>
 Callback callback(Function function, const ReplyRef& reply) {
-  return {function, std::make_unique<ReplyRef>(reply).release(), let_go};
+  return {function, std::make_unique<ReplyRef>(reply).release(), release_reply};
 }
 
 void wait(NbdConnection& connection, const ReplyRef& reply, int64_t cookie, uint64_t most,

@@ -101,12 +101,12 @@ struct Disk {
       uint64_t to = at;
       while (to < bytes.size() && kinds[to] == kinds[at] && to - at < most) to++;
       uint64_t length = to - at + (to == bytes.size() ? past : 0);
-      if (kinds[at] == Kind::kSkip) hash->skip(length);
-      if (kinds[at] == Kind::kZero) hash->zero(length);
+      if (kinds[at] == Kind::kSkip) hash->add_skipped(length);
+      if (kinds[at] == Kind::kZero) hash->add_zeroes(length);
       if (kinds[at] == Kind::kData) {
         BufferRef buffer = pool.get_zeroed(length);
         std::copy(bytes.begin() + at, bytes.begin() + to, buffer->data());
-        hash->data(buffer->data(), length, buffer);
+        hash->add_data(buffer->data(), length, buffer);
       }
       at = to;
     }
@@ -167,6 +167,6 @@ TEST_CASE("ContentHash: data, zero and what is left to the backing file are told
 TEST_CASE("ContentHash: an exbibyte of nothing") {
   Workers workers(1);
   ContentHash hash(1ull << 60, true, workers, [] {});
-  hash.skip(1ull << 60);
+  hash.add_skipped(1ull << 60);
   CHECK(hash.finish() == Disk({}, 1).found(false, 1));
 }

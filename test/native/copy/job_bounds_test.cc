@@ -100,7 +100,7 @@ TEST_CASE("CopyJob: steps without data behind a slow read are bounded") {
     std::vector<WantedRead> wanted = running.job().caller()->take();
     REQUIRE(wanted.size() == 1);
     Bytes bytes(kCluster, 1);
-    running.job().caller()->bring(wanted[0].id, bytes.data(), bytes.size());
+    running.job().caller()->complete_read(wanted[0].id, bytes.data(), bytes.size());
     while (accepted < kBatches) {
       if (running.settle()) push();
     }
@@ -156,7 +156,7 @@ TEST_CASE(
       most = std::max(most, asked);
       for (const WantedRead& read : wanted) {
         reads++;
-        running.job().caller()->bring(read.id, content.data(), read.length);
+        running.job().caller()->complete_read(read.id, content.data(), read.length);
       }
     }
     CHECK(running.copy().wait().message == "");
@@ -200,7 +200,7 @@ TEST_CASE("CopyJob: a compressed cluster that many pieces lie in is read once fo
     running.settle();
     for (const WantedRead& read : running.job().caller()->take()) {
       times[read.offset]++;
-      running.job().caller()->bring(read.id, content.data(), read.length);
+      running.job().caller()->complete_read(read.id, content.data(), read.length);
     }
   }
   CHECK(running.copy().wait().message == "");

@@ -20,10 +20,10 @@ TEST_CASE("PatchWriter: what is skipped is not touched, few zeroes are put, many
   PatchWriter writer(64 << 20, 512, pool, output);
   BufferRef memory = pool.get_zeroed(4096);
   writer.skip(1024);
-  writer.data(memory->data(), 4096, memory);
-  writer.zero(512);
+  writer.write_data(memory->data(), 4096, memory);
+  writer.write_zeroes(512);
   writer.skip(512);
-  writer.zero(2 << 20);
+  writer.write_zeroes(2 << 20);
   CHECK(output.put_ranges() == Ranges{{1024, 4096}, {5120, 512}});
   CHECK(output.zeroes() == Ranges{{6144, 2 << 20}});
   CHECK(writer.settled() == 6144 + (2 << 20));
@@ -37,7 +37,7 @@ TEST_CASE("PatchWriter: where zeroes cannot be made they are put") {
   output.makes_zeroes = false;
   PatchWriter writer(8 << 20, 512, pool, output);
   writer.skip(512);
-  writer.zero((2 << 20) + 512);
+  writer.write_zeroes((2 << 20) + 512);
   CHECK(output.put_ranges() ==
         Ranges{{512, 1 << 20}, {512 + (1 << 20), 1 << 20}, {512 + (2 << 20), 512}});
 }
@@ -47,5 +47,5 @@ TEST_CASE("PatchWriter: a stream is no content") {
   MemoryOutput output;
   PatchWriter writer(4096, 512, pool, output);
   uint8_t stream[4] = {};
-  CHECK_THROWS_AS(writer.compressed(stream, 4), Error);
+  CHECK_THROWS_AS(writer.write_compressed(stream, 4), Error);
 }

@@ -115,7 +115,7 @@ TEST_CASE("Qcow2Writer: a refcount table of several clusters") {
 
 TEST_CASE("Qcow2Writer: without a backing file zeroes take nothing") {
   WriterModel model({.size = 4 * kTiB});
-  model.writer().zero(2 * kTiB);
+  model.writer().write_zeroes(2 * kTiB);
   model.writer().skip(2 * kTiB);
   model.writer().finish();
   // Header, block of refcounts, refcount table, and 64 KiB of L1.
@@ -131,7 +131,7 @@ TEST_CASE("Qcow2Writer: the file ends with the last cluster of L1, zeroes behind
     uint64_t size = cluster_size / 8 * cluster_size + 512;
     WriterModel model(over_backing(bits, size));
     model.writer().skip(size - 512);
-    model.writer().zero(512);
+    model.writer().write_zeroes(512);
     Decoder decoder = model.decode();
     uint64_t length = model.writer().file_length();
     uint64_t l1 = length - cluster_size;
@@ -145,7 +145,7 @@ TEST_CASE("Qcow2Writer: the file ends with the last cluster of L1, zeroes behind
 
 TEST_CASE("Qcow2Writer: tables of nothing but zero flags are one table") {
   WriterModel model(over_backing(16, kTiB));
-  model.writer().zero(kTiB);
+  model.writer().write_zeroes(kTiB);
   Decoder decoder = model.decode();
   for (uint64_t i = 1; i < 2048; i++) CHECK(decoder.table(i) == decoder.table(0));
   CHECK(decoder.cluster(0).kind == GuestCluster::kZero);
@@ -198,7 +198,7 @@ TEST_CASE("Qcow2Writer: a table is shared as often as a refcount can count") {
   for (uint64_t tables : {kMost, kMost + 1, kMost + 2, 2 * kMost + 7}) {
     CAPTURE(tables);
     WriterModel model(over_backing(9, tables * kCovers));
-    model.writer().zero(tables * kCovers);
+    model.writer().write_zeroes(tables * kCovers);
     Decoder decoder = model.decode();
     CHECK((decoder.table(0) == decoder.table(kMost - 1)));
     if (tables > kMost) CHECK(decoder.table(kMost - 1) != decoder.table(kMost));
@@ -210,7 +210,7 @@ TEST_CASE("Qcow2Writer: the largest disks, wiped") {
   for (unsigned bits : {16u, 21u}) {
     CAPTURE(bits);
     WriterModel model(over_backing(bits, 64 * kTiB));
-    model.writer().zero(64 * kTiB);
+    model.writer().write_zeroes(64 * kTiB);
     Decoder decoder = model.decode();
     CHECK(decoder.cluster(decoder.clusters() - 1).kind == GuestCluster::kZero);
     CHECK(model.writer().file_length() <= std::max<uint64_t>(8 << bits, 3 << 20));
@@ -274,7 +274,7 @@ TEST_CASE("Qcow2Writer: one stream before a large disk costs no time at its end"
   WriterModel model({.size = kSize});
   BufferPool pool;
   BufferRef memory = pool.get(65536);
-  model.writer().compressed(memory->data(), 100);
+  model.writer().write_compressed(memory->data(), 100);
   size_t puts = model.output().puts().size();
   model.writer().skip(kSize - 65536);
   // The cluster of the stream and its L2 table.
@@ -323,10 +323,10 @@ TEST_CASE("Qcow2Writer: what leaves the disk or does not fill it is refused") {
   writer.skip(65536);
   CHECK_THROWS_AS(writer.finish(), Error);
   BufferRef memory = pool.get(2 * 65536);
-  CHECK_THROWS_AS(writer.data(memory->data(), 2 * 65536, memory), Error);
-  CHECK_THROWS_AS(writer.zero(65537), Error);
-  writer.compressed(memory->data(), 5);
-  CHECK_THROWS_AS(writer.compressed(memory->data(), 5), Error);
+  CHECK_THROWS_AS(writer.write_data(memory->data(), 2 * 65536, memory), Error);
+  CHECK_THROWS_AS(writer.write_zeroes(65537), Error);
+  writer.write_compressed(memory->data(), 5);
+  CHECK_THROWS_AS(writer.write_compressed(memory->data(), 5), Error);
   CHECK_THROWS_AS(writer.skip(1), Error);
   CHECK_NOTHROW(writer.finish());
 }

@@ -87,7 +87,7 @@ TEST_CASE("qemu-img check: a wiped disk over a backing file, one table for all o
                      .size = 1ull << 40,
                      .backing_file = name_of(base),
                      .backing_format = "raw"});
-  model.writer().zero(1ull << 40);
+  model.writer().write_zeroes(1ull << 40);
   model.decode();
   check(model);
 }

@@ -16,12 +16,12 @@ using Ranges = std::vector<std::pair<uint64_t, uint64_t>>;
 void write_disk(RawWriter& writer, BufferPool& pool, uint64_t unit) {
   BufferRef memory = pool.get_zeroed(2 * unit);
   writer.skip(unit);
-  writer.data(memory->data(), 2 * unit, memory);
-  writer.zero(2 * unit);
+  writer.write_data(memory->data(), 2 * unit, memory);
+  writer.write_zeroes(2 * unit);
   CHECK(writer.settled() == 5 * unit);
-  writer.data(memory->data(), unit, memory);
+  writer.write_data(memory->data(), unit, memory);
   writer.finish();
-  writer.header();
+  writer.write_header();
 }
 
 }  // namespace
@@ -51,7 +51,7 @@ TEST_CASE("RawWriter: nothing is written past where writing stops") {
 
   MemoryOutput zero;
   RawWriter zeroes(5 * kPage + 1000, kPage, end, pool, zero);
-  zeroes.zero(5 * kPage + 1000);
+  zeroes.write_zeroes(5 * kPage + 1000);
   CHECK(zero.zeroes() == Ranges{{0, end}});
 }
 
@@ -59,7 +59,7 @@ TEST_CASE("RawWriter: the end of the disk's last unit is made zero with it") {
   BufferPool pool;
   MemoryOutput output;
   RawWriter writer(kPage + 512, kPage, 2 * kPage, pool, output);
-  writer.zero(kPage + 512);
+  writer.write_zeroes(kPage + 512);
   CHECK(output.zeroes() == Ranges{{0, 2 * kPage}});
 }
 
@@ -83,5 +83,5 @@ TEST_CASE("RawWriter: takes no compressed clusters") {
   RawWriter writer(kPage, kPage, kPage, pool, output);
   CHECK(writer.compressed_limit() == 0);
   uint8_t byte = 1;
-  CHECK_THROWS_AS(writer.compressed(&byte, 1), Error);
+  CHECK_THROWS_AS(writer.write_compressed(&byte, 1), Error);
 }

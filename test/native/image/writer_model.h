@@ -36,14 +36,14 @@ class WriterModel {
       fill(memory->data() + i * cluster_size_, cluster_size_);
       expect({GuestCluster::kData, stamp_, 0});
     }
-    writer_.data(memory->data(), length_of(clusters), memory);
+    writer_.write_data(memory->data(), length_of(clusters), memory);
   }
   // One cluster, as a stream of `size` bytes (which need not be one that expands to anything).
   void compressed(size_t size) {
     Bytes stream(size);
     fill(stream.data(), size);
     expect({GuestCluster::kCompressed, stamp_, size});
-    writer_.compressed(stream.data(), size);
+    writer_.write_compressed(stream.data(), size);
     // The writer copies: what happens to the memory afterwards does not matter.
     std::fill(stream.begin(), stream.end(), uint8_t{0xee});
   }
@@ -52,7 +52,7 @@ class WriterModel {
     for (uint64_t i = 0; i < clusters; i++) {
       expect({hides ? GuestCluster::kZero : GuestCluster::kUnallocated, 0, 0});
     }
-    writer_.zero(length_of(clusters));
+    writer_.write_zeroes(length_of(clusters));
   }
   void skip(uint64_t clusters) {
     for (uint64_t i = 0; i < clusters; i++) expect({GuestCluster::kUnallocated, 0, 0});
@@ -65,7 +65,7 @@ class WriterModel {
     writer_.finish();
     size_t before = output_.puts().size();
     for (const MemoryOutput::Put& put : output_.puts()) REQUIRE(put.offset != 0);
-    writer_.header();
+    writer_.write_header();
     REQUIRE(output_.puts().size() == before + 1);
     REQUIRE(output_.puts().back().offset == 0);
     REQUIRE(output_.puts().back().size == cluster_size_);

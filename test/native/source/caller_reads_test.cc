@@ -20,8 +20,8 @@ Transfer read_of(Bytes& memory, uint64_t offset) {
 TEST_CASE("CallerReads: asks, and takes what is brought") {
   CallerReads reads;
   int asked = 0, brought = 0;
-  reads.on_asked([&] { asked++; });
-  reads.on_brought([&] { brought++; });
+  reads.on_wanted([&] { asked++; });
+  reads.on_completed([&] { brought++; });
   Bytes first(10, 1), second(20, 1);
   Transfer a = read_of(first, 100), b = read_of(second, 4096);
   reads.submit(&a);
@@ -36,10 +36,10 @@ TEST_CASE("CallerReads: asks, and takes what is brought") {
   CHECK(reads.take().empty());
 
   Bytes content(20, 7);
-  reads.bring(wanted[1].id, content.data(), 20);
+  reads.complete_read(wanted[1].id, content.data(), 20);
   CHECK(brought == 1);
   CHECK((second == content));
-  reads.fail(wanted[0].id, EIO);
+  reads.fail_read(wanted[0].id, EIO);
   std::vector<Transfer*> done;
   reads.collect(done);
   REQUIRE(done.size() == 2);
@@ -52,13 +52,13 @@ TEST_CASE("CallerReads: asks, and takes what is brought") {
 
 TEST_CASE("CallerReads: too few or too many bytes are none, and what nobody wants is dropped") {
   CallerReads reads;
-  reads.on_asked([] {});
-  reads.on_brought([] {});
+  reads.on_wanted([] {});
+  reads.on_completed([] {});
   Bytes memory(10, 1), content(11, 9);
   for (size_t size : {9, 11}) {
     Transfer transfer = read_of(memory, 0);
     reads.submit(&transfer);
-    reads.bring(reads.take()[0].id, content.data(), size);
+    reads.complete_read(reads.take()[0].id, content.data(), size);
     CHECK(transfer.error == EIO);
     std::vector<Transfer*> done;
     reads.collect(done);
@@ -67,8 +67,8 @@ TEST_CASE("CallerReads: too few or too many bytes are none, and what nobody want
   reads.submit(&late);
   uint64_t id = reads.take()[0].id;
   reads.close();
-  reads.bring(id, content.data(), 10);
-  reads.fail(12345, EIO);
+  reads.complete_read(id, content.data(), 10);
+  reads.fail_read(12345, EIO);
   CHECK((memory == Bytes(10, 1)));
   CHECK(reads.in_flight() == 0);
 }
@@ -93,7 +93,7 @@ TEST_CASE("CopyJob: the caller's own reads, in any order") {
     if (wanted.empty()) continue;
     WantedRead last = wanted.back();
     wanted.pop_back();
-    copy.job().caller()->bring(last.id, disk.data() + last.offset, last.length);
+    copy.job().caller()->complete_read(last.id, disk.data() + last.offset, last.length);
   }
   CHECK(copy.wait().message == "");
   CHECK((target.read(0, kSize) == disk));

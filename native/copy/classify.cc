@@ -1,10 +1,10 @@
-#include "copy/examine.h"
+#include "copy/classify.h"
 
 #include "base/is_zero.h"
 
 namespace qb {
 
-void examine(Chunk& chunk, uint64_t unit, Compressor* compressor, size_t limit, BufferPool& pool) {
+void classify(Chunk& chunk, uint64_t unit, Compressor* compressor, size_t limit, BufferPool& pool) {
   if (compressor && !chunk.streams) chunk.streams = pool.get(chunk.padded);
   chunk.units.resize(chunk.padded / unit);
   for (size_t i = 0; i < chunk.units.size(); i++) {

@@ -1,4 +1,4 @@
-#include "copy/ends.h"
+#include "copy/endpoints.h"
 
 #include <algorithm>
 #include <utility>
@@ -6,9 +6,10 @@
 #include "base/buffer.h"
 #include "base/bytes.h"
 #include "copy/error.h"
-#include "copy/gather.h"
+#include "copy/file_sink.h"
 #include "copy/nbd_sink.h"
-#include "copy/no_target.h"
+#include "copy/null_sink.h"
+#include "copy/null_writer.h"
 #include "image/patch_writer.h"
 #include "image/qcow2_writer.h"
 #include "image/raw_writer.h"
@@ -38,6 +39,12 @@ std::optional<TargetFile> file_of(const CopyTarget& target) {
   const auto* file = raw ? std::get_if<FileStore>(&raw->store) : nullptr;
   if (!file) return std::nullopt;
   return TargetFile{file->fd, kRawUnit};
+}
+
+std::optional<File> open_target(const CopySpec& spec) {
+  std::optional<TargetFile> file = file_of(spec.target);
+  if (!file) return std::nullopt;
+  return at_target([&] { return File(file->fd, true, spec.direct, file->unit); });
 }
 
 std::unique_ptr<DiskWriter> make_raw_writer(const RawTarget& target, uint64_t size,
@@ -89,37 +96,35 @@ std::vector<std::optional<File>> open_files(const std::vector<CopySource>& sourc
   return files;
 }
 
+EndpointFiles open_endpoints(const CopySpec& spec) {
+  return {open_files(spec.sources, spec.direct), open_target(spec)};
+}
+
 std::vector<Store> open_stores(std::vector<std::optional<File>>& files,
                                const std::vector<CopySource>& sources, Engine& engine) {
   std::vector<Store> stores;
+  stores.reserve(sources.size());
   for (size_t i = 0; i < sources.size(); i++) {
-    Store store;
-    store.size = sources[i].size;
-    if (files[i]) store.file.emplace(std::move(*files[i]));
-    if (const auto* caller = std::get_if<std::shared_ptr<CallerReads>>(&sources[i].store)) {
-      store.caller = *caller;
+    const CopySource& source = sources[i];
+    if (files[i]) {
+      stores.emplace_back(source.size, std::move(*files[i]));
+    } else if (const auto* nbd = std::get_if<NbdClientSpec>(&source.store)) {
+      stores.emplace_back(source.size,
+                          std::make_shared<NbdClient>(*nbd, [&engine] { engine.wake(); }));
+    } else {
+      stores.emplace_back(source.size, std::get<std::shared_ptr<CallerReads>>(source.store));
     }
-    if (const auto* nbd = std::get_if<NbdClientSpec>(&sources[i].store)) {
-      store.nbd = std::make_unique<NbdClient>(*nbd, [&engine] { engine.wake(); });
-    }
-    stores.push_back(std::move(store));
   }
   return stores;
-}
-
-std::optional<File> open_target(const CopySpec& spec) {
-  std::optional<TargetFile> file = file_of(spec.target);
-  if (!file) return std::nullopt;
-  return at_target([&] { return File(file->fd, true, spec.direct, file->unit); });
 }
 
 std::unique_ptr<Sink> make_sink(const CopyTarget& target, std::optional<File>& file, Queue& queue,
                                 Engine& engine) {
   if (file) {
     bool fresh = !std::holds_alternative<PatchTarget>(target);
-    return std::make_unique<Gather>(*file, queue, fresh);
+    return std::make_unique<FileSink>(*file, queue, fresh);
   }
-  if (std::holds_alternative<HashTarget>(target)) return std::make_unique<NoSink>();
+  if (std::holds_alternative<HashTarget>(target)) return std::make_unique<NullSink>();
   const auto& nbd = std::get<NbdStore>(std::get<RawTarget>(target).store);
   return std::make_unique<NbdSink>(nbd.client, nbd.can_zero, [&engine] { engine.wake(); });
 }
@@ -134,7 +139,7 @@ std::unique_ptr<DiskWriter> make_writer(const CopySpec& spec, const std::optiona
     return std::make_unique<PatchWriter>(spec.size, patch->unit, pool, sink);
   }
   if (const auto* hash = std::get_if<HashTarget>(&spec.target)) {
-    return std::make_unique<NoWriter>(hash->unit, hash->has_backing);
+    return std::make_unique<NullWriter>(hash->unit, hash->has_backing);
   }
   return make_raw_writer(std::get<RawTarget>(spec.target), spec.size, file, pool, sink);
 }

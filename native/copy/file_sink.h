@@ -10,18 +10,12 @@
 
 namespace qb {
 
-// One write of neighbouring pieces of memory, and what keeps these alive; or a sync.
-struct Write {
-  Transfer transfer;
-  std::vector<BufferRef> owners;
-};
-
 // Every write must have come back through complete() before it ends: memory under the kernel's
 // hands is never freed, rather lost.
-class Gather : public Sink {
+class FileSink : public Sink {
  public:
   // `fresh`: a regular file is new, so what was never written is a hole.
-  Gather(File& file, Queue& queue, bool fresh = true);
+  FileSink(File& file, Queue& queue, bool fresh = true);
 
   void put(uint64_t offset, const uint8_t* data, size_t size, const BufferRef& owner) override;
   bool zero(uint64_t offset, uint64_t length) override;

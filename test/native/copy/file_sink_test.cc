@@ -1,4 +1,4 @@
-#include "copy/gather.h"
+#include "copy/file_sink.h"
 
 #include <doctest/doctest.h>
 #include <limits.h>
@@ -17,7 +17,7 @@ namespace {
 
 constexpr uint64_t kLimit = 2 << 20;
 
-// A gather over a file, and what it asked of the engine.
+// A sink over a file, and what it asked of the engine.
 struct Fixture {
   explicit Fixture(FaultEngine::Plan plan = [](size_t, const Request&) { return std::nullopt; })
       : engine(std::make_unique<FaultEngine>(make_engine(EngineKind::kThreads, 4), std::move(plan)),
@@ -29,18 +29,18 @@ struct Fixture {
     return buffer;
   }
   void put(uint64_t offset, const BufferRef& buffer, size_t size) {
-    gather.put(offset, buffer->data(), size, buffer);
+    sink.put(offset, buffer->data(), size, buffer);
   }
   // Waits for all writes; returns the errno of the first that failed.
   int finish() {
     int errnum = 0;
-    gather.flush();
+    sink.flush();
     while (queue.in_flight() > 0) {
       std::vector<Transfer*> done;
       queue.reap(done, true);
       for (Transfer* transfer : done) {
         try {
-          gather.complete(transfer);
+          sink.complete(transfer);
         } catch (const Error& error) {
           if (errnum == 0) errnum = error.errnum();
         }
@@ -55,12 +55,12 @@ struct Fixture {
   std::vector<RecordingEngine::Record> records;
   RecordingEngine engine;
   Queue queue{engine, 4};
-  Gather gather{file, queue};
+  FileSink sink{file, queue};
 };
 
 }  // namespace
 
-TEST_CASE_FIXTURE(Fixture, "Gather: neighbours in the file leave as one write") {
+TEST_CASE_FIXTURE(Fixture, "FileSink: neighbours in the file leave as one write") {
   for (uint64_t i = 0; i < 100; i++) put(i * kPage, bytes(kPage, static_cast<uint8_t>(i)), kPage);
   CHECK(records.empty());
   CHECK(pool.in_use() == 100 * kPage);
@@ -74,7 +74,7 @@ TEST_CASE_FIXTURE(Fixture, "Gather: neighbours in the file leave as one write") 
   }
 }
 
-TEST_CASE_FIXTURE(Fixture, "Gather: what is not adjacent leaves apart, in the order it came") {
+TEST_CASE_FIXTURE(Fixture, "FileSink: what is not adjacent leaves apart, in the order it came") {
   put(0, bytes(kPage, 1), kPage);
   put(2 * kPage, bytes(kPage, 2), kPage);
   put(3 * kPage, bytes(kPage, 3), kPage);
@@ -90,16 +90,16 @@ TEST_CASE_FIXTURE(Fixture, "Gather: what is not adjacent leaves apart, in the or
   }
 }
 
-TEST_CASE_FIXTURE(Fixture, "Gather: pieces of one memory become one piece") {
+TEST_CASE_FIXTURE(Fixture, "FileSink: pieces of one memory become one piece") {
   BufferRef buffer = bytes(8 * kPage, 1);
   for (size_t i = 0; i < 8; i++) buffer->data()[i * kPage] = static_cast<uint8_t>(i);
-  for (size_t i = 0; i < 8; i++) gather.put(i * kPage, buffer->data() + i * kPage, kPage, buffer);
+  for (size_t i = 0; i < 8; i++) sink.put(i * kPage, buffer->data() + i * kPage, kPage, buffer);
   CHECK(finish() == 0);
   CHECK(records.size() == 1);
   CHECK(temp.read(0, 8 * kPage) == Bytes(buffer->data(), buffer->data() + 8 * kPage));
 }
 
-TEST_CASE_FIXTURE(Fixture, "Gather: a write is handed over when it is large enough") {
+TEST_CASE_FIXTURE(Fixture, "FileSink: a write is handed over when it is large enough") {
   constexpr size_t kPiece = 256 << 10;
   for (uint64_t i = 0; i < 20; i++) put(i * kPiece, bytes(kPiece, 7), kPiece);
   CHECK(records.size() == 20 * kPiece / kLimit);
@@ -113,10 +113,10 @@ TEST_CASE_FIXTURE(Fixture, "Gather: a write is handed over when it is large enou
   CHECK(end == 20 * kPiece);
 }
 
-TEST_CASE_FIXTURE(Fixture, "Gather: no more pieces than one request takes") {
+TEST_CASE_FIXTURE(Fixture, "FileSink: no more pieces than one request takes") {
   const size_t pieces = 2 * IOV_MAX + 10, piece = 512;
   File buffered(temp.fd(), true, Direct::kOff, kPage);
-  Gather small(buffered, queue);
+  FileSink small(buffered, queue);
   std::vector<BufferRef> held;
   for (size_t i = 0; i < pieces; i++) {
     held.push_back(bytes(piece, static_cast<uint8_t>(i)));
@@ -133,18 +133,18 @@ TEST_CASE_FIXTURE(Fixture, "Gather: no more pieces than one request takes") {
   }
 }
 
-TEST_CASE_FIXTURE(Fixture, "Gather: nothing to flush is no write") {
-  gather.flush();
+TEST_CASE_FIXTURE(Fixture, "FileSink: nothing to flush is no write") {
+  sink.flush();
   CHECK(queue.in_flight() == 0);
 }
 
-TEST_CASE_FIXTURE(Fixture, "Gather: what is never flushed gives its memory back") {
-  Gather other(file, queue);
+TEST_CASE_FIXTURE(Fixture, "FileSink: what is never flushed gives its memory back") {
+  FileSink other(file, queue);
   BufferRef buffer = bytes(kPage, 1);
   other.put(0, buffer->data(), kPage, buffer);
 }
 
-TEST_CASE("Gather: a failed write is told with its errno, and its memory goes all the same") {
+TEST_CASE("FileSink: a failed write is told with its errno, and its memory goes all the same") {
   Fixture fixture(FaultEngine::nth(1, {.errnum = ENOSPC}));
   for (uint64_t i = 0; i < 4; i++) fixture.put(2 * i * kPage, fixture.bytes(kPage, 1), kPage);
   CHECK(fixture.finish() == ENOSPC);
@@ -152,7 +152,7 @@ TEST_CASE("Gather: a failed write is told with its errno, and its memory goes al
   CHECK(fixture.pool.in_use() == 0);
 }
 
-TEST_CASE("Gather: a write that the kernel cuts goes on") {
+TEST_CASE("FileSink: a write that the kernel cuts goes on") {
   Fixture fixture(FaultEngine::nth(0, {.bytes = 3 * kPage}));
   for (uint64_t i = 0; i < 10; i++) {
     fixture.put(i * kPage, fixture.bytes(kPage, static_cast<uint8_t>(i)), kPage);

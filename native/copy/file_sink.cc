@@ -1,4 +1,4 @@
-#include "copy/gather.h"
+#include "copy/file_sink.h"
 
 #include <climits>
 #include <string>
@@ -16,14 +16,15 @@ constexpr uint64_t kWriteBytes = 2 << 20;
 
 }  // namespace
 
-Gather::Gather(File& file, Queue& queue, bool fresh) : file_(file), queue_(queue), fresh_(fresh) {}
+FileSink::FileSink(File& file, Queue& queue, bool fresh)
+    : file_(file), queue_(queue), fresh_(fresh) {}
 
-bool Gather::continues(uint64_t offset) const {
+bool FileSink::continues(uint64_t offset) const {
   return pending_ && offset == pending_->transfer.offset + pending_bytes_ &&
          pending_bytes_ < kWriteBytes && pending_->transfer.iov.size() < IOV_MAX;
 }
 
-void Gather::put(uint64_t offset, const uint8_t* data, size_t size, const BufferRef& owner) {
+void FileSink::put(uint64_t offset, const uint8_t* data, size_t size, const BufferRef& owner) {
   if (!continues(offset)) {
     flush();
     pending_ = std::make_unique<Write>();
@@ -46,36 +47,36 @@ void Gather::put(uint64_t offset, const uint8_t* data, size_t size, const Buffer
   if (pending_bytes_ >= kWriteBytes) flush();
 }
 
-bool Gather::zero(uint64_t offset, uint64_t length) {
+bool FileSink::zero(uint64_t offset, uint64_t length) {
   if (file_.is_device()) return file_.zero_device_range(offset, length);
   return fresh_ || file_.punch(offset, length);
 }
 
-void Gather::flush() {
+void FileSink::flush() {
   if (!pending_) return;
   at_target([&] { file_.reserve(pending_->transfer.offset + pending_bytes_); });
   submit(std::exchange(pending_, nullptr));
   pending_bytes_ = 0;
 }
 
-void Gather::sync() {
+void FileSink::sync() {
   auto write = std::make_unique<Write>();
   write->transfer.op = Op::kSync;
   write->transfer.fd = file_.fd();
   submit(std::move(write));
 }
 
-void Gather::submit(std::unique_ptr<Write> write) {
+void FileSink::submit(std::unique_ptr<Write> write) {
   write->transfer.tag = write.get();
   in_flight_++;
   queue_.submit(&write.release()->transfer);
 }
 
-void Gather::set_length(uint64_t length) {
+void FileSink::set_length(uint64_t length) {
   at_target([&] { file_.set_length(length); });
 }
 
-void Gather::complete(Transfer* transfer) {
+void FileSink::complete(Transfer* transfer) {
   std::unique_ptr<Write> write(static_cast<Write*>(transfer->tag));
   in_flight_--;
   if (transfer->error != 0) throw write_error(*transfer);

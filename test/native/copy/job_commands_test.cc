@@ -83,7 +83,7 @@ TEST_CASE("CopyJob: given up, it ends with what the area failed with") {
   CHECK(!looks_like_image(target));
 }
 
-TEST_CASE("CopyJob: orders about areas that did not fail change nothing") {
+TEST_CASE("CopyJob: commands about areas that did not fail change nothing") {
   Plan plan({.seed = 43});
   const TempFile target;
   CopySpec spec = held(plan, target);

@@ -1,0 +1,43 @@
+// Hands chunks over to the target and to the hash, and counts what becomes of them.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "base/workers.h"
+#include "copy/chunk.h"
+#include "copy/content_hash.h"
+#include "copy/counters.h"
+#include "copy/spec.h"
+#include "image/disk_writer.h"
+
+namespace qb {
+
+// Not thread-safe. `workers` must end first.
+class Delivery {
+ public:
+  // `hashed`: called on any thread when hash_busy() or hash_behind() may have become false.
+  Delivery(const CopySpec& spec, DiskWriter& writer, Workers& workers, std::function<void()> hashed,
+           LiveCounters& counters);
+
+  // Takes chunks that are ready, in guest order. False if it took only a part: what is left is the
+  // chunk now. Throws Error.
+  bool deliver(Chunk& chunk);
+
+  // See ContentHash; both are false without one.
+  bool hash_behind() { return hash_ && hash_->behind(); }
+  bool hash_busy() const { return hash_ && hash_->busy(); }
+  // The hash of the content, empty if none is wanted. REQUIRES: all is delivered, !hash_busy().
+  std::string checksum() { return hash_ ? hash_->finish() : ""; }
+
+ private:
+  void deliver_data(const Chunk& chunk);
+  bool deliver_run(Step& step);
+
+  DiskWriter& writer_;
+  LiveCounters& counters_;
+  std::optional<ContentHash> hash_;
+};
+
+}  // namespace qb

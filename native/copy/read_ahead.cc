@@ -1,0 +1,99 @@
+#include "copy/read_ahead.h"
+
+#include <utility>
+
+namespace qb {
+
+ReadAhead::ReadAhead(const CopySpec& spec, uint64_t unit, StepFeed& steps, Window& window,
+                     const Reader& reader, BufferPool& pool, LiveCounters& counters)
+    : spec_(spec),
+      unit_(unit),
+      compresses_(compression_of(spec) != nullptr),
+      steps_(steps),
+      window_(window),
+      reader_(reader),
+      pool_(pool),
+      counters_(counters),
+      rate_(spec.rate_limit, Engine::Clock::now()) {}
+
+void ReadAhead::start(bool memory_comes_back) {
+  start_held(memory_comes_back);
+  while (may_begin()) {
+    std::optional<Step> step = steps_.next();
+    if (!step) return;
+    begin(std::move(*step));
+    start_held(memory_comes_back);
+  }
+}
+
+// Whether one more step may be taken from the plan.
+bool ReadAhead::may_begin() const {
+  if (paused_until()) return false;
+  if (window_.empty()) return true;
+  if (!held_.empty() || reading_ >= spec_.requests) return false;
+  return !window_.full();
+}
+
+// Whether there is memory for the reads that a chunk wants next: more than there is only for the
+// head, once nothing comes free before it.
+bool ReadAhead::may_take(const Chunk& chunk, bool memory_comes_back) const {
+  if (pool_.in_use() + chunk.wanted <= spec_.memory) return true;
+  return &chunk == &window_.head() && !memory_comes_back;
+}
+
+// Starts reads that waited for memory: the head's, and others' as far as it reaches.
+void ReadAhead::start_held(bool memory_comes_back) {
+  std::deque<Chunk*> held = std::exchange(held_, {});
+  for (Chunk* chunk : held) {
+    if (!may_take(*chunk, memory_comes_back)) {
+      held_.push_back(chunk);
+      continue;
+    }
+    if (compresses_ && !chunk->streams) chunk->streams = pool_.get(chunk->padded);
+    reader_.start(*chunk);
+  }
+}
+
+void ReadAhead::begin(Step step) {
+  Chunk& chunk = window_.add(std::move(step));
+  if (chunk.step.kind != Step::Kind::kData) {
+    chunk.ready = true;
+    return;
+  }
+  begin_reads(chunk);
+  counters_.add_read(chunk.step.length);
+  rate_.spend(chunk.step.length, Engine::Clock::now());
+}
+
+void ReadAhead::begin_reads(Chunk& chunk) {
+  reading_++;
+  reader_.plan(chunk, unit_);
+  if (compresses_) chunk.wanted += chunk.padded;
+  held_.push_back(&chunk);
+}
+
+Chunk* ReadAhead::complete(Transfer* transfer) {
+  Chunk* chunk = reader_.complete(transfer);
+  if (!chunk) return nullptr;
+  if (chunk->failure) {
+    reading_--;
+    // It waits for what is decided, and its memory is of use to others.
+    chunk->reads.clear();
+    chunk->buffer.reset();
+    chunk->streams.reset();
+  } else if (chunk->rows_left.empty()) {
+    reading_--;
+  }
+  return chunk;
+}
+
+void ReadAhead::finish_round(Chunk& chunk) {
+  if (chunk.rows_left.empty()) {
+    chunk.ready = true;
+    return;
+  }
+  reader_.plan_next(chunk);
+  held_.push_back(&chunk);
+}
+
+}  // namespace qb
