@@ -75,10 +75,10 @@ TEST_CASE("Queue: once stopped it hands nothing over and gives everything back")
       make_engine(kAny, 3), [](size_t, const Request&) { return Fault{.bytes = 100}; });
   RecordingEngine engine(std::move(fault), records);
   Queue queue(engine, 3);
-  Bytes bytes(512);
+  std::vector<Bytes> bytes(10, Bytes(512));
   std::vector<Transfer> transfers(10);
   for (size_t i = 0; i < transfers.size(); ++i) {
-    transfers[i] = {.fd = file.fd(), .offset = i * 512, .iov = {iovec_of(bytes)}};
+    transfers[i] = {.fd = file.fd(), .offset = i * 512, .iov = {iovec_of(bytes[i])}};
     if (i == 8) queue.stop();
     queue.submit(&transfers[i]);
   }

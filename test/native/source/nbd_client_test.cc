@@ -79,7 +79,10 @@ TEST_CASE("NbdClient: writes in parts of a payload, and reads them back") {
   CHECK(read == written);
   CHECK(server.asked("Write").size() == 16);
   CHECK(server.asked("Read").size() == 16);
-  CHECK(server.asked("Connect").size() == 3);
+  // All are begun with the first request, whether or not they came in time to share the work.
+  while (server.asked("Connect").size() < 3) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
 }
 
 TEST_CASE("NbdClient: zeroes in parts, with holes unless told not to") {
