@@ -48,7 +48,7 @@ export type {
   RestoreOptions,
   VerifyingOptions,
 } from './backup/types.ts'
-export type { ManifestVerified, VerifyManifestsOptions } from './backup/verify-manifests.ts'
+export type { ManifestVerdict, VerifyManifestsOptions } from './backup/verify-manifests.ts'
 export {
   BackupError,
   type BackupErrorOptions,
@@ -59,28 +59,28 @@ export {
 export type { Extent } from './extents/extent.ts'
 export type { DirtyRun } from './format/qcow2/bits.ts'
 export type { LogLine, Topic } from './log.ts'
-export { type BitmapOperation, BitmapOperationError } from './maintain/bitmaps.ts'
 export type { ChainReport, ChainReportImage, ChainReportOptions } from './maintain/chain-report.ts'
 export type { CommitResult } from './maintain/commit/commit.ts'
+export type { SnapshotOptions, SnapshotResult } from './maintain/create-snapshot.ts'
 export type { Differences, DiffResult } from './maintain/diff/diff.ts'
-export type { UnreadableArea } from './maintain/diff/differences.ts'
+export type { UnreadableRange } from './maintain/diff/differences.ts'
+export { type BitmapOperation, BitmapOperationError } from './maintain/edit-bitmap.ts'
 export type { BitmapInfo, ReadBitmapOptions } from './maintain/list-bitmaps.ts'
-export type { SnapshotOptions, SnapshotResult } from './maintain/snapshot.ts'
 export type { ControlOptions } from './options.ts'
-export type { Compared, ParityOptions } from './parity/parity.ts'
+export type { CommandComparison, ParityOptions } from './parity/parity.ts'
 export type { Phase, Progress } from './progress.ts'
 export type { ImageCheck } from './qemu-img/check/result.ts'
-export type { Comparison } from './qemu-img/compare/images.ts'
+export type { Comparison } from './qemu-img/compare/compare-images.ts'
 export type { ImageInfo } from './qemu-img/info/info.ts'
 export type { MapEntry } from './qemu-img/map/map.ts'
 export type { Measure } from './qemu-img/measure/measure.ts'
 export { QemuImgError } from './qemu-img/messages.ts'
 export type { BitmapFacts, BitmapHealth, BitmapPlace, ImageFacts } from './source/bitmaps/health.ts'
-export { BadBitmapChain } from './source/bitmaps/open.ts'
+export { BadBitmapChain } from './source/bitmaps/open-bitmap.ts'
 export type { NamedBitmap, NamedBlockNode } from './source/bitmaps/qmp-facts.ts'
-export type { CustomExtent, CustomSource } from './source/custom.ts'
+export type { CustomExtent, CustomSource } from './source/custom-source.ts'
 export type {
-  Piece,
+  Mapping,
   Source,
   SourceExport,
   SourceFile,

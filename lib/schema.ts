@@ -231,13 +231,13 @@ function keysOf(value: object): string[] {
   return [...keys]
 }
 
-const MOST_SHOWN = 60
+const MAX_SHOWN = 60
 
 /** A value in a message. No method of it is called. */
 export function show(value: unknown): string {
   switch (typeof value) {
     case 'string':
-      return `'${value.length > MOST_SHOWN ? `${value.slice(0, MOST_SHOWN)}…` : value}'`
+      return `'${value.length > MAX_SHOWN ? `${value.slice(0, MAX_SHOWN)}…` : value}'`
     case 'bigint':
       return `${value}n`
     case 'function':

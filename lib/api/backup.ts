@@ -23,7 +23,7 @@ import {
   type Schema,
   type SchemaFor,
 } from '../schema.ts'
-import type { CustomSource } from '../source/custom.ts'
+import type { CustomSource } from '../source/custom-source.ts'
 import { Call } from './call.ts'
 import { SOURCE, TARGET } from './rules.ts'
 

@@ -1,7 +1,7 @@
 import { argumentError } from '../errors.ts'
 import type { DirtyRun } from '../format/qcow2/bits.ts'
-import type { BitmapOperation } from '../maintain/bitmaps.ts'
 import type { ChainReport, ChainReportOptions } from '../maintain/chain-report.ts'
+import type { BitmapOperation } from '../maintain/edit-bitmap.ts'
 import type { BitmapInfo, ReadBitmapOptions } from '../maintain/list-bitmaps.ts'
 import {
   CHAIN_OPTIONS,
@@ -79,7 +79,7 @@ export async function editBitmap(
   checkArgument('bitmap', TEXT, bitmap)
   checkArgument('operations', list(OPERATION), operations)
   const checked = checkOptions(CONTROL_OPTIONS, options)
-  const { editBitmap: run } = await import('../maintain/bitmaps.ts')
+  const { editBitmap: run } = await import('../maintain/edit-bitmap.ts')
   const call = new Call(image, checked.signal)
   const onProgress = call.callback('onProgress', checked.onProgress)
   await call.run(() => run(image, bitmap, operations, { ...checked, onProgress }))

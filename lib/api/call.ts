@@ -1,7 +1,7 @@
 /** What every public function does around its work: see `calling`. */
 import { abortedError, BackupError, ioError, isBackupError } from '../errors.ts'
 import type { Phase, Progress } from '../progress.ts'
-import type { CustomSource } from '../source/custom.ts'
+import type { CustomSource } from '../source/custom-source.ts'
 
 type OnProgress = (progress: Progress) => void
 

@@ -6,17 +6,20 @@ import {
   FORMAT,
   SHARE_OPTIONS,
 } from '../options.ts'
-import type { CheckOptions as Check } from '../qemu-img/check/image.ts'
+import type { CheckOptions as Check } from '../qemu-img/check/check-image.ts'
 import type { ImageCheck } from '../qemu-img/check/result.ts'
-import type { CompareImagesOptions as Compare, Comparison } from '../qemu-img/compare/images.ts'
+import type {
+  CompareImagesOptions as Compare,
+  Comparison,
+} from '../qemu-img/compare/compare-images.ts'
 import type { ImageInfo } from '../qemu-img/info/info.ts'
-import type { MapOptions as Mapping } from '../qemu-img/map/image.ts'
 import type { MapEntry } from '../qemu-img/map/map.ts'
+import type { MapOptions as Mapping } from '../qemu-img/map/map-image.ts'
+import type { Measure } from '../qemu-img/measure/measure.ts'
 import type {
   MeasureImageOptions as MeasureImage,
   MeasureTarget,
-} from '../qemu-img/measure/image.ts'
-import type { Measure } from '../qemu-img/measure/measure.ts'
+} from '../qemu-img/measure/measure-image.ts'
 import {
   BOOLEAN,
   callback,
@@ -149,7 +152,7 @@ export async function backingChainInfo(
 export async function checkImage(name: string, options: CheckOptions = {}): Promise<ImageCheck> {
   checkArgument('image', PATH, name)
   const { signal, onProgress, ...checked } = checkOptions(CHECK_OPTIONS, options) as CheckOptions
-  const { checkImage: run } = await import('../qemu-img/check/image.ts')
+  const { checkImage: run } = await import('../qemu-img/check/check-image.ts')
   const call = new Call(name, signal)
   return await call.run(() =>
     run(name, {
@@ -174,7 +177,7 @@ export async function* mapImage(
 ): AsyncGenerator<readonly MapEntry[], void, undefined> {
   checkArgument('image', PATH, name)
   const { signal, onProgress, ...checked } = checkOptions(MAP_OPTIONS, options) as MapOptions
-  const { mapImage: run } = await import('../qemu-img/map/image.ts')
+  const { mapImage: run } = await import('../qemu-img/map/map-image.ts')
   const call = new Call(name, signal)
   yield* call.each(() =>
     run(name, {
@@ -200,7 +203,7 @@ export async function compareImages(
   checkArgument('images', list(PATH), names)
   if (names.length !== 2) throw argumentError('images', `${names.length} given, not two`)
   const { onProgress, ...checked } = checkOptions(COMPARE_OPTIONS, options) as CompareImagesOptions
-  const { compareImages: run } = await import('../qemu-img/compare/images.ts')
+  const { compareImages: run } = await import('../qemu-img/compare/compare-images.ts')
   const call = new Call(names[0], checked.signal)
   const tell = call.positions('compare', onProgress)
   const { onEqual } = checked
@@ -225,7 +228,7 @@ export async function measureImage(
 ): Promise<Measure> {
   checkArgument('image', PATH, name)
   const { onProgress, ...checked } = checkOptions(MEASURE_OPTIONS, options) as MeasureImageOptions
-  const { measureImage: run } = await import('../qemu-img/measure/image.ts')
+  const { measureImage: run } = await import('../qemu-img/measure/measure-image.ts')
   const call = new Call(name, checked.signal)
   return await call.run(() =>
     run(name, {
@@ -246,6 +249,6 @@ export async function measureSize(size: bigint, target: MeasureTarget = {}): Pro
     throw argumentError('size', `${show(size)} is not a bigint from 0 to 2^63 − 1`)
   }
   const checked = checkOptions(TARGET_OPTIONS, target) as MeasureTarget
-  const { measureSize: run } = await import('../qemu-img/measure/image.ts')
+  const { measureSize: run } = await import('../qemu-img/measure/measure-image.ts')
   return await new Call('size').run(() => run(size, checked))
 }

@@ -1,12 +1,12 @@
 import type { DirtyRun } from '../format/qcow2/bits.ts'
 import type { CommitOptions as Commit, CommitResult } from '../maintain/commit/commit.ts'
+import type { SnapshotOptions, SnapshotResult } from '../maintain/create-snapshot.ts'
 import type {
   DiffOptions as Diff,
   DiffDisksOptions as DiffDisks,
   Differences,
   DiffResult,
 } from '../maintain/diff/diff.ts'
-import type { SnapshotOptions, SnapshotResult } from '../maintain/snapshot.ts'
 import {
   CHAIN_OPTIONS,
   CLUSTER_SIZE_OPTIONS,
@@ -109,7 +109,7 @@ export async function createSnapshot(
   checkArgument('backing', PATH, backing)
   checkArgument('overlay', TARGET, overlay)
   const checked = checkOptions(SNAPSHOT_OPTIONS, options)
-  const { createSnapshot: run } = await import('../maintain/snapshot.ts')
+  const { createSnapshot: run } = await import('../maintain/create-snapshot.ts')
   const call = new Call(overlay, checked.signal)
   const onProgress = call.callback('onProgress', checked.onProgress)
   return await call.run(async () =>

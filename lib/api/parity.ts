@@ -1,5 +1,5 @@
 import { CHAIN_OPTIONS, CONTROL_OPTIONS, FORMAT, SHARE_OPTIONS } from '../options.ts'
-import type { Compared, ParityOptions } from '../parity/parity.ts'
+import type { CommandComparison, ParityOptions } from '../parity/parity.ts'
 import { checkArgument, checkOptions, option, PATH, type SchemaFor } from '../schema.ts'
 import { Call } from './call.ts'
 import { PATHS } from './rules.ts'
@@ -28,7 +28,7 @@ export const PARITY_OPTIONS: SchemaFor<ParityOptions> = {
 export async function* compareWithQemuImg(
   images: readonly string[],
   options: ParityOptions = {},
-): AsyncGenerator<Compared, void, undefined> {
+): AsyncGenerator<CommandComparison, void, undefined> {
   checkArgument('images', PATHS, images)
   const checked = checkOptions(PARITY_OPTIONS, options)
   const call = new Call(images[0] ?? 'images', checked.signal)

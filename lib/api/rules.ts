@@ -1,6 +1,6 @@
 /** Rules of arguments that are no options. */
 import { callback, either, list, PATH, type Rule, record, TEXT, whole } from '../schema.ts'
-import type { CustomSource } from '../source/custom.ts'
+import type { CustomSource } from '../source/custom-source.ts'
 
 /** The largest size of a disk, bytes: numbers are exact up to there. */
 const DISK_SIZE = whole(0)

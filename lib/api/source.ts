@@ -1,7 +1,7 @@
 import { CONTROL_OPTIONS, OPEN_OPTIONS } from '../options.ts'
 import { BOOLEAN, checkArgument, checkOptions, option, type SchemaFor } from '../schema.ts'
-import type { CustomSource } from '../source/custom.ts'
-import type { OpenOptions } from '../source/open.ts'
+import type { CustomSource } from '../source/custom-source.ts'
+import type { OpenOptions } from '../source/open-source.ts'
 import type { ExtentsOptions, Source } from '../source/source.ts'
 import { Call } from './call.ts'
 import { SOURCE } from './rules.ts'
@@ -33,7 +33,7 @@ export async function openSource(
   const { signal, ...checked } = checkOptions(SOURCE_OPTIONS, options)
   const name = typeof location === 'string' ? location : location.name
   const call = new Call(name, signal)
-  const { openSource: open } = await import('../source/open.ts')
+  const { openSource: open } = await import('../source/open-source.ts')
   const source = await call.run(() => open(location, { ...checked, signal }))
   return {
     ...source,
@@ -47,8 +47,8 @@ export async function openSource(
       const told = call.callback('onProgress', onProgress)
       return call.each(() => source.extents({ detectZeroes, onProgress: told }))
     },
-    pieces: () => call.each(() => source.pieces()),
-    markedPieces: () => call.each(() => source.markedPieces()),
+    mappings: () => call.each(() => source.mappings()),
+    dirtyMappings: () => call.each(() => source.dirtyMappings()),
     checkUnchanged: () => call.run(() => source.checkUnchanged()),
     // Also after an abort.
     close: () => new Call(name).run(() => source.close()),

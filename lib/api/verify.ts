@@ -1,4 +1,4 @@
-import type { ManifestVerified, VerifyManifestsOptions } from '../backup/verify-manifests.ts'
+import type { ManifestVerdict, VerifyManifestsOptions } from '../backup/verify-manifests.ts'
 import { CONTROL_OPTIONS, SHARE_OPTIONS } from '../options.ts'
 import { BOOLEAN, checkArgument, checkOptions, option, type SchemaFor } from '../schema.ts'
 import { Call } from './call.ts'
@@ -19,7 +19,7 @@ export const VERIFY_OPTIONS: SchemaFor<VerifyManifestsOptions> = {
 export async function* verifyManifests(
   images: readonly string[],
   options: VerifyManifestsOptions = {},
-): AsyncGenerator<ManifestVerified, void, undefined> {
+): AsyncGenerator<ManifestVerdict, void, undefined> {
   checkArgument('images', PATHS, images)
   const checked = checkOptions(VERIFY_OPTIONS, options)
   const call = new Call(images[0] ?? 'images', checked.signal)

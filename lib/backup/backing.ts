@@ -3,9 +3,9 @@ import { type Location, pathIn } from '../copy/target/location.ts'
 import { argumentError, BackupError, ioError } from '../errors.ts'
 import { lstat, nameOf, stat } from '../files.ts'
 import { MAX_BACKING_NAME } from '../format/qcow2/constants.ts'
-import { identityOf, type OpenedFile, requireUnchanged } from '../image/file.ts'
-import { type Chain, closeAll, type Format, openChain } from '../source/chain.ts'
+import { identityOf, type OpenFile, requireUnchanged } from '../image/file.ts'
 import type { Source } from '../source/source.ts'
+import { type Chain, closeAll, type Format, openChain } from '../source/source-chain.ts'
 import { encodeText } from '../text.ts'
 import type { OpenOptions } from './types.ts'
 
@@ -21,7 +21,7 @@ export interface Backing {
   /** The backup with what it builds on. */
   chain: Chain
   /** Of the whole chain. */
-  files: readonly OpenedFile[]
+  files: readonly OpenFile[]
   /**
    * To be called right before the target gets its name.
    * @throws BackupError SOURCE_CHANGED if a file of the chain is not what it was when opened, or
@@ -112,7 +112,7 @@ function requireFormat(path: string, found: Format, said: Format = 'qcow2'): voi
  * The target would build on whatever bears the name now.
  * @param place what the name leads to is looked up here
  */
-async function requireInPlace({ path, identity }: OpenedFile, place = path): Promise<void> {
+async function requireInPlace({ path, identity }: OpenFile, place = path): Promise<void> {
   const now = await stat(place).catch((error) => {
     throw ioError(path, error)
   })
@@ -123,7 +123,7 @@ async function requireInPlace({ path, identity }: OpenedFile, place = path): Pro
 async function requireOther(
   target: Location,
   path: string,
-  files: readonly OpenedFile[],
+  files: readonly OpenFile[],
 ): Promise<void> {
   const there = await identityAt(target)
   for (const file of files) {
@@ -138,7 +138,7 @@ async function requireOther(
  * moved together. It is that of the file which is open, without links: one named `latest` will lead
  * elsewhere tomorrow.
  */
-async function recordedName(path: string, file: OpenedFile, target: Location): Promise<string> {
+async function recordedName(path: string, file: OpenFile, target: Location): Promise<string> {
   const absolute = await nameOf(file.handle).catch((error) => {
     throw ioError(path, error)
   })

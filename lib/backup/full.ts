@@ -1,4 +1,4 @@
-import type { CustomSource } from '../source/custom.ts'
+import type { CustomSource } from '../source/custom-source.ts'
 import { runSession } from './session.ts'
 import type { CopyResult, FullOptions } from './types.ts'
 

@@ -1,5 +1,5 @@
 import { argumentError } from '../errors.ts'
-import type { CustomSource } from '../source/custom.ts'
+import type { CustomSource } from '../source/custom-source.ts'
 import { runSession } from './session.ts'
 import type { CopyResult, IncrementalOptions } from './types.ts'
 

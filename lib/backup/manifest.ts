@@ -1,12 +1,12 @@
 import { basename } from 'node:path'
 import { BackupError, ioError } from '../errors.ts'
 import { readAt } from '../format/read.ts'
-import { type OpenedFile, openFile } from '../image/file.ts'
-import { BLOCK_SIZE } from './content.ts'
+import { type OpenFile, openFile } from '../image/file.ts'
+import { BLOCK_SIZE } from './content-hash.ts'
 import type { ContentHash, CopyResult } from './types.ts'
 
 /** What a manifest takes from a copy. */
-type Written = Pick<
+type ContentSummary = Pick<
   CopyResult,
   'virtualSize' | 'dataBytes' | 'zeroBytes' | 'unchangedBytes' | 'content'
 >
@@ -15,7 +15,7 @@ type Written = Pick<
  * What is kept beside an image so that it can be verified without its source: one JSON object in
  * `IMAGE.manifest.json`.
  */
-export interface Manifest extends Written {
+export interface Manifest extends ContentSummary {
   /** Of this format. */
   version: 1
   /** The image's name, without a directory. */
@@ -41,7 +41,7 @@ export function manifestPath(image: string): string {
 }
 
 /** What a manifest says of an image that was made. */
-export function manifestOf(image: string, written: Written, backingFile?: string): Manifest {
+export function manifestOf(image: string, written: ContentSummary, backingFile?: string): Manifest {
   const { virtualSize, dataBytes, zeroBytes, unchangedBytes, content } = written
   return {
     version: 1,
@@ -89,14 +89,14 @@ export async function findManifest(
   return { identity: file.identity, manifest }
 }
 
-async function openIfAny(path: string): Promise<OpenedFile | undefined> {
+async function openIfAny(path: string): Promise<OpenFile | undefined> {
   return await openFile(path).catch((error: BackupError) => {
     if (error.errno === 'ENOENT') return undefined
     throw error
   })
 }
 
-async function readAndClose(path: string, file: OpenedFile): Promise<Manifest> {
+async function readAndClose(path: string, file: OpenFile): Promise<Manifest> {
   try {
     const contents = file.size > MAX_BYTES ? '' : (await readAt(file, 0, file.size)).toString()
     return manifestIn(path, contents)

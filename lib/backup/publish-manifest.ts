@@ -11,8 +11,8 @@
  * removed. If 1 or 2 fails, what was there before comes back; if 3 does, the one for both stays, and
  * is right. Killed anywhere, what stands there is the old or the new image beside a manifest of it.
  */
-import { type FileTarget, openFileTarget } from '../copy/target/file.ts'
-import { judge, type SourceIdentity, type Standing } from '../copy/target/judge.ts'
+import { type FileTarget, openFileTarget } from '../copy/target/file-target.ts'
+import { type ExistingTarget, judge, type SourceIdentity } from '../copy/target/judge.ts'
 import { locate, pathIn } from '../copy/target/location.ts'
 import type { Publication, Target } from '../copy/target/target.ts'
 import { TemporaryFile } from '../copy/target/temporary-file.ts'
@@ -32,7 +32,7 @@ export interface ManifestPublication extends Publication {
   located(): Promise<string>
 }
 
-interface Wanted {
+interface ManifestRequest {
   /** The new image is to have a manifest. */
   wanted: boolean
   force: boolean
@@ -46,7 +46,7 @@ interface Wanted {
  */
 export async function openManifest(
   image: Target,
-  { wanted, force, sources }: Wanted,
+  { wanted, force, sources }: ManifestRequest,
 ): Promise<ManifestPublication | undefined> {
   if (image.kind !== 'file') {
     if (wanted) throw argumentError('manifest', 'needs a target that is a regular file')
@@ -54,7 +54,7 @@ export async function openManifest(
   }
   const path = manifestPath(image.path)
   const location = await locate(path)
-  let standing: Standing | undefined
+  let standing: ExistingTarget | undefined
   try {
     const found = await findManifest(path, pathIn(location)).catch((error: BackupError) => error)
     const old = found instanceof BackupError ? found : found?.manifest

@@ -1,11 +1,11 @@
-import { openNbdTarget } from '../copy/target/nbd.ts'
+import { openNbdTarget } from '../copy/target/nbd-target.ts'
 import { argumentError, BackupError } from '../errors.ts'
-import { readHeader } from '../format/qcow2/image.ts'
-import { type OpenedFile, openedFile } from '../image/file.ts'
+import { readHeader } from '../format/qcow2/qcow2-image.ts'
+import { type OpenFile, toOpenFile } from '../image/file.ts'
 import { isNbdUri } from '../nbd/uri.ts'
 import type { Source, SourceFile } from '../source/source.ts'
 import { readManifest } from './manifest.ts'
-import { Recorded } from './recorded.ts'
+import { RecordedContent } from './recorded-content.ts'
 import { type CopyRequest, runSession } from './session.ts'
 import type { CopyResult, RestoreOptions } from './types.ts'
 import { compareWithManifest } from './verify-manifests.ts'
@@ -63,14 +63,14 @@ function targetOf(
 }
 
 /** What the manifest of a backup says, if that is a single image and there is one. */
-async function recordOf(path: string, source: Source): Promise<Recorded | undefined> {
+async function recordOf(path: string, source: Source): Promise<RecordedContent | undefined> {
   const [top] = source.stores as readonly SourceFile[]
   if (source.format !== 'qcow2') return undefined
-  const header = await readHeader(await openedFile(path, top.handle))
+  const header = await readHeader(await toOpenFile(path, top.handle))
   if (header.backingFile !== undefined || header.externalDataFile) return undefined
   const manifest = await readManifest(path)
   if (!manifest) return undefined
-  const recorded = new Recorded(path, manifest, header)
+  const recorded = new RecordedContent(path, manifest, header)
   if (recorded.difference === undefined) return recorded
   throw new BackupError('DIFFERENT', path, recorded.difference)
 }
@@ -90,7 +90,7 @@ async function verifyChain({ images = [] }: Source, options: RestoreOptions): Pr
 
 async function verifyImage(
   path: string,
-  file: OpenedFile,
+  file: OpenFile,
   options: RestoreOptions,
   isRaw: boolean,
 ): Promise<string[]> {

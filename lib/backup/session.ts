@@ -1,21 +1,26 @@
-import { Discarding } from '../copy/discard.ts'
+import { DiscardAfterCopy } from '../copy/discard.ts'
 import { copyDisk } from '../copy/job.ts'
 import type { JobOptions } from '../copy/spec.ts'
 import { type Location, locate, movedNotes } from '../copy/target/location.ts'
-import { openTarget, publishAll, type SourceIdentity, type Target } from '../copy/target/open.ts'
+import {
+  openTarget,
+  publishAll,
+  type SourceIdentity,
+  type Target,
+} from '../copy/target/open-target.ts'
 import { BackupError, ioError } from '../errors.ts'
 import type { CopyCounters } from '../native.ts'
-import type { CustomSource } from '../source/custom.ts'
-import { openSource } from '../source/open.ts'
+import type { CustomSource } from '../source/custom-source.ts'
+import { openSource } from '../source/open-source.ts'
 import type { Source } from '../source/source.ts'
 import { type Backing, openBacking, requireApart } from './backing.ts'
-import { contentOf } from './content.ts'
+import { requireRoom } from './capacity.ts'
+import { contentOf } from './content-hash.ts'
+import { jobOptions } from './job-options.ts'
 import { manifestOf } from './manifest.ts'
 import { sourceNotes, targetNotes } from './notes.ts'
-import { jobOptions } from './options.ts'
 import { type ManifestPublication, openManifest } from './publish-manifest.ts'
-import type { Recorded } from './recorded.ts'
-import { requireRoom } from './room.ts'
+import type { RecordedContent } from './recorded-content.ts'
 import type {
   CopyOptions,
   CopyResult,
@@ -49,7 +54,7 @@ export interface CopyRequest {
    * What was recorded of the source when it was made, which what is read is compared with.
    * @throws BackupError DIFFERENT if its metadata tell already that it is not the same
    */
-  recorded?: (source: Source) => Promise<Recorded | undefined>
+  recorded?: (source: Source) => Promise<RecordedContent | undefined>
 }
 
 /**
@@ -111,8 +116,8 @@ class Session implements CopySession {
   #target: Target | undefined
   #manifest: ManifestPublication | undefined
   #job: JobOptions | undefined
-  #discarding: Discarding | undefined
-  #recorded: Recorded | undefined
+  #discarding: DiscardAfterCopy | undefined
+  #recorded: RecordedContent | undefined
   #counters: CopyCounters | undefined
   #isVerified = false
   readonly #notes: string[] = []
@@ -244,13 +249,13 @@ class Session implements CopySession {
   }
 }
 
-function discardingOf(source: Source, options: DiscardOptions): Discarding | undefined {
+function discardingOf(source: Source, options: DiscardOptions): DiscardAfterCopy | undefined {
   const granule = options.discardAfterCopy
   if (granule === undefined) return undefined
-  return new Discarding(source.discarding(granule), granule, source.size)
+  return new DiscardAfterCopy(source.discarding(granule), granule, source.size)
 }
 
-function discardNotes(source: Source, discarding?: Discarding): string[] {
+function discardNotes(source: Source, discarding?: DiscardAfterCopy): string[] {
   if (!discarding?.failure) return []
   const { message } = ioError(source.name, discarding.failure)
   return [`the backup is complete, but not all was discarded at the source: ${message}`]

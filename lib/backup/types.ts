@@ -5,7 +5,7 @@ import type {
   TableOptions,
   VerifyingOptions,
 } from '../options.ts'
-import type { OpenOptions } from '../source/open.ts'
+import type { OpenOptions } from '../source/open-source.ts'
 
 export type {
   CopyOptions,
@@ -15,7 +15,7 @@ export type {
   VerifyingOptions,
 } from '../options.ts'
 export type { Progress } from '../progress.ts'
-export type { OpenOptions } from '../source/open.ts'
+export type { OpenOptions } from '../source/open-source.ts'
 
 export interface FullOptions
   extends CopyOptions,

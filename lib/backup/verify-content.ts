@@ -2,14 +2,14 @@ import { firstFault } from '../check/first-fault.ts'
 import type { Target } from '../copy/target/target.ts'
 import { BackupError, ioError, unsupported } from '../errors.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
-import { readHeader } from '../format/qcow2/image.ts'
-import { type OpenedFile, openedFile } from '../image/file.ts'
+import { readHeader } from '../format/qcow2/qcow2-image.ts'
+import { type OpenFile, toOpenFile } from '../image/file.ts'
 import { formatSize } from '../units.ts'
-import { hashImage, type ReadBackOptions } from './content.ts'
+import { hashImage, type ReadBackOptions } from './content-hash.ts'
 import type { ContentHash } from './types.ts'
 
 /** What an image is to hold. */
-export interface Expected {
+export interface ExpectedContent {
   /** Bytes. */
   virtualSize: number
   content?: ContentHash
@@ -21,16 +21,16 @@ export interface Expected {
  */
 export async function verifyWritten(
   target: Target,
-  expected: Expected,
+  expected: ExpectedContent,
   options: ReadBackOptions,
 ): Promise<void> {
   const { path, handle } = target
   if (!handle) throw unsupported(path, 'what is written there cannot be verified')
-  let file: OpenedFile
+  let file: OpenFile
   try {
     // So that it is read from the disk, where the page cache is passed by.
     await handle.sync()
-    file = await openedFile(path, handle)
+    file = await toOpenFile(path, handle)
   } catch (error) {
     throw ioError(path, error)
   }
@@ -43,8 +43,8 @@ export async function verifyWritten(
  * UNSUPPORTED, IO, ABORTED
  */
 async function verifyContent(
-  file: OpenedFile,
-  { virtualSize, content }: Expected,
+  file: OpenFile,
+  { virtualSize, content }: ExpectedContent,
   options: ReadBackOptions,
 ): Promise<void> {
   const { path } = file
@@ -63,7 +63,7 @@ async function verifyContent(
  * Checks the structure of an image that holds its data itself.
  * @throws BackupError BAD_IMAGE if it is not sound, UNSUPPORTED, IO
  */
-export async function requireSound(file: OpenedFile): Promise<Qcow2Header> {
+export async function requireSound(file: OpenFile): Promise<Qcow2Header> {
   const { path } = file
   const header = await readHeader(file)
   const fault = await firstFault(file, header, { leaks: true })

@@ -1,9 +1,9 @@
 import { argumentError, BackupError, ioError } from '../errors.ts'
-import { type OpenedFile, openFile } from '../image/file.ts'
+import { type OpenFile, openFile } from '../image/file.ts'
 import { lockFile, READING, SHARED_READING } from '../image/locks.ts'
-import { hashImage } from './content.ts'
+import { hashImage } from './content-hash.ts'
 import { type Manifest, manifestPath, readManifest } from './manifest.ts'
-import { type Comparison, Recorded } from './recorded.ts'
+import { type Comparison, RecordedContent } from './recorded-content.ts'
 import type { Progress } from './types.ts'
 import { requireSound } from './verify-content.ts'
 
@@ -19,7 +19,7 @@ export interface VerifyManifestsOptions {
 }
 
 /** What became of one image. */
-export interface ManifestVerified {
+export interface ManifestVerdict {
   image: string
   /** Missing if there is none, or it cannot be read. */
   manifest?: Manifest
@@ -43,17 +43,14 @@ export interface ManifestVerified {
 export async function* verifyManifests(
   images: readonly string[],
   options: VerifyManifestsOptions = {},
-): AsyncGenerator<ManifestVerified> {
+): AsyncGenerator<ManifestVerdict> {
   for (const image of images) {
     if (image === '') throw argumentError('image', 'has no name')
     yield await verifyOne(image, options)
   }
 }
 
-async function verifyOne(
-  image: string,
-  options: VerifyManifestsOptions,
-): Promise<ManifestVerified> {
+async function verifyOne(image: string, options: VerifyManifestsOptions): Promise<ManifestVerdict> {
   const { requireManifest = false, forceShare } = options
   let manifest: Manifest | undefined
   try {
@@ -97,7 +94,7 @@ async function verifyOne(
  * @throws BackupError BAD_IMAGE, UNSUPPORTED, IO, ABORTED
  */
 export async function compareWithManifest(
-  file: OpenedFile,
+  file: OpenFile,
   path: string,
   manifest: Manifest | undefined,
   { signal, onProgress }: Pick<VerifyManifestsOptions, 'signal' | 'onProgress'>,
@@ -108,7 +105,7 @@ export async function compareWithManifest(
       notes: [`${path}: has no manifest; its structure is sound, its content was not checked`],
     }
   }
-  const recorded = new Recorded(path, manifest, header)
+  const recorded = new RecordedContent(path, manifest, header)
   const { difference } = recorded
   if (difference !== undefined) return { difference, notes: [] }
   const { checksum, ...counts } = await hashImage(file, header, { signal, onProgress })

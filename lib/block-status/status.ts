@@ -1,4 +1,4 @@
-import type { OpenedFile } from '../image/file.ts'
+import type { OpenFile } from '../image/file.ts'
 import type { SourceExport } from '../nbd/export.ts'
 
 /**
@@ -46,7 +46,7 @@ export interface Status {
 }
 
 /** A file that holds guest bytes. */
-export interface HostFile extends OpenedFile {
+export interface HostFile extends OpenFile {
   /** As QEMU names it in its output. */
   readonly filename: string
 }

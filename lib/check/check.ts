@@ -1,13 +1,13 @@
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
-import type { OpenedFile } from '../image/file.ts'
+import type { OpenFile } from '../image/file.ts'
 import { log } from '../log.ts'
 import type { ControlOptions } from '../options.ts'
 import { checkCopied } from './copied.ts'
 import type { Say } from './finding.ts'
 import { compareRefcounts } from './refcount-comparison.ts'
+import { survey } from './reference-survey.ts'
 import { type CheckResult, Report } from './report.ts'
 import { checkSnapshotTable } from './snapshot-table.ts'
-import { survey } from './survey.ts'
 
 /**
  * Checks a qcow2 image: its refcounts against what its tables refer to, and the flags that follow
@@ -15,7 +15,7 @@ import { survey } from './survey.ts'
  * @throws CheckFailed if it cannot be done
  */
 export async function checkQcow2(
-  file: OpenedFile,
+  file: OpenFile,
   header: Qcow2Header,
   say: Say,
   control: ControlOptions = {},

@@ -7,7 +7,7 @@ import {
   setCopied,
 } from '../format/qcow2/entries.ts'
 import type { Refcount } from '../format/qcow2/refcounts.ts'
-import type { Checked } from './checked.ts'
+import type { CheckedImage } from './checked-image.ts'
 import { IO_ERROR, type Report } from './report.ts'
 import { type StoredRefcounts, Unreadable } from './stored-refcounts.ts'
 import { l2Tables } from './walk.ts'
@@ -20,7 +20,7 @@ import type { ImageWriter } from './writer.ts'
  * @throws CheckFailed
  */
 export async function checkCopied(
-  { file, header }: Checked,
+  { file, header }: CheckedImage,
   stored: StoredRefcounts,
   report: Report,
   writer?: ImageWriter,

@@ -1,5 +1,5 @@
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
-import type { OpenedFile } from '../image/file.ts'
+import type { OpenFile } from '../image/file.ts'
 import type { ControlOptions } from '../options.ts'
 import { checkQcow2 } from './check.ts'
 import { type Finding, findingText } from './finding.ts'
@@ -11,7 +11,7 @@ import { CheckFailed } from './report.ts'
  * @throws BackupError as the check does
  */
 export async function firstFault(
-  file: OpenedFile,
+  file: OpenFile,
   header: Qcow2Header,
   { leaks, ...control }: { leaks: boolean } & ControlOptions,
 ): Promise<string | undefined> {

@@ -9,7 +9,7 @@ const PAGE = 2 ** PAGE_BITS
 type Page = Uint8Array | Uint16Array | Uint32Array
 
 /** The most clusters of a file that is looked at. */
-const MOST_CLUSTERS = 2 ** 31
+const MAX_CLUSTERS = 2 ** 31
 
 /** How often each cluster of an image is referenced: what its refcounts should be. */
 export class ReferenceCounts {
@@ -54,7 +54,7 @@ export class ReferenceCounts {
         'ERROR: counting reference for region exceeding the end of the file by one cluster or more: ' +
           `offset 0x${(shown ?? BigInt(offset)).toString(16)} size 0x${bytes.toString(16)}`,
       )
-      if (offset / clusterSize <= MOST_CLUSTERS) this.#missing.addBytes(offset, bytes, clusterSize)
+      if (offset / clusterSize <= MAX_CLUSTERS) this.#missing.addBytes(offset, bytes, clusterSize)
       return
     }
     const last = Math.floor((offset + bytes - 1) / clusterSize)

@@ -2,18 +2,18 @@ import { CORRUPT, DIRTY, FIELD } from '../format/qcow2/constants.ts'
 import { l2EntrySize, makeZero } from '../format/qcow2/entries.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { readAt } from '../format/read.ts'
-import type { OpenedFile } from '../image/file.ts'
+import type { OpenFile } from '../image/file.ts'
 import type { ImageDisk } from '../image/steps.ts'
 import type { ControlOptions } from '../options.ts'
-import type { Checked } from './checked.ts'
+import type { CheckedImage } from './checked-image.ts'
 import { checkCopied } from './copied.ts'
 import type { Say } from './finding.ts'
 import { rebuildRefcounts } from './rebuild.ts'
 import { compareRefcounts, type Fix, type RefcountComparison } from './refcount-comparison.ts'
+import { type ReferenceSurvey, survey } from './reference-survey.ts'
 import { type CheckResult, IO_ERROR, Report } from './report.ts'
 import { checkSnapshotTable, encodeSnapshots } from './snapshot-table.ts'
 import type { Block } from './stored-refcounts.ts'
-import { type Surveyed, survey } from './survey.ts'
 import { ImageWriter } from './writer.ts'
 
 /**
@@ -24,7 +24,7 @@ import { ImageWriter } from './writer.ts'
  * @throws CheckFailed if it cannot be done
  */
 export async function repairQcow2(
-  file: OpenedFile,
+  file: OpenFile,
   header: Qcow2Header,
   fix: Fix,
   say: Say,
@@ -37,7 +37,7 @@ export async function repairQcow2(
   const errorsWriter = fix.errors ? writer : undefined
   const table = await checkSnapshotTable(file, header, tableReport, errorsWriter)
   const { snapshots, size } = table
-  const checked: Checked = { file, header, snapshots, snapshotsSize: size }
+  const checked: CheckedImage = { file, header, snapshots, snapshotsSize: size }
 
   const repair = new Repair(checked, fix, report, writer)
   const { highest } = await repair.refcounts()
@@ -57,13 +57,13 @@ export async function repairQcow2(
 }
 
 class Repair {
-  #checked: Checked
-  #surveyed!: Surveyed
+  #checked: CheckedImage
+  #surveyed!: ReferenceSurvey
   readonly #fix: Fix
   readonly #report: Report
   readonly #writer: ImageWriter
 
-  constructor(checked: Checked, fix: Fix, report: Report, writer: ImageWriter) {
+  constructor(checked: CheckedImage, fix: Fix, report: Report, writer: ImageWriter) {
     this.#checked = checked
     this.#fix = fix
     this.#report = report

@@ -38,10 +38,10 @@ export const TOO_LARGE = 'File too large'
 
 /** Work that is done for each byte of a file: tables that are looked at again and again end it. */
 const WORK_PER_BYTE = 128
-const LEAST_WORK = 2 ** 27
+const BASE_WORK = 2 ** 27
 /** What a message counts as, and what a table does at least: reading it costs more than its bytes. */
 const LINE_WORK = 2048
-const LEAST_TABLE_WORK = 8192
+const MIN_TABLE_WORK = 8192
 
 export function emptyResult(): CheckResult {
   return {
@@ -81,7 +81,7 @@ export class Report {
     this.#signal = signal
     this.#size = size
     this.#tell = positions('check', size, onProgress)
-    this.#mostWork = Math.max(LEAST_WORK, size * WORK_PER_BYTE)
+    this.#mostWork = Math.max(BASE_WORK, size * WORK_PER_BYTE)
   }
 
   /** @param cause why, if it is the failure of something else */
@@ -128,6 +128,6 @@ export class Report {
 
   /** Counts a mapping table that is read. */
   table(bytes: number): void {
-    this.work(Math.max(bytes, LEAST_TABLE_WORK))
+    this.work(Math.max(bytes, MIN_TABLE_WORK))
   }
 }

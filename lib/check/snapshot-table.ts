@@ -7,7 +7,7 @@ import {
   type Snapshot,
   type SnapshotTable,
 } from '../format/qcow2/snapshots.ts'
-import type { OpenedFile } from '../image/file.ts'
+import type { OpenFile } from '../image/file.ts'
 import { roundUp } from '../units.ts'
 import { INVALID, type Report, TOO_LARGE } from './report.ts'
 import type { ImageWriter } from './writer.ts'
@@ -24,14 +24,14 @@ const NOT_COUNTED = 2n ** 64n - 1n
  * @throws CheckFailed
  */
 export async function checkSnapshotTable(
-  file: OpenedFile,
+  file: OpenFile,
   header: Qcow2Header,
   report: Report,
   writer?: ImageWriter,
 ): Promise<SnapshotTable> {
   const { nbSnapshots } = header
   const kept = writer ? Math.min(nbSnapshots, MAX_SNAPSHOTS) : nbSnapshots
-  if (kept < nbSnapshots) report.say(`Discarding ${nbSnapshots - kept} overhanging snapshots`)
+  if (kept < nbSnapshots) report.say(`DiscardAfterCopy ${nbSnapshots - kept} overhanging snapshots`)
   requirePlace(header, kept, report)
   const table = await readTable(file, { ...header, nbSnapshots: kept }, report, writer)
   const dropped = nbSnapshots - table.snapshots.length
@@ -68,23 +68,23 @@ function forced(count: number): string {
 }
 
 async function readTable(
-  file: OpenedFile,
+  file: OpenFile,
   header: Qcow2Header,
   report: Report,
   writer: ImageWriter | undefined,
 ): Promise<SnapshotTable> {
   const lenient = writer && {
     tooMuchExtra(index: number, bytes: number) {
-      const what = `Discarding too much extra metadata in snapshot table entry ${index}`
+      const what = `DiscardAfterCopy too much extra metadata in snapshot table entry ${index}`
       report.corruption(`${what} (${bytes} > ${MAX_EXTRA_DATA})`)
     },
     tooBig(index: number) {
       const count = header.nbSnapshots - index
-      report.say(`Discarding ${count} overhanging snapshots (snapshot table is too big)`)
+      report.say(`DiscardAfterCopy ${count} overhanging snapshots (snapshot table is too big)`)
     },
     pastEnd(index: number) {
       const count = header.nbSnapshots - index
-      report.say(`Discarding ${count} overhanging snapshots (past the end of the file)`)
+      report.say(`DiscardAfterCopy ${count} overhanging snapshots (past the end of the file)`)
     },
   }
   try {

@@ -5,7 +5,7 @@ import { type TableEntry, tableEntry, unaligned } from '../format/qcow2/refcount
 import { decodeRefcount, encodeRefcount, type Refcount } from '../format/qcow2/refcounts.ts'
 import { END_OF_FILES } from '../format/qcow2/validate.ts'
 import { readAt } from '../format/read.ts'
-import type { OpenedFile } from '../image/file.ts'
+import type { OpenFile } from '../image/file.ts'
 import { roundUp } from '../units.ts'
 import { IO_ERROR } from './report.ts'
 
@@ -31,7 +31,7 @@ export class Unreadable {
 export class StoredRefcounts {
   /** Clusters whose refcounts are in one block. */
   readonly perBlock: number
-  readonly #file: OpenedFile
+  readonly #file: OpenFile
   readonly #clusterSize: number
   /** Of one refcount. */
   readonly bits: number
@@ -50,7 +50,7 @@ export class StoredRefcounts {
   #gapEnd = -1
 
   private constructor(
-    file: OpenedFile,
+    file: OpenFile,
     header: Qcow2Header,
     table: Buffer,
     onCorrupt: (text: string) => void,
@@ -67,7 +67,7 @@ export class StoredRefcounts {
 
   /** @param onCorrupt takes what is damaged but does not keep the rest from being read */
   static async open(
-    file: OpenedFile,
+    file: OpenFile,
     header: Qcow2Header,
     onCorrupt: (text: string) => void,
   ): Promise<StoredRefcounts> {

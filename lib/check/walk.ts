@@ -14,7 +14,7 @@ import {
 } from '../format/qcow2/entries.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { readAt, readInto } from '../format/read.ts'
-import type { OpenedFile } from '../image/file.ts'
+import type { OpenFile } from '../image/file.ts'
 import type { ReferenceCounts } from './reference-counts.ts'
 import { type CheckFailed, IO_ERROR, type Report } from './report.ts'
 
@@ -38,7 +38,7 @@ export interface BadEntry {
 }
 
 /** An L2 table that an L1 table names. */
-interface Named {
+interface TableReference {
   /** Of the entry in the L1 table. */
   index: number
   /** The entry, whole. */
@@ -54,7 +54,7 @@ export class Walk {
   allCopied = true
   /** Offsets of tables in which there is nothing but zero: they may be shared by all of a disk. */
   readonly #empty = new Set<number>()
-  readonly #file: OpenedFile
+  readonly #file: OpenFile
   readonly #header: Qcow2Header
   readonly #counts: ReferenceCounts
   readonly #report: Report
@@ -62,7 +62,7 @@ export class Walk {
 
   /** @param repair entries that can be mended by themselves are, later */
   constructor(
-    file: OpenedFile,
+    file: OpenFile,
     header: Qcow2Header,
     counts: ReferenceCounts,
     report: Report,
@@ -244,7 +244,7 @@ function holdsData(table: DataView, at: number, extendedL2: boolean): boolean {
 }
 
 /** An L2 table that was read; `l2` is undefined where that failed, and empty where it was left out. */
-export interface ReadTable extends Named {
+export interface ReadTable extends TableReference {
   l2: DataView | undefined
 }
 
@@ -255,7 +255,7 @@ export interface ReadTable extends Named {
  * @param leaveOut offsets of tables that need not be read; may change meanwhile
  */
 export async function* l2Tables(
-  file: OpenedFile,
+  file: OpenFile,
   clusterSize: number,
   { offset, entries }: L1Table,
   leaveOut: ReadonlySet<number>,
@@ -280,7 +280,7 @@ export async function* l2Tables(
   }
 }
 
-function* namedTables(part: DataView, first: number): Generator<Named> {
+function* namedTables(part: DataView, first: number): Generator<TableReference> {
   for (let at = 0; at < part.byteLength; at += 8) {
     if (part.getUint32(at) === 0 && part.getUint32(at + 4) === 0) continue
     const entry = new DataView(part.buffer, part.byteOffset + at, 8)

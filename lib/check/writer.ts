@@ -1,10 +1,10 @@
 import { type BackupError, badImage, ioError } from '../errors.ts'
 import type { FileHandle } from '../files.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
-import type { OpenedFile } from '../image/file.ts'
+import type { OpenFile } from '../image/file.ts'
 import { diskOf, type ImageDisk } from '../image/steps.ts'
 import { roundUp } from '../units.ts'
-import type { Checked } from './checked.ts'
+import type { CheckedImage } from './checked-image.ts'
 import { ClusterRanges } from './cluster-ranges.ts'
 import { IO_ERROR, type Report } from './report.ts'
 import type { StoredRefcounts } from './stored-refcounts.ts'
@@ -30,7 +30,7 @@ export class ImageWriter {
    * @param disk how it is written to; default: its file
    */
   constructor(
-    { path, handle }: OpenedFile,
+    { path, handle }: OpenFile,
     { clusterSize }: Qcow2Header,
     report: Report,
     disk = diskOf(handle),
@@ -43,7 +43,7 @@ export class ImageWriter {
   }
 
   /** Learns where the image has what is no L2 table. */
-  protect({ header, snapshots, snapshotsSize }: Checked, stored: StoredRefcounts): void {
+  protect({ header, snapshots, snapshotsSize }: CheckedImage, stored: StoredRefcounts): void {
     this.#metadata = new ClusterRanges()
     this.#add(0, 1)
     this.#add(header.l1TableOffset, header.l1Size * 8)

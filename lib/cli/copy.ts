@@ -1,9 +1,9 @@
 import type { CopyResult } from '../backup/types.ts'
 import type { ControlOptions } from '../options.ts'
 import type { Io } from './io.ts'
-import type { OutputFlags } from './options.ts'
 import { formatResult } from './output.ts'
-import { runWithProgress } from './progress.ts'
+import type { OutputFlags } from './output-flags.ts'
+import { runWithProgress } from './progress-display.ts'
 
 /** Runs a copy for the command line, and prints its result. */
 export async function runCopy(

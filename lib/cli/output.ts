@@ -1,6 +1,6 @@
 import type { CopyResult } from '../backup/types.ts'
+import type { DirtyExtent } from '../extents/dirty-extents.ts'
 import type { Extent } from '../extents/extent.ts'
-import type { MarkedExtent } from '../extents/marked.ts'
 import { oneLine } from '../text.ts'
 import { formatSize } from '../units.ts'
 
@@ -9,7 +9,7 @@ const BATCH = 64 * 1024
 
 /** Extents as a JSON array, one to a line, in pieces of text of bounded size. */
 export async function* formatExtents(
-  extents: AsyncIterable<Extent | MarkedExtent>,
+  extents: AsyncIterable<Extent | DirtyExtent>,
 ): AsyncGenerator<string> {
   let text = '['
   let separator = ''

@@ -1,8 +1,8 @@
 import { BackupError } from '../errors.ts'
 import type { ControlOptions } from '../options.ts'
 import type { Io } from './io.ts'
-import type { OutputFlags } from './options.ts'
-import { runWithProgress } from './progress.ts'
+import type { OutputFlags } from './output-flags.ts'
+import { runWithProgress } from './progress-display.ts'
 
 /** How findings are printed. */
 export interface Report<Found> {

@@ -35,7 +35,7 @@ export async function run(given: () => readonly string[], io: Io = STANDARD): Pr
   } catch (error) {
     // The reader has all it wants (`extents … | head`).
     if (error instanceof OutputClosed) return 0
-    const { describeError, exitStatus } = await import('./errors.ts')
+    const { describeError, exitStatus } = await import('./describe-error.ts')
     const { namingOf } = await import('./wording.ts')
     const line = describeError(error, namingOf(command))
     if (line !== undefined) {

@@ -1,4 +1,4 @@
-import type { Area } from '../extents/areas.ts'
+import type { Range } from '../extents/range-set.ts'
 import { log } from '../log.ts'
 import { type CopyJob, native } from '../native.ts'
 import type { Discard } from '../source/source.ts'
@@ -10,7 +10,7 @@ const STEP_MS = 1000
  * Lets the source let go of what is durable in the target, so that what keeps a point in time for
  * the copy (QEMU's fleecing image) shrinks as it goes on.
  */
-export class Discarding {
+export class DiscardAfterCopy {
   readonly #discard: Discard
   readonly #granule: number
   readonly #size: number
@@ -45,7 +45,7 @@ export class Discarding {
    * Everything before `position` is durable.
    * @returns the area of which nothing must be read any more
    */
-  upTo(position: number): Area {
+  upTo(position: number): Range {
     // Inward: what a granule holds besides is still needed.
     const end = position === this.#size ? position : position - (position % this.#granule)
     const area = { start: this.#done, length: Math.max(0, end - this.#done) }

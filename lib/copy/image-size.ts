@@ -24,14 +24,14 @@ export function fullImageBytes(size: number, { clusterBits }: ImageLayout): numb
  * The most that a new image of a disk takes, by what is known without reading its content: as if
  * nothing could be compressed or turned out to be zero.
  * @returns bytes
- * @throws BackupError as the pieces of the disk
+ * @throws BackupError as the mappings of the disk
  */
 export async function plannedImageBytes(source: Disk, layout: ImageLayout): Promise<number> {
   const { clusterBits, backing } = layout
   const clusterSize = 2 ** clusterBits
   const plan = backing ? planOverlay(source, clusterSize, backing.size) : planFresh(source)
-  const clusters = new Touched(clusterSize)
-  const tables = new Touched(clusterSize ** 2 / ENTRY)
+  const clusters = new TouchedUnits(clusterSize)
+  const tables = new TouchedUnits(clusterSize ** 2 / ENTRY)
   for await (const rows of plan) {
     for (let at = 0; at < rows.length; at += COLUMNS) {
       const [kind, start, length] = rows.subarray(at, at + 3)
@@ -54,8 +54,8 @@ export async function extentsImageBytes(
   enough: number,
 ): Promise<number> {
   const clusterSize = 2 ** clusterBits
-  const clusters = new Touched(clusterSize)
-  const tables = new Touched(clusterSize ** 2 / ENTRY)
+  const clusters = new TouchedUnits(clusterSize)
+  const tables = new TouchedUnits(clusterSize ** 2 / ENTRY)
   let bytes = imageBytes(size, 0, 0, clusterSize)
   for await (const { start, length, zero } of extents) {
     if (zero) continue
@@ -82,7 +82,7 @@ function imageBytes(size: number, data: number, tables: number, clusterSize: num
 }
 
 /** Counts the units of a disk that ranges, in rising order, have bytes in. */
-class Touched {
+class TouchedUnits {
   count = 0
   readonly #unit: number
   /** Units before this one are counted, if they are touched. */

@@ -4,10 +4,10 @@ import { type CopyCounters, type CopyJob, native } from '../native.ts'
 import { planFresh, planOverlay } from '../plan/plan.ts'
 import { areaOf } from '../plan/rows.ts'
 import type { Disk } from '../source/source.ts'
-import type { Discarding } from './discard.ts'
+import { Reporter } from './copy-progress.ts'
+import type { DiscardAfterCopy } from './discard.ts'
 import { copyError } from './failure.ts'
 import { copySpec } from './native-spec.ts'
-import { Reporter } from './progress.ts'
 import { CallerReads } from './reads.ts'
 import { Retries } from './retry.ts'
 import type { JobOptions, TargetFormat } from './spec.ts'
@@ -27,7 +27,7 @@ export async function copyDisk(
   source: Disk,
   target: CopyTarget,
   options: JobOptions,
-  discarding?: Discarding,
+  discarding?: DiscardAfterCopy,
 ): Promise<CopyCounters> {
   return await runCopy(source, target, planOf(source, options.format), options, discarding)
 }
@@ -53,7 +53,7 @@ export async function runCopy(
   target: CopyTarget,
   plan: AsyncIterable<Float64Array>,
   options: JobOptions,
-  discarding?: Discarding,
+  discarding?: DiscardAfterCopy,
 ): Promise<CopyCounters> {
   const { signal, onProgress, retries } = options
   let job: CopyJob
@@ -146,7 +146,7 @@ async function attend(
   tasks: Tasks,
   retries: Retries,
   reads?: CallerReads,
-  discarding?: Discarding,
+  discarding?: DiscardAfterCopy,
 ): Promise<void> {
   for (;;) {
     const events = await native().copyEvents(job)

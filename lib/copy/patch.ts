@@ -1,9 +1,9 @@
-import type { OpenedFile } from '../image/file.ts'
+import type { OpenFile } from '../image/file.ts'
 import type { CopyCounters } from '../native.ts'
 import { OVERLAY } from '../plan/policy.ts'
 import { packRows } from '../plan/rows.ts'
-import type { Piece, SourceFile } from '../source/source.ts'
-import { Cloning } from './cloning.ts'
+import type { Mapping, SourceFile } from '../source/source.ts'
+import { BlockSharer } from './block-sharer.ts'
 import { runCopy } from './job.ts'
 import type { JobOptions } from './spec.ts'
 
@@ -13,35 +13,35 @@ export type CopyOptions = Partial<Pick<JobOptions, 'rateLimit' | 'signal' | 'onP
 /** What is written into a file that exists, in the order of the file. */
 export interface Patch {
   /** Where bytes come from; `start` is where in the file they go. What they leave out stays. */
-  pieces: AsyncIterable<readonly Piece[]>
+  mappings: AsyncIterable<readonly Mapping[]>
   /** Length of the file from now on, bytes. */
   size: number
   /** What all starts and lengths are multiples of, and `size` too. */
   unit: number
 }
 
-/** Pieces of a batch lie anywhere: as many at once as of a backup over NBD. */
+/** Mappings of a batch lie anywhere: as many at once as of a backup over NBD. */
 const REQUESTS = 64
 /** Larger ones gain nothing: it is what is looked at for zeroes at a time. */
-const MOST_UNIT = 65536
+const MAX_UNIT = 65536
 const RETRIES = 3
 
 /**
- * Writes pieces into a file. All is durable when it resolves.
- * @param files what the pieces point into
+ * Writes mappings into a file. All is durable when it resolves.
+ * @param files what the mappings point into
  * @throws BackupError
  */
 export async function patchFile(
   files: readonly SourceFile[],
-  target: OpenedFile,
-  { pieces, size, unit }: Patch,
+  target: OpenFile,
+  { mappings, size, unit }: Patch,
   { rateLimit, signal, onProgress }: CopyOptions = {},
 ): Promise<CopyCounters> {
   const { path, handle } = target
   return await runCopy(
     { name: path, size, stores: files },
     { path, store: { kind: 'file', fd: handle.fd } },
-    plan(pieces, size, new Cloning(files, target)),
+    plan(mappings, size, new BlockSharer(files, target)),
     {
       format: { kind: 'patch', unit },
       engine: 'auto',
@@ -56,17 +56,17 @@ export async function patchFile(
 }
 
 async function* plan(
-  batches: AsyncIterable<readonly Piece[]>,
+  batches: AsyncIterable<readonly Mapping[]>,
   size: number,
-  cloning: Cloning,
+  cloning: BlockSharer,
 ): AsyncGenerator<Float64Array> {
   let end = 0
   for await (const batch of batches) {
-    const rows: (Piece | { kind: 'clean'; start: number; length: number })[] = []
-    for (const piece of await cloning.take(batch)) {
-      if (piece.start > end) rows.push({ kind: 'clean', start: end, length: piece.start - end })
-      rows.push(piece)
-      end = piece.start + piece.length
+    const rows: (Mapping | { kind: 'clean'; start: number; length: number })[] = []
+    for (const mapping of await cloning.take(batch)) {
+      if (mapping.start > end) rows.push({ kind: 'clean', start: end, length: mapping.start - end })
+      rows.push(mapping)
+      end = mapping.start + mapping.length
     }
     if (rows.length > 0) yield packRows(rows, OVERLAY)
   }
@@ -75,7 +75,7 @@ async function* plan(
 
 /** The largest power of two that all the numbers are multiples of, up to what is of use. */
 export function commonUnit(numbers: Iterable<number>): number {
-  let unit = MOST_UNIT
+  let unit = MAX_UNIT
   for (const number of numbers) while (number % unit !== 0) unit /= 2
   return unit
 }

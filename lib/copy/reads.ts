@@ -1,4 +1,4 @@
-import type { Area } from '../extents/areas.ts'
+import type { Range } from '../extents/range-set.ts'
 import { type CopyJob, native } from '../native.ts'
 import type { SourceReader } from '../source/source.ts'
 
@@ -8,7 +8,7 @@ export class CallerReads {
   failure: Error | undefined
   readonly #job: CopyJob
   readonly #reader: SourceReader
-  readonly #running = new Map<AbortController, Area>()
+  readonly #running = new Map<AbortController, Range>()
 
   constructor(job: CopyJob, reader: SourceReader) {
     this.#job = job
@@ -23,7 +23,7 @@ export class CallerReads {
   }
 
   /** Nobody waits for what lies in an area any more. */
-  cancel({ start, length }: Area): void {
+  cancel({ start, length }: Range): void {
     for (const [controller, read] of this.#running) {
       if (read.start >= start && read.start + read.length <= start + length) controller.abort()
     }
@@ -34,7 +34,7 @@ export class CallerReads {
     for (const controller of this.#running.keys()) controller.abort()
   }
 
-  async #read(id: number, area: Area): Promise<void> {
+  async #read(id: number, area: Range): Promise<void> {
     const controller = new AbortController()
     this.#running.set(controller, area)
     let bytes: Uint8Array | undefined
@@ -49,7 +49,7 @@ export class CallerReads {
   }
 }
 
-function checked(bytes: Uint8Array, { start, length }: Area): Uint8Array {
+function checked(bytes: Uint8Array, { start, length }: Range): Uint8Array {
   if (!(bytes instanceof Uint8Array)) throw new TypeError('read() gave no Uint8Array')
   if (bytes.length === length) return bytes
   throw new RangeError(`read() gave ${bytes.length} bytes at ${start} where ${length} were asked`)

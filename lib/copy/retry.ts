@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import type { Area } from '../extents/areas.ts'
+import type { Range } from '../extents/range-set.ts'
 import { log } from '../log.ts'
 import { type CopyJob, native } from '../native.ts'
 import type { Tasks } from './tasks.ts'
@@ -29,7 +29,7 @@ export class Retries {
     }
   }
 
-  async #failed(area: Area): Promise<void> {
+  async #failed(area: Range): Promise<void> {
     this.#tasks.fail(area)
     const times = this.#failures.get(area.start) ?? 0
     log('copy', () => {

@@ -1,4 +1,4 @@
-import type { Progress } from './progress.ts'
+import type { Progress } from './copy-progress.ts'
 
 /** What a copy makes of a disk. */
 export type TargetFormat = Qcow2Format | RawFormat | PatchFormat | HashFormat

@@ -1,4 +1,4 @@
-import { type Area, Areas } from '../extents/areas.ts'
+import { type Range, RangeSet } from '../extents/range-set.ts'
 
 /**
  * What a copy has still to do. The rule is that of QEMU's block-copy, in which a fleecing client
@@ -10,8 +10,8 @@ import { type Area, Areas } from '../extents/areas.ts'
  * order, however large that is.
  */
 export class Tasks {
-  readonly #toDo = new Areas()
-  readonly #inFlight = new Areas()
+  readonly #toDo = new RangeSet()
+  readonly #inFlight = new RangeSet()
 
   /** @param size bytes; all of them are to do */
   constructor(size: number) {
@@ -19,12 +19,12 @@ export class Tasks {
   }
 
   /** In order. */
-  get toDo(): Iterable<Area> {
+  get toDo(): Iterable<Range> {
     return this.#toDo
   }
 
   /** In order; neighbouring tasks are one area. */
-  get inFlight(): Iterable<Area> {
+  get inFlight(): Iterable<Range> {
     return this.#inFlight
   }
 
@@ -37,12 +37,12 @@ export class Tasks {
    * Takes from the to-do set.
    * @returns what of the area was to do, and is in flight from now on
    */
-  start(area: Area): Area[] {
+  start(area: Range): Range[] {
     return move(area, this.#toDo, this.#inFlight)
   }
 
   /** What of the area is in flight is done. */
-  finish(area: Area): void {
+  finish(area: Range): void {
     this.#inFlight.remove(area)
   }
 
@@ -51,7 +51,7 @@ export class Tasks {
    * @returns what of the area was in flight, and is to do again: nothing that was discarded or done
    * meanwhile
    */
-  fail(area: Area): Area[] {
+  fail(area: Range): Range[] {
     return move(area, this.#inFlight, this.#toDo)
   }
 
@@ -60,13 +60,13 @@ export class Tasks {
    * @returns what of it was in flight: its tasks are to be cancelled, nothing that they bring may
    * be used
    */
-  discard(area: Area): Area[] {
+  discard(area: Range): Range[] {
     this.#toDo.remove(area)
     return this.#inFlight.remove(area)
   }
 }
 
-function move(area: Area, from: Areas, to: Areas): Area[] {
+function move(area: Range, from: RangeSet, to: RangeSet): Range[] {
   const moved = from.remove(area)
   for (const part of moved) to.add(part)
   return moved

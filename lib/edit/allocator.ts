@@ -3,7 +3,7 @@ import { BackupError } from '../errors.ts'
 import { MAX_REFCOUNT_TABLE_BYTES } from '../format/qcow2/constants.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { encodeRefcount } from '../format/qcow2/refcounts.ts'
-import type { OpenedFile } from '../image/file.ts'
+import type { OpenFile } from '../image/file.ts'
 import type { Write } from '../image/steps.ts'
 
 /** Clusters of a table that is at another place now. */
@@ -45,7 +45,7 @@ export class Allocator {
    * @param stored the image's refcounts
    * @param searchFrom offset below which none is to be looked for, bytes
    */
-  constructor({ path }: OpenedFile, header: Qcow2Header, stored: StoredRefcounts, searchFrom = 0) {
+  constructor({ path }: OpenFile, header: Qcow2Header, stored: StoredRefcounts, searchFrom = 0) {
     this.#header = header
     this.#stored = stored
     this.#path = path

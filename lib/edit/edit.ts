@@ -1,7 +1,7 @@
 import { throwIfAborted } from '../errors.ts'
 import { FIELD } from '../format/qcow2/constants.ts'
 import { encodeRefcountTableFields } from '../format/qcow2/encode.ts'
-import type { OpenedFile } from '../image/file.ts'
+import type { OpenFile } from '../image/file.ts'
 import { type ImageDisk, runSteps, type Write } from '../image/steps.ts'
 import { roundUp } from '../units.ts'
 import type { Allocator, MovedTable } from './allocator.ts'
@@ -80,7 +80,7 @@ export async function writeUnreferenced(
  * Zeroes up to the end of the file's last cluster, as the bytes behind the end of a file read anyway:
  * storage that keeps whole sectors would cut off the rest of one.
  */
-export function padding({ size, blockDevice }: OpenedFile, clusterSize: number): Write[] {
+export function padding({ size, blockDevice }: OpenFile, clusterSize: number): Write[] {
   const end = roundUp(size, clusterSize)
   return blockDevice || end === size ? [] : [{ offset: size, bytes: Buffer.alloc(end - size) }]
 }

@@ -7,8 +7,8 @@ import { CORRUPT, DIRTY } from '../format/qcow2/constants.ts'
 import { readFirstCluster } from '../format/qcow2/first-cluster.ts'
 import { decodeHeader } from '../format/qcow2/header.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
-import { loadHeader } from '../format/qcow2/image.ts'
-import { type OpenedFile, openedFile, openWritable } from '../image/file.ts'
+import { loadHeader } from '../format/qcow2/qcow2-image.ts'
+import { type OpenFile, openWritable, toOpenFile } from '../image/file.ts'
 import { lockOpened, WRITING } from '../image/locks.ts'
 import { probeFile } from '../image/recognise.ts'
 import { log } from '../log.ts'
@@ -16,7 +16,7 @@ import type { ControlOptions } from '../options.ts'
 
 /** An image that is being edited: nobody else writes to it, and it was found sound. */
 export interface EditedImage {
-  file: OpenedFile
+  file: OpenFile
   header: Qcow2Header
   /** Its first cluster. */
   first: Buffer
@@ -48,7 +48,7 @@ export async function openToEdit(path: string, control: ControlOptions = {}): Pr
  * is not qcow2
  */
 export async function prepareEdit(
-  file: OpenedFile,
+  file: OpenFile,
   control: ControlOptions = {},
 ): Promise<EditedImage> {
   const { path } = file
@@ -69,10 +69,10 @@ export async function prepareEdit(
  * @throws BackupError IO
  */
 export async function reopened({ file }: EditedImage): Promise<EditedImage> {
-  return await editedImage(await openedFile(file.path, file.handle))
+  return await editedImage(await toOpenFile(file.path, file.handle))
 }
 
-async function editedImage(file: OpenedFile): Promise<EditedImage> {
+async function editedImage(file: OpenFile): Promise<EditedImage> {
   const first = await readFirstCluster(file)
   const header = inFile(file.path, () => decodeHeader(first))
   const stored = await StoredRefcounts.open(file, header, () => {})

@@ -15,8 +15,8 @@ import type { EditedImage } from './edited-image.ts'
 /** The autoclear features that we know; the others are cleared by whoever writes (spec). */
 const KNOWN_AUTOCLEAR = BITMAPS | DATA_FILE_RAW
 
-/** What the header is to say. */
-interface Wanted {
+/** The fields of the header to write. */
+interface NewHeader {
   /** Undefined: no bitmaps. */
   extension?: BitmapsExtension
   /** Bytes. */
@@ -60,7 +60,7 @@ export function requireRoom(
  * room for the old place and the new one of what has to move is it one write of several sectors.
  * REQUIRES: requireRoom
  */
-export function headerSteps(image: EditedImage, wanted: Wanted): Write[][] {
+export function headerSteps(image: EditedImage, wanted: NewHeader): Write[][] {
   const { first, header } = image
   const { extension, virtualSize, table } = wanted
   const size = header.virtualSize === virtualSize ? undefined : virtualSize

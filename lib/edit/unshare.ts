@@ -13,7 +13,7 @@ import type { Lost } from './release.ts'
  * Bytes of tables that any image may have copied, and how many for each byte of it. Only a table of
  * zeroes may be shared by all of a disk: what shares others that often is made up.
  */
-const LEAST_COPIED = 16 * 2 ** 20
+const BASE_COPIED = 16 * 2 ** 20
 const COPIED_PER_BYTE = 16
 /**
  * Tables of zeroes that are made, and their bytes: those of a disk of 2 TiB with clusters of 64 KiB. A
@@ -85,7 +85,7 @@ async function entriesToUnshare(
     const group = (await tables.isZero(users[0])) ? zero : copied
     group.push(users)
   }
-  if (copied.flat().length * clusterSize > LEAST_COPIED + file.size * COPIED_PER_BYTE) {
+  if (copied.flat().length * clusterSize > BASE_COPIED + file.size * COPIED_PER_BYTE) {
     throw badImage(file.path, OVER_AND_OVER)
   }
   const zeroes = zero.flat()

@@ -17,7 +17,7 @@ export interface ForeignFormat {
 }
 
 /** What a file is taken for: `luks` and `empty` are raw, with something to be said about them. */
-export type Probed = 'qcow2' | 'raw' | 'luks' | 'empty' | ForeignFormat
+export type ProbedFormat = 'qcow2' | 'raw' | 'luks' | 'empty' | ForeignFormat
 
 /** Bytes that a format has at an offset; one past the end of the file is counted from there. */
 interface Magic {
@@ -86,7 +86,7 @@ const FOREIGN: readonly Signature[] = [
  * @param head its first PROBE_BYTES bytes, or all
  * @param tail its last PROBE_BYTES bytes, or all
  */
-export function probe(head: Buffer, tail: Buffer): Probed {
+export function probe(head: Buffer, tail: Buffer): ProbedFormat {
   if (head.length === 0) return 'empty'
   if (head.length >= 4 && head.readUInt32BE(0) === MAGIC) {
     const first = head.length >= 8 && head.readUInt32BE(VERSION_AT) === 1

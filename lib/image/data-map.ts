@@ -1,6 +1,6 @@
 import { ioError } from '../errors.ts'
 import { native } from '../native.ts'
-import type { OpenedFile } from './file.ts'
+import type { OpenFile } from './file.ts'
 
 /** A run of host bytes: stored, or a hole of the file system, which reads as zero. */
 export interface HostRun {
@@ -25,7 +25,7 @@ const RUNS = 1024
  * many runs.
  * @param end at most the file's size
  */
-export async function hostWindow(file: OpenedFile, at: number, end: number): Promise<HostWindow> {
+export async function hostWindow(file: OpenFile, at: number, end: number): Promise<HostWindow> {
   if (file.blockDevice) return windowOf([{ start: at, length: end - at, data: true }])
   const triples = await native()
     .fileExtents(file.handle.fd, at, end, RUNS)

@@ -16,7 +16,7 @@ export interface SourceFile {
 }
 
 /** A file that was opened for reading. */
-export interface OpenedFile extends SourceFile {
+export interface OpenFile extends SourceFile {
   /** A block device: holds data everywhere. */
   readonly blockDevice: boolean
   /** What the file system has given it, bytes; of a block device, 0. */
@@ -37,12 +37,12 @@ export interface FoundFile {
  * What was found is judged, and that very file is then opened.
  * @throws BackupError IO, or UNSUPPORTED for another kind of file
  */
-export async function openFile(path: string): Promise<OpenedFile> {
+export async function openFile(path: string): Promise<OpenFile> {
   return await using(await findFile(path), (found) => openFound(found))
 }
 
 /** The same, to write to it too. */
-export async function openWritable(path: string): Promise<OpenedFile> {
+export async function openWritable(path: string): Promise<OpenFile> {
   return await using(await findFile(path), (found) => openFound(found, true))
 }
 
@@ -74,11 +74,11 @@ export async function openFound(
   found: FoundFile,
   writable = false,
   path = found.path,
-): Promise<OpenedFile> {
+): Promise<OpenFile> {
   try {
     const handle = await openAgain(found, writable ? constants.O_RDWR : constants.O_RDONLY)
     try {
-      return await openedFile(path, handle)
+      return await toOpenFile(path, handle)
     } catch (error) {
       await handle.close()
       throw error
@@ -92,7 +92,7 @@ export async function openFound(
  * Opens an open file once more, to write to it too.
  * @throws BackupError IO
  */
-export async function reopenWritable(file: OpenedFile): Promise<OpenedFile> {
+export async function reopenWritable(file: OpenFile): Promise<OpenFile> {
   return await openFound(file, true)
 }
 
@@ -129,7 +129,7 @@ async function using<H extends { handle: FileHandle }, T>(
  * A regular file or a block device that is open already.
  * @throws BackupError UNSUPPORTED; what the system calls throw
  */
-export async function openedFile(path: string, handle: FileHandle): Promise<OpenedFile> {
+export async function toOpenFile(path: string, handle: FileHandle): Promise<OpenFile> {
   const now = await handle.stat({ bigint: true })
   requireKind(path, now)
   return {

@@ -8,7 +8,7 @@ import { BackupError } from '../errors.ts'
 import type { FileHandle } from '../files.ts'
 import { log } from '../log.ts'
 import { native } from '../native.ts'
-import { type OpenedFile, openedFile } from './file.ts'
+import { type OpenFile, toOpenFile } from './file.ts'
 
 /** Numbers of QEMU's permissions. */
 const READ = 0
@@ -58,13 +58,9 @@ export function lockFile(handle: FileHandle, name: string, { uses, denies }: Use
  * @returns the file as it is under the lock
  * @throws BackupError IN_USE, IO
  */
-export async function lockOpened(
-  file: OpenedFile,
-  use: Use,
-  name = file.path,
-): Promise<OpenedFile> {
+export async function lockOpened(file: OpenFile, use: Use, name = file.path): Promise<OpenFile> {
   lockFile(file.handle, name, use)
-  return await openedFile(file.path, file.handle)
+  return await toOpenFile(file.path, file.handle)
 }
 
 /** Whether another process has an open file for writing, as QEMU's locks tell. */

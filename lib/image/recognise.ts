@@ -1,13 +1,13 @@
 import { BackupError, type Hint } from '../errors.ts'
-import { type ForeignFormat, PROBE_BYTES, type Probed, probe } from '../format/probe.ts'
+import { type ForeignFormat, PROBE_BYTES, type ProbedFormat, probe } from '../format/probe.ts'
 import { type ImageFile, readAt } from '../format/read.ts'
-import type { Format } from './chain.ts'
+import type { Format } from './image-chain.ts'
 
 /**
  * What a file that the user named is by its content; only its ends are read.
  * @throws BackupError IO
  */
-export async function probeFile(file: ImageFile): Promise<Probed> {
+export async function probeFile(file: ImageFile): Promise<ProbedFormat> {
   const length = Math.min(PROBE_BYTES, file.size)
   const head = await readAt(file, 0, length)
   // A format that is told by the end of a file is not told where that cannot be read; whoever reads the
@@ -22,13 +22,17 @@ export async function probeFile(file: ImageFile): Promise<Probed> {
  * @param option by which the user can say the format, if there is one
  * @throws BackupError UNSUPPORTED for another format than ours
  */
-export function formatOf(path: string, probed: Probed, option: Hint | null = 'format'): Format {
+export function formatOf(
+  path: string,
+  probed: ProbedFormat,
+  option: Hint | null = 'format',
+): Format {
   if (typeof probed !== 'string') throw foreign(path, probed, option)
   return probed === 'qcow2' ? 'qcow2' : 'raw'
 }
 
 /** What must be known about a disk that was recognised as raw, if anything. */
-export function noteOf(path: string, probed: Probed): string | undefined {
+export function noteOf(path: string, probed: ProbedFormat): string | undefined {
   if (probed !== 'luks') return undefined
   return `${path} holds a LUKS volume, which is taken as it is: encrypted`
 }

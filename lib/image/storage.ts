@@ -31,12 +31,12 @@ interface StoragePart {
   allocators: readonly string[]
 }
 
-type Range = Pick<StoragePart, 'start' | 'end' | 'allocators'>
+type StorageRange = Pick<StoragePart, 'start' | 'end' | 'allocators'>
 
 const SECTOR = 512
 /** Nothing real is stacked deeper; and what is must not keep us for ever. */
 const MAX_DEPTH = 32
-const WHOLE: Range = { start: 0, end: Number.POSITIVE_INFINITY, allocators: [] }
+const WHOLE: StorageRange = { start: 0, end: Number.POSITIVE_INFINITY, allocators: [] }
 
 /**
  * Makes sure that writing to a file or device changes nothing that is read meanwhile.
@@ -135,7 +135,7 @@ class Survey {
     this.#fileSystem = fileSystem
   }
 
-  async add(stats: Stats, range: Range, depth: number): Promise<void> {
+  async add(stats: Stats, range: StorageRange, depth: number): Promise<void> {
     if (stats.isBlockDevice()) return await this.addDevice(numberOf(stats.rdev), range, depth)
     if (!this.#take({ ...range, identity: identityOf(stats) })) return
     if (!this.#fileSystem) return
@@ -145,7 +145,7 @@ class Survey {
   }
 
   /** @param device major:minor */
-  async addDevice(device: string, range: Range, depth: number): Promise<void> {
+  async addDevice(device: string, range: StorageRange, depth: number): Promise<void> {
     if (depth > MAX_DEPTH || !this.#take({ ...range, identity: identityOfDevice(device) })) return
     const directory = join(this.#sys, 'dev/block', device)
     await this.#addWorldWideName(directory, range)
@@ -168,7 +168,7 @@ class Survey {
   }
 
   /** One disk by two paths has two devices, with one name that is unique in the world. */
-  async #addWorldWideName(directory: string, range: Range): Promise<void> {
+  async #addWorldWideName(directory: string, range: StorageRange): Promise<void> {
     for (const file of ['wwid', 'device/wwid']) {
       const name = await content(join(directory, file))
       if (name && /^(naa|eui|uuid)\./.test(name)) this.#take({ ...range, identity: name })
@@ -176,7 +176,7 @@ class Survey {
   }
 
   /** The disk of a partition. */
-  async #addDisk(directory: string, range: Range, depth: number): Promise<void> {
+  async #addDisk(directory: string, range: StorageRange, depth: number): Promise<void> {
     if ((await content(join(directory, 'partition'))) === undefined) return
     // Not join(), which would take the link before `..` for a directory.
     const disk = await content(`${directory}/../dev`)
@@ -188,7 +188,7 @@ class Survey {
   async #addLoopFile(
     directory: string,
     device: string,
-    range: Range,
+    range: StorageRange,
     depth: number,
   ): Promise<void> {
     const path = await content(join(directory, 'loop/backing_file'))
@@ -209,7 +209,7 @@ class Survey {
   }
 
   /** What device-mapper, md, bcache and their like are built on: anywhere on it. */
-  async #addSlaves(directory: string, { allocators }: Range, depth: number): Promise<void> {
+  async #addSlaves(directory: string, { allocators }: StorageRange, depth: number): Promise<void> {
     const slaves = await readdir(join(directory, 'slaves')).catch(() => [])
     if (slaves.length === 0) return
     const kind = /^(LVM|part\d+)-/.exec((await content(join(directory, 'dm/uuid'))) ?? '')?.[1]
@@ -225,7 +225,7 @@ class Survey {
 }
 
 /** A range of something, as a range of what that is a part of. */
-function within(range: Range, start: number, size: number): Range {
+function within(range: StorageRange, start: number, size: number): StorageRange {
   return {
     start: start + range.start,
     end: Math.min(start + range.end, start + size),

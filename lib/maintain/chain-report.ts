@@ -8,7 +8,7 @@ import {
   type ImageFacts,
   validateBitmapChain,
 } from '../source/bitmaps/health.ts'
-import { type Chain, closeAll, type OpenOptions, openChain } from '../source/chain.ts'
+import { type Chain, closeAll, type OpenOptions, openChain } from '../source/source-chain.ts'
 
 /** How a chain is opened for a report. */
 export type ChainReportOptions = Pick<OpenOptions, 'format' | 'allowPaths' | 'backingFormat'> &

@@ -1,8 +1,8 @@
 import { argumentError } from '../errors.ts'
 import { type Bitmap, readBitmaps } from '../format/qcow2/bitmaps.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
-import { readHeader } from '../format/qcow2/image.ts'
-import { type OpenedFile, openFile } from '../image/file.ts'
+import { readHeader } from '../format/qcow2/qcow2-image.ts'
+import { type OpenFile, openFile } from '../image/file.ts'
 import { lockOpened, READING, SHARED_READING } from '../image/locks.ts'
 import { formatOf, probeFile } from '../image/recognise.ts'
 
@@ -18,7 +18,7 @@ export interface BitmapsOfOptions {
 export async function withBitmapsOf<T>(
   path: string,
   { format, forceShare, argument = 'image' }: BitmapsOfOptions,
-  look: (file: OpenedFile, header: Qcow2Header | undefined, bitmaps: Bitmap[]) => Promise<T>,
+  look: (file: OpenFile, header: Qcow2Header | undefined, bitmaps: Bitmap[]) => Promise<T>,
 ): Promise<T> {
   if (path === '') throw argumentError(argument, 'has no name')
   const opened = await openFile(path)

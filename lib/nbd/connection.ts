@@ -18,7 +18,7 @@ export interface NbdServer extends NbdAddress {
 export class Closed extends Error {}
 
 /** What a connection needs of it. */
-export type ReachedServer = Pick<NbdServer, 'uri' | 'shown' | 'timeoutMs' | 'signal'>
+export type ReachedServer = Pick<NbdServer, 'uri' | 'displayUri' | 'timeoutMs' | 'signal'>
 
 /** As often as a connection for reading is made again (native/source/nbd_client.h). */
 const RETRIES = 5
@@ -81,7 +81,7 @@ export class NbdConnection {
       const { handle, info } = await connect(server, contexts)
       if (info.size > MAX_SIZE) {
         native().nbdClose(handle)
-        throw new BackupError('UNSUPPORTED', server.shown, 'the export is larger than 8 PiB')
+        throw new BackupError('UNSUPPORTED', server.displayUri, 'the export is larger than 8 PiB')
       }
       const connection = new NbdConnection(server, contexts, info, retries)
       connection.#handle = handle
@@ -127,7 +127,7 @@ export class NbdConnection {
         }
         log('nbd', () => {
           const next = `connecting again, ${tries + 1} of ${this.#retries} times`
-          return `${this.#server.shown}: connection lost during ${doing}; ${next}`
+          return `${this.#server.displayUri}: connection lost during ${doing}; ${next}`
         })
         await delay(FIRST_WAIT_MS * 2 ** tries, undefined, this.#closed).catch(() => undefined)
       }
@@ -191,7 +191,11 @@ export class NbdConnection {
       info.size === before.size
         ? `another ${difference(before, info)}`
         : `${info.size} bytes and other metadata where ${before.size} were`
-    throw new BackupError('SOURCE_CHANGED', this.#server.shown, `the server came back with ${what}`)
+    throw new BackupError(
+      'SOURCE_CHANGED',
+      this.#server.displayUri,
+      `the server came back with ${what}`,
+    )
   }
 }
 
@@ -204,7 +208,7 @@ function difference(before: NbdInfo, now: NbdInfo): string {
 
 /** Connects, unless the server's signal is aborted first. */
 async function connect(
-  { uri, shown, timeoutMs, signal }: ReachedServer,
+  { uri, displayUri, timeoutMs, signal }: ReachedServer,
   contexts: readonly string[],
 ): Promise<{ handle: NbdHandle; info: NbdInfo }> {
   signal?.throwIfAborted()
@@ -216,11 +220,11 @@ async function connect(
     log('nbd', () => {
       const has = contexts.map((name, i) => `${name} ${info.contexts[i] ? 'offered' : 'missing'}`)
       const can = info.multiConn ? 'takes several connections' : 'takes one connection'
-      return `${shown}: connected; ${info.size} bytes, ${[can, ...has].join(', ')}`
+      return `${displayUri}: connected; ${info.size} bytes, ${[can, ...has].join(', ')}`
     })
     return { handle, info }
   } catch (error) {
-    log('nbd', () => `${shown}: cannot connect: ${(error as NbdFailure).code ?? 'no errno'}`)
+    log('nbd', () => `${displayUri}: cannot connect: ${(error as NbdFailure).code ?? 'no errno'}`)
     close()
     throw error
   } finally {
@@ -243,26 +247,33 @@ export function nbdError(server: ReachedServer, doing: string, error: unknown): 
   if (error instanceof BackupError) return error
   const { code, context = '', message } = error as NbdFailure
   const options = { cause: error, errno: code }
-  const { shown, uri, timeoutMs, signal } = server
+  const { displayUri, uri, timeoutMs, signal } = server
   if (signal?.reason instanceof Closed) {
-    return new BackupError('IO', shown, `${doing}: the source was closed`, { errno: 'ECANCELED' })
+    return new BackupError('IO', displayUri, `${doing}: the source was closed`, {
+      errno: 'ECANCELED',
+    })
   }
   if (signal?.aborted) {
-    return new BackupError('ABORTED', shown, 'interrupted', { cause: signal.reason })
+    return new BackupError('ABORTED', displayUri, 'interrupted', { cause: signal.reason })
   }
   if (code === 'ELIBACC') {
     const why = 'NBD needs libnbd, which is not installed; on Debian: apt install libnbd0'
-    return new BackupError('UNSUPPORTED', shown, why, options)
+    return new BackupError('UNSUPPORTED', displayUri, why, options)
   }
   if (code === 'ETIMEDOUT') {
     const why =
       `${doing}: no answer within ${timeoutMs / 1000} s (a server may also take no more clients at ` +
       'once: qemu-nbd --shared)'
-    return new BackupError('IO', shown, why, { ...options, hint: 'timeoutMs' })
+    return new BackupError('IO', displayUri, why, { ...options, hint: 'timeoutMs' })
   }
   // libnbd's own words end with the reason; those of the addon lack it.
   const words = /^nbd_\w+: (?:connect: )?(.*)$/s.exec(context)?.[1]
   const reason = words ?? (code === 'EPROTO' ? context : message.replace(`${context}: `, ''))
   // libnbd repeats a URI that it does not understand.
-  return new BackupError('IO', shown, `${doing}: ${reason.replaceAll(uri, shown)}`, options)
+  return new BackupError(
+    'IO',
+    displayUri,
+    `${doing}: ${reason.replaceAll(uri, displayUri)}`,
+    options,
+  )
 }

@@ -127,7 +127,7 @@ export class ExportStatus {
   }
 
   get #asked() {
-    return { path: this.#server.shown, blockMin: this.connection.info.blockMin }
+    return { path: this.#server.displayUri, blockMin: this.connection.info.blockMin }
   }
 
   /** Asks a connection for all its contexts, unless that gets nowhere. */
@@ -137,7 +137,7 @@ export class ExportStatus {
       const contexts = await statusOf(connection, start, length)
       if (!advances(advance, contexts, length)) {
         const why = `its answers about what is dirty advance by next to nothing, at ${start}`
-        throw new BackupError('IO', this.#server.shown, why)
+        throw new BackupError('IO', this.#server.displayUri, why)
       }
       return contexts
     }

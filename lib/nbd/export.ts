@@ -64,7 +64,7 @@ export async function openServer(uri: string, options: NbdOptions): Promise<NbdS
 
 /** An export as the addon asks it. */
 export function exportOf(server: NbdServer, info: NbdInfo, options: NbdOptions): SourceExport {
-  const { shown: path, uri, identity, timeoutMs } = server
+  const { displayUri: path, uri, identity, timeoutMs } = server
   const { size, fingerprint, multiConn, blockMin, blockMax } = info
   const { requests = DEFAULT_REQUESTS } = options
   const connections = options.connections ?? (multiConn ? DEFAULT_CONNECTIONS : 1)

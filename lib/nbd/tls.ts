@@ -12,16 +12,16 @@ const AUTHORITY = 'ca-cert.pem'
  * (CVE-2024-7383).
  * @throws BackupError IO
  */
-export async function requireTrust({ shown, tls, parameters }: NbdAddress): Promise<void> {
+export async function requireTrust({ displayUri, tls, parameters }: NbdAddress): Promise<void> {
   if (!tls || parameters.has('tls-psk-file')) return
   const directory = parameters.get('tls-certificates')
   if (directory !== undefined) {
     try {
       await access(join(directory, AUTHORITY), constants.R_OK)
     } catch (error) {
-      const { why, errno } = ioError(shown, error)
+      const { why, errno } = ioError(displayUri, error)
       const all = `no certificate authority in ${directory}: ${AUTHORITY}: ${why}`
-      throw new BackupError('IO', shown, all, { cause: error, errno })
+      throw new BackupError('IO', displayUri, all, { cause: error, errno })
     }
     return
   }
@@ -35,7 +35,7 @@ export async function requireTrust({ shown, tls, parameters }: NbdAddress): Prom
   const why =
     'nothing to check the server with; add ?tls-certificates=DIR (a directory with ca-cert.pem) ' +
     'or ?tls-psk-file=FILE'
-  throw new BackupError('IO', shown, why)
+  throw new BackupError('IO', displayUri, why)
 }
 
 /** Where libnbd looks by itself (nbd_set_tls_certificates(3)). */

@@ -5,7 +5,7 @@ export interface NbdAddress {
   /** As libnbd takes it. */
   readonly uri: string
   /** As messages show it: without user and without any parameter but the socket. */
-  readonly shown: string
+  readonly displayUri: string
   /** Equal for equal server and export, however the rest is written. */
   readonly identity: string
   /** Whether the connection is encrypted. */
@@ -56,8 +56,8 @@ export function parseNbdUri(uri: string): NbdAddress {
     if (host || port) throw usageError(what, `a Unix socket has no host; ${form}`)
     if (!socket) throw usageError(what, `which socket? ${form}`)
     const identity = `nbd:${parameters.get('socket')}/${name}`
-    const shown = `${scheme}://${path || '/'}?socket=${socket}`
-    return { uri, shown, identity, tls, parameters }
+    const displayUri = `${scheme}://${path || '/'}?socket=${socket}`
+    return { uri, displayUri, identity, tls, parameters }
   }
   const form = `write ${scheme}://HOST[:PORT]/EXPORT`
   if (socket !== undefined) {
@@ -68,7 +68,7 @@ export function parseNbdUri(uri: string): NbdAddress {
     throw usageError(what, `'${port}' is no port; ${form}`)
   }
   const identity = `nbd:${host.toLowerCase()}:${Number(port ?? PORT)}/${name}`
-  return { uri, shown: what, identity, tls, parameters }
+  return { uri, displayUri: what, identity, tls, parameters }
 }
 
 function splitParameter(text: string): [string, string] {

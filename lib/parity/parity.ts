@@ -6,7 +6,7 @@ import type { ControlOptions } from '../options.ts'
 import { positions } from '../progress.ts'
 import { parseVersion } from '../qemu-img/version.ts'
 import { difference } from './difference.ts'
-import { type Printed, runProgram, textOf } from './program.ts'
+import { type ProgramOutput, runProgram, textOf } from './program.ts'
 import { requireAllowed } from './require-allowed.ts'
 
 /** How images are looked at. */
@@ -24,7 +24,7 @@ export interface ParityOptions extends ControlOptions {
 }
 
 /** What one command said of one image. */
-export interface Compared {
+export interface CommandComparison {
   image: string
   /** The command with its options, without the image: `check --output=json`. */
   command: string
@@ -57,7 +57,7 @@ const COMMANDS = [
 export async function* compareWithQemuImg(
   images: readonly string[],
   options: ParityOptions = {},
-): AsyncGenerator<Compared> {
+): AsyncGenerator<CommandComparison> {
   const { against = 'qemu-img', signal, onProgress } = options
   const all = images.length * COMMANDS.length
   const tell = positions('parity', all, onProgress)
@@ -117,10 +117,10 @@ function ownOptions({ allowPaths = [], backingFormat }: ParityOptions): string[]
 async function compare(
   image: string,
   command: string,
-  theirs: Printed,
-  ours: Printed,
+  theirs: ProgramOutput,
+  ours: ProgramOutput,
   signal?: AbortSignal,
-): Promise<Compared> {
+): Promise<CommandComparison> {
   const parts: string[] = []
   if (theirs.status !== ours.status) {
     parts.push(`-exit status ${theirs.status}\n+exit status ${ours.status}\n`)

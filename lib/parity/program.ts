@@ -6,7 +6,7 @@ import { open } from '../files.ts'
 import { encodeText } from '../text.ts'
 
 /** What a program did. */
-export interface Printed {
+export interface ProgramOutput {
   /** The exit status; 128 and its number for a signal that ended it. */
   status: number
   /** Files that hold what it printed. */
@@ -26,7 +26,7 @@ export async function runProgram(
   argv: readonly string[],
   prefix: string,
   signal?: AbortSignal,
-): Promise<Printed> {
+): Promise<ProgramOutput> {
   const printed = { stdout: `${prefix}.stdout`, stderr: `${prefix}.stderr` }
   const stdout = await open(printed.stdout, 'w')
   const stderr = await open(printed.stderr, 'w')

@@ -1,6 +1,6 @@
-import { type ChainOptions, closeImages, openImages } from '../image/chain.ts'
+import { type ChainOptions, closeImages, openImages } from '../image/image-chain.ts'
 import { SHARED_READING } from '../image/locks.ts'
-import { recogniseAsQemu } from '../qemu-img/chain.ts'
+import { recogniseAsQemu } from '../qemu-img/qemu-chain.ts'
 
 /**
  * Lets the gate judge all that an image names before another program opens it, which would follow any

@@ -1,9 +1,9 @@
-import { slicePiece } from '../source/bitmaps/marked.ts'
-import type { MarkedPiece, Piece } from '../source/source.ts'
+import { sliceMapping } from '../source/bitmaps/dirty-mappings.ts'
+import type { DirtyMapping, Mapping } from '../source/source.ts'
 import { roundUp } from '../units.ts'
 
 /** A run that the backing file has as it is. */
-export interface Clean {
+export interface CleanRange {
   kind: 'clean'
   start: number
   length: number
@@ -20,23 +20,23 @@ export interface Clean {
  * @returns the same bytes; what is clean has lost where it is
  */
 export async function* alignDirty(
-  batches: AsyncIterable<readonly MarkedPiece[]>,
+  batches: AsyncIterable<readonly DirtyMapping[]>,
   clusterSize: number,
   backingSize: number,
-): AsyncGenerator<(Piece | Clean)[]> {
+): AsyncGenerator<(Mapping | CleanRange)[]> {
   const aligner = new Aligner(clusterSize)
   for await (const batch of batches) {
-    for (const piece of batch) {
-      const end = piece.start + piece.length
-      if (!piece.dirty && end > backingSize) {
-        const inside = Math.max(0, backingSize - piece.start)
-        if (inside > 0) aligner.addClean(slicePiece(piece, piece.start, inside))
-        const start = piece.start + inside
-        aligner.addDirty(slicePiece(piece, start, end - start))
-      } else if (piece.dirty) {
-        aligner.addDirty(piece)
+    for (const mapping of batch) {
+      const end = mapping.start + mapping.length
+      if (!mapping.dirty && end > backingSize) {
+        const inside = Math.max(0, backingSize - mapping.start)
+        if (inside > 0) aligner.addClean(sliceMapping(mapping, mapping.start, inside))
+        const start = mapping.start + inside
+        aligner.addDirty(sliceMapping(mapping, start, end - start))
+      } else if (mapping.dirty) {
+        aligner.addDirty(mapping)
       } else {
-        aligner.addClean(piece)
+        aligner.addClean(mapping)
       }
     }
     const out = aligner.take()
@@ -49,31 +49,31 @@ export async function* alignDirty(
 /** Of what is clean, keeps only the last cluster until it is known whether it stays so. */
 class Aligner {
   readonly #clusterSize: number
-  #out: (Piece | Clean)[] = []
+  #out: (Mapping | CleanRange)[] = []
   /** Up to here everything is dirty, because the last dirty byte's cluster is. */
   #dirtyTo = 0
-  /** Clean pieces since the last border of a cluster, none of them dirty as yet. */
-  #open: Piece[] = []
+  /** Clean mappings since the last border of a cluster, none of them dirty as yet. */
+  #open: Mapping[] = []
 
   constructor(clusterSize: number) {
     this.#clusterSize = clusterSize
   }
 
-  addDirty(piece: Piece): void {
+  addDirty(mapping: Mapping): void {
     if (this.#open.length > 0) {
       this.#out.push(...this.#open)
       this.#open = []
     }
-    this.#out.push(piece)
-    this.#dirtyTo = roundUp(piece.start + piece.length, this.#clusterSize)
+    this.#out.push(mapping)
+    this.#dirtyTo = roundUp(mapping.start + mapping.length, this.#clusterSize)
   }
 
-  addClean(piece: Piece): void {
-    const end = piece.start + piece.length
-    let start = piece.start
+  addClean(mapping: Mapping): void {
+    const end = mapping.start + mapping.length
+    let start = mapping.start
     if (start < this.#dirtyTo) {
       const to = Math.min(end, this.#dirtyTo)
-      this.#out.push(slicePiece(piece, start, to - start))
+      this.#out.push(sliceMapping(mapping, start, to - start))
       start = to
     }
     const border = Math.floor(end / this.#clusterSize) * this.#clusterSize
@@ -82,18 +82,18 @@ class Aligner {
       if (this.#open.length > 0) this.#open = []
       start = border
     }
-    if (start < end) this.#open.push(slicePiece(piece, start, end - start))
+    if (start < end) this.#open.push(sliceMapping(mapping, start, end - start))
   }
 
   /** What is known by now. */
-  take(): (Piece | Clean)[] {
+  take(): (Mapping | CleanRange)[] {
     const out = this.#out
     this.#out = []
     return out
   }
 
   /** The same with what is left: the disk ends here, and so does its last cluster. */
-  end(): (Piece | Clean)[] {
+  end(): (Mapping | CleanRange)[] {
     const last = this.#open.at(-1)
     if (last) this.#pushClean(this.#open[0].start, last.start + last.length)
     return this.take()

@@ -5,7 +5,7 @@ import { packRows } from './rows.ts'
 
 /** The plan of a copy into a target without a backing file: rows for the whole disk, in batches. */
 export async function* planFresh(source: Disk): AsyncGenerator<Float64Array> {
-  for await (const pieces of source.pieces()) yield packRows(pieces, FRESH)
+  for await (const mappings of source.mappings()) yield packRows(mappings, FRESH)
 }
 
 /**
@@ -19,6 +19,6 @@ export async function* planOverlay(
   clusterSize: number,
   backingSize: number,
 ): AsyncGenerator<Float64Array> {
-  const pieces = alignDirty(source.markedPieces(), clusterSize, backingSize)
-  for await (const batch of pieces) yield packRows(batch, OVERLAY)
+  const mappings = alignDirty(source.dirtyMappings(), clusterSize, backingSize)
+  for await (const batch of mappings) yield packRows(batch, OVERLAY)
 }

@@ -1,4 +1,4 @@
-import type { Piece } from '../source/source.ts'
+import type { Mapping } from '../source/source.ts'
 
 /**
  * What becomes of a run of guest bytes.
@@ -13,7 +13,7 @@ export type Action = 'copy' | 'zero' | 'skip'
  * Decided by the content of the source's whole chain alone, never by how bytes are copied: a copy
  * method that is refused may never change what is written.
  */
-export const FRESH: Readonly<Record<Piece['kind'], Action>> = {
+export const FRESH: Readonly<Record<Mapping['kind'], Action>> = {
   // Content that nobody can know without reading it.
   data: 'copy',
   deflate: 'copy',
@@ -28,7 +28,7 @@ export const FRESH: Readonly<Record<Piece['kind'], Action>> = {
  * The target lies over the previous backup, so whatever is not recorded in it reads as it was then.
  * The kinds are those of what is dirty; the rest is `clean`.
  */
-export const OVERLAY: Readonly<Record<Piece['kind'] | 'clean', Action>> = {
+export const OVERLAY: Readonly<Record<Mapping['kind'] | 'clean', Action>> = {
   // Written since, and there is content.
   data: 'copy',
   deflate: 'copy',

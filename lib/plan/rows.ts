@@ -1,7 +1,7 @@
-import type { Area } from '../extents/areas.ts'
+import type { Range } from '../extents/range-set.ts'
 import { log } from '../log.ts'
-import type { Piece } from '../source/source.ts'
-import type { Clean } from './align.ts'
+import type { Mapping } from '../source/source.ts'
+import type { CleanRange } from './align.ts'
 import type { Action } from './policy.ts'
 
 /** Kinds of rows as native/copy/row.h has them: do not change one without the other. */
@@ -11,38 +11,38 @@ export const ROW = { skip: 0, zero: 1, data: 2, deflate: 3, zstd: 4 } as const
 export const COLUMNS = 8
 
 /** The guest bytes that rows are about. */
-export function areaOf(rows: Float64Array): Area {
+export function areaOf(rows: Float64Array): Range {
   const start = rows[1]
   const last = rows.length - COLUMNS
   return { start, length: rows[last + 1] + rows[last + 2] - start }
 }
 
 /** What has a place in the plan. */
-type Planned = Piece | Clean
+type PlannedMapping = Mapping | CleanRange
 
 /**
- * Packs pieces as the addon takes them: one array for many rows, so that the border is crossed
+ * Packs mappings as the addon takes them: one array for many rows, so that the border is crossed
  * seldom. Neighbours that are skipped, or zero, become one row.
- * @param policy what becomes of each kind of piece
+ * @param policy what becomes of each kind of mapping
  */
-export function packRows<P extends Planned>(
-  pieces: readonly P[],
+export function packRows<P extends PlannedMapping>(
+  mappings: readonly P[],
   policy: Readonly<Record<P['kind'], Action>>,
 ): Float64Array {
-  const rows = new Float64Array(pieces.length * COLUMNS)
+  const rows = new Float64Array(mappings.length * COLUMNS)
   let at = -COLUMNS
   let last: Action = 'copy'
-  for (const piece of pieces) {
-    const action: Action = policy[piece.kind as P['kind']]
+  for (const mapping of mappings) {
+    const action: Action = policy[mapping.kind as P['kind']]
     if (action !== 'copy' && action === last) {
-      rows[at + 2] += piece.length
+      rows[at + 2] += mapping.length
       continue
     }
     last = action
     at += COLUMNS
-    rows[at] = action === 'copy' ? fillSource(rows, at, piece) : ROW[action]
-    rows[at + 1] = piece.start
-    rows[at + 2] = piece.length
+    rows[at] = action === 'copy' ? fillSource(rows, at, mapping) : ROW[action]
+    rows[at + 1] = mapping.start
+    rows[at + 2] = mapping.length
   }
   const packed = rows.subarray(0, at + COLUMNS)
   log('plan', () => describeRows(packed))
@@ -64,14 +64,14 @@ function describeRows(rows: Float64Array): string {
 }
 
 /** Says where the bytes are; returns the kind of the row. */
-function fillSource(rows: Float64Array, at: number, piece: Planned): number {
-  if (!('store' in piece)) throw new Error(`a ${piece.kind} run cannot be copied`)
-  rows[at + 3] = piece.store
-  rows[at + 4] = piece.offset
-  if ('size' in piece) {
-    rows[at + 5] = piece.size
-    rows[at + 6] = piece.clusterSize
-    rows[at + 7] = piece.within
+function fillSource(rows: Float64Array, at: number, mapping: PlannedMapping): number {
+  if (!('store' in mapping)) throw new Error(`a ${mapping.kind} run cannot be copied`)
+  rows[at + 3] = mapping.store
+  rows[at + 4] = mapping.offset
+  if ('size' in mapping) {
+    rows[at + 5] = mapping.size
+    rows[at + 6] = mapping.clusterSize
+    rows[at + 7] = mapping.within
   }
-  return ROW[piece.kind]
+  return ROW[mapping.kind]
 }

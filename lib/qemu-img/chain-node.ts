@@ -1,7 +1,7 @@
 import { HostNode } from '../block-status/host.ts'
 import type { BlockNode } from '../block-status/node.ts'
-import { Qcow2Node } from '../block-status/qcow2.ts'
-import type { ChainImage } from '../image/chain.ts'
+import { Qcow2Node } from '../block-status/qcow2-status.ts'
+import type { ChainImage } from '../image/image-chain.ts'
 
 /** The tables that an image is read by: its own, or those of an internal snapshot. */
 export interface ActiveTable {

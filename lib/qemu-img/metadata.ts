@@ -2,8 +2,8 @@ import { type LuksHeader, readLuksHeader } from '../format/luks.ts'
 import { type Bitmap, bitmapsAreCurrent, readBitmaps } from '../format/qcow2/bitmaps.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { readSnapshots, type Snapshot } from '../format/qcow2/snapshots.ts'
-import type { OpenedFile } from '../image/file.ts'
-import { requireLoadable } from './bitmaps.ts'
+import type { OpenFile } from '../image/file.ts'
+import { requireLoadable } from './bitmap-list.ts'
 import { warningLine } from './messages.ts'
 
 /** What a qcow2 image says of itself. */
@@ -22,7 +22,7 @@ export interface Qcow2Metadata {
  * @throws BackupError BAD_IMAGE, UNSUPPORTED, IO
  */
 export async function readMetadata(
-  file: OpenedFile,
+  file: OpenFile,
   header: Qcow2Header,
   {
     checking,

@@ -2,7 +2,7 @@
 import { QemuImgError } from './messages.ts'
 
 /** A number; or why there is none: it is no number, or none that fits into 64 bits. */
-export type Parsed = bigint | 'invalid' | 'range'
+export type ParsedNumber = bigint | 'invalid' | 'range'
 
 const MAX_U64 = 2n ** 64n - 1n
 /** By their letter, powers of 1024. */
@@ -12,7 +12,7 @@ const SUFFIXES = 'BKMGTPE'
  * A size: bytes, or with a suffix B, K, M, G, T, P or E, of either case, before which there may be
  * a fraction (`qemu_strtosz`).
  */
-export function parseSize(text: string): Parsed {
+export function parseSize(text: string): ParsedNumber {
   const match = /^\s*\+?(?:0x([\da-f]+)|(\d+)(\.\d*)?)([bkmgtpe])?$/i.exec(text)
   if (!match) return 'invalid'
   const [, hexadecimal, whole, decimals, suffix] = match
@@ -27,7 +27,7 @@ export function parseSize(text: string): Parsed {
 }
 
 /** A number in C's notation, decimal, hexadecimal or octal (`qemu_strtou64`). */
-export function parseNumber(text: string): Parsed {
+export function parseNumber(text: string): ParsedNumber {
   const match = /^\s*([+-]?)(?:0x([\da-f]+)|0([0-7]*)|([1-9]\d*))$/i.exec(text)
   if (!match) return 'invalid'
   const [, sign, hexadecimal, octal, decimal] = match

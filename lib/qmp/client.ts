@@ -3,8 +3,7 @@ import { connect, type Socket } from 'node:net'
 import { BackupError, ioError } from '../errors.ts'
 import { log } from '../log.ts'
 import { parseQmpAddress } from './address.ts'
-import { QmpError } from './errors.ts'
-import { type EventFilter, QmpEvents, type Waiting } from './events.ts'
+import { type EventFilter, QmpEvents, type WaitOptions } from './events.ts'
 import {
   LineReader,
   parseMessage,
@@ -13,6 +12,7 @@ import {
   type QmpObject,
   QmpProtocolError,
 } from './protocol.ts'
+import { QmpError } from './qmp-error.ts'
 
 /** How long connecting and negotiating may take, and a command unless it says otherwise. */
 const DEFAULT_TIMEOUT_MS = 30_000
@@ -21,12 +21,12 @@ const DEFAULT_TIMEOUT_MS = 30_000
 const MAX_PENDING = 256
 
 /** How a command is run. */
-export interface ExecuteOptions extends Waiting {
+export interface ExecuteOptions extends WaitOptions {
   /** Run it out of band, before what waits (`exec-oob`): only if that was negotiated. */
   outOfBand?: boolean
 }
 
-interface Pending {
+interface PendingCommand {
   command: string
   resolve(value: unknown): void
   reject(error: BackupError): void
@@ -43,7 +43,7 @@ export class QmpClient {
   readonly monitor: string
   readonly #socket: Socket
   readonly #lines = new LineReader()
-  readonly #pending = new Map<number, Pending>()
+  readonly #pending = new Map<number, PendingCommand>()
   readonly #queues = new Set<QmpEvents>()
   readonly #greeted: Promise<QmpGreeting>
   #greet!: { resolve(greeting: QmpGreeting): void; reject(error: BackupError): void }
@@ -75,7 +75,7 @@ export class QmpClient {
    */
   static async connect(
     address: string,
-    options: Waiting & { capabilities?: readonly string[] } = {},
+    options: WaitOptions & { capabilities?: readonly string[] } = {},
   ): Promise<QmpClient> {
     const { timeoutMs = DEFAULT_TIMEOUT_MS, signal, capabilities = [] } = options
     const where = parseQmpAddress(address)

@@ -11,7 +11,7 @@ export interface EventFilter {
 }
 
 /** How long something is waited for. */
-export interface Waiting {
+export interface WaitOptions {
   timeoutMs?: number
   signal?: AbortSignal
 }
@@ -69,7 +69,7 @@ export class QmpEvents {
    * The next event, one that is queued already or that is yet to come.
    * @throws BackupError IO when the connection ends or the time is over, ABORTED
    */
-  async next({ timeoutMs, signal }: Waiting = {}): Promise<QmpEvent> {
+  async next({ timeoutMs, signal }: WaitOptions = {}): Promise<QmpEvent> {
     const over = timeoutMs === undefined ? undefined : performance.now() + timeoutMs
     for (;;) {
       if (signal?.aborted) {

@@ -1,9 +1,9 @@
 import { type HostWindow, hostWindow } from '../image/data-map.ts'
-import type { OpenedFile } from '../image/file.ts'
+import type { OpenFile } from '../image/file.ts'
 import { BATCH } from './layer.ts'
-import type { Piece } from './source.ts'
+import type { Mapping } from './source.ts'
 
-/** How far apart two pieces may lie in a file and still count as read in order. */
+/** How far apart two mappings may lie in a file and still count as read in order. */
 const NEAR = 2 ** 20
 
 /**
@@ -12,7 +12,7 @@ const NEAR = 2 ** 20
  * but for the clusters that are not in use: those only make us look more often.
  * @param clusterSize of the image, bytes
  */
-export function looksPreallocated(file: OpenedFile, clusterSize: number): boolean {
+export function looksPreallocated(file: OpenFile, clusterSize: number): boolean {
   const real = Math.floor(file.allocatedBytes / clusterSize)
   return Math.floor(file.size / clusterSize) >= Math.max(Math.floor((real * 10) / 9), real + 2)
 }
@@ -22,30 +22,30 @@ export function looksPreallocated(file: OpenedFile, clusterSize: number): boolea
  * @param sparse the files to look into, by their index
  */
 export async function* splitHoles(
-  batches: AsyncIterable<readonly Piece[]>,
-  sparse: ReadonlyMap<number, OpenedFile>,
-): AsyncGenerator<readonly Piece[]> {
+  batches: AsyncIterable<readonly Mapping[]>,
+  sparse: ReadonlyMap<number, OpenFile>,
+): AsyncGenerator<readonly Mapping[]> {
   const windows = new Map<number, HostWindow>()
   for await (const batch of batches) {
-    let out: Piece[] = []
-    for (const piece of batch) {
-      const file = piece.kind === 'data' ? sparse.get(piece.store) : undefined
-      if (piece.kind !== 'data' || !file) {
-        out.push(piece)
+    let out: Mapping[] = []
+    for (const mapping of batch) {
+      const file = mapping.kind === 'data' ? sparse.get(mapping.store) : undefined
+      if (mapping.kind !== 'data' || !file) {
+        out.push(mapping)
         continue
       }
-      const shift = piece.start - piece.offset
-      const end = piece.offset + piece.length
-      for (let at = piece.offset; at < end; ) {
-        let window = windows.get(piece.store)
+      const shift = mapping.start - mapping.offset
+      const end = mapping.offset + mapping.length
+      for (let at = mapping.offset; at < end; ) {
+        let window = windows.get(mapping.store)
         if (!window || at < window.start || at >= window.end) {
           window = await nextWindow(file, at, end, window)
-          windows.set(piece.store, window)
+          windows.set(mapping.store, window)
         }
         const to = Math.min(end, window.end)
         for (const { start: offset, length, data } of window.between(at, to)) {
           const start = offset + shift
-          if (data) out.push({ kind: 'data', start, length, store: piece.store, offset })
+          if (data) out.push({ kind: 'data', start, length, store: mapping.store, offset })
           else out.push({ kind: 'zero', start, length })
         }
         at = to
@@ -59,9 +59,9 @@ export async function* splitHoles(
   }
 }
 
-/** The window at `at`: one far ahead if the pieces follow each other in the file, else to `end`. */
+/** The window at `at`: one far ahead if the mappings follow each other in the file, else to `end`. */
 async function nextWindow(
-  file: OpenedFile,
+  file: OpenFile,
   at: number,
   end: number,
   last: HostWindow | undefined,

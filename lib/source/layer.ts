@@ -1,7 +1,8 @@
-import type { Piece } from './source.ts'
+import type { Range } from '../extents/range-set.ts'
+import type { Mapping } from './source.ts'
 
 /** A run that the layers asked so far leave to the next one below. */
-export interface Open {
+export interface OpenRange {
   kind: 'open'
   start: number
   length: number
@@ -12,7 +13,7 @@ export interface Window {
   readonly start: number
   readonly end: number
   /** Appends what the layer holds of the guest bytes `from` to `to`, which lie in the window. */
-  fill(from: number, to: number, out: (Piece | Open)[]): void
+  fill(from: number, to: number, out: (Mapping | OpenRange)[]): void
 }
 
 /** One file of a chain, with what belongs to it. */
@@ -24,16 +25,10 @@ export interface Layer {
 }
 
 /**
- * Pieces per batch, about. Enough that the cost of a batch is not seen beside that of its pieces,
+ * Mappings per batch, about. Enough that the cost of a batch is not seen beside that of its mappings,
  * few enough that a batch stays below a megabyte.
  */
 export const BATCH = 8192
-
-/** A stretch of the guest, bytes. */
-export interface Range {
-  start: number
-  length: number
-}
 
 /**
  * Reads a chain, top first: every layer answers for what the ones above it leave open. Each is a
@@ -44,7 +39,7 @@ export interface Range {
 export async function* readLayers(
   layers: readonly Layer[],
   range: Range = { start: 0, length: layers[0].size },
-): AsyncGenerator<readonly Piece[]> {
+): AsyncGenerator<readonly Mapping[]> {
   for await (const batch of readOpen(layers, range)) yield batch.map(closed)
 }
 
@@ -52,29 +47,29 @@ export async function* readLayers(
 export async function* readOpen(
   layers: readonly Layer[],
   range: Range,
-): AsyncGenerator<readonly (Piece | Open)[]> {
+): AsyncGenerator<readonly (Mapping | OpenRange)[]> {
   if (range.length === 0) return
-  const all: AsyncIterable<(Piece | Open)[]> = start([{ kind: 'open', ...range }])
+  const all: AsyncIterable<(Mapping | OpenRange)[]> = start([{ kind: 'open', ...range }])
   yield* layers.reduce(fillFrom, all)
 }
 
-async function* start(batch: (Piece | Open)[]): AsyncGenerator<(Piece | Open)[]> {
+async function* start(batch: (Mapping | OpenRange)[]): AsyncGenerator<(Mapping | OpenRange)[]> {
   yield batch
 }
 
 /** What no layer holds is a hole. */
-function closed(item: Piece | Open): Piece {
+function closed(item: Mapping | OpenRange): Mapping {
   return item.kind === 'open' ? { ...item, kind: 'hole' } : item
 }
 
 /** Lets one layer answer for what is open in `batches`. */
 async function* fillFrom(
-  batches: AsyncIterable<(Piece | Open)[]>,
+  batches: AsyncIterable<(Mapping | OpenRange)[]>,
   layer: Layer,
-): AsyncGenerator<(Piece | Open)[]> {
+): AsyncGenerator<(Mapping | OpenRange)[]> {
   let window: Window | undefined
   for await (const batch of batches) {
-    let out: (Piece | Open)[] = []
+    let out: (Mapping | OpenRange)[] = []
     for (const item of batch) {
       if (item.kind !== 'open') {
         out.push(item)

@@ -1,6 +1,6 @@
 import type { Extent } from '../extents/extent.ts'
-import type { ChainImage } from '../image/chain.ts'
 import type { SourceFile } from '../image/file.ts'
+import type { ChainImage } from '../image/image-chain.ts'
 import type { SourceExport } from '../nbd/export.ts'
 import type { Progress } from '../progress.ts'
 
@@ -16,7 +16,7 @@ export type { SourceExport } from '../nbd/export.ts'
  * - `zero`: reads as zero because a layer says so.
  * - `hole`: reads as zero because no layer holds anything.
  */
-export type Piece =
+export type Mapping =
   | { kind: 'zero' | 'hole'; start: number; length: number }
   | { kind: 'data'; start: number; length: number; store: number; offset: number }
   | {
@@ -54,13 +54,13 @@ export interface ExtentsOptions {
   onProgress?: (progress: Progress) => void
 }
 
-/** What a piece is without where it is. */
-export function extentOf({ kind, start, length }: Piece): Extent {
+/** What a mapping is without where it is. */
+export function extentOf({ kind, start, length }: Mapping): Extent {
   return { start, length, zero: kind === 'zero' || kind === 'hole', hole: kind === 'hole' }
 }
 
-/** A piece and whether the bitmap that a source was opened with has it as written since. */
-export type MarkedPiece = Piece & { dirty: boolean }
+/** A mapping and whether the bitmap that a source was opened with has it as written since. */
+export type DirtyMapping = Mapping & { dirty: boolean }
 
 /** The dirty bitmap that a source was opened with. */
 export interface SourceBitmap {
@@ -77,19 +77,19 @@ export interface Disk {
   readonly name: string
   /** Virtual size in bytes, a multiple of 512. */
   readonly size: number
-  /** What pieces point into: `Piece.store` is an index here. */
+  /** What mappings point into: `Mapping.store` is an index here. */
   readonly stores: readonly SourceStore[]
   /**
-   * Where every byte from 0 to `size` is: batches of ordered, contiguous pieces, made as they are
+   * Where every byte from 0 to `size` is: batches of ordered, contiguous mappings, made as they are
    * asked for, each of bounded size.
    * @throws BackupError BAD_IMAGE on the first table entry that cannot be true
    */
-  pieces(): AsyncGenerator<readonly Piece[]>
+  mappings(): AsyncGenerator<readonly Mapping[]>
   /**
-   * The same, each piece being wholly dirty or wholly clean.
+   * The same, each mapping being wholly dirty or wholly clean.
    * REQUIRES: opened with a bitmap.
    */
-  markedPieces(): AsyncGenerator<readonly MarkedPiece[]>
+  dirtyMappings(): AsyncGenerator<readonly DirtyMapping[]>
   /**
    * Ends whatever the two before wait for, where that may take long: they reject then. Nothing else
    * than closing is to be done with the disk afterwards.
@@ -112,7 +112,7 @@ export interface Source extends Disk {
   readonly canDetectZeroes: boolean
   /** What was copied can be let go of there. */
   readonly canDiscard: boolean
-  /** `pieces` as extents, neighbours with equal flags merged over the whole disk. */
+  /** `mappings` as extents, neighbours with equal flags merged over the whole disk. */
   extents(options?: ExtentsOptions): AsyncGenerator<Extent>
   /**
    * How what was copied can be let go of.

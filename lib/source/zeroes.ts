@@ -1,6 +1,6 @@
 import type { Extent } from '../extents/extent.ts'
 import { type ImageFile, readAt } from '../format/read.ts'
-import { extentOf, type Piece } from './source.ts'
+import { extentOf, type Mapping } from './source.ts'
 
 /** Looked at as one, bytes of the guest: as `qemu-img convert -S 4k` does. */
 const GRANULE = 4096
@@ -15,18 +15,18 @@ const ZEROES = Buffer.alloc(GRANULE)
  */
 export async function* detectZeroes(
   files: readonly ImageFile[],
-  batches: AsyncIterable<readonly Piece[]>,
+  batches: AsyncIterable<readonly Mapping[]>,
 ): AsyncGenerator<Extent[]> {
   for await (const batch of batches) {
-    for (const piece of batch) {
-      if (piece.kind !== 'data') {
-        yield [extentOf(piece)]
+    for (const mapping of batch) {
+      if (mapping.kind !== 'data') {
+        yield [extentOf(mapping)]
         continue
       }
-      for (let done = 0; done < piece.length; done += STEP) {
-        const length = Math.min(STEP, piece.length - done)
-        const bytes = await readAt(files[piece.store], piece.offset + done, length)
-        yield granules(bytes, piece.start + done)
+      for (let done = 0; done < mapping.length; done += STEP) {
+        const length = Math.min(STEP, mapping.length - done)
+        const bytes = await readAt(files[mapping.store], mapping.offset + done, length)
+        yield granules(bytes, mapping.start + done)
       }
     }
   }

@@ -9,7 +9,7 @@ const MIB = 2 ** 20
 /** Bytes of the disk that jobs copy. */
 export const SIZE = 16 * MIB
 
-/** Linux's, as lib/copy/temporary-file.ts has it. */
+/** Linux's, as lib/copy/target/temporary-file.ts has it. */
 const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY
 
 /** Makes the disk that jobs copy. */

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { jobOptions } from '../../lib/backup/options.ts'
+import { jobOptions } from '../../lib/backup/job-options.ts'
 import { type FullOptions, fullBackup, type RestoreOptions, restore } from '../../lib/index.ts'
 import { makeRaw, noise } from '../support/disks.ts'
 import { qemuImgInfo } from '../support/qemu.ts'

@@ -12,13 +12,13 @@ import {
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { runSession } from '../../lib/backup/session.ts'
-import { openTarget, type SourceIdentity } from '../../lib/copy/target/open.ts'
+import { openTarget, type SourceIdentity } from '../../lib/copy/target/open-target.ts'
 import {
   type FullOptions,
   fullBackup,
   incrementalBackup,
   type Manifest,
-  type ManifestVerified,
+  type ManifestVerdict,
   type Progress,
   verifyManifests,
 } from '../../lib/index.ts'
@@ -66,7 +66,7 @@ async function held(image: string): Promise<[boolean, string | undefined]> {
   return [same, difference]
 }
 
-async function verified(image: string): Promise<ManifestVerified> {
+async function verified(image: string): Promise<ManifestVerdict> {
   const [one] = await all(verifyManifests([image], { requireManifest: true }))
   return one
 }

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { describeError, exitStatus } from '../../lib/cli/errors.ts'
+import { describeError, exitStatus } from '../../lib/cli/describe-error.ts'
 import { Interrupted } from '../../lib/cli/signals.ts'
 import { BackupError, usageError } from '../../lib/errors.ts'
 import { oneLine } from '../../lib/text.ts'

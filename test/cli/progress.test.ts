@@ -1,6 +1,6 @@
 import t from 'tap'
 import { STANDARD } from '../../lib/cli/io.ts'
-import { formatProgress, openProgress } from '../../lib/cli/progress.ts'
+import { formatProgress, openProgress } from '../../lib/cli/progress-display.ts'
 
 const GIB = 2 ** 30
 

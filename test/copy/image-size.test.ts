@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { fullImageBytes, plannedImageBytes } from '../../lib/copy/image-size.ts'
 import { editBitmap, fullBackup, incrementalBackup } from '../../lib/index.ts'
-import { openSource } from '../../lib/source/open.ts'
+import { openSource } from '../../lib/source/open-source.ts'
 import { makeRaw, noise } from '../support/disks.ts'
 import { qemuImg, run } from '../support/qemu.ts'
 

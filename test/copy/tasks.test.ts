@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import { Tasks } from '../../lib/copy/tasks.ts'
-import type { Area } from '../../lib/extents/areas.ts'
+import type { Range } from '../../lib/extents/range-set.ts'
 
 const GIB = 2 ** 30
 /** So large that offsets pass 2^32 soon: 64 units are 16 TiB. */
@@ -29,8 +29,8 @@ function after(what: Step['what'], state: State): State {
 }
 
 /** The longest runs of units in a state. */
-function runsOf(states: readonly State[], state: State, from = 0, to = UNITS): Area[] {
-  const runs: Area[] = []
+function runsOf(states: readonly State[], state: State, from = 0, to = UNITS): Range[] {
+  const runs: Range[] = []
   for (let unit = from; unit < to; unit++) {
     if (states[unit] !== state) continue
     const last = runs.at(-1)
@@ -40,9 +40,9 @@ function runsOf(states: readonly State[], state: State, from = 0, to = UNITS): A
   return runs
 }
 
-const area = (start: number, end: number): Area => ({ start, length: end - start })
+const area = (start: number, end: number): Range => ({ start, length: end - start })
 
-function has(t: Test, tasks: Tasks, toDo: readonly Area[], inFlight: readonly Area[]): void {
+function has(t: Test, tasks: Tasks, toDo: readonly Range[], inFlight: readonly Range[]): void {
   t.strictSame([...tasks.toDo], toDo)
   t.strictSame([...tasks.inFlight], inFlight)
   t.equal(tasks.isComplete, toDo.length + inFlight.length === 0)
@@ -167,7 +167,7 @@ t.test('a copy in order of 16 TiB keeps no more than its window', async (t) => {
   const size = 16 * 1024 * GIB
   const length = GIB
   const tasks = new Tasks(size)
-  const window: Area[] = []
+  const window: Range[] = []
   let most = 0
   for (let start = 0; start < size; start += 2 * length) {
     tasks.discard({ start: start + length, length })

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { PROBE_BYTES, type Probed, probe, probeAsQemu } from '../../lib/format/probe.ts'
+import { PROBE_BYTES, type ProbedFormat, probe, probeAsQemu } from '../../lib/format/probe.ts'
 
 /** A file of 64 KiB with some bytes at an offset; a negative one counts from its end. */
 function file(bytes: string, at = 0): Buffer {
@@ -8,7 +8,7 @@ function file(bytes: string, at = 0): Buffer {
   return content
 }
 
-function probed(content: Buffer): Probed {
+function probed(content: Buffer): ProbedFormat {
   return probe(content.subarray(0, PROBE_BYTES), content.subarray(-PROBE_BYTES))
 }
 

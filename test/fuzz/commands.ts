@@ -4,7 +4,7 @@ import { OutputClosed } from '../../lib/cli/print.ts'
 import { isQemuImgCommand, runQemuImg } from '../../lib/cli/qemu-img.ts'
 import { BackupError } from '../../lib/errors.ts'
 import { readBitmapChain } from '../../lib/maintain/chain-report.ts'
-import { openSource } from '../../lib/source/open.ts'
+import { openSource } from '../../lib/source/open-source.ts'
 import { encodeText } from '../../lib/text.ts'
 
 /**

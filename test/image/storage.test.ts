@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSyn
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
-import { type OpenedFile, openFile } from '../../lib/image/file.ts'
+import { type OpenFile, openFile } from '../../lib/image/file.ts'
 import { findShared, isMounted, requireApart, type StorageFile } from '../../lib/image/storage.ts'
 import { NO_LOOP_DEVICES } from '../support/loop.ts'
 import { run } from '../support/qemu.ts'
@@ -27,7 +27,7 @@ function loopOver(test: Test, path: string, ...args: string[]): string {
   return device
 }
 
-async function opened(test: Test, path: string): Promise<OpenedFile> {
+async function opened(test: Test, path: string): Promise<OpenFile> {
   const file = await openFile(path)
   test.teardown(() => file.handle.close())
   return file

@@ -13,7 +13,7 @@ import {
   readBitmap,
   readBitmapChain,
 } from '../../lib/index.ts'
-import { editBitmap } from '../../lib/maintain/bitmaps.ts'
+import { editBitmap } from '../../lib/maintain/edit-bitmap.ts'
 import { runCli } from '../support/cli.ts'
 import { qemuImg, qemuImgCheck, qemuIo } from '../support/qemu.ts'
 import { counting } from '../support/stopping.ts'

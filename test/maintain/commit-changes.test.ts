@@ -4,24 +4,24 @@ import t from 'tap'
 import { commonUnit } from '../../lib/copy/patch.ts'
 import { type Change, changesOf, covers, isZero } from '../../lib/maintain/commit/changes.ts'
 import { joined, stretches } from '../../lib/maintain/commit/placed.ts'
-import type { Piece } from '../../lib/source/source.ts'
+import type { Mapping } from '../../lib/source/source.ts'
 
 const SECTOR = 512
 
 /** Sectors by what is said of each: nothing, zero, or the sector of a file that they are. */
-function markOf(pieces: readonly Piece[], sectors: number): (number | 'zero' | undefined)[] {
+function markOf(mappings: readonly Mapping[], sectors: number): (number | 'zero' | undefined)[] {
   const marks: (number | 'zero' | undefined)[] = new Array(sectors).fill(undefined)
-  for (const piece of pieces) {
-    for (let at = 0; at < piece.length; at += SECTOR) {
-      const sector = (piece.start + at) / SECTOR
+  for (const mapping of mappings) {
+    for (let at = 0; at < mapping.length; at += SECTOR) {
+      const sector = (mapping.start + at) / SECTOR
       if (marks[sector] !== undefined) throw new Error(`sector ${sector} twice`)
-      marks[sector] = 'offset' in piece ? (piece.offset + at) / SECTOR : 'zero'
+      marks[sector] = 'offset' in mapping ? (mapping.offset + at) / SECTOR : 'zero'
     }
   }
   return marks
 }
 
-/** Ordered pieces of a disk, with gaps. */
+/** Ordered mappings of a disk, with gaps. */
 const disks = fc
   .array(
     fc.record({
@@ -32,20 +32,20 @@ const disks = fc
     { maxLength: 40 },
   )
   .map((runs) => {
-    const pieces: Piece[] = []
+    const mappings: Mapping[] = []
     let start = 0
     for (const { kind, sectors, offset } of runs) {
       const length = sectors * SECTOR
-      if (kind === 'data') pieces.push({ kind, start, length, store: 0, offset: offset * SECTOR })
-      else if (kind !== 'gap') pieces.push({ kind: kind as 'zero' | 'hole', start, length })
+      if (kind === 'data') mappings.push({ kind, start, length, store: 0, offset: offset * SECTOR })
+      else if (kind !== 'gap') mappings.push({ kind: kind as 'zero' | 'hole', start, length })
       start += length
     }
-    return { pieces, size: start }
+    return { mappings, size: start }
   })
 
-async function changes(pieces: Piece[], batch: number, cluster: number, size: number) {
+async function changes(mappings: Mapping[], batch: number, cluster: number, size: number) {
   async function* batches() {
-    for (let i = 0; i < pieces.length; i += batch) yield pieces.slice(i, i + batch)
+    for (let i = 0; i < mappings.length; i += batch) yield mappings.slice(i, i + batch)
   }
   const all: Change[] = []
   for await (const some of changesOf(batches(), cluster, size)) all.push(...some)
@@ -59,16 +59,16 @@ t.test('every byte is in one change, zeroes are whole clusters, in order', async
       fc.constantFrom(512, 1024, 4096),
       fc.integer({ min: 1, max: 5 }),
       fc.nat(20),
-      async ({ pieces, size }, cluster, batch, more) => {
+      async ({ mappings, size }, cluster, batch, more) => {
         const disk = size + more * SECTOR
-        const found = await changes(pieces, batch, cluster, disk)
-        const flat = found.flatMap((change): Piece[] =>
-          change.kind === 'zero' ? [{ ...change }] : change.pieces,
+        const found = await changes(mappings, batch, cluster, disk)
+        const flat = found.flatMap((change): Mapping[] =>
+          change.kind === 'zero' ? [{ ...change }] : change.mappings,
         )
         fc.pre(disk > 0)
         if (
           JSON.stringify(markOf(flat, disk / SECTOR)) !==
-          JSON.stringify(markOf(pieces, disk / SECTOR))
+          JSON.stringify(markOf(mappings, disk / SECTOR))
         ) {
           throw new Error('not the same bytes')
         }
@@ -80,8 +80,8 @@ t.test('every byte is in one change, zeroes are whole clusters, in order', async
             if ((end + 1) % cluster !== 0 && end + 1 !== disk) throw new Error('part of a cluster')
           } else {
             end = Math.min(change.start + cluster, disk) - 1
-            const whole = covers(change.pieces, change.start, end + 1)
-            if (whole && change.pieces.every(isZero)) throw new Error('zeroes, not told as such')
+            const whole = covers(change.mappings, change.start, end + 1)
+            if (whole && change.mappings.every(isZero)) throw new Error('zeroes, not told as such')
           }
         }
       },
@@ -89,14 +89,14 @@ t.test('every byte is in one change, zeroes are whole clusters, in order', async
   )
 })
 
-t.test('pieces are joined by their place, and say the same', async () => {
+t.test('mappings are joined by their place, and say the same', async () => {
   await fc.assert(
-    fc.property(disks, ({ pieces, size }) => {
-      const shuffled = [...pieces].reverse()
+    fc.property(disks, ({ mappings, size }) => {
+      const shuffled = [...mappings].reverse()
       const all = joined(shuffled)
       const same = JSON.stringify(markOf(all, size / SECTOR))
-      if (same !== JSON.stringify(markOf(pieces, size / SECTOR))) throw new Error('not the same')
-      if (all.length > pieces.length) throw new Error('more than before')
+      if (same !== JSON.stringify(markOf(mappings, size / SECTOR))) throw new Error('not the same')
+      if (all.length > mappings.length) throw new Error('more than before')
     }),
   )
 })

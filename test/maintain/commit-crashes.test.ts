@@ -26,11 +26,11 @@ function counted(disk: CommitDisk, count: (isSync?: boolean) => void): CommitDis
       count(true)
       await disk.sync()
     },
-    async copy(pieces, end) {
+    async copy(mappings, end) {
       count()
-      await disk.copy(pieces.slice(0, pieces.length / 2), end)
+      await disk.copy(mappings.slice(0, mappings.length / 2), end)
       count()
-      await disk.copy(pieces, end)
+      await disk.copy(mappings, end)
     },
     async deallocate(areas) {
       count()

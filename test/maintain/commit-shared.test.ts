@@ -48,7 +48,7 @@ for (const format of ['qcow2', 'raw'] as const) {
       qemuImg('create', '-q', '-f', format, at('base'), '200M')
       qemuIo(base, 'write -P 1 0 60M', 'write -P 1 90M 3k')
       qemuImg('create', '-q', '-f', 'qcow2', '-b', 'base', '-F', format, at('top'))
-      // Pieces that cannot be shared too: a part of a cluster, a compressed one.
+      // Mappings that cannot be shared too: a part of a cluster, a compressed one.
       qemuIo(at('top'), 'write -P 2 30M 64M', 'write -P 3 120M 5k', 'write -c -P 4 130M 64k')
       qemuIo(at('top'), 'write -z 1M 2M')
       qemuImg('convert', '-O', 'raw', at('top'), expected)

@@ -28,8 +28,8 @@ async function dirtyGranules(
 ): Promise<number[]> {
   const source = await openSource(image, { bitmap })
   const dirty = new Set<number>()
-  for await (const pieces of source.markedPieces()) {
-    for (const { start, length, dirty: yes } of pieces) {
+  for await (const mappings of source.dirtyMappings()) {
+    for (const { start, length, dirty: yes } of mappings) {
       if (!yes) continue
       for (let at = start; at < start + length; at += granularity)
         dirty.add(Math.floor(at / granularity))

@@ -161,12 +161,12 @@ t.test(
         return true
       },
     })
-    const { openSource } = await import('../../lib/source/open.ts')
+    const { openSource } = await import('../../lib/source/open-source.ts')
     const source = await openSource(server.uri)
     t.teardown(() => source.close())
-    const pieces = []
-    for await (const batch of source.pieces()) pieces.push(...batch)
-    const data = pieces.filter(({ kind }) => kind === 'data')
+    const mappings = []
+    for await (const batch of source.mappings()) mappings.push(...batch)
+    const data = mappings.filter(({ kind }) => kind === 'data')
     t.equal(data[0].start, asked * 512)
     t.equal(
       data.reduce((sum, { length }) => sum + length, 0),

@@ -8,8 +8,8 @@ import {
   statusAnswers,
   statusOfDirty,
 } from '../../lib/nbd/block-status.ts'
-import { piecesOf } from '../../lib/source/nbd-pieces.ts'
-import type { MarkedPiece } from '../../lib/source/source.ts'
+import { mappingsOf } from '../../lib/source/nbd-mappings.ts'
+import type { DirtyMapping } from '../../lib/source/source.ts'
 
 const DISK = { path: 'disk', blockMin: 1 }
 
@@ -36,14 +36,14 @@ function paint(kind: 'data' | 'zero' | 'hole', dirty: boolean): string {
   return dirty ? kind[0].toUpperCase() : kind[0]
 }
 
-function paintPieces(pieces: readonly MarkedPiece[]): string {
+function paintMappings(mappings: readonly DirtyMapping[]): string {
   let start = 0
-  return pieces
-    .map((piece) => {
-      t.equal(piece.start, start)
-      start += piece.length
-      if (piece.kind === 'data') t.equal(piece.offset, piece.start)
-      return paint(piece.kind as 'data', piece.dirty).repeat(piece.length)
+  return mappings
+    .map((mapping) => {
+      t.equal(mapping.start, start)
+      start += mapping.length
+      if (mapping.kind === 'data') t.equal(mapping.offset, mapping.start)
+      return paint(mapping.kind as 'data', mapping.dirty).repeat(mapping.length)
     })
     .join('')
 }
@@ -54,10 +54,11 @@ function expected(allocation: readonly number[], dirty: readonly number[]): stri
   return allocation.map((flags, i) => paint(kinds[flags], dirty[i] === 1)).join('')
 }
 
-async function collect(windows: AsyncIterable<StatusWindow>): Promise<MarkedPiece[]> {
-  const pieces: MarkedPiece[] = []
-  for await (const window of windows) for (const batch of piecesOf(window, 0)) pieces.push(...batch)
-  return pieces
+async function collect(windows: AsyncIterable<StatusWindow>): Promise<DirtyMapping[]> {
+  const mappings: DirtyMapping[] = []
+  for await (const window of windows)
+    for (const batch of mappingsOf(window, 0)) mappings.push(...batch)
+  return mappings
 }
 
 t.test('uneven, short and overlong answers of two contexts', async (t) => {
@@ -69,12 +70,12 @@ t.test('uneven, short and overlong answers of two contexts', async (t) => {
         t.ok(length > 0 && start + length <= size)
         return [allocation, dirty].map((bytes) => runsOf(bytes, start, told.next().value))
       }
-      const pieces: MarkedPiece[] = []
+      const mappings: DirtyMapping[] = []
       for await (const { start, end, contexts } of statusAnswers(DISK, ask, 0, size)) {
         const window = { start, end, allocation: contexts[0], dirty: contexts[1] }
-        for (const batch of piecesOf(window, 0)) pieces.push(...batch)
+        for (const batch of mappingsOf(window, 0)) mappings.push(...batch)
       }
-      t.equal(paintPieces(pieces), expected(allocation, dirty))
+      t.equal(paintMappings(mappings), expected(allocation, dirty))
     }),
   )
 })
@@ -92,12 +93,12 @@ t.test('allocation is asked for inside what is dirty, and nowhere else', async (
         )
         return [runsOf(allocation, start, told.next().value)]
       }
-      const pieces = await collect(statusOfDirty(DISK, askBitmap, askAllocation, 0, size))
+      const mappings = await collect(statusOfDirty(DISK, askBitmap, askAllocation, 0, size))
       const known = allocation.map((flags, i) => (dirty[i] === 1 ? flags : 0))
-      t.equal(paintPieces(pieces), expected(known, dirty))
+      t.equal(paintMappings(mappings), expected(known, dirty))
 
       const without = await collect(statusOfDirty(DISK, askBitmap, undefined, 0, size))
-      t.equal(paintPieces(without), expected(Array(size).fill(0), dirty), 'all is data')
+      t.equal(paintMappings(without), expected(Array(size).fill(0), dirty), 'all is data')
     }),
   )
 })
@@ -151,7 +152,7 @@ t.test('steps and batches are bounded', async (t) => {
   const dirty = new Float64Array(200_000)
   for (let i = 0; i < dirty.length; i += 2) dirty.set([512, (i / 2) % 2], i)
   const window = { start: 0, end: 512e5, allocation: sameRuns(512e5, 0), dirty }
-  const lengths = [...piecesOf(window, 0)].map((batch) => batch.length)
+  const lengths = [...mappingsOf(window, 0)].map((batch) => batch.length)
   t.equal(Math.max(...lengths), 8192)
   t.equal(
     lengths.reduce((sum, n) => sum + n),

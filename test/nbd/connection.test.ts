@@ -3,10 +3,10 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import t from 'tap'
 import { nbdError } from '../../lib/nbd/connection.ts'
-import { openSource } from '../../lib/source/open.ts'
+import { openSource } from '../../lib/source/open-source.ts'
 import { runCli } from '../support/cli.ts'
 import { startNbdkit } from '../support/nbdkit.ts'
-import { piecesOf } from '../support/read-source.ts'
+import { mappingsOf } from '../support/read-source.ts'
 import { type RunningServer, socketDirectory, startServer, unixUri } from '../support/server.ts'
 
 t.test('a server that is not there is an error that names it', async (t) => {
@@ -60,7 +60,7 @@ t.test('a server that is silent fails after the timeout', async (t) => {
   const slow = await startNbdkit(t, '--filter=delay', 'memory', '1M', 'delay-extents=3')
   const source = await openSource(slow.uri(), { timeoutMs: 300 })
   t.teardown(() => source.close())
-  await t.rejects(piecesOf(source), silent('block status of 1048576 bytes at 0'))
+  await t.rejects(mappingsOf(source), silent('block status of 1048576 bytes at 0'))
 })
 
 t.test('a server that refuses to say what it holds: all is data, with a note', async (t) => {
@@ -70,7 +70,7 @@ t.test('a server that refuses to say what it holds: all is data, with a note', a
   )
   const source = await openSource(nbdkit.uri())
   t.teardown(() => source.close())
-  t.match(await piecesOf(source), [{ kind: 'data', start: 0, length: 2 ** 20 }])
+  t.match(await mappingsOf(source), [{ kind: 'data', start: 0, length: 2 ** 20 }])
   const why = /block status of 1048576 bytes at 0: Input\/output error/
   t.match(source.notes, [why])
 })
@@ -93,32 +93,32 @@ t.test('a server that goes away is connected to again, if it is the same', async
   const first = await serve('1M')
   const source = await openSource(unixUri(socket))
   t.teardown(() => source.close())
-  const pieces = await piecesOf(source)
+  const mappings = await mappingsOf(source)
   await end(first)
   const second = await serve('1M')
-  t.strictSame(await piecesOf(source), pieces, 'back at once')
+  t.strictSame(await mappingsOf(source), mappings, 'back at once')
 
   await end(second)
-  const asking = piecesOf(source)
+  const asking = mappingsOf(source)
   const third = new Promise<RunningServer>((resolve) => {
     setTimeout(() => resolve(serve('1M')), 300)
   })
-  t.strictSame(await asking, pieces, 'back after a while')
+  t.strictSame(await asking, mappings, 'back after a while')
 
   await end(await third)
   const fourth = await serve('2M')
   const other = { code: 'SOURCE_CHANGED', why: /came back with 2097152 bytes .* 1048576 were/ }
-  await t.rejects(piecesOf(source), other)
+  await t.rejects(mappingsOf(source), other)
 
   await end(fourth)
-  await t.rejects(piecesOf(source), { code: 'IO', errno: 'ENOENT', why: /No such file/ })
+  await t.rejects(mappingsOf(source), { code: 'IO', errno: 'ENOENT', why: /No such file/ })
 })
 
 t.test('closed while it waits for the server to come back', async (t) => {
   const nbdkit = await startNbdkit(t, 'memory', '1M')
   const source = await openSource(nbdkit.uri())
   await nbdkit.stop('SIGKILL')
-  const asking = piecesOf(source)
+  const asking = mappingsOf(source)
   asking.catch(() => undefined)
   await source.close()
   await t.rejects(asking, { code: 'IO' })
@@ -140,7 +140,7 @@ t.test('without libnbd the message names the package', async (t) => {
 
 t.test('words of libnbd that repeat the URI', async (t) => {
   const uri = 'nbd://u:secret@h/x'
-  const server = { uri, shown: 'nbd://h/x', timeoutMs: 1 }
+  const server = { uri, displayUri: 'nbd://h/x', timeoutMs: 1 }
   const context = `nbd_aio_connect_uri: unable to parse URI: ${uri}: Invalid argument`
   const failure = Object.assign(new Error(`${context}: Invalid argument`), { context })
   const why = 'cannot connect: unable to parse URI: nbd://h/x: Invalid argument'

@@ -3,7 +3,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { openSource } from '../../lib/source/open.ts'
+import { openSource } from '../../lib/source/open-source.ts'
 import { runCli } from '../support/cli.ts'
 import { startNbdkit } from '../support/nbdkit.ts'
 import { qemuImgSame } from '../support/qemu.ts'
@@ -23,9 +23,9 @@ t.test('a key shared beforehand', async (t) => {
   const uri = (keys: string) => {
     return `nbds+unix://alice@/?socket=${nbdkit.socket}&tls-psk-file=${join(directory, keys)}`
   }
-  const shown = unixUri(nbdkit.socket, '', 'nbds')
+  const displayUri = unixUri(nbdkit.socket, '', 'nbds')
   const source = await openSource(uri('keys'))
-  t.equal(source.name, shown, 'the key file is not for messages')
+  t.equal(source.name, displayUri, 'the key file is not for messages')
   t.equal(source.size, 45056)
   await source.close()
 
@@ -34,7 +34,7 @@ t.test('a key shared beforehand', async (t) => {
   t.equal(status, 0, stderr)
   t.ok(qemuImgSame({ path: disk, format: 'raw' }, { path: target, format: 'qcow2' }))
 
-  const refused = { code: 'IO', what: shown, why: /^cannot connect: .*gnutls/ }
+  const refused = { code: 'IO', what: displayUri, why: /^cannot connect: .*gnutls/ }
   await t.rejects(openSource(uri('wrong')), refused)
   const plain = { code: 'IO', why: /^cannot connect: .*TLS/ }
   await t.rejects(openSource(unixUri(nbdkit.socket)), plain, 'the server insists on TLS')

@@ -14,7 +14,7 @@ t.test('each form of NBD URI is parsed', async (t) => {
   const of = (uri: string) => {
     const address = parseNbdUri(uri)
     t.equal(address.uri, uri, 'libnbd gets it as it is')
-    return [address.shown, address.identity]
+    return [address.displayUri, address.identity]
   }
   t.strictSame(of('nbd://host'), ['nbd://host', 'nbd:host:10809/'])
   t.strictSame(of('nbd://HOST:10809/'), ['nbd://HOST:10809/', 'nbd:host:10809/'])
@@ -30,10 +30,12 @@ t.test('each form of NBD URI is parsed', async (t) => {
   ])
 })
 
-t.test('what is shown holds no secrets, also where the URI is refused', async (t) => {
+t.test('what is displayUri holds no secrets, also where the URI is refused', async (t) => {
   const secret = 'hunter2'
-  const { shown } = parseNbdUri(`nbds://u:${secret}@h/x?password=${secret}&tls-psk-file=${secret}`)
-  t.equal(shown, 'nbds://h/x')
+  const { displayUri } = parseNbdUri(
+    `nbds://u:${secret}@h/x?password=${secret}&tls-psk-file=${secret}`,
+  )
+  t.equal(displayUri, 'nbds://h/x')
   for (const uri of [
     `nbd://u:${secret}@h:x/e?a=${secret}`,
     `nbd://u:${secret}@h/x#${secret}`,

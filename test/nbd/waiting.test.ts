@@ -3,7 +3,7 @@ import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
 import { fullBackup } from '../../lib/backup/full.ts'
-import { openSource } from '../../lib/source/open.ts'
+import { openSource } from '../../lib/source/open-source.ts'
 import { CHUNK, startNbdServer, statusChunk } from '../support/nbd-server.ts'
 
 const SIZE = 8 * 2 ** 20
@@ -23,8 +23,8 @@ t.test('servers that are silent stop no file calls of the process', async (t) =>
   const sources = await Promise.all(
     Array.from({ length: 6 }, () => openSource(asking.uri, { signal })),
   )
-  const pieces = sources.map((source) => source.pieces().next())
-  const waiting: Promise<unknown>[] = [...connecting, ...pieces]
+  const mappings = sources.map((source) => source.mappings().next())
+  const waiting: Promise<unknown>[] = [...connecting, ...mappings]
   for (const one of waiting) one.catch(() => undefined)
   for (let i = 1; i <= 6; i++) {
     await asking.asked(({ type, connection }) => type === 'status' && connection === i)

@@ -1,33 +1,33 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { alignDirty, type Clean } from '../../lib/plan/align.ts'
-import type { MarkedPiece, Piece } from '../../lib/source/source.ts'
-import { batched, bytesOf, contiguousPieces } from '../support/pieces.ts'
+import { alignDirty, type CleanRange } from '../../lib/plan/align.ts'
+import type { DirtyMapping, Mapping } from '../../lib/source/source.ts'
+import { batched, bytesOf, contiguousMappings } from '../support/mappings.ts'
 
 async function collect(
-  pieces: readonly MarkedPiece[],
+  mappings: readonly DirtyMapping[],
   clusterSize: number,
   backingSize: number,
   batch = 100,
-): Promise<(Piece | Clean)[]> {
-  const all: (Piece | Clean)[] = []
-  const batches = alignDirty(batched(pieces, batch), clusterSize, backingSize)
+): Promise<(Mapping | CleanRange)[]> {
+  const all: (Mapping | CleanRange)[] = []
+  const batches = alignDirty(batched(mappings, batch), clusterSize, backingSize)
   for await (const one of batches) all.push(...one)
   return all
 }
 
-/** Pieces in short: each letter is a byte, upper case if dirty. d data, z zero. */
-function marked(text: string): MarkedPiece[] {
-  return (text.match(/(.)\1*/g) ?? []).reduce<MarkedPiece[]>((pieces, run) => {
-    const start = pieces.reduce((sum, { length }) => sum + length, 0)
+/** Mappings in short: each letter is a byte, upper case if dirty. d data, z zero. */
+function marked(text: string): DirtyMapping[] {
+  return (text.match(/(.)\1*/g) ?? []).reduce<DirtyMapping[]>((mappings, run) => {
+    const start = mappings.reduce((sum, { length }) => sum + length, 0)
     const dirty = run === run.toUpperCase()
     const length = run.length
-    const piece: MarkedPiece =
+    const mapping: DirtyMapping =
       run[0].toLowerCase() === 'd'
         ? { kind: 'data', start, length, store: 0, offset: 1000 + start, dirty }
         : { kind: 'zero', start, length, dirty }
-    pieces.push(piece)
-    return pieces
+    mappings.push(mapping)
+    return mappings
   }, [])
 }
 
@@ -64,13 +64,13 @@ t.test('a disk that grew: all past the end of the backing file is dirty', async 
 
 t.test('against a model of every byte', async (t) => {
   const property = fc.asyncProperty(
-    contiguousPieces,
+    contiguousMappings,
     fc.array(fc.boolean(), { minLength: 20, maxLength: 20 }),
     fc.constantFrom(1, 2, 8, 16, 64),
     fc.nat(450),
     fc.integer({ min: 1, max: 5 }),
-    async (pieces, flags, clusterSize, backingSize, batch) => {
-      const source = pieces.map((piece, i): MarkedPiece => ({ ...piece, dirty: flags[i] }))
+    async (mappings, flags, clusterSize, backingSize, batch) => {
+      const source = mappings.map((mapping, i): DirtyMapping => ({ ...mapping, dirty: flags[i] }))
       const dirty = source.flatMap((one) => Array.from({ length: one.length }, () => one.dirty))
       const clusterDirty = (at: number) => {
         const first = Math.floor(at / clusterSize) * clusterSize
@@ -85,11 +85,11 @@ t.test('against a model of every byte', async (t) => {
 })
 
 t.test('little is held back, whatever the clusters', async (t) => {
-  const pieces = Array.from({ length: 40_000 }, (_, i): MarkedPiece => {
+  const mappings = Array.from({ length: 40_000 }, (_, i): DirtyMapping => {
     return { kind: i % 2 ? 'zero' : 'hole', start: i * 512, length: 512, dirty: false }
   })
   let done = 0
-  const batches = alignDirty(batched(pieces, 5000), 2 ** 21, 2 ** 40)
+  const batches = alignDirty(batched(mappings, 5000), 2 ** 21, 2 ** 40)
   for await (const batch of batches) {
     t.equal(batch.length, 1, 'clean neighbours are one')
     t.equal(batch[0].start, done)

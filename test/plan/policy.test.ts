@@ -1,12 +1,12 @@
-/** The tables of what becomes of a piece, applied to model disks: what is restored is what was read. */
+/** The tables of what becomes of a mapping, applied to model disks: what is restored is what was read. */
 import fc from 'fast-check'
 import t from 'tap'
 import { type Action, FRESH, OVERLAY } from '../../lib/plan/policy.ts'
-import type { Piece } from '../../lib/source/source.ts'
+import type { Mapping } from '../../lib/source/source.ts'
 
-type Kind = Piece['kind'] | 'clean'
+type Kind = Mapping['kind'] | 'clean'
 
-/** A byte of a disk: what a piece of this kind says of it, what it is, and what it was at the backup before. */
+/** A byte of a disk: what a mapping of this kind says of it, what it is, and what it was at the backup before. */
 interface Cell {
   kind: Kind
   now: number

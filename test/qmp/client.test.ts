@@ -1,8 +1,8 @@
 import { createServer } from 'node:net'
 import t, { type Test } from 'tap'
 import { QmpClient } from '../../lib/qmp/client.ts'
-import { QmpError } from '../../lib/qmp/errors.ts'
 import { MAX_QUEUED } from '../../lib/qmp/events.ts'
+import { QmpError } from '../../lib/qmp/qmp-error.ts'
 import { type Answer, GREETING, startMonitor } from '../support/qmp-server.ts'
 import { startStorageDaemon } from '../support/storage-daemon.ts'
 

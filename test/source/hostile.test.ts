@@ -1,8 +1,8 @@
 import { copyFileSync, linkSync, rmSync, truncateSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { openSource } from '../../lib/source/open.ts'
-import type { Piece } from '../../lib/source/source.ts'
+import { openSource } from '../../lib/source/open-source.ts'
+import type { Mapping } from '../../lib/source/source.ts'
 import { peek64, poke, sizeOf } from '../support/patch.ts'
 import { qemuImg, qemuIo } from '../support/qemu.ts'
 
@@ -25,17 +25,17 @@ function sound(t: Test, ...options: string[]) {
   return { image, l1, l2, refcounts: peek64(image, 48) }
 }
 
-/** Opens an image and reads its map, or the first pieces of it; how it ended, if badly. */
-async function readMap(image: string, most = Number.POSITIVE_INFINITY): Promise<Piece[]> {
+/** Opens an image and reads its map, or the first mappings of it; how it ended, if badly. */
+async function readMap(image: string, most = Number.POSITIVE_INFINITY): Promise<Mapping[]> {
   const source = await openSource(image)
   try {
-    const pieces: Piece[] = []
-    for await (const batch of source.pieces()) {
-      if (pieces.length < 1e5) pieces.push(...batch)
+    const mappings: Mapping[] = []
+    for await (const batch of source.mappings()) {
+      if (mappings.length < 1e5) mappings.push(...batch)
       most -= batch.length
       if (most <= 0) break
     }
-    return pieces
+    return mappings
   } finally {
     await source.close()
   }

@@ -50,11 +50,11 @@ t.test(
         const got: string[] = []
         let end = 0
         for await (const batch of readLayers(layers)) {
-          for (const piece of batch) {
-            t.equal(piece.start, end)
-            end += piece.length
-            for (let i = 0; i < piece.length; i += 512) {
-              got.push(piece.kind === 'data' ? `data ${piece.store}` : piece.kind)
+          for (const mapping of batch) {
+            t.equal(mapping.start, end)
+            end += mapping.length
+            for (let i = 0; i < mapping.length; i += 512) {
+              got.push(mapping.kind === 'data' ? `data ${mapping.store}` : mapping.kind)
             }
           }
         }
@@ -90,5 +90,5 @@ t.test('batches are bounded however much one window makes', async (t) => {
   for await (const batch of readLayers([layerOf(text, 0, 1000), layerOf(text, 1, 1000)])) {
     most = Math.max(most, batch.length)
   }
-  t.ok(most <= 8192 + 1000, `${most} pieces`)
+  t.ok(most <= 8192 + 1000, `${most} mappings`)
 })

@@ -1,9 +1,9 @@
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { fullBackup } from '../../lib/backup/full.ts'
-import { openSource } from '../../lib/source/open.ts'
+import { openSource } from '../../lib/source/open-source.ts'
+import { markedOf } from '../support/dirty-mappings.ts'
 import { makeRaw, noise } from '../support/disks.ts'
-import { markedOf } from '../support/marked.ts'
 import { nbdinfoMap } from '../support/nbdinfo.ts'
 import { startNbdkit } from '../support/nbdkit.ts'
 import { peek, peek64, poke } from '../support/patch.ts'
@@ -94,23 +94,23 @@ t.test('a million granules, every other dirty', async (t) => {
   const source = await openSource(uri, { bitmap: 'b' })
   t.teardown(() => source.close())
   const started = process.cpuUsage()
-  let pieces = 0
+  let mappings = 0
   let position = 0
   let dirty = 0
   let most = 0
-  for await (const batch of source.markedPieces()) {
+  for await (const batch of source.dirtyMappings()) {
     most = Math.max(most, batch.length)
-    for (const piece of batch) {
-      pieces++
-      position += piece.length
-      if (piece.dirty) dirty += piece.length
+    for (const mapping of batch) {
+      mappings++
+      position += mapping.length
+      if (mapping.dirty) dirty += mapping.length
     }
   }
   const { user, system } = process.cpuUsage(started)
-  t.comment(`${pieces} pieces in ${(user + system) / 1e6} s of CPU`)
+  t.comment(`${mappings} mappings in ${(user + system) / 1e6} s of CPU`)
   t.equal(position, 2 ** 30)
   t.equal(dirty, 2 ** 29)
-  t.ok(pieces >= 2 ** 21, 'one to a granule')
+  t.ok(mappings >= 2 ** 21, 'one to a granule')
   t.ok(most <= 8192)
 })
 

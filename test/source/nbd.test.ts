@@ -2,16 +2,16 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { openSource as openPublic } from '../../lib/index.ts'
-import { openSource } from '../../lib/source/open.ts'
+import { openSource } from '../../lib/source/open-source.ts'
 import type { SourceExport } from '../../lib/source/source.ts'
 import { runCli } from '../support/cli.ts'
+import { markedOf } from '../support/dirty-mappings.ts'
 import { makeRaw, noise } from '../support/disks.ts'
-import { markedOf } from '../support/marked.ts'
 import { nbdinfoMap } from '../support/nbdinfo.ts'
 import { startNbdkit } from '../support/nbdkit.ts'
 import { qemuImg, qemuImgMap, qemuImgSame, qemuIo } from '../support/qemu.ts'
 import { startQemuNbd } from '../support/qemu-nbd.ts'
-import { extentsOf, piecesOf } from '../support/read-source.ts'
+import { extentsOf, mappingsOf } from '../support/read-source.ts'
 
 const MIB = 2 ** 20
 
@@ -92,9 +92,9 @@ t.test(
     )
     const source = await openSource(nbdkit.uri())
     t.teardown(() => source.close())
-    const pieces = await piecesOf(source)
+    const mappings = await mappingsOf(source)
     t.strictSame(
-      pieces.map(({ kind, start, length }) => ({ kind, start, length })),
+      mappings.map(({ kind, start, length }) => ({ kind, start, length })),
       Array.from({ length: 11 }, (_, i) => ({
         kind: i % 2 === 1 ? 'hole' : 'data',
         start: i * 1000,
@@ -121,7 +121,7 @@ t.test('a size that is not a multiple of 512 is rounded up, as qemu-img does', a
   t.equal(source.size, 5120)
   t.equal(qemuImgMap(copy, 'raw').at(-1)!.start + qemuImgMap(copy, 'raw').at(-1)!.length, 5120)
   t.equal(source.stores[0].size, 5000)
-  const last = (await piecesOf(source)).at(-1)!
+  const last = (await mappingsOf(source)).at(-1)!
   t.match(last, { kind: 'hole', start: 5000, length: 120 })
   t.match((await extentsOf(source)).at(-1), { zero: false })
 })
@@ -145,7 +145,7 @@ t.test('an empty export', async (t) => {
   const source = await openSource(nbdkit.uri())
   t.teardown(() => source.close())
   t.equal(source.size, 0)
-  t.strictSame(await piecesOf(source), [])
+  t.strictSame(await mappingsOf(source), [])
   t.strictSame(await extentsOf(source), [])
 })
 

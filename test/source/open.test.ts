@@ -3,7 +3,7 @@ import { statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import t from 'tap'
-import { openSource } from '../../lib/source/open.ts'
+import { openSource } from '../../lib/source/open-source.ts'
 import { qemuImg } from '../support/qemu.ts'
 
 t.test('what is not a disk', async (t) => {

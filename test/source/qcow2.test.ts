@@ -1,10 +1,10 @@
 import { readFileSync, truncateSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { type OpenOptions, openSource } from '../../lib/source/open.ts'
+import { type OpenOptions, openSource } from '../../lib/source/open-source.ts'
 import { peek, peek64, poke, sizeOf } from '../support/patch.ts'
 import { type MapEntry, qemuImg, qemuImgInfo, qemuImgMap, qemuIo } from '../support/qemu.ts'
-import { contentOf, extentsOf, piecesOf } from '../support/read-source.ts'
+import { contentOf, extentsOf, mappingsOf } from '../support/read-source.ts'
 
 /** What must be equal between our extents and QEMU's map: zero, and stored somewhere at all. */
 function comparable(entries: { start: number; length: number; zero: boolean; stored: boolean }[]) {
@@ -123,9 +123,9 @@ t.test('compressed clusters', async (t) => {
     qemuImg(...convert, `cluster_size=${cluster},compression_type=zstd`, raw, image)
     await sameAsQemu(t, image, { content: false })
     const source = await openSource(image)
-    const pieces = await piecesOf(source)
+    const mappings = await mappingsOf(source)
     const clusterSize = qemuImgInfo(image)['cluster-size'] as number
-    const streams = pieces.flatMap((piece) => (piece.kind === 'zstd' ? [piece] : []))
+    const streams = mappings.flatMap((mapping) => (mapping.kind === 'zstd' ? [mapping] : []))
     t.ok(streams.length > 0)
     const size = sizeOf(image)
     t.ok(streams.every((s) => s.clusterSize === clusterSize && s.within === 0))
@@ -147,7 +147,7 @@ t.test('a part of a compressed cluster shows through an overlay of smaller clust
   qemuIo(top, 'write -P 3 8k 4k', 'write -z 128k 4k', 'write -P 3 200k 8k')
   await sameAsQemu(t, top)
   const source = await openSource(top)
-  const within = (await piecesOf(source)).flatMap((p) => (p.kind === 'deflate' ? [p.within] : []))
+  const within = (await mappingsOf(source)).flatMap((p) => (p.kind === 'deflate' ? [p.within] : []))
   t.same(within.slice(0, 3), [0, 12288, 0])
   await source.close()
 })
@@ -207,8 +207,8 @@ t.test('external data files', async (t) => {
           `allocation at ${start}`,
         )
       }
-      const pieces = await piecesOf(source)
-      t.ok(pieces.every((p) => p.kind !== 'data' || (p.store === 1 && p.offset === p.start)))
+      const mappings = await mappingsOf(source)
+      t.ok(mappings.every((p) => p.kind !== 'data' || (p.store === 1 && p.offset === p.start)))
       t.same(
         source.stores.map((f) => f.path),
         [image, data],
@@ -222,7 +222,7 @@ t.test('external data files', async (t) => {
       truncateSync(data, 3 * 2 ** 20)
       const short = await openSource(image)
       t.teardown(() => short.close())
-      await t.rejects(piecesOf(short), { code: 'BAD_IMAGE', message: /past the end of the file/ })
+      await t.rejects(mappingsOf(short), { code: 'BAD_IMAGE', message: /past the end of the file/ })
     })
   }
 })
@@ -255,7 +255,7 @@ t.test('virtual sizes that are no multiple of a cluster, down to nothing', async
       await sameAsQemu(t, image)
     } else {
       const source = await openSource(image)
-      t.same(await piecesOf(source), [])
+      t.same(await mappingsOf(source), [])
       await source.close()
     }
   }

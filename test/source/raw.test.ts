@@ -1,9 +1,9 @@
 import { closeSync, ftruncateSync, openSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { openSource } from '../../lib/source/open.ts'
+import { openSource } from '../../lib/source/open-source.ts'
 import { qemuImgMap } from '../support/qemu.ts'
-import { contentOf, extentsOf, piecesOf } from '../support/read-source.ts'
+import { contentOf, extentsOf, mappingsOf } from '../support/read-source.ts'
 
 const MiB = 2 ** 20
 
@@ -54,7 +54,7 @@ t.test('a size that is no multiple of a sector is rounded up', async (t) => {
   const source = await openSource(path)
   t.teardown(() => source.close())
   t.equal(source.size, 1024)
-  t.same(await piecesOf(source), [
+  t.same(await mappingsOf(source), [
     { kind: 'data', start: 0, length: 1000, store: 0, offset: 0 },
     { kind: 'hole', start: 1000, length: 24 },
   ])
@@ -68,7 +68,7 @@ t.test('an empty file is an empty disk', async (t) => {
   const source = await openSource(path)
   t.teardown(() => source.close())
   t.equal(source.size, 0)
-  t.same(await piecesOf(source), [])
+  t.same(await mappingsOf(source), [])
   t.same(await extentsOf(source), [])
 })
 

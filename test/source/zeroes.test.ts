@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { openSource } from '../../lib/source/open.ts'
+import { openSource } from '../../lib/source/open-source.ts'
 import { qemuImg } from '../support/qemu.ts'
 
 const MIB = 2 ** 20

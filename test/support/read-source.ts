@@ -1,41 +1,41 @@
 import { inflateRawSync } from 'node:zlib'
 import type { Extent } from '../../lib/extents/extent.ts'
-import type { Piece, Source } from '../../lib/source/source.ts'
+import type { Mapping, Source } from '../../lib/source/source.ts'
 
-/** Every piece of a source; checks that they are ordered, contiguous and end at its size. */
-export async function piecesOf(source: Source): Promise<Piece[]> {
-  const pieces: Piece[] = []
+/** Every mapping of a source; checks that they are ordered, contiguous and end at its size. */
+export async function mappingsOf(source: Source): Promise<Mapping[]> {
+  const mappings: Mapping[] = []
   let end = 0
-  for await (const batch of source.pieces()) {
-    for (const piece of batch) {
-      if (piece.start !== end || piece.length <= 0) {
-        throw new Error(`a piece starts at ${piece.start} where ${end} was due`)
+  for await (const batch of source.mappings()) {
+    for (const mapping of batch) {
+      if (mapping.start !== end || mapping.length <= 0) {
+        throw new Error(`a mapping starts at ${mapping.start} where ${end} was due`)
       }
-      end += piece.length
-      pieces.push(piece)
+      end += mapping.length
+      mappings.push(mapping)
     }
   }
-  if (end !== source.size) throw new Error(`pieces end at ${end} of ${source.size}`)
-  return pieces
+  if (end !== source.size) throw new Error(`mappings end at ${end} of ${source.size}`)
+  return mappings
 }
 
-/** The content of a small source, read by its pieces. Deflate only. */
+/** The content of a small source, read by its mappings. Deflate only. */
 export async function contentOf(source: Source): Promise<Buffer> {
   const content = Buffer.alloc(source.size)
-  for (const piece of await piecesOf(source)) {
-    if (!('store' in piece)) continue
-    const file = source.stores[piece.store]
+  for (const mapping of await mappingsOf(source)) {
+    if (!('store' in mapping)) continue
+    const file = source.stores[mapping.store]
     if (file.kind !== 'file') throw new Error('cannot read exports')
-    const length = piece.kind === 'data' ? piece.length : piece.size
+    const length = mapping.kind === 'data' ? mapping.length : mapping.size
     const stored = Buffer.alloc(length)
-    const { bytesRead } = await file.handle.read(stored, 0, length, piece.offset)
-    if (bytesRead !== length) throw new Error(`a piece reaches past the end of its file`)
-    if (piece.kind === 'data') {
-      stored.copy(content, piece.start)
-    } else if (piece.kind === 'deflate') {
+    const { bytesRead } = await file.handle.read(stored, 0, length, mapping.offset)
+    if (bytesRead !== length) throw new Error(`a mapping reaches past the end of its file`)
+    if (mapping.kind === 'data') {
+      stored.copy(content, mapping.start)
+    } else if (mapping.kind === 'deflate') {
       const cluster = inflateRawSync(stored)
-      if (cluster.length !== piece.clusterSize) throw new Error('a cluster expands wrongly')
-      cluster.copy(content, piece.start, piece.within, piece.within + piece.length)
+      if (cluster.length !== mapping.clusterSize) throw new Error('a cluster expands wrongly')
+      cluster.copy(content, mapping.start, mapping.within, mapping.within + mapping.length)
     } else {
       throw new Error('cannot expand zstd')
     }

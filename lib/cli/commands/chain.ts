@@ -7,8 +7,8 @@ import { oneLine } from '../../text.ts'
 import { formatSize } from '../../units.ts'
 import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
-import { addOutputFlags, type OutputFlags } from '../options.ts'
-import { runWithProgress } from '../progress.ts'
+import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
+import { runWithProgress } from '../progress-display.ts'
 
 const HELP = `
 A bitmap is valid if it is in TOP, the images that have it follow each other from there without a

@@ -5,8 +5,8 @@ import { oneLine } from '../../text.ts'
 import { formatSize } from '../../units.ts'
 import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
-import { addOutputFlags, type OutputFlags } from '../options.ts'
-import { runWithProgress } from '../progress.ts'
+import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
+import { runWithProgress } from '../progress-display.ts'
 
 const HELP = `
 What TOP holds, and what the images between it and BASE hold, data and zeroes alike, goes into BASE,

@@ -2,14 +2,14 @@ import type { Command } from 'commander'
 import { DIFF_DISKS_OPTIONS, DIFF_OPTIONS, diffDisks, diffToBitmap } from '../../api/maintain.ts'
 import { argumentError } from '../../errors.ts'
 import type { Differences, DiffResult } from '../../maintain/diff/diff.ts'
-import type { UnreadableArea } from '../../maintain/diff/differences.ts'
+import type { UnreadableRange } from '../../maintain/diff/differences.ts'
 import { option, TEXT } from '../../schema.ts'
 import { oneLine } from '../../text.ts'
 import { formatSize } from '../../units.ts'
 import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
-import { addOutputFlags, type OutputFlags } from '../options.ts'
-import { runWithProgress } from '../progress.ts'
+import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
+import { runWithProgress } from '../progress-display.ts'
 
 const HELP = `
 For a bitmap that was lost or never made: BASELINE is a known state of the disk, such as its last
@@ -98,7 +98,7 @@ function describe(result: Result): string {
   ].join('\n')
 }
 
-function describeUnreadable({ start, length, side, why }: UnreadableArea): string {
+function describeUnreadable({ start, length, side, why }: UnreadableRange): string {
   const of = side === 0 ? 'the image' : 'the baseline'
   return `could not read ${length} bytes at ${start} of ${of}, which count as different: ${why}`
 }

@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import { EXTENTS_OPTIONS, openSource, SOURCE_OPTIONS } from '../../api/source.ts'
 import { argumentError } from '../../errors.ts'
-import { alignMarked, type MarkedExtent, mergeMarked } from '../../extents/marked.ts'
+import { alignDirty, type DirtyExtent, mergeDirty } from '../../extents/dirty-extents.ts'
 import { SECTOR_SIZE } from '../../format/qcow2/constants.ts'
 import type { Progress } from '../../progress.ts'
 import { option, TEXT } from '../../schema.ts'
@@ -10,9 +10,9 @@ import type { Source } from '../../source/source.ts'
 import { oneLine } from '../../text.ts'
 import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
-import { addOutputFlags, type OutputFlags } from '../options.ts'
 import { formatExtents } from '../output.ts'
-import { runWithProgress } from '../progress.ts'
+import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
+import { runWithProgress } from '../progress-display.ts'
 
 const HELP = `
 Prints [{"start","length","zero","hole"}, …] in bytes: ordered, contiguous, from 0 to the virtual
@@ -55,7 +55,7 @@ async function extents(io: Io, location: string, flags: OutputFlags): Promise<vo
       const list =
         bitmap === undefined
           ? source.extents({ detectZeroes, onProgress })
-          : markedExtents(source, onProgress)
+          : dirtyExtents(source, onProgress)
       for await (const text of formatExtents(list)) await display.around(() => io.stdout(text))
       // Complete only now: some are of answers that came meanwhile.
       for (const note of [...(source.bitmap?.notes ?? []), ...(source.notes ?? [])]) {
@@ -67,17 +67,17 @@ async function extents(io: Io, location: string, flags: OutputFlags): Promise<vo
   })
 }
 
-/** The pieces of a source as extents, in whole sectors. */
-function markedExtents(
+/** The mappings of a source as extents, in whole sectors. */
+function dirtyExtents(
   source: Source,
   onProgress: (progress: Progress) => void,
-): AsyncGenerator<MarkedExtent> {
-  const batches = withProgress(markedBatches(source), source.size, onProgress)
-  return mergeMarked(alignMarked(batches, SECTOR_SIZE))
+): AsyncGenerator<DirtyExtent> {
+  const batches = withProgress(dirtyBatches(source), source.size, onProgress)
+  return mergeDirty(alignDirty(batches, SECTOR_SIZE))
 }
 
-async function* markedBatches(source: Source): AsyncGenerator<MarkedExtent[]> {
-  for await (const batch of source.markedPieces()) {
+async function* dirtyBatches(source: Source): AsyncGenerator<DirtyExtent[]> {
+  for await (const batch of source.dirtyMappings()) {
     yield batch.map(({ kind, start, length, dirty }) => {
       return { start, length, dirty, zero: kind === 'zero' || kind === 'hole' }
     })

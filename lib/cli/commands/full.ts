@@ -3,7 +3,7 @@ import { FULL_OPTIONS, fullBackup } from '../../api/backup.ts'
 import { runCopy } from '../copy.ts'
 import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
-import { addOutputFlags, type OutputFlags } from '../options.ts'
+import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
 
 const HELP = `
 What reads as zero takes no room in TARGET. TARGET appears under its name only when it is complete.

@@ -4,7 +4,7 @@ import type { IncrementalOptions } from '../../backup/types.ts'
 import { runCopy } from '../copy.ts'
 import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
-import { addOutputFlags, type OutputFlags } from '../options.ts'
+import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
 
 const HELP = `
 SOURCE holds the bitmap: one of its own that is stored in it, or one that the NBD server offers.

@@ -1,9 +1,9 @@
 import type { Command } from 'commander'
 import { compareWithQemuImg, PARITY_OPTIONS } from '../../api/parity.ts'
-import type { Compared } from '../../parity/parity.ts'
+import type { CommandComparison } from '../../parity/parity.ts'
 import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
-import { addOutputFlags, type OutputFlags } from '../options.ts'
+import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
 import { printFindings } from '../report.ts'
 
 const HELP = `
@@ -35,6 +35,6 @@ export function declare(command: Command, io: Io): void {
     )
 }
 
-function describe({ image, command, same, status, difference = '' }: Compared): string {
+function describe({ image, command, same, status, difference = '' }: CommandComparison): string {
   return `${image}: ${command}: ${same ? `same, status ${status}` : 'different'}\n${difference}`
 }

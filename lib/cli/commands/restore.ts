@@ -3,7 +3,7 @@ import { RESTORE_OPTIONS, restore } from '../../api/backup.ts'
 import { runCopy } from '../copy.ts'
 import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
-import { addOutputFlags, type OutputFlags } from '../options.ts'
+import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
 
 const HELP = `
 What is read of a single backup that has a manifest beside it is compared with the hash recorded

@@ -1,13 +1,13 @@
 import type { Command } from 'commander'
 import { createSnapshot, SNAPSHOT_OPTIONS } from '../../api/maintain.ts'
-import type { SnapshotResult } from '../../maintain/snapshot.ts'
+import type { SnapshotResult } from '../../maintain/create-snapshot.ts'
 import { BOOLEAN, option } from '../../schema.ts'
 import { oneLine } from '../../text.ts'
 import { formatSize } from '../../units.ts'
 import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
-import { addOutputFlags, type OutputFlags } from '../options.ts'
-import { runWithProgress } from '../progress.ts'
+import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
+import { runWithProgress } from '../progress-display.ts'
 
 const HELP = `
 BACKING must not be written to any more. Every bitmap that records in it and is valid along its chain

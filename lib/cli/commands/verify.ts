@@ -1,10 +1,10 @@
 import type { Command } from 'commander'
 import { VERIFY_OPTIONS, verifyManifests } from '../../api/verify.ts'
-import type { ManifestVerified } from '../../backup/verify-manifests.ts'
+import type { ManifestVerdict } from '../../backup/verify-manifests.ts'
 import { oneLine } from '../../text.ts'
 import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
-import { addOutputFlags, type OutputFlags } from '../options.ts'
+import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
 import { printFindings } from '../report.ts'
 
 const HELP = `
@@ -36,7 +36,7 @@ export function declare(command: Command, io: Io): void {
     )
 }
 
-function describe({ image, manifest, same, difference = '', notes }: ManifestVerified): string {
+function describe({ image, manifest, same, difference = '', notes }: ManifestVerdict): string {
   // What stands in a manifest may be anybody's.
   const sound = manifest ? `${image}: sound, and as it was read on ${manifest.created}` : notes[0]
   return `${oneLine(same ? sound : difference)}\n`

@@ -23,7 +23,7 @@ export interface SourceIdentity extends StorageFile {
 export type Replaceable = 'image' | 'text' | 'disk'
 
 /** What stands under a target's name. */
-export interface Standing {
+export interface ExistingTarget {
   kind: 'file' | 'device'
   /** See SourceFile.identity. */
   identity: string
@@ -34,7 +34,7 @@ export interface Standing {
   handle?: FileHandle
 }
 
-interface Wanted {
+interface TargetRequest {
   force: boolean
   replaces: Replaceable
   sources: readonly SourceIdentity[]
@@ -47,7 +47,10 @@ const QCOW2_MAGIC = Buffer.from('514649fb', 'hex')
  * @returns undefined if nothing stands there; the caller closes its handle
  * @throws BackupError TARGET_EXISTS, BAD_TARGET, IN_USE, or IO if it cannot be looked at
  */
-export async function judge(location: Location, wanted: Wanted): Promise<Standing | undefined> {
+export async function judge(
+  location: Location,
+  wanted: TargetRequest,
+): Promise<ExistingTarget | undefined> {
   const entry = await openIfAny(location)
   if (!entry) {
     log('target', () => `${location.path}: the name is free`)
@@ -145,7 +148,7 @@ async function requireReplaceable(
   path: string,
   stats: BigIntStats,
   handle: FileHandle | undefined,
-  { force, replaces }: Wanted,
+  { force, replaces }: TargetRequest,
 ): Promise<void> {
   if (replaces === 'disk') return
   const why = await (replaces === 'image' ? whyNoImage : whyNoText)(stats, handle)

@@ -9,7 +9,7 @@ import type { Qcow2Header } from './header-fields.ts'
 import { BitmapWork } from './work.ts'
 
 /** Neighbouring clusters of bits: at `offset` of the image, or all alike and not stored. */
-export interface Stretch {
+export interface BitsRun {
   /** Bytes of bits. */
   length: number
   /** Bytes; undefined if every bit is `ones`. */
@@ -135,7 +135,7 @@ export async function* bitmapStretches(
   bitmap: Bitmap,
   work = new BitmapWork(file.size),
   signal?: AbortSignal,
-): AsyncGenerator<Stretch> {
+): AsyncGenerator<BitsRun> {
   const bytes = bitmap.tableSize * 8
   const turns = new Turns(file.path, signal)
   // Nothing that is missing may count as clean.
@@ -164,8 +164,8 @@ function decodePart(
   fileSize: number,
   clusterSize: number,
   { name }: Bitmap,
-): Stretch[] {
-  const stretches: Stretch[] = []
+): BitsRun[] {
+  const stretches: BitsRun[] = []
   for (let at = 0; at < part.length; at += 8) {
     const high = part.readUInt32BE(at)
     const low = part.readUInt32BE(at + 4)

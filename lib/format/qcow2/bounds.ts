@@ -4,7 +4,7 @@ import type { Qcow2Header } from './header-fields.ts'
 import type { Run } from './tables.ts'
 
 /** Metadata that no guest byte and no L2 table can lie in; bytes `start` to `end` of the image. */
-interface Area {
+interface MetadataRegion {
   name: string
   start: number
   end: number
@@ -19,7 +19,7 @@ export class HostBounds {
   readonly #clusterSize: number
   readonly #fileSize: number
   readonly #dataSize: number
-  readonly #areas: Area[]
+  readonly #areas: MetadataRegion[]
   /** Data clusters are in the image itself. */
   readonly #own: boolean
 
@@ -112,7 +112,7 @@ export class HostBounds {
     return [{ ...run, length: stored }, rest]
   }
 
-  #areaIn(start: number, end: number): Area | undefined {
+  #areaIn(start: number, end: number): MetadataRegion | undefined {
     return this.#areas.find((area) => start < area.end && end > area.start)
   }
 

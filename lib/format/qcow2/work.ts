@@ -5,12 +5,12 @@
  */
 
 /** Changes within L2 tables that any image may have. */
-const LEAST_CHANGES = 2 ** 16
+const BASE_CHANGES = 2 ** 16
 /** Parts of tables that any image may have read, and how often it may have each of its own read. */
-const LEAST_READS = 4096
+const BASE_READS = 4096
 const READS_PER_PART = 4
 /** Bytes of data that any image may name, and how often it may name each of its bytes. */
-const LEAST_DATA = 2 ** 30
+const BASE_DATA = 2 ** 30
 const DATA_PER_BYTE = 16
 /** Compressed clusters that are remembered, and how many of them may be named again. */
 const REMEMBERED = 2 ** 16
@@ -35,7 +35,7 @@ export class TableWork {
    * @param extendedL2 an entry, of 16 bytes, has 32 subclusters
    */
   constructor(fileSize: number, extendedL2: boolean) {
-    this.#most = LEAST_CHANGES + (extendedL2 ? fileSize * 2 : fileSize / 8)
+    this.#most = BASE_CHANGES + (extendedL2 ? fileSize * 2 : fileSize / 8)
   }
 
   /**
@@ -62,7 +62,7 @@ export class TableReads {
    * @param partSize bytes that are read at a time
    */
   constructor(fileSize: number, partSize: number) {
-    this.#most = LEAST_READS + (fileSize / partSize) * READS_PER_PART
+    this.#most = BASE_READS + (fileSize / partSize) * READS_PER_PART
   }
 
   /** Counts a part that is read; whether a sound image may ask for it. */
@@ -87,7 +87,7 @@ export class DataWork {
 
   /** @param fileSize bytes of the image */
   constructor(fileSize: number) {
-    this.#most = LEAST_DATA + fileSize * DATA_PER_BYTE
+    this.#most = BASE_DATA + fileSize * DATA_PER_BYTE
   }
 
   /**

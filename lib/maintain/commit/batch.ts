@@ -1,31 +1,31 @@
 import { Allocator } from '../../edit/allocator.ts'
 import { runEdit } from '../../edit/edit.ts'
-import type { EditedImage } from '../../edit/edited-image.ts'
 import {
   readEntry,
   takesNewCluster,
   writeData,
   writeUnallocated,
   writeZero,
-} from '../../edit/entries.ts'
+} from '../../edit/edited-entries.ts'
+import type { EditedImage } from '../../edit/edited-image.ts'
 import type { L1Table } from '../../edit/l1.ts'
 import { L2Tables } from '../../edit/l2.ts'
 import { type Lost, lose } from '../../edit/release.ts'
-import type { Area } from '../../extents/areas.ts'
+import type { Range } from '../../extents/range-set.ts'
 import { l2EntrySize } from '../../format/qcow2/entries.ts'
 import { l2Coverage } from '../../format/qcow2/validate.ts'
 import type { ImageDisk } from '../../image/steps.ts'
 import { type Layer, readLayers } from '../../source/layer.ts'
-import type { Piece } from '../../source/source.ts'
+import type { Mapping } from '../../source/source.ts'
 import { type Change, covers, isZero } from './changes.ts'
 import { joined, stretches } from './placed.ts'
 
 /** What a batch writes to. */
 export interface CommitDisk extends ImageDisk {
-  /** Writes pieces, ordered by where in the image they go. All that was written is durable then. */
-  copy(pieces: readonly Piece[], end: number): Promise<void>
+  /** Writes mappings, ordered by where in the image they go. All that was written is durable then. */
+  copy(mappings: readonly Mapping[], end: number): Promise<void>
   /** Deallocates areas that nothing refers to, in the file system. */
-  deallocate(areas: readonly Area[]): Promise<void>
+  deallocate(areas: readonly Range[]): Promise<void>
 }
 
 /** A base while data is committed to it. */
@@ -61,7 +61,7 @@ export class Batch {
   readonly #base: CommitBase
   readonly #allocator: Allocator
   readonly #tables: L2Tables
-  readonly #pieces: Piece[] = []
+  readonly #mappings: Mapping[] = []
   readonly #lost: Lost = new Map()
   readonly #entrySize: number
   /** Guest bytes that one L2 table maps. */
@@ -82,7 +82,7 @@ export class Batch {
   get isFull(): boolean {
     return (
       this.#data >= MAX_DATA_BYTES ||
-      this.#pieces.length >= MAX_PIECES ||
+      this.#mappings.length >= MAX_PIECES ||
       this.#tables.bytes >= MAX_TABLE_BYTES ||
       this.#lost.size >= MAX_LOST_CLUSTERS
     )
@@ -99,7 +99,7 @@ export class Batch {
    */
   async add(change: Change): Promise<Change | undefined> {
     if (change.kind === 'cluster') {
-      await this.#fill(change.start, change.pieces)
+      await this.#fill(change.start, change.mappings)
       return undefined
     }
     let { start, length } = change
@@ -116,25 +116,27 @@ export class Batch {
     return undefined
   }
 
-  /** Stores pieces in a cluster. */
-  async #fill(start: number, pieces: readonly Piece[]): Promise<void> {
+  /** Stores mappings in a cluster. */
+  async #fill(start: number, mappings: readonly Mapping[]): Promise<void> {
     const { image, size } = this.#base
     const { header } = image
     const { clusterSize } = header
     const end = Math.min(start + clusterSize, size)
     const at = this.#entryAt(start)
     // Skip writes that change nothing.
-    if (pieces.every(isZero) && (await this.#readsZero(start))) return
+    if (mappings.every(isZero) && (await this.#readsZero(start))) return
     const { view } = await this.#tables.get(this.#indexOf(start))
     const entry = readEntry(view, at, header)
     const reused = !takesNewCluster(entry)
     if (reused && entry.kind === 'data') {
-      for (const piece of pieces) this.#write(piece, start, entry.host)
+      for (const mapping of mappings) this.#write(mapping, start, entry.host)
       return
     }
     const host = reused ? entry.host : await this.#allocator.allocate(1)
-    const content = covers(pieces, start, end) ? pieces : await this.#filledUp(start, end, pieces)
-    for (const piece of content) this.#write(piece, start, host)
+    const content = covers(mappings, start, end)
+      ? mappings
+      : await this.#filledUp(start, end, mappings)
+    for (const mapping of content) this.#write(mapping, start, host)
     if (end < start + clusterSize) {
       this.#write({ kind: 'zero', start: end, length: start + clusterSize - end }, start, host)
     }
@@ -142,27 +144,27 @@ export class Batch {
     writeData(view, at, host, header.extendedL2)
   }
 
-  /** Pieces, and between them what the base and those below it have. */
-  async #filledUp(start: number, end: number, pieces: readonly Piece[]): Promise<Piece[]> {
-    const all: Piece[] = []
+  /** Mappings, and between them what the base and those below it have. */
+  async #filledUp(start: number, end: number, mappings: readonly Mapping[]): Promise<Mapping[]> {
+    const all: Mapping[] = []
     let at = start
-    for (const piece of [...pieces, undefined]) {
-      const length = (piece?.start ?? end) - at
+    for (const mapping of [...mappings, undefined]) {
+      const length = (mapping?.start ?? end) - at
       for await (const batch of readLayers(this.#base.layers, { start: at, length })) {
         all.push(...batch)
       }
-      if (!piece) break
-      all.push(piece)
-      at = piece.start + piece.length
+      if (!mapping) break
+      all.push(mapping)
+      at = mapping.start + mapping.length
     }
     return all
   }
 
   /** @param host where the cluster from `start` is */
-  #write(piece: Piece, start: number, host: number): void {
-    const moved = { ...piece, start: host + piece.start - start }
-    this.#pieces.push(moved)
-    this.#data += piece.length
+  #write(mapping: Mapping, start: number, host: number): void {
+    const moved = { ...mapping, start: host + mapping.start - start }
+    this.#mappings.push(moved)
+    this.#data += mapping.length
     this.#end = Math.max(this.#end, moved.start + moved.length)
   }
 
@@ -234,7 +236,7 @@ export class Batch {
       // The data may also go where the images above hide it.
       prepare: async (fresh) => {
         for (const write of [...fresh, ...tables.fresh]) await disk.write(write)
-        await disk.copy(joined(this.#pieces), this.#end)
+        await disk.copy(joined(this.#mappings), this.#end)
       },
       naming: () => [[...tables.changed, ...l1.changes()]],
     })

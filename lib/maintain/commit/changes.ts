@@ -1,49 +1,49 @@
-import { slicePiece } from '../../source/bitmaps/marked.ts'
-import type { Layer, Open } from '../../source/layer.ts'
+import { sliceMapping } from '../../source/bitmaps/dirty-mappings.ts'
+import type { Layer, OpenRange } from '../../source/layer.ts'
 import { readOpen } from '../../source/layer.ts'
-import type { Piece } from '../../source/source.ts'
+import type { Mapping } from '../../source/source.ts'
 
 /**
  * What a commit changes of its base.
  * - `zero`: whole clusters, the last of which may end with the disk, come to read as zero.
- * - `cluster`: the cluster at `start` comes to hold `pieces`, in order; it keeps the rest.
+ * - `cluster`: the cluster at `start` comes to hold `mappings`, in order; it keeps the rest.
  */
 export type Change =
   | { kind: 'zero'; start: number; length: number }
-  | { kind: 'cluster'; start: number; pieces: Piece[] }
+  | { kind: 'cluster'; start: number; mappings: Mapping[] }
 
 /**
  * Guest bytes that images above a base hold; what a short one of them lacks is zero.
  * @param baseSize bytes of the disk of the base
  */
-export async function* heldPieces(
+export async function* heldMappings(
   overlays: readonly Layer[],
   baseSize: number,
-): AsyncGenerator<Piece[]> {
+): AsyncGenerator<Mapping[]> {
   const { size } = overlays[0]
   for await (const batch of readOpen(overlays, { start: 0, length: size })) {
     yield batch.flatMap((item) => (item.kind === 'open' ? growth(item, baseSize) : [item]))
   }
 }
 
-/** Guest bytes of pieces by what they are. */
+/** Guest bytes of mappings by what they are. */
 export class ByteCounter {
   dataBytes = 0
   zeroBytes = 0
 
-  async *count(batches: AsyncIterable<Piece[]>): AsyncGenerator<Piece[]> {
-    for await (const pieces of batches) {
-      for (const piece of pieces) {
-        if (isZero(piece)) this.zeroBytes += piece.length
-        else this.dataBytes += piece.length
+  async *count(batches: AsyncIterable<Mapping[]>): AsyncGenerator<Mapping[]> {
+    for await (const mappings of batches) {
+      for (const mapping of mappings) {
+        if (isZero(mapping)) this.zeroBytes += mapping.length
+        else this.dataBytes += mapping.length
       }
-      yield pieces
+      yield mappings
     }
   }
 }
 
 /** Past the end of the base nobody holds anything; when it has grown it must read as zero there. */
-function growth({ start, length }: Open, baseSize: number): Piece[] {
+function growth({ start, length }: OpenRange, baseSize: number): Mapping[] {
   const end = start + length
   const from = Math.max(start, baseSize)
   return from < end ? [{ kind: 'hole', start: from, length: end - from }] : []
@@ -55,13 +55,13 @@ function growth({ start, length }: Open, baseSize: number): Piece[] {
  * @param size of its disk when all is committed, bytes
  */
 export async function* changesOf(
-  batches: AsyncIterable<readonly Piece[]>,
+  batches: AsyncIterable<readonly Mapping[]>,
   clusterSize: number,
   size: number,
 ): AsyncGenerator<Change[]> {
   const aligner = new ClusterAligner(clusterSize, size)
   for await (const batch of batches) {
-    for (const piece of batch) aligner.add(piece)
+    for (const mapping of batch) aligner.add(mapping)
     yield aligner.take()
   }
   yield aligner.end()
@@ -73,30 +73,30 @@ class ClusterAligner {
   #out: Change[] = []
   /** Clusters of zeroes, to which more may come. */
   #zero: Extract<Change, { kind: 'zero' }> | undefined
-  /** Pieces of one cluster. */
-  #pieces: Piece[] = []
+  /** Mappings of one cluster. */
+  #mappings: Mapping[] = []
 
   constructor(clusterSize: number, size: number) {
     this.#clusterSize = clusterSize
     this.#size = size
   }
 
-  add(piece: Piece): void {
-    const end = piece.start + piece.length
-    for (let start = piece.start; start < end; ) {
+  add(mapping: Mapping): void {
+    const end = mapping.start + mapping.length
+    for (let start = mapping.start; start < end; ) {
       const cluster = this.#clusterOf(start)
       const clusterEnd = this.#endOf(cluster)
-      if (this.#pieces.length > 0 && this.#clusterOf(this.#pieces[0].start) !== cluster) {
+      if (this.#mappings.length > 0 && this.#clusterOf(this.#mappings[0].start) !== cluster) {
         this.#flush()
       }
-      if (isZero(piece) && start === cluster && end >= clusterEnd) {
+      if (isZero(mapping) && start === cluster && end >= clusterEnd) {
         const to = end >= this.#size ? end : this.#clusterOf(end)
         this.#addZero(start, to)
         start = to
         continue
       }
       const to = Math.min(end, clusterEnd)
-      this.#pieces.push(slicePiece(piece, start, to - start))
+      this.#mappings.push(sliceMapping(mapping, start, to - start))
       if (to === clusterEnd) this.#flush()
       start = to
     }
@@ -116,16 +116,16 @@ class ClusterAligner {
   }
 
   #flush(): void {
-    const pieces = this.#pieces
-    if (pieces.length === 0) return
-    this.#pieces = []
-    const start = this.#clusterOf(pieces[0].start)
-    if (pieces.every(isZero) && covers(pieces, start, this.#endOf(start))) {
+    const mappings = this.#mappings
+    if (mappings.length === 0) return
+    this.#mappings = []
+    const start = this.#clusterOf(mappings[0].start)
+    if (mappings.every(isZero) && covers(mappings, start, this.#endOf(start))) {
       this.#addZero(start, this.#endOf(start))
       return
     }
     this.#endZero()
-    this.#out.push({ kind: 'cluster', start, pieces })
+    this.#out.push({ kind: 'cluster', start, mappings })
   }
 
   #addZero(start: number, end: number): void {
@@ -152,11 +152,11 @@ class ClusterAligner {
   }
 }
 
-export function isZero({ kind }: Piece): boolean {
+export function isZero({ kind }: Mapping): boolean {
   return kind === 'zero' || kind === 'hole'
 }
 
-/** Whether pieces, which do not overlap, are all of `start` to `end`. */
-export function covers(pieces: readonly Piece[], start: number, end: number): boolean {
-  return pieces.reduce((bytes, { length }) => bytes + length, 0) === end - start
+/** Whether mappings, which do not overlap, are all of `start` to `end`. */
+export function covers(mappings: readonly Mapping[], start: number, end: number): boolean {
+  return mappings.reduce((bytes, { length }) => bytes + length, 0) === end - start
 }

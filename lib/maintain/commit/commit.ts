@@ -1,19 +1,19 @@
-import type { Progress } from '../../copy/progress.ts'
+import type { Progress } from '../../copy/copy-progress.ts'
 import { type EditedImage, prepareEdit } from '../../edit/edited-image.ts'
 import { foreignFeatures } from '../../edit/header-steps.ts'
 import { requireGrowth } from '../../edit/require-growth.ts'
 import { unshareTables } from '../../edit/unshare.ts'
 import { BackupError, ioError, unsupported } from '../../errors.ts'
-import type { OpenedFile } from '../../image/file.ts'
+import type { OpenFile } from '../../image/file.ts'
 import { removeOpened } from '../../image/remove-opened.ts'
 import { runSteps } from '../../image/steps.ts'
-import { type Chain, closeAll, type OpenOptions } from '../../source/chain.ts'
+import { type Chain, closeAll, type OpenOptions } from '../../source/source-chain.ts'
 import type { CommitDisk } from './batch.ts'
-import { type BitmapPlan, finishBitmaps, planBitmaps, recordFirst } from './bitmaps.ts'
 import { ByteCounter } from './changes.ts'
+import { type BitmapPlan, finishBitmaps, planBitmaps, recordFirst } from './commit-bitmaps.ts'
+import { requireFreeClusters } from './commit-capacity.ts'
+import { CommitProgress } from './commit-progress.ts'
 import { openToCommit } from './open-to-commit.ts'
-import { CommitProgress } from './progress.ts'
-import { requireFreeClusters } from './room.ts'
 import { type CommitPlan, commitDisk, commitToQcow2 } from './to-qcow2.ts'
 import { commitToRaw } from './to-raw.ts'
 
@@ -125,7 +125,7 @@ async function commitQcow2(
 }
 
 async function prepareBase(
-  file: OpenedFile,
+  file: OpenFile,
   { signal, onProgress }: CommitOptions,
 ): Promise<EditedImage> {
   const image = await prepareEdit(file, { signal, onProgress })

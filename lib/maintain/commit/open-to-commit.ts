@@ -1,9 +1,9 @@
 import { argumentError, BackupError, ioError, usageError } from '../../errors.ts'
 import { stat } from '../../files.ts'
-import { identityOf, type OpenedFile, reopenWritable } from '../../image/file.ts'
+import { identityOf, type OpenFile, reopenWritable } from '../../image/file.ts'
 import { lockFile, lockOpened, READING, WRITING } from '../../image/locks.ts'
 import { requireApart } from '../../image/storage.ts'
-import { type Chain, closeAll, type OpenOptions, openChain } from '../../source/chain.ts'
+import { type Chain, closeAll, type OpenOptions, openChain } from '../../source/source-chain.ts'
 
 /** A chain of which nobody else writes to any image, and its base, open for writing. */
 export interface ChainToCommit {
@@ -11,7 +11,7 @@ export interface ChainToCommit {
   /** The base by its index in the chain. */
   base: number
   /** The same file as that of the base, locked for writing; to be closed besides the chain. */
-  file: OpenedFile
+  file: OpenFile
 }
 
 type Access = Pick<OpenOptions, 'allowPaths' | 'backingFormat' | 'signal'>
@@ -30,8 +30,8 @@ export async function openToCommit(
   access: Access,
 ): Promise<ChainToCommit> {
   const identity = await identityOfBase(top, path, access)
-  const writable: OpenedFile[] = []
-  const onOpened = async (opened: OpenedFile): Promise<void> => {
+  const writable: OpenFile[] = []
+  const onOpened = async (opened: OpenFile): Promise<void> => {
     if (opened.identity !== identity) return lockFile(opened.handle, opened.path, READING)
     const index = writable.push(await reopenWritable(opened)) - 1
     writable[index] = await lockOpened(writable[index], WRITING)

@@ -1,21 +1,21 @@
-/** Pieces by where in a file they go. Pure. */
-import type { Area } from '../../extents/areas.ts'
-import type { Piece } from '../../source/source.ts'
+/** Mappings by where in a file they go. Pure. */
+import type { Range } from '../../extents/range-set.ts'
+import type { Mapping } from '../../source/source.ts'
 import { isZero } from './changes.ts'
 
 /** In their order; what continues each other is one. */
-export function joined(pieces: readonly Piece[]): Piece[] {
-  const sorted = [...pieces].sort((a, b) => a.start - b.start)
-  const all: Piece[] = []
-  for (const piece of sorted) {
+export function joined(mappings: readonly Mapping[]): Mapping[] {
+  const sorted = [...mappings].sort((a, b) => a.start - b.start)
+  const all: Mapping[] = []
+  for (const mapping of sorted) {
     const last = all.at(-1)
-    if (last && continues(last, piece)) last.length += piece.length
-    else all.push({ ...piece })
+    if (last && continues(last, mapping)) last.length += mapping.length
+    else all.push({ ...mapping })
   }
   return all
 }
 
-function continues(last: Piece, next: Piece): boolean {
+function continues(last: Mapping, next: Mapping): boolean {
   if (last.start + last.length !== next.start) return false
   if (isZero(last)) return isZero(next)
   if (last.kind !== 'data' || next.kind !== 'data') return false
@@ -27,8 +27,12 @@ function continues(last: Piece, next: Piece): boolean {
  * @param clusters their numbers, in order
  * @param least bytes of the stretches that count
  */
-export function stretches(clusters: readonly number[], clusterSize: number, least: number): Area[] {
-  const all: Area[] = []
+export function stretches(
+  clusters: readonly number[],
+  clusterSize: number,
+  least: number,
+): Range[] {
+  const all: Range[] = []
   for (const cluster of clusters) {
     const start = cluster * clusterSize
     const last = all.at(-1)

@@ -2,18 +2,18 @@ import { type CopyOptions, commonUnit, patchFile } from '../../copy/patch.ts'
 import { type EditedImage, reopened } from '../../edit/edited-image.ts'
 import { L1Table, withRoomFor } from '../../edit/l1.ts'
 import { throwIfAborted } from '../../errors.ts'
-import { Qcow2Image } from '../../format/qcow2/image.ts'
-import type { OpenedFile } from '../../image/file.ts'
+import { Qcow2Image } from '../../format/qcow2/qcow2-image.ts'
+import type { OpenFile } from '../../image/file.ts'
 import { diskOf } from '../../image/steps.ts'
 import { native } from '../../native.ts'
-import type { Chain } from '../../source/chain.ts'
 import type { Layer } from '../../source/layer.ts'
-import { qcow2Layer } from '../../source/qcow2.ts'
+import { qcow2Layer } from '../../source/qcow2-layer.ts'
 import type { SourceFile } from '../../source/source.ts'
+import type { Chain } from '../../source/source-chain.ts'
 import { roundUp } from '../../units.ts'
 import { Batch, type CommitBase, type CommitDisk } from './batch.ts'
-import { type ByteCounter, type Change, changesOf, heldPieces } from './changes.ts'
-import type { CommitProgress } from './progress.ts'
+import { type ByteCounter, type Change, changesOf, heldMappings } from './changes.ts'
+import type { CommitProgress } from './commit-progress.ts'
 
 /** Which image of a chain is committed to, and up to what size. */
 export interface CommitPlan {
@@ -49,8 +49,8 @@ export async function commitToQcow2(
     return new Batch({ image, l1, disk, layers, below, size, searchFrom } satisfies CommitBase)
   }
   let batch = newBatch(0)
-  const pieces = counter.count(heldPieces(overlays, virtualSize))
-  for await (const changes of changesOf(pieces, clusterSize, size)) {
+  const mappings = counter.count(heldMappings(overlays, virtualSize))
+  for await (const changes of changesOf(mappings, clusterSize, size)) {
     for (const change of changes) {
       for (let left: Change | undefined = change; left; ) {
         left = await batch.add(left)
@@ -70,7 +70,7 @@ export async function commitToQcow2(
 }
 
 /** What the base itself holds now. */
-function layerOf({ file, header }: EditedImage, files: readonly OpenedFile[]): Layer {
+function layerOf({ file, header }: EditedImage, files: readonly OpenFile[]): Layer {
   const index = files.findIndex(({ identity }) => identity === file.identity)
   return qcow2Layer(new Qcow2Image(file, header, file), index)
 }
@@ -84,15 +84,15 @@ export function commitDisk(
   const disk = diskOf(file.handle)
   return {
     ...disk,
-    async copy(pieces, end) {
-      if (pieces.length === 0) return await disk.sync()
+    async copy(mappings, end) {
+      if (mappings.length === 0) return await disk.sync()
       const now = file.blockDevice ? file.size : (await file.handle.stat()).size
       const size = file.blockDevice ? now : roundUp(Math.max(now, end), header.clusterSize)
-      const unit = commonUnit([size, ...pieces.flatMap(({ start, length }) => [start, length])])
+      const unit = commonUnit([size, ...mappings.flatMap(({ start, length }) => [start, length])])
       async function* all() {
-        yield pieces
+        yield mappings
       }
-      await patchFile(files, file, { pieces: all(), size, unit }, options)
+      await patchFile(files, file, { mappings: all(), size, unit }, options)
     },
     async deallocate(areas) {
       if (areas.length === 0 || file.blockDevice) return

@@ -1,9 +1,9 @@
 import { type CopyOptions, commonUnit, patchFile } from '../../copy/patch.ts'
 import { BackupError } from '../../errors.ts'
 import { SUBCLUSTERS } from '../../format/qcow2/constants.ts'
-import type { OpenedFile } from '../../image/file.ts'
+import type { OpenFile } from '../../image/file.ts'
 import { formatSize } from '../../units.ts'
-import { heldPieces } from './changes.ts'
+import { heldMappings } from './changes.ts'
 import type { CommitPlan } from './to-qcow2.ts'
 
 /**
@@ -12,7 +12,7 @@ import type { CommitPlan } from './to-qcow2.ts'
  * done again
  */
 export async function commitToRaw(
-  file: OpenedFile,
+  file: OpenFile,
   { chain, base, size, counter }: CommitPlan,
   options?: CopyOptions,
 ): Promise<void> {
@@ -29,6 +29,8 @@ export async function commitToRaw(
     }),
   ])
   // What the file lacks is zero anyway.
-  const pieces = counter.count(heldPieces(chain.layers.slice(0, base), Number.POSITIVE_INFINITY))
-  await patchFile(chain.files, file, { pieces, size, unit }, options)
+  const mappings = counter.count(
+    heldMappings(chain.layers.slice(0, base), Number.POSITIVE_INFINITY),
+  )
+  await patchFile(chain.files, file, { mappings, size, unit }, options)
 }

@@ -4,9 +4,9 @@ import { argumentError, throwIfAborted, usageError } from '../../errors.ts'
 import type { DirtyRun } from '../../format/qcow2/bits.ts'
 import { requireApart } from '../../image/storage.ts'
 import { isNbdUri } from '../../nbd/uri.ts'
-import type { OpenOptions } from '../../source/open.ts'
-import { type AddedBitmap, addBitmap, mergeIntoBitmap, requireMergeable } from '../bitmaps.ts'
-import { addDifferences, type UnreadableArea } from './differences.ts'
+import type { OpenOptions } from '../../source/open-source.ts'
+import { type AddedBitmap, addBitmap, mergeIntoBitmap, requireMergeable } from '../edit-bitmap.ts'
+import { addDifferences, type UnreadableRange } from './differences.ts'
 import { openList } from './list-file.ts'
 import { type SideOptions, withSides } from './sides.ts'
 
@@ -54,7 +54,7 @@ export interface DiffResult {
   granularity: number
   /** Guest bytes in the granules that differ. */
   dirtyBytes: number
-  unreadable: UnreadableArea[]
+  unreadable: UnreadableRange[]
 }
 
 /** What is known of two disks when they are compared. */
@@ -65,7 +65,7 @@ export interface Differences {
   granularity: number
   /** Guest bytes in the granules that differ. */
   dirtyBytes: number
-  unreadable: UnreadableArea[]
+  unreadable: UnreadableRange[]
   /** What must be known about the file that lists them. */
   notes?: readonly string[]
 }
@@ -94,7 +94,7 @@ export async function diffToBitmap(
   }
   if (options.format === 'raw') throw argumentError('format', 'a raw image cannot store a bitmap')
   const { granularity, enable = false, allowPaths, backingFormat } = options
-  let unreadable: UnreadableArea[] = []
+  let unreadable: UnreadableRange[] = []
   const added: AddedBitmap = { name: bitmap, granularity, recording: enable }
   // It is ours alone already, by a lock that this one must not mind; what it builds on is not, nor is
   // the file that its data is in.

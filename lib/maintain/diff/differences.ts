@@ -4,17 +4,17 @@ import { runComparison } from '../../compare/job.ts'
 import { planComparison, type Side, type Step } from '../../compare/plan.ts'
 import type { Bits } from '../../edit/bits.ts'
 import { BackupError } from '../../errors.ts'
-import type { Area } from '../../extents/areas.ts'
-import type { ComparedSide } from './sides.ts'
+import type { Range } from '../../extents/range-set.ts'
+import type { DiffSide } from './sides.ts'
 
 /** Guest bytes that could not be read; they count as different. */
-export interface UnreadableArea extends Area {
+export interface UnreadableRange extends Range {
   /** Of the image (0) or of the baseline (1). */
   side: Side
   why: string
 }
 
-export interface LookingOptions {
+export interface DifferenceOptions {
   signal?: AbortSignal
   /** Called now and then with guest bytes compared so far, and all. */
   onProgress?: (position: number, size: number) => void
@@ -31,10 +31,10 @@ const PROGRESS_BYTES = 64 * 2 ** 20
  */
 export async function addDifferences(
   bits: Bits,
-  sides: readonly [ComparedSide, ComparedSide],
-  { signal, onProgress }: LookingOptions = {},
-): Promise<UnreadableArea[]> {
-  const unreadable: UnreadableArea[] = []
+  sides: readonly [DiffSide, DiffSide],
+  { signal, onProgress }: DifferenceOptions = {},
+): Promise<UnreadableRange[]> {
+  const unreadable: UnreadableRange[] = []
   const disks = [sides[0].node, sides[1].node] as const
   // What only the second one has is no part of the first.
   const size = Math.min(bits.size, disks[0].size)

@@ -1,5 +1,5 @@
 import { movedNotes } from '../../copy/target/location.ts'
-import { openTarget, publishAll, type SourceIdentity } from '../../copy/target/open.ts'
+import { openTarget, publishAll, type SourceIdentity } from '../../copy/target/open-target.ts'
 import { ioError } from '../../errors.ts'
 import type { FileHandle } from '../../files.ts'
 

@@ -2,18 +2,18 @@ import type { BlockNode } from '../../block-status/node.ts'
 import type { SourceIdentity } from '../../copy/target/judge.ts'
 import { isNbdUri } from '../../nbd/uri.ts'
 import { nodeOf } from '../../qemu-img/chain-node.ts'
-import { closeAll, type OpenChainOptions, openChain } from '../../source/chain.ts'
-import { type OpenOptions, openSource } from '../../source/open.ts'
+import { type OpenOptions, openSource } from '../../source/open-source.ts'
+import { closeAll, type OpenChainOptions, openChain } from '../../source/source-chain.ts'
 import { SourceNode } from './source-node.ts'
 
 /** One of two disks that are compared. */
-export interface ComparedSide {
+export interface DiffSide {
   /** As messages name it. */
   name: string
   node: BlockNode
 }
 
-export interface OpenedSide extends ComparedSide {
+export interface OpenDiffSide extends DiffSide {
   /** What is read. */
   stores: readonly SourceIdentity[]
   close(): Promise<void>
@@ -39,7 +39,7 @@ export interface SideOptions extends Pick<OpenOptions, 'connections' | 'timeoutM
 export async function withSides<T>(
   a: Parameters<typeof openSide>,
   b: Parameters<typeof openSide>,
-  use: (sides: [OpenedSide, OpenedSide]) => Promise<T>,
+  use: (sides: [OpenDiffSide, OpenDiffSide]) => Promise<T>,
 ): Promise<T> {
   const first = await openSide(...a)
   try {
@@ -58,7 +58,7 @@ export async function withSides<T>(
  * Opens a disk to be compared: an image with its chain, or an export of an NBD server.
  * @throws BackupError BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IN_USE, IO
  */
-async function openSide(name: string, options: SideOptions): Promise<OpenedSide> {
+async function openSide(name: string, options: SideOptions): Promise<OpenDiffSide> {
   if (isNbdUri(name)) return await openExport(name, options)
   const { format, formatOption, allowPaths, backingFormat, locked: shared } = options
   const access = { format, formatOption, allowPaths, backingFormat, shared }
@@ -69,7 +69,7 @@ async function openSide(name: string, options: SideOptions): Promise<OpenedSide>
 async function openExport(
   uri: string,
   { format, connections, timeoutMs, signal }: SideOptions,
-): Promise<OpenedSide> {
+): Promise<OpenDiffSide> {
   const source = await openSource(uri, { format, connections, timeoutMs, signal })
   const node = new SourceNode(source)
   return {

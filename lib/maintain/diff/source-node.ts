@@ -1,20 +1,20 @@
 import type { BlockNode } from '../../block-status/node.ts'
 import { type Answer, DATA, OFFSET_VALID, ZERO } from '../../block-status/status.ts'
-import type { Piece, Source, SourceExport } from '../../source/source.ts'
+import type { Mapping, Source, SourceExport } from '../../source/source.ts'
 
 /** An export as the comparison sees a disk. Walked once, from its start. */
 export class SourceNode implements BlockNode {
   readonly size: number
   readonly overlay = false
-  readonly #batches: AsyncIterator<readonly Piece[]>
+  readonly #batches: AsyncIterator<readonly Mapping[]>
   readonly stores: readonly [SourceExport]
-  #batch: readonly Piece[] = []
+  #batch: readonly Mapping[] = []
   #index = 0
 
   /** REQUIRES: the source is an NBD export */
   constructor(source: Source) {
     this.size = source.size
-    this.#batches = source.pieces()
+    this.#batches = source.mappings()
     this.stores = [source.stores[0] as SourceExport]
   }
 

@@ -2,10 +2,10 @@ import type { LuksHeader } from '../../format/luks.ts'
 import { CORRUPT, CRYPT_AES, DIRTY, LAZY_REFCOUNTS } from '../../format/qcow2/constants.ts'
 import type { Qcow2Header } from '../../format/qcow2/header-fields.ts'
 import type { Snapshot } from '../../format/qcow2/snapshots.ts'
-import type { ChainImage } from '../../image/chain.ts'
-import { type OpenChainOptions, walkImages } from '../chain.ts'
+import type { ChainImage } from '../../image/image-chain.ts'
 import { fullName } from '../filename.ts'
 import type { Qcow2Metadata } from '../metadata.ts'
+import { type OpenChainOptions, walkImages } from '../qemu-chain.ts'
 
 /** A persistent bitmap, as it is described. */
 export interface BitmapInfo {

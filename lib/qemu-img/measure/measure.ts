@@ -2,9 +2,9 @@ import { type BlockNode, statusAbove } from '../../block-status/node.ts'
 import { ALLOCATED, DATA, ZERO } from '../../block-status/status.ts'
 import { type Progress, positions } from '../../progress.ts'
 import { Turns } from '../../turns.ts'
+import { OptionError } from './create-options.ts'
 import { bitmapsBytes, fullyAllocated, type MeasuredBitmap, roundUp, tooLarge } from './layout.ts'
-import { OptionError } from './options.ts'
-import type { Qcow2Options } from './qcow2.ts'
+import type { Qcow2Options } from './qcow2-options.ts'
 
 /** How large an image will be. Bytes; bigint, because disks of 2^53 bytes and more are measured. */
 export interface Measure {
@@ -17,7 +17,7 @@ export interface Measure {
 }
 
 /** What is measured: a disk of some size, and what is known of its content. */
-export interface Measured {
+export interface MeasureInput {
   /** Virtual size, bytes. */
   size: bigint
   /** Its content; without it the disk is empty. */
@@ -33,7 +33,7 @@ export interface Measured {
 const SECTOR = 512n
 
 /** What a raw image of it will be. */
-export function measureRaw({ size }: Measured): Measure {
+export function measureRaw({ size }: MeasureInput): Measure {
   const required = roundUp(size, SECTOR)
   return { required, fullyAllocated: required }
 }
@@ -43,7 +43,7 @@ export function measureRaw({ size }: Measured): Measure {
  * @throws OptionError if QEMU would not make such an image, StatusError
  */
 export async function measureQcow2(
-  measured: Measured,
+  measured: MeasureInput,
   { version, layout, preallocated, backing, declared }: Qcow2Options,
 ): Promise<Measure> {
   const { size, content, bitmaps } = measured
@@ -71,7 +71,7 @@ function tooLargeError(): OptionError {
 async function storedBytes(
   content: BlockNode,
   clusterSize: number,
-  { name = 'image', signal, onProgress }: Measured,
+  { name = 'image', signal, onProgress }: MeasureInput,
 ): Promise<number> {
   let stored = 0
   const turns = new Turns(name, signal)

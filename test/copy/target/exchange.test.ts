@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { openTarget, publishAll, type Target } from '../../../lib/copy/target/open.ts'
+import { openTarget, publishAll, type Target } from '../../../lib/copy/target/open-target.ts'
 import { native } from '../../../lib/native.ts'
 
 const OLD = 'what stood there'

@@ -20,7 +20,7 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
-import { openTarget, publishAll, type Target } from '../../../lib/copy/target/open.ts'
+import { openTarget, publishAll, type Target } from '../../../lib/copy/target/open-target.ts'
 import { openFile } from '../../../lib/image/file.ts'
 import type { SourceFile } from '../../../lib/source/source.ts'
 import { NO_LOOP_DEVICES } from '../../support/loop.ts'
@@ -316,7 +316,7 @@ t.test('a file system without O_TMPFILE', async (t) => {
 
 t.test('kill -9 leaves nothing where there is O_TMPFILE', async (t) => {
   const directory = t.testdir()
-  const module = new URL('../../../lib/copy/target/open.js', import.meta.url)
+  const module = new URL('../../../lib/copy/target/open-target.js', import.meta.url)
   const script = `
     import { writeSync } from 'node:fs'
     const { openTarget } = await import('${module}')

@@ -2,7 +2,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { locate } from '../../../lib/copy/target/location.ts'
-import { openTarget, publishAll, type Target } from '../../../lib/copy/target/open.ts'
+import { openTarget, publishAll, type Target } from '../../../lib/copy/target/open-target.ts'
 
 /** A target in whose directory a number of syncs fail, from the first on. */
 async function openWithoutSync(path: string, failures: number): Promise<Target> {

@@ -17,7 +17,7 @@ import { syncBuiltinESMExports } from 'node:module'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { locate } from '../../../lib/copy/target/location.ts'
-import { openTarget, publishAll, type Target } from '../../../lib/copy/target/open.ts'
+import { openTarget, publishAll, type Target } from '../../../lib/copy/target/open-target.ts'
 import { isBackupError } from '../../../lib/errors.ts'
 import { native } from '../../../lib/native.ts'
 

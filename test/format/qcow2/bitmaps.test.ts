@@ -2,7 +2,7 @@ import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { decodeBitmapDirectory, readBitmaps } from '../../../lib/format/qcow2/bitmaps.ts'
-import { readHeader } from '../../../lib/format/qcow2/image.ts'
+import { readHeader } from '../../../lib/format/qcow2/qcow2-image.ts'
 import { peek64, poke, sizeOf } from '../../support/patch.ts'
 import { qemuImg } from '../../support/qemu.ts'
 

@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { BITMAPS } from '../../../lib/format/qcow2/constants.ts'
-import { openSource } from '../../../lib/source/open.ts'
+import { openSource } from '../../../lib/source/open-source.ts'
 import type { Source } from '../../../lib/source/source.ts'
 import { peek64, poke } from '../../support/patch.ts'
 import { qemuImg, qemuIo, run } from '../../support/qemu.ts'
@@ -26,11 +26,11 @@ function entryOf(image: string): number {
   throw new Error('no bitmaps extension')
 }
 
-/** Start and end of each dirty range, in KiB; pieces are contiguous to the end of the disk. */
+/** Start and end of each dirty range, in KiB; mappings are contiguous to the end of the disk. */
 async function dirtyRanges(t: Test, source: Source): Promise<[number, number][]> {
   const ranges: [number, number][] = []
   let at = 0
-  for await (const batch of source.markedPieces()) {
+  for await (const batch of source.dirtyMappings()) {
     for (const { start, length, dirty } of batch) {
       t.equal(start, at)
       at += length
@@ -149,7 +149,7 @@ t.test('images that hold none', async (t) => {
   qemuImg('create', '-q', '-f', 'raw', image, '1M')
   await refused(t, image, 'b0', 'BAD_BITMAP', /^raw images hold no bitmaps/)
   const source = await openSource(image)
-  t.throws(() => source.markedPieces(), { code: 'USAGE', what: 'bitmap' })
+  t.throws(() => source.dirtyMappings(), { code: 'USAGE', what: 'bitmap' })
   await source.close()
 })
 

@@ -4,7 +4,7 @@ import {
   type BitmapOperation,
   BitmapOperationError,
   editBitmap,
-} from '../../../maintain/bitmaps.ts'
+} from '../../../maintain/edit-bitmap.ts'
 import { type BitmapInfo, listBitmaps, readBitmap } from '../../../maintain/list-bitmaps.ts'
 import type { ControlOptions } from '../../../options.ts'
 import { type Arguments, parseArguments } from '../../../qemu-img/arguments.ts'
@@ -14,7 +14,7 @@ import { sizeArgument } from '../../../qemu-img/sizes.ts'
 import { describeImageError, describeOpenError } from '../../../qemu-img/strerror.ts'
 import { oneLine } from '../../../text.ts'
 import { formatSize } from '../../../units.ts'
-import { openProgress, type ProgressDisplay } from '../../progress.ts'
+import { openProgress, type ProgressDisplay } from '../../progress-display.ts'
 
 const HELP = `Usage: qcow2-backup bitmap OPERATION... [options] FILE BITMAP
        qcow2-backup bitmap list [--json] [-U] [--progress json | --no-progress] FILE

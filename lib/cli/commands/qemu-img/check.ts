@@ -1,6 +1,6 @@
 import { parseArguments, wantsJson } from '../../../qemu-img/arguments.ts'
+import { checkImage } from '../../../qemu-img/check/check-image.ts'
 import { checkToJson, checkToText, repairedToText } from '../../../qemu-img/check/format.ts'
-import { checkImage } from '../../../qemu-img/check/image.ts'
 import type { ImageCheck } from '../../../qemu-img/check/result.ts'
 import type { QemuImgCommand } from '../../../qemu-img/command.ts'
 import { formatJson } from '../../../qemu-img/json.ts'

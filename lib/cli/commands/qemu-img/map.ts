@@ -9,8 +9,8 @@ import {
   jsonEntry,
   NOT_IN_PLACE,
 } from '../../../qemu-img/map/format.ts'
-import { mapImage } from '../../../qemu-img/map/image.ts'
 import type { MapEntry } from '../../../qemu-img/map/map.ts'
+import { mapImage } from '../../../qemu-img/map/map-image.ts'
 import { QemuImgError, QemuImgUsageError } from '../../../qemu-img/messages.ts'
 import { sizeArgument } from '../../../qemu-img/sizes.ts'
 import { atLeast } from '../../../qemu-img/version.ts'

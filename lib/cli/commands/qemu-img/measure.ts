@@ -1,9 +1,9 @@
 import { parseArguments, wantsJson } from '../../../qemu-img/arguments.ts'
 import type { QemuImgCommand } from '../../../qemu-img/command.ts'
 import { formatJson } from '../../../qemu-img/json.ts'
-import { measureImage, measureSize } from '../../../qemu-img/measure/image.ts'
 import type { Measure } from '../../../qemu-img/measure/measure.ts'
-import { snapshotChoice } from '../../../qemu-img/measure/snapshot.ts'
+import { measureImage, measureSize } from '../../../qemu-img/measure/measure-image.ts'
+import { snapshotChoice } from '../../../qemu-img/measure/snapshot-choice.ts'
 import { QemuImgError } from '../../../qemu-img/messages.ts'
 import { sizeArgument } from '../../../qemu-img/sizes.ts'
 

@@ -1,0 +1,59 @@
+import type { OpenFile } from '../image/file.ts'
+import { native } from '../native.ts'
+import type { Mapping, SourceFile } from '../source/source.ts'
+
+type DataMapping = Extract<Mapping, { kind: 'data' }>
+
+/** What file systems that share blocks between files want ranges to be multiples of, bytes. */
+const BLOCK = 4096
+
+/**
+ * Lets a file share blocks of other files instead of getting copies of them, where the file system
+ * can (XFS, Btrfs). It changes no content: what cannot be shared is copied, to the same place.
+ */
+export class BlockSharer {
+  readonly #files: readonly SourceFile[]
+  readonly #target: OpenFile
+  /** Of which nothing can be shared. */
+  readonly #never = new Set<number>()
+
+  /** @param files what mappings point into */
+  constructor(files: readonly SourceFile[], target: OpenFile) {
+    this.#files = files
+    this.#target = target
+  }
+
+  /**
+   * Shares what it can.
+   * @param mappings `start` is where in the target they go
+   * @returns those that have to be copied
+   */
+  async take(mappings: readonly Mapping[]): Promise<readonly Mapping[]> {
+    const byFile = new Map<number, DataMapping[]>()
+    for (const mapping of mappings) {
+      if (mapping.kind !== 'data' || this.#never.has(mapping.store) || !isAligned(mapping)) continue
+      const some = byFile.get(mapping.store)
+      if (some) some.push(mapping)
+      else byFile.set(mapping.store, [mapping])
+    }
+    const shared = new Set<Mapping>()
+    for (const [file, some] of byFile) {
+      const done = await this.#clone(file, some)
+      if (done === 0) this.#never.add(file)
+      for (const mapping of some.slice(0, done)) shared.add(mapping)
+    }
+    return shared.size === 0 ? mappings : mappings.filter((mapping) => !shared.has(mapping))
+  }
+
+  /** @returns how many of the mappings were shared, from the first on */
+  #clone(file: number, mappings: readonly DataMapping[]): Promise<number> {
+    const ranges = new Float64Array(
+      mappings.flatMap(({ offset, start, length }) => [offset, start, length]),
+    )
+    return native().cloneRanges(this.#files[file].handle.fd, this.#target.handle.fd, ranges)
+  }
+}
+
+function isAligned({ start, length, offset }: DataMapping): boolean {
+  return start % BLOCK === 0 && length % BLOCK === 0 && offset % BLOCK === 0
+}

@@ -1,0 +1,257 @@
+import { addStored, Bits } from '../../edit/bits.ts'
+import { type EditedImage, reopened } from '../../edit/edited-image.ts'
+import { requireRoom, sizeField } from '../../edit/header-steps.ts'
+import { type NewBitmap, storeBitmaps } from '../../edit/store-bitmaps.ts'
+import { BackupError, throwIfAborted } from '../../errors.ts'
+import {
+  type Bitmap,
+  bitmapIsTooLarge,
+  bitmapsAreCurrent,
+  bitmapTableSize,
+  readBitmaps,
+} from '../../format/qcow2/bitmaps.ts'
+import { MAX_BITMAPS } from '../../format/qcow2/constants.ts'
+import type { Qcow2Header } from '../../format/qcow2/header-fields.ts'
+import { type ImageDisk, runSteps } from '../../image/steps.ts'
+import { nodeOf } from '../../qemu-img/chain-node.ts'
+import { factsOf } from '../../source/bitmaps/facts.ts'
+import { type BitmapHealth, validateBitmapChain } from '../../source/bitmaps/health.ts'
+import type { ChainImage } from '../../source/source-chain.ts'
+import { quoted } from '../../text.ts'
+import { addDifferences } from '../diff/differences.ts'
+import type { CommitPlan } from './to-qcow2.ts'
+
+/** Bytes of bits that are held in memory until they are stored, but for those of one bitmap more. */
+const MAX_BITS_BYTES = 32 * 2 ** 20
+
+/** What becomes of the bitmaps of a chain when the images above a base are committed. */
+export interface BitmapPlan {
+  /** Of the base, to which those of the images above are added (libvirt's rule). */
+  merged: string[]
+  /** Not of the base, but valid above it: they go on there. */
+  created: { name: string; granularity: number }[]
+  /** Of the base and recording, but not valid seen from the top: they get what changes. */
+  recording: string[]
+  /** What ends, with the reason. */
+  notes: string[]
+}
+
+/**
+ * Judges the bitmaps along the whole chain, before anything is written.
+ * @throws BackupError BAD_BITMAP, UNSUPPORTED if the base cannot hold what it is to hold
+ */
+export async function planBitmaps(
+  { chain, base, size }: CommitPlan,
+  image: EditedImage | undefined,
+): Promise<BitmapPlan> {
+  // Nobody else writes to any of them: those that are in use are inconsistent.
+  const facts = await Promise.all(chain.images.map((one) => factsOf(one, false)))
+  const all = validateBitmapChain(facts)
+  const ofTop = all.filter(({ images: [top] }) => top.present)
+  const notes = ofTop.filter(({ valid }) => !valid).flatMap(({ reasons }) => reasons)
+  const valid = ofTop.filter((bitmap) => bitmap.valid)
+  const cannot = cannotHold(chain.images[base], image)
+  if (!image || cannot) {
+    const ends = ({ name }: BitmapHealth) =>
+      `${chain.images[base].path}: ${cannot}: bitmap ${quoted(name)} ends here; take a full backup`
+    return { merged: [], created: [], recording: [], notes: [...notes, ...valid.map(ends)] }
+  }
+  const missing = valid.filter(({ images }) => !images[base].present)
+  const plan: BitmapPlan = {
+    merged: valid.filter(({ images }) => images[base].present).map(({ name }) => name),
+    created: missing.map(({ name, images: [top] }) => {
+      return { name, granularity: top.granularity as number }
+    }),
+    recording: [],
+    notes,
+  }
+  const isMerged = new Set(plan.merged)
+  for (const bitmap of image.bitmaps) {
+    const { name, auto, inUse, tableSize } = bitmap
+    const sound = !inUse && tableSize === bitmapTableSize(image.header, bitmap)
+    if (auto && sound && !isMerged.has(name)) plan.recording.push(name)
+  }
+  requireFits(image, plan, size)
+  return plan
+}
+
+/** Why bitmaps cannot go on in a base, in words. */
+function cannotHold({ header }: ChainImage, image?: EditedImage): string | undefined {
+  if (!header || !image) return 'is raw and holds no bitmaps'
+  if (header.version < 3) return 'is of version 2 and holds no bitmaps'
+  if (header.extensions.bitmaps && !bitmapsAreCurrent(header)) {
+    return 'its bitmaps are out of date, because a program that keeps none wrote to it'
+  }
+  return undefined
+}
+
+function requireFits(image: EditedImage, { created, merged }: BitmapPlan, size: number): void {
+  const { file, header, bitmaps } = image
+  const fail = (why: string) => new BackupError('BAD_BITMAP', file.path, why)
+  if (bitmaps.length + created.length > MAX_BITMAPS) {
+    throw fail(`cannot hold ${created.length} more bitmaps: the most is ${MAX_BITMAPS}`)
+  }
+  const granularities = [
+    ...created.map(({ granularity }) => Math.log2(granularity)),
+    ...bitmaps.filter(({ inUse }) => !inUse).map(({ granularityBits }) => granularityBits),
+  ]
+  for (const granularityBits of granularities) {
+    if (!bitmapIsTooLarge({ ...header, virtualSize: size }, { granularityBits })) continue
+    throw fail(`a bitmap of ${2 ** granularityBits} bytes a bit would be too large for the disk`)
+  }
+  if (created.length + merged.length > 0 || size !== header.virtualSize) {
+    requireRoom(image, bitmaps.length + created.length > 0 ? 'room' : undefined)
+  }
+}
+
+/**
+ * Before data is written: lets every bitmap of the base that records have what will be written, so
+ * that none of them lacks it at any moment. As many at once as memory is allowed for.
+ * @returns the base as it is then
+ */
+export async function recordFirst(
+  opened: EditedImage,
+  plan: CommitPlan,
+  { merged, recording }: BitmapPlan,
+  disk: ImageDisk,
+): Promise<EditedImage> {
+  let image = opened
+  const above = await bitmapsAbove(plan)
+  const isRecording = new Set(recording)
+  const changing = new Set([...merged, ...recording])
+  const left = new Set(image.bitmaps.map(({ name }) => name).filter((name) => changing.has(name)))
+  while (left.size > 0) {
+    const bitmaps: NewBitmap[] = []
+    let held = 0
+    for (const stored of image.bitmaps) {
+      if (held > MAX_BITS_BYTES || !left.delete(stored.name)) {
+        bitmaps.push({ ...stored, stored })
+        continue
+      }
+      begin(opened, plan)
+      const bits = await bitsOf(image, stored, image.header.virtualSize, plan.signal)
+      if (isRecording.has(stored.name)) await addChanged(bits, plan)
+      else await addAbove(bits, above, stored.name, plan)
+      held += bits.bytes
+      bitmaps.push({ ...stored, bits })
+    }
+    await storeBitmaps(image, bitmaps, { disk, signal: plan.signal })
+    image = await reopened(image)
+  }
+  return image
+}
+
+/**
+ * After the data: adds what is missing, and lets the base become as large as its disk is by now.
+ */
+export async function finishBitmaps(
+  image: EditedImage,
+  plan: CommitPlan,
+  { merged, created, recording }: BitmapPlan,
+  disk: ImageDisk,
+): Promise<void> {
+  const { size } = plan
+  const { header } = image
+  const grows = size !== header.virtualSize
+  if (created.length === 0 && !grows) return
+  if (image.bitmaps.length + created.length === 0) {
+    // Those that are out of date stay, too: that they are must not be forgotten.
+    await runSteps(disk, [[sizeField(size)]])
+    return
+  }
+  const above = await bitmapsAbove(plan)
+  const isMerged = new Set(merged)
+  const isRecording = new Set(recording)
+  const bitmaps: NewBitmap[] = []
+  for (const stored of image.bitmaps) {
+    begin(image, plan)
+    // Without new bits one may stay where it is, as long as its table is not too short.
+    const adds = isMerged.has(stored.name) || isRecording.has(stored.name)
+    const fits = stored.tableSize === bitmapTableSize({ ...header, virtualSize: size }, stored)
+    if (stored.inUse || !grows || (fits && !adds)) {
+      bitmaps.push({ ...stored, stored })
+      continue
+    }
+    const bits = await bitsOf(image, stored, size, plan.signal)
+    if (isMerged.has(stored.name)) await addAbove(bits, above, stored.name, plan)
+    if (adds) bits.add(header.virtualSize, size - header.virtualSize)
+    bitmaps.push({ ...stored, bits })
+  }
+  for (const { name, granularity } of created) {
+    begin(image, plan)
+    const bits = new Bits(size, granularity, header.clusterSize)
+    await addAbove(bits, above, name, plan)
+    const granularityBits = Math.log2(granularity)
+    bitmaps.push({ name, granularityBits, inUse: false, auto: true, bits })
+  }
+  await storeBitmaps(image, bitmaps, { disk, virtualSize: size, signal: plan.signal })
+}
+
+/**
+ * Another bitmap begins.
+ * @throws BackupError ABORTED
+ */
+function begin({ file }: EditedImage, { signal, progress }: CommitPlan): void {
+  throwIfAborted(signal, file.path)
+  progress.bitmap()
+}
+
+/** The bits of a bitmap of the base, for a disk of another size. */
+async function bitsOf(
+  image: EditedImage,
+  stored: Bitmap,
+  size: number,
+  signal: AbortSignal | undefined,
+): Promise<Bits> {
+  const { file, header } = image
+  const bits = new Bits(size, 2 ** stored.granularityBits, header.clusterSize)
+  await addStored(bits, file, header, stored, { signal })
+  return bits
+}
+
+/** An image above the base, and its bitmaps by their names. */
+interface ImageAbove {
+  file: ChainImage['file']
+  header: Qcow2Header
+  bitmaps: ReadonlyMap<string, Bitmap>
+}
+
+/** Read once for all bitmaps, of which an image may have any number. */
+async function bitmapsAbove({ chain, base }: CommitPlan): Promise<ImageAbove[]> {
+  const images: ImageAbove[] = []
+  for (const { file, header } of chain.images.slice(0, base)) {
+    const bitmaps = await readBitmaps(file, header as Qcow2Header)
+    const byName = new Map(bitmaps.map((bitmap) => [bitmap.name, bitmap]))
+    images.push({ file, header: header as Qcow2Header, bitmaps: byName })
+  }
+  return images
+}
+
+/**
+ * Adds what a bitmap has in the images above the base. What lies past the end of a shorter one counts
+ * as dirty: it hides what those below it have there, which no bitmap records.
+ */
+async function addAbove(
+  bits: Bits,
+  above: readonly ImageAbove[],
+  name: string,
+  { signal }: CommitPlan,
+): Promise<void> {
+  for (const { file, header, bitmaps } of above) {
+    const bitmap = bitmaps.get(name)
+    if (!bitmap) continue
+    const { virtualSize } = header
+    await addStored(bits, file, header, bitmap, { signal })
+    if (virtualSize < bits.size) bits.add(virtualSize, bits.size - virtualSize)
+  }
+}
+
+/**
+ * Adds what the base comes to hold and does not now. Less than what the images above it hold: of a
+ * commit that is done again, nothing.
+ */
+async function addChanged(bits: Bits, { chain, base, signal }: CommitPlan): Promise<void> {
+  const side = (images: readonly ChainImage[]) => ({ name: images[0].path, node: nodeOf(images) })
+  const sides = [side(chain.images), side(chain.images.slice(base))] as const
+  await addDifferences(bits, sides, { signal })
+}

@@ -1,0 +1,41 @@
+import type { Snapshot } from '../../format/qcow2/snapshots.ts'
+import { QemuImgError } from '../messages.ts'
+import { OptionError, parseOptions } from './create-options.ts'
+
+/** An internal snapshot by what may be its id or its name, or by either or both of them. */
+export type SnapshotChoice = { idOrName: string } | { id?: string; name?: string }
+
+const OPTIONS = { 'snapshot.id': 'text', 'snapshot.name': 'text' } as const
+
+/**
+ * Reads the value of `-l`.
+ * @throws QemuImgError
+ */
+export function snapshotChoice(text: string): SnapshotChoice {
+  if (!text.startsWith('snapshot.')) return { idOrName: text }
+  try {
+    const options = parseOptions(text, OPTIONS)
+    return { id: options.get('snapshot.id'), name: options.get('snapshot.name') }
+  } catch (error) {
+    if (!(error instanceof OptionError)) throw error
+    const message = `${error.message}\nqemu-img: Failed in parsing snapshot param '${text}'`
+    throw new QemuImgError(message, 1, { cause: error })
+  }
+}
+
+/** The snapshot that is meant, if there is one. */
+export function findSnapshot(
+  snapshots: readonly Snapshot[],
+  choice: SnapshotChoice,
+): Snapshot | undefined {
+  if ('idOrName' in choice) {
+    const { idOrName } = choice
+    const byId = snapshots.find(({ id }) => id === idOrName)
+    return byId ?? snapshots.find(({ name }) => name === idOrName)
+  }
+  const { id, name } = choice
+  if (id === undefined && name === undefined) return undefined
+  return snapshots.find(
+    (snapshot) => (id ?? snapshot.id) === snapshot.id && (name ?? snapshot.name) === snapshot.name,
+  )
+}

@@ -1,0 +1,148 @@
+import { argumentError, BackupError, usageError } from '../errors.ts'
+import { alignExtents, mergeExtents } from '../extents/merge.ts'
+import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
+import { withTurns } from '../turns.ts'
+import { BATCH } from './layer.ts'
+import { withProgress } from './look-up-progress.ts'
+import { type DirtyMapping, extentOf, type Source, type SourceReader } from './source.ts'
+import type { OpenOptions } from './source-chain.ts'
+
+/** A run of bytes of a custom source. */
+export interface CustomExtent {
+  /** Guest offset, bytes. */
+  start: number
+  /** Bytes, never 0. */
+  length: number
+  /** Reads as zero, and need not be read. */
+  zero: boolean
+  /** Written since the previous backup; needed for incremental backups only. */
+  dirty?: boolean
+}
+
+/**
+ * A disk that the calling program reads: hand it to `fullBackup` or `incrementalBackup` in place of
+ * a path. Its content must not change while it is copied.
+ */
+export interface CustomSource {
+  /** As messages name it. */
+  readonly name: string
+  /** Virtual size in bytes, a multiple of 512. */
+  readonly size: number
+  /**
+   * What the disk holds: ordered, contiguous, from 0 to `size`. Asked for ahead of the reads, a
+   * little at a time.
+   */
+  extents(): AsyncIterable<CustomExtent> | Iterable<CustomExtent>
+  /**
+   * Reads exactly `length` bytes from `start` on, at most 2 MiB. Several reads are under way at once,
+   * as many as the option `requests` says. One that rejects is asked again, as `retries` says.
+   * @param signal aborted when nobody waits for the bytes any more
+   */
+  read(start: number, length: number, signal: AbortSignal): Promise<Uint8Array>
+  /**
+   * What is durable in the target may be let go of; only called with the option `discardAfterCopy`,
+   * with whole granules. No byte of it is asked for again.
+   */
+  discard?(start: number, length: number): Promise<void>
+  /** Called when the copy has ended, however it did. */
+  close?(): Promise<void> | void
+}
+
+/**
+ * Takes a custom source as a disk that can be copied.
+ * @throws BackupError USAGE if its size can be no disk's, or for options about files and servers
+ */
+export function openCustom(custom: CustomSource, options: OpenOptions = {}): Source {
+  const { name, size } = custom
+  const { bitmap, format, connections, timeoutMs } = options
+  for (const [option, value] of Object.entries({ bitmap, format, connections, timeoutMs })) {
+    if (value !== undefined) throw argumentError(option, 'is not supported for a custom source')
+  }
+  if (!Number.isSafeInteger(size) || size < 0 || size % SECTOR_SIZE !== 0) {
+    throw usageError(name, `its size of ${size} bytes is not a multiple of ${SECTOR_SIZE}`)
+  }
+  const reader: SourceReader = {
+    kind: 'reader',
+    path: name,
+    size,
+    identity: `custom:${name}`,
+    read: (start, length, signal) => custom.read(start, length, signal),
+  }
+  const { signal } = options
+  const mappings = () => withTurns(mappingsOf(custom, false), name, signal)
+  return {
+    name,
+    format: 'raw',
+    size,
+    stores: [reader],
+    canExtents: true,
+    canDetectZeroes: false,
+    canDiscard: custom.discard !== undefined,
+    mappings,
+    dirtyMappings: () => withTurns(mappingsOf(custom, true), name, signal),
+    extents({ detectZeroes = false, onProgress } = {}) {
+      if (detectZeroes) throw argumentError('detectZeroes', 'is only supported for files')
+      const batches = withProgress(extentBatches(mappings()), size, onProgress)
+      return mergeExtents(alignExtents(batches, SECTOR_SIZE))
+    },
+    discarding() {
+      if (!custom.discard) throw argumentError('discardAfterCopy', `${name} has no discard()`)
+      return (start, length) => custom.discard!(start, length)
+    },
+    async checkUnchanged() {},
+    async close() {
+      await custom.close?.()
+    },
+  }
+}
+
+/**
+ * The extents in batches, checked: a gap would be a hole in the backup.
+ * @param marked whether each has to say if it is dirty
+ */
+async function* mappingsOf(
+  custom: CustomSource,
+  marked: boolean,
+): AsyncGenerator<readonly DirtyMapping[]> {
+  let out: DirtyMapping[] = []
+  for await (const { start, length, zero, dirty = true } of checked(custom, marked)) {
+    out.push(
+      zero
+        ? { kind: 'zero', start, length, dirty }
+        : { kind: 'data', start, length, store: 0, offset: start, dirty },
+    )
+    if (out.length < BATCH) continue
+    yield out
+    out = []
+  }
+  if (out.length > 0) yield out
+}
+
+async function* checked(custom: CustomSource, marked: boolean): AsyncGenerator<CustomExtent> {
+  const { name, size } = custom
+  const wrong = (why: string) => usageError(name, `extents(): ${why}`)
+  let at = 0
+  try {
+    for await (const extent of custom.extents()) {
+      const { start, length, dirty } = extent
+      if (start !== at) throw wrong(`an extent starts at ${start} where the last ended at ${at}`)
+      if (!Number.isSafeInteger(length) || length <= 0 || length > size - at) {
+        throw wrong(`an extent of ${length} bytes at ${start} of a disk of ${size}`)
+      }
+      if (marked && dirty === undefined) {
+        throw wrong(`the extent at ${start} does not say whether it is dirty`)
+      }
+      yield extent
+      at += length
+    }
+  } catch (error) {
+    if (error instanceof BackupError) throw error
+    const why = error instanceof Error ? error.message : String(error)
+    throw new BackupError('IO', name, `extents(): ${why}`, { cause: error })
+  }
+  if (at !== size) throw wrong(`they end at ${at}, the disk at ${size}`)
+}
+
+async function* extentBatches(batches: AsyncIterable<readonly DirtyMapping[]>) {
+  for await (const batch of batches) yield batch.map(extentOf)
+}

@@ -1,0 +1,84 @@
+import { argumentError, type BackupError, unsupported } from '../errors.ts'
+import type { Extent } from '../extents/extent.ts'
+import { alignExtents, mergeExtents } from '../extents/merge.ts'
+import { requireUnchanged } from '../image/file.ts'
+import { isNbdUri } from '../nbd/uri.ts'
+import { withTurns } from '../turns.ts'
+import { mark } from './bitmaps/dirty-mappings.ts'
+import { type CustomSource, openCustom } from './custom-source.ts'
+import { splitHoles } from './holes.ts'
+import { readLayers } from './layer.ts'
+import { withProgress } from './look-up-progress.ts'
+import { openNbd } from './nbd-source.ts'
+import { extentOf, type Mapping, type Source } from './source.ts'
+import { type Chain, closeAll, type OpenOptions, openChain } from './source-chain.ts'
+import { detectZeroes } from './zeroes.ts'
+
+export type { Format, OpenOptions } from './source-chain.ts'
+
+/** Disks are accounted in sectors. */
+const SECTOR = 512
+
+/**
+ * Opens a disk for reading: a raw or qcow2 image, in a file or on a block device, with all that it
+ * builds on, an export of an NBD server, or what the calling program reads by itself.
+ * @param location a path, an NBD URI, or a source of the program's own
+ * @throws BackupError USAGE, BAD_IMAGE, BAD_BITMAP, UNSUPPORTED, NOT_ALLOWED (by the gate),
+ * IN_USE or IO
+ */
+export async function openSource(
+  location: string | CustomSource,
+  options: OpenOptions = {},
+): Promise<Source> {
+  if (typeof location !== 'string') return openCustom(location, options)
+  if (isNbdUri(location)) return await openNbd(location, options)
+  const scheme = /^(https?):\/\//.exec(location)
+  if (scheme) throw unsupported(location, `${scheme[1]} sources are not supported by this version`)
+  const { connections, timeoutMs } = options
+  if (connections !== undefined) throw only('connections', 'connections')
+  if (timeoutMs !== undefined) throw only('timeoutMs', 'a timeout')
+  return sourceOf(location, await openChain(location, options), options.signal)
+}
+
+function only(option: string, what: string): BackupError {
+  return argumentError(option, `only an NBD source has ${what}`)
+}
+
+function sourceOf(name: string, chain: Chain, signal?: AbortSignal): Source {
+  const { format, layers, images, files, sparse, bitmap, notes } = chain
+  const mappings = () => withTurns(splitHoles(readLayers(layers), sparse), name, signal)
+  return {
+    name,
+    format,
+    size: layers[0].size,
+    images,
+    stores: files,
+    canExtents: true,
+    canDetectZeroes: true,
+    canDiscard: false,
+    bitmap,
+    notes,
+    mappings,
+    dirtyMappings() {
+      if (!bitmap) throw argumentError('bitmap', `${name} was opened without one`)
+      return mark(mappings(), bitmap.runs())
+    },
+    extents({ detectZeroes: read = false, onProgress } = {}) {
+      const batches = read ? detectZeroes(files, mappings()) : extentBatches(mappings())
+      const told = withProgress(batches, layers[0].size, onProgress)
+      return mergeExtents(alignExtents(told, SECTOR))
+    },
+    discarding() {
+      const why = 'is only supported for NBD exports and custom sources'
+      throw argumentError('discardAfterCopy', why)
+    },
+    checkUnchanged: () => requireUnchanged(files),
+    close: () => closeAll(files),
+  }
+}
+
+async function* extentBatches(
+  batches: AsyncIterable<readonly Mapping[]>,
+): AsyncGenerator<Extent[]> {
+  for await (const batch of batches) yield batch.map(extentOf)
+}
