@@ -4,7 +4,8 @@
  *   node dist/test/fuzz/main.js --seconds N [--seed N]
  * What is found is kept in build-fuzz/findings, and printed with the line that shows it again.
  */
-import { copyFileSync, cpSync, lstatSync, rmSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { copyFileSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { CLI } from '../support/cli.ts'
@@ -32,7 +33,8 @@ for (let round = seed; found === 0 && Date.now() < end; round++) {
   if (!last || (failure === undefined && !bounds)) continue
   const kept = resolve('build-fuzz/findings', String(round))
   rmSync(kept, { recursive: true, force: true })
-  cpSync(last.directory, kept, { recursive: true, filter: (path) => !lstatSync(path).isFIFO() })
+  // Not fs.cp, which fills holes: a repair may have left a file of a terabyte.
+  execFileSync('cp', ['-a', '--sparse=always', last.directory, kept])
   const asItWas = () => copyFileSync(join(kept, 'damaged.img'), join(kept, last.victim))
   asItWas()
   // A process that has run a thousand commands is not what a user has: one of its own decides.
