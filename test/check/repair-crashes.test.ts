@@ -3,7 +3,7 @@ import { copyFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { diskOf } from '../../lib/image/steps.ts'
-import { compareImages } from '../../lib/index.ts'
+import { type Comparison, compareImages } from '../../lib/index.ts'
 import { checkImage } from '../../lib/qemu-img/check/check-image.ts'
 import { randomNumbers } from '../support/changes.ts'
 import { damage } from '../support/damage.ts'
@@ -20,7 +20,7 @@ const SEEDS = effort(
   Array.from({ length: 60 }, (_, i) => i + 1),
 )
 /** What cannot be repaired at all is no case; there must be as many that are. */
-const MIN_REPAIRED = effort(3, 15)
+const MIN_REPAIRED = effort(3, 10)
 
 /** Makes an image with what a repair has to do with. */
 function makeImage(image: string, seed: number): void {
@@ -48,11 +48,17 @@ async function stopped(image: string, n: number): Promise<boolean> {
   return false
 }
 
+function findingOf({ finding }: Comparison) {
+  return finding && [finding.kind, 'start' in finding && finding.start]
+}
+
 t.test('a repair that is stopped anywhere and run again ends as one in one go', async (t) => {
   let repaired = 0
   for (const seed of SEEDS) {
     const dir = t.testdir()
-    const [image, whole, part] = ['image', 'whole', 'part'].map((name) => join(dir, name))
+    const [image, whole, twin, part] = ['image', 'whole', 'twin', 'part'].map((name) =>
+      join(dir, name),
+    )
     makeImage(image, seed)
     const done = damage(image, randomNumbers(seed)).join('; ')
     copyFileSync(image, whole)
@@ -60,6 +66,9 @@ t.test('a repair that is stopped anywhere and run again ends as one in one go', 
     if (!end || end.corruptions + end.checkErrors > 0 || end.corruptionsFixed === 0) continue
     repaired++
     t.equal(statSync(whole).size % [512, 4 * K, 64 * K][seed % 3], 0, 'it ends with a cluster')
+    // The same everywhere, but for a damaged compressed cluster, which nothing repairs.
+    copyFileSync(whole, twin)
+    const content = findingOf(await compareImages([twin, whole]))
     let stops = 0
     for (let n = 1; ; n++) {
       copyFileSync(image, part)
@@ -74,7 +83,7 @@ t.test('a repair that is stopped anywhere and run again ends as one in one go', 
         what,
       )
       if (n % 8 === 1) t.equal(qemuImgCheck(part).status, 0, what)
-      t.ok((await compareImages([part, whole])).identical, `${what}: content`)
+      t.same(findingOf(await compareImages([part, whole])), content, `${what}: content`)
     }
     t.ok(stops >= 2, `${stops} stops`)
   }
