@@ -117,8 +117,8 @@ export const TEXT: Rule<string> = rule('text', (value) =>
 /** The name of a file or device. What follows a zero byte the system would not see. */
 export const PATH: Rule<string> = rule('text', (value) => {
   if (typeof value !== 'string') return `${show(value)} is not a path`
-  if (value === '') return 'has no name'
-  return value.includes('\0') ? 'holds a zero byte' : undefined
+  if (value === '') return 'the name is empty'
+  return value.includes('\0') ? 'contains a NUL byte' : undefined
 })
 
 /** A list; a string is none, though its characters could be taken for one. */
@@ -154,13 +154,14 @@ export function record<T>(
     if (!isRecord(value)) return `${show(value)} is not an object`
     for (const [key, one] of Object.entries(required)) {
       const fault = one.fault(value[key])
-      if (fault !== undefined) return value[key] === undefined ? `lacks ${key}` : `${key}: ${fault}`
+      if (fault !== undefined)
+        return value[key] === undefined ? `${key} is missing` : `${key}: ${fault}`
     }
     for (const key of keysOf(value)) {
       if (Object.hasOwn(required, key) || value[key] === undefined) continue
       if (!Object.hasOwn(optional, key)) {
         if (open) continue
-        return `has no ${show(key)}`
+        return `unknown field ${show(key)}`
       }
       const fault = optional[key].fault(value[key])
       if (fault !== undefined) return `${key}: ${fault}`

@@ -96,12 +96,12 @@ t.test('an aborted run carries the reason of its signal', async (t) => {
 })
 
 t.test('QemuImgError has QEMU words, and the fields of what lies behind it', async (t) => {
-  const cause = new BackupError('NOT_ALLOWED', 'top', 'lies outside', {
+  const cause = new BackupError('NOT_ALLOWED', 'top', 'is outside', {
     hint: 'allowPaths',
     hintValue: '/srv',
   })
   const error = new QemuImgError("Could not open 'top'", 1, { cause: new Error('x', { cause }) })
-  t.match(error, { code: 'NOT_ALLOWED', what: 'top', why: 'lies outside', hint: 'allowPaths' })
+  t.match(error, { code: 'NOT_ALLOWED', what: 'top', why: 'is outside', hint: 'allowPaths' })
   t.equal(error.message, "Could not open 'top'")
   t.equal(reasonOf(error), cause)
   t.match(new QemuImgError('Odd'), { code: 'BAD_IMAGE', status: 1, message: 'Odd' })

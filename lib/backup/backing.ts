@@ -93,14 +93,14 @@ export function requireApart(source: Source, backing: Backing): void {
   )
   if (!shared) return
   const file = shared.path === backing.path ? 'is' : `builds on ${shared.path}, which is`
-  throw argumentError('backing', `${backing.path} ${file} part of the source, and no backup of it`)
+  throw argumentError('backing', `${backing.path} ${file} part of the source, not a backup of it`)
 }
 
 function requireFormat(path: string, found: Format, said: Format = 'qcow2'): void {
   if (found === said) return
   const why =
     said === 'raw'
-      ? 'begins like a qcow2 image, but its format is said to be raw'
+      ? 'looks like a qcow2 image, but its format was given as raw'
       : 'is not in qcow2 format'
   throw new BackupError('BAD_IMAGE', path, why, {
     hint: 'backingFormat',
@@ -117,7 +117,7 @@ async function requireInPlace({ path, identity }: OpenFile, place = path): Promi
     throw ioError(path, error)
   })
   if (identityOf(now) === identity) return
-  throw new BackupError('SOURCE_CHANGED', path, 'was replaced while it was being built on')
+  throw new BackupError('SOURCE_CHANGED', path, 'was replaced while an image was made over it')
 }
 
 async function requireOther(
@@ -128,7 +128,7 @@ async function requireOther(
   const there = await identityAt(target)
   for (const file of files) {
     if (file.identity !== there) continue
-    const why = file.path === path ? 'is its own backing file' : `is what ${path} builds on`
+    const why = file.path === path ? 'is its own backing file' : `is a backing file of ${path}`
     throw new BackupError('BAD_TARGET', target.path, why)
   }
 }

@@ -18,7 +18,7 @@ export async function incrementalBackup(
 ): Promise<CopyResult> {
   const { backing: previous, ...rest } = options
   if (!rest.bitmap && typeof source === 'string') {
-    throw argumentError('bitmap', 'missing; it names the bitmap that tells what changed')
+    throw argumentError('bitmap', 'missing; it names the bitmap that records what changed')
   }
   return await runSession({
     from: source,

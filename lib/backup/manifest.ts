@@ -109,7 +109,11 @@ function manifestIn(path: string, contents: string): Manifest {
   const manifest = parse(path, contents)
   const { version } = manifest
   if (Number.isInteger(version) && (version as number) > 1) {
-    throw new BackupError('UNSUPPORTED', path, `is a manifest of version ${version}; update`)
+    throw new BackupError(
+      'UNSUPPORTED',
+      path,
+      `is a manifest of version ${version}, which needs a newer version of this program`,
+    )
   }
   const { otherwise } = manifest
   const others = Array.isArray(otherwise) ? otherwise : otherwise === undefined ? [] : [undefined]

@@ -10,7 +10,7 @@ export async function sourceNotes(source: Source): Promise<string[]> {
     if (file.kind !== 'file') continue
     // Where there is no /sys or /proc, nothing is known.
     if (!(await isMounted(file).catch(() => false))) continue
-    const why = 'is mounted for writing: what was copied may be of several points in time'
+    const why = 'is mounted for writing: the copy may mix several points in time'
     return [`${file.path}: ${why}`]
   }
   return []
@@ -21,11 +21,11 @@ export function targetNotes(source: Source, target: Target, format: 'qcow2' | 'r
   const { path, capacity, kind } = target
   if (format !== 'raw') return []
   if (kind === 'file' && /\.(qcow2|qcow|vmdk|vdi|vhdx?)$/i.test(path)) {
-    return [`${path}: is a raw disk, in spite of its name; -O qcow2 makes a qcow2 image`]
+    return [`${path}: is a raw disk despite its name; output format qcow2 makes a qcow2 image`]
   }
   if (capacity === undefined || capacity <= source.size) return []
   const rest = formatSize(capacity - source.size)
   return [
-    `${path}: is larger than the disk; the rest, ${rest} from ${source.size} on, is as it was`,
+    `${path}: is larger than the disk; the remaining ${rest} from ${source.size} on are unchanged`,
   ]
 }

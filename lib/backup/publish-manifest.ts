@@ -64,7 +64,7 @@ export async function openManifest(
       return undefined
     }
     if (!wanted && !force) {
-      const why = 'is the manifest of another image, and would stand beside this one'
+      const why = 'is the manifest of another image'
       throw new BackupError('TARGET_EXISTS', path, why, { hint: 'force' })
     }
     standing = await judge(location, { force, replaces: 'text', sources })
@@ -150,7 +150,7 @@ class ManifestFile implements ManifestPublication {
   async #fill(handle: FileHandle, manifest: Manifest | null): Promise<void> {
     const text = `${JSON.stringify(manifest, null, 2)}\n`
     if (Buffer.byteLength(text) > MAX_BYTES) {
-      const why = 'holds what runs left that were killed; remove it'
+      const why = 'contains leftovers of killed runs; remove it'
       throw new BackupError('BAD_MANIFEST', this.path, why)
     }
     try {

@@ -78,7 +78,7 @@ function contentFault(
   counts?: Counts,
 ): string | undefined {
   if (checksum !== content.checksum) {
-    return `does not hold what was read: its checksum is ${checksum}, not ${content.checksum}`
+    return `does not match the data that was read: its checksum is ${checksum}, not ${content.checksum}`
   }
   for (const key of ['dataBytes', 'zeroBytes', 'unchangedBytes'] as const) {
     if (!counts || recorded[key] === undefined || recorded[key] === counts[key]) continue

@@ -54,7 +54,7 @@ function targetOf(
     if (noHole) throw argumentError('noHole', 'is only supported for NBD exports')
     return { options: { ...rest, format } }
   }
-  if (outputFormat !== 'raw') throw argumentError('outputFormat', 'an NBD export takes a raw disk')
+  if (outputFormat !== 'raw') throw argumentError('outputFormat', 'an NBD export needs a raw disk')
   const asked = { connections, timeoutMs, requests, noHole, signal: rest.signal }
   return {
     options: { ...rest, format, connections: undefined, timeoutMs: undefined },

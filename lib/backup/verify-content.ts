@@ -25,7 +25,7 @@ export async function verifyWritten(
   options: ReadBackOptions,
 ): Promise<void> {
   const { path, handle } = target
-  if (!handle) throw unsupported(path, 'what is written there cannot be verified')
+  if (!handle) throw unsupported(path, 'a target of this kind cannot be verified')
   let file: OpenFile
   try {
     // So that it is read from the disk, where the page cache is passed by.
@@ -39,7 +39,7 @@ export async function verifyWritten(
 
 /**
  * Checks an image, reads what it holds by itself, and compares that with what a copy read.
- * @throws BackupError BAD_IMAGE if it is not sound, DIFFERENT if it does not hold what was read,
+ * @throws BackupError BAD_IMAGE if it is not sound, DIFFERENT if it does not match the data that was read,
  * UNSUPPORTED, IO, ABORTED
  */
 async function verifyContent(
@@ -55,7 +55,7 @@ async function verifyContent(
   }
   const { checksum } = await hashImage(file, header, options)
   if (checksum === content?.checksum) return
-  const why = `does not hold what was read: its checksum is ${checksum}, not ${content?.checksum}`
+  const why = `does not match the data that was read: its checksum is ${checksum}, not ${content?.checksum}`
   throw new BackupError('DIFFERENT', path, why)
 }
 

@@ -45,7 +45,7 @@ export async function* verifyManifests(
   options: VerifyManifestsOptions = {},
 ): AsyncGenerator<ManifestVerdict> {
   for (const image of images) {
-    if (image === '') throw argumentError('image', 'has no name')
+    if (image === '') throw argumentError('image', 'the name is empty')
     yield await verifyOne(image, options)
   }
 }

@@ -50,7 +50,7 @@ export class CallerReads {
 }
 
 function checked(bytes: Uint8Array, { start, length }: Range): Uint8Array {
-  if (!(bytes instanceof Uint8Array)) throw new TypeError('read() gave no Uint8Array')
+  if (!(bytes instanceof Uint8Array)) throw new TypeError('read() did not return a Uint8Array')
   if (bytes.length === length) return bytes
-  throw new RangeError(`read() gave ${bytes.length} bytes at ${start} where ${length} were asked`)
+  throw new RangeError(`read() returned ${bytes.length} bytes at ${start}, not ${length}`)
 }

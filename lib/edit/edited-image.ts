@@ -32,7 +32,7 @@ export interface EditedImage {
  * UNSUPPORTED if it is not qcow2; ABORTED
  */
 export async function openToEdit(path: string, control: ControlOptions = {}): Promise<EditedImage> {
-  if (path === '') throw argumentError('image', 'has no name')
+  if (path === '') throw argumentError('image', 'the name is empty')
   const file = await openWritable(path)
   try {
     return await prepareEdit(await lockOpened(file, WRITING), control)
@@ -84,6 +84,9 @@ function requireClosed(path: string, { incompatibleFeatures }: Qcow2Header): voi
     throw badImage(path, 'is marked as corrupt; repair it with check -r all first')
   }
   if ((incompatibleFeatures & DIRTY) !== 0n) {
-    throw badImage(path, 'was not closed, its refcounts are out of date; run check -r all first')
+    throw badImage(
+      path,
+      'was not closed cleanly, its refcounts may be stale; run check -r all first',
+    )
   }
 }

@@ -49,7 +49,7 @@ export function requireRoom(
   extension: BitmapsExtension | 'room' | undefined,
 ): void {
   if (withBitmaps(first, header, extension, true)) return
-  const why = 'there is no room for bitmaps in its header: its extensions fill the first cluster'
+  const why = 'there is no space for bitmaps in its header: its extensions fill the first cluster'
   throw new BackupError('UNSUPPORTED', file.path, why)
 }
 

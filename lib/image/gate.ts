@@ -89,8 +89,7 @@ export class Gate {
     }
     // As QEMU sees it: a colon before any slash makes json:, nbd:, file: and so on.
     if (/^[^/]*:/.test(name)) throw refuse('is not a plain file name; protocols are not followed')
-    const outside = (directory: string) =>
-      refuse("lies outside of the image's directory", directory)
+    const outside = (directory: string) => refuse("is outside the image's directory", directory)
 
     // Not path.join(), which would take `link/..` for nothing.
     const named = name.startsWith('/') ? name : directoryOf(image.named) + name

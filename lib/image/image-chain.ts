@@ -262,7 +262,7 @@ class ChainWalk {
   #requireNew(path: string, file?: OpenFile): void {
     const key = file?.identity ?? path
     if (this.#seen.has(key)) {
-      const why = 'comes again as a backing file of itself'
+      const why = 'appears twice in its own backing chain'
       throw badImage(file?.path ?? path, why, `'${path}' ${why}`)
     }
     this.#seen.add(key)
@@ -270,7 +270,7 @@ class ChainWalk {
 
   #requireShort(path: string): void {
     if (this.#depth < MAX_DEPTH) return
-    const why = `is below a backing chain of ${MAX_DEPTH} images, the most`
+    const why = `is too deep: a backing chain has at most ${MAX_DEPTH} images`
     throw unsupported(path, why, `the chain has more than ${MAX_DEPTH} images`)
   }
 

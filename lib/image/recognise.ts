@@ -34,14 +34,14 @@ export function formatOf(
 /** What must be known about a disk that was recognised as raw, if anything. */
 export function noteOf(path: string, probed: ProbedFormat): string | undefined {
   if (probed !== 'luks') return undefined
-  return `${path} holds a LUKS volume, which is taken as it is: encrypted`
+  return `${path} contains a LUKS volume, which is copied as it is: encrypted`
 }
 
 function foreign(path: string, { name, driver }: ForeignFormat, option: Hint | null): BackupError {
   const convert = driver
     ? `convert it first (qemu-img convert -f ${driver} -O qcow2 …)`
     : 'unpack it first'
-  const why = `is ${name}, which is not read; ${convert}`
+  const why = `is ${name}, which is not supported; ${convert}`
   const remedy = option === null ? {} : { hint: option, hintValue: 'raw' }
   return new BackupError('UNSUPPORTED', path, why, remedy)
 }

@@ -124,7 +124,7 @@ async function snapshotOver(
 
 function notHealthy(backing: string, broken: readonly BitmapHealth[]): BackupError {
   const [first] = broken.flatMap(({ reasons }) => reasons)
-  const why = `its chain of bitmaps is not healthy: ${first}`
+  const why = `a bitmap is not valid along its chain: ${first}`
   return new BackupError('BAD_BITMAP', backing, why, { hint: 'force' })
 }
 

@@ -226,7 +226,7 @@ class Edit {
   ): Promise<void> {
     const { virtualSize } = this.#image.header
     if (virtualSize !== more.size) {
-      const why = `is of a disk of ${virtualSize} bytes, what is compared has ${more.size}`
+      const why = `has a disk of ${virtualSize} bytes, the compared disk has ${more.size}`
       throw this.#failed('Invalid argument', why)
     }
     const isNew = !this.#bitmaps.some(({ name }) => name === this.#name)
@@ -241,7 +241,7 @@ class Edit {
     const name = this.#name
     if (name === '') throw this.#failed('Bitmap name cannot be empty', 'a bitmap needs a name')
     if (this.#bitmaps.some((bitmap) => bitmap.name === name)) {
-      throw this.#failed(`Bitmap already exists: ${name}`, `has a bitmap ${quoted(name)} already`)
+      throw this.#failed(`Bitmap already exists: ${name}`, `already has a bitmap ${quoted(name)}`)
     }
     if (header.version < 3) {
       throw this.#failed(
@@ -255,9 +255,10 @@ class Edit {
     }
     if (this.#bitmaps.length === MAX_BITMAPS) {
       const qemu = 'Maximum number of persistent bitmaps is already reached'
-      throw this.#failed(qemu, `holds ${MAX_BITMAPS} bitmaps, the most`)
+      throw this.#failed(qemu, `already has the maximum of ${MAX_BITMAPS} bitmaps`)
     }
-    if (header.virtualSize === 0) throw this.#failed('No memory', 'a disk of 0 bytes has no bits')
+    if (header.virtualSize === 0)
+      throw this.#failed('No memory', 'a disk of 0 bytes cannot have a bitmap')
     const granularityBits = this.#granularityBits(granularity)
     const bitmap = { name, granularityBits, inUse: false, auto: true }
     this.#bitmaps.push({ ...bitmap, bits: this.#bitsOf(bitmap) })
@@ -329,7 +330,7 @@ class Edit {
       )
     }
     if (bitmap.tableSize !== bitmapTableSize(header, bitmap)) {
-      const why = `bitmap ${quoted(bitmap.name)} is not of the size that the disk needs`
+      const why = `bitmap ${quoted(bitmap.name)} has the wrong size for the disk`
       throw this.#failed('Invalid argument', why, file.path)
     }
     const [signal, onPosition] = [this.#signal, this.#tell]

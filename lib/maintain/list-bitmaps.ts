@@ -83,8 +83,7 @@ export async function readBitmap(
     if (!bitmap) throw bad(`has no bitmap ${quoted(name)}`)
     const sound =
       !bitmap.inUse && bitmap.tableSize === bitmapTableSize(header as Qcow2Header, bitmap)
-    if (!sound)
-      throw bad(`bitmap ${quoted(name)} is inconsistent: what it says is not to be trusted`)
+    if (!sound) throw bad(`bitmap ${quoted(name)} is inconsistent and cannot be used`)
     const runs = bitmapRuns(file, header as Qcow2Header, bitmap, undefined, signal)
     const size = header?.virtualSize ?? 0
     const tell = positions('bitmaps', size, onProgress)

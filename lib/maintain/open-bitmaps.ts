@@ -20,7 +20,7 @@ export async function withBitmapsOf<T>(
   { format, forceShare, argument = 'image' }: BitmapsOfOptions,
   look: (file: OpenFile, header: Qcow2Header | undefined, bitmaps: Bitmap[]) => Promise<T>,
 ): Promise<T> {
-  if (path === '') throw argumentError(argument, 'has no name')
+  if (path === '') throw argumentError(argument, 'the name is empty')
   const opened = await openFile(path)
   try {
     const file = await lockOpened(opened, forceShare ? SHARED_READING : READING)

@@ -136,7 +136,7 @@ export class ExportStatus {
     return async (start, length) => {
       const contexts = await statusOf(connection, start, length)
       if (!advances(advance, contexts, length)) {
-        const why = `its answers about what is dirty advance by next to nothing, at ${start}`
+        const why = `its dirty bitmap makes almost no progress at ${start}`
         throw new BackupError('IO', this.#server.displayUri, why)
       }
       return contexts
@@ -152,7 +152,7 @@ export class ExportStatus {
         const contexts = await statusOf(connection, start, length)
         if (!advances(advance, contexts, length)) {
           this.#refusals = MAX_REFUSALS
-          this.#note(start, 'its answers advance by next to nothing')
+          this.#note(start, 'its answers make almost no progress')
         }
         return contexts
       } catch (error) {

@@ -81,8 +81,8 @@ export class KnownStatus {
     if (this.#length === 0) return
     if (this.#count >= this.#max) {
       const why =
-        `its disk is split into more than ${this.#max} runs, too many to be kept, and the server ` +
-        'takes one client only; export it for several (qemu-nbd --shared=4)'
+        `its disk is split into more than ${this.#max} runs, too many to keep in memory, and ` +
+        'the server accepts only one client; export it for several (qemu-nbd --shared=4)'
       throw new BackupError('UNSUPPORTED', this.#path, why)
     }
     let window = this.#windows[this.#windows.length - 1]

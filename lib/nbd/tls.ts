@@ -33,7 +33,7 @@ export async function requireTrust({ displayUri, tls, parameters }: NbdAddress):
     if (found) return
   }
   const why =
-    'nothing to check the server with; add ?tls-certificates=DIR (a directory with ca-cert.pem) ' +
+    'no certificate or key to verify the server with; add ?tls-certificates=DIR (a directory with ca-cert.pem) ' +
     'or ?tls-psk-file=FILE'
   throw new BackupError('IO', displayUri, why)
 }

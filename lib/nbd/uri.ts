@@ -39,7 +39,7 @@ export function parseNbdUri(uri: string): NbdAddress {
   // What comes after may be a password.
   const what = uri.replace(/[?#].*/s, '').replace(/\/\/[^/]*@/, '//')
   if (!parts || !isNbdUri(uri)) {
-    throw usageError(what, 'is no NBD URI; write nbd://HOST[:PORT]/EXPORT')
+    throw usageError(what, 'is not an NBD URI; write nbd://HOST[:PORT]/EXPORT')
   }
   const { scheme, host, port, path = '', query = '', fragment } = parts
   const wrong = /[^!-~]|["<>\\^`{|}]|%(?![0-9a-f]{2})/iu.exec(uri)?.[0]
@@ -54,18 +54,18 @@ export function parseNbdUri(uri: string): NbdAddress {
   if (scheme.endsWith('+unix')) {
     const form = `write ${scheme}:///EXPORT?socket=PATH`
     if (host || port) throw usageError(what, `a Unix socket has no host; ${form}`)
-    if (!socket) throw usageError(what, `which socket? ${form}`)
+    if (!socket) throw usageError(what, `the socket is missing; ${form}`)
     const identity = `nbd:${parameters.get('socket')}/${name}`
     const displayUri = `${scheme}://${path || '/'}?socket=${socket}`
     return { uri, displayUri, identity, tls, parameters }
   }
   const form = `write ${scheme}://HOST[:PORT]/EXPORT`
   if (socket !== undefined) {
-    throw usageError(what, `a socket goes with ${scheme}+unix:///EXPORT?socket=PATH`)
+    throw usageError(what, `a socket needs ${scheme}+unix:///EXPORT?socket=PATH`)
   }
-  if (!host) throw usageError(what, `which host? ${form}`)
+  if (!host) throw usageError(what, `the host is missing; ${form}`)
   if (port !== undefined && !(/^\d{1,5}$/.test(port) && Number(port) > 0 && Number(port) < 65536)) {
-    throw usageError(what, `'${port}' is no port; ${form}`)
+    throw usageError(what, `'${port}' is not a valid port; ${form}`)
   }
   const identity = `nbd:${host.toLowerCase()}:${Number(port ?? PORT)}/${name}`
   return { uri, displayUri: what, identity, tls, parameters }
@@ -85,6 +85,6 @@ function decode(text: string, what: string): string {
   try {
     return decodeURIComponent(text)
   } catch {
-    throw usageError(what, 'its escapes are no UTF-8 text')
+    throw usageError(what, 'its percent-escapes are not valid UTF-8')
   }
 }

@@ -52,7 +52,7 @@ const COMMANDS = [
  * Runs our commands and qemu-img's on images, side by side, and compares what they print byte for
  * byte, and their exit statuses. Yields as each pair is done. Output goes through files in the
  * system's temporary directory, so that any amount of it takes no memory.
- * @throws BackupError NOT_ALLOWED for an image that names files it may not; IO if qemu-img cannot be run, UNSUPPORTED if it tells no version, ABORTED
+ * @throws BackupError NOT_ALLOWED for an image that names files it may not; IO if qemu-img cannot be run, UNSUPPORTED if it reports no version, ABORTED
  */
 export async function* compareWithQemuImg(
   images: readonly string[],
@@ -98,7 +98,7 @@ async function versionOf(against: string, signal?: AbortSignal): Promise<string>
   const text = await textOf([against, '--version'], signal)
   const version = parseVersion(text.replace(/^qemu-img version /, ''))
   if (version) return `${version.major}.${version.minor}`
-  throw new BackupError('UNSUPPORTED', against, `tells no version: ${text.slice(0, 60).trim()}`)
+  throw new BackupError('UNSUPPORTED', against, `reports no version: ${text.slice(0, 60).trim()}`)
 }
 
 function commonOptions({ format, forceShare }: ParityOptions): string[] {

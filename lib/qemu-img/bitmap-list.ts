@@ -31,7 +31,7 @@ export async function requireLoadable(
     if (bitmap.tableSize !== bitmapTableSize(header, bitmap)) {
       throw badImage(
         file.path,
-        `bitmap ${quoted(name)}: its table is not of the size that the disk needs`,
+        `bitmap ${quoted(name)}: its table has the wrong size for the disk`,
         `Could not read bitmap '${name}' from image: Invalid argument`,
       )
     }

@@ -174,7 +174,7 @@ export class QmpClient {
       }
     } catch (error) {
       if (!(error instanceof QmpProtocolError)) throw error
-      const why = `what listens there is no QMP monitor, or a broken one: it ${error.message}`
+      const why = `is not a QMP monitor, or a broken one: it ${error.message}`
       this.#end(new BackupError('IO', this.monitor, why, { cause: error }))
     }
   }
@@ -193,7 +193,7 @@ export class QmpClient {
     const { id } = message
     if (typeof id !== 'number' || !Number.isInteger(id) || id < 1 || id > this.#lastId) {
       const what = message.kind === 'error' ? `: ${message.description}` : ''
-      throw new QmpProtocolError(`answered what it was not asked${what}`)
+      throw new QmpProtocolError(`sent an answer to no pending command${what}`)
     }
     // Of a command that was given up, nobody waits for the answer.
     const pending = this.#pending.get(id)

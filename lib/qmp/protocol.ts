@@ -46,7 +46,7 @@ export function parseMessage(line: string): QmpMessage {
     return { kind: 'error', id, qmpClass: textOr(qmpClass), description: textOr(desc) }
   }
   if ('return' in message) return { kind: 'return', id, value: message.return }
-  throw new QmpProtocolError('sent an object that is no QMP message')
+  throw new QmpProtocolError('sent an object that is not a QMP message')
 }
 
 function parseObject(line: string): QmpObject {
@@ -56,7 +56,7 @@ function parseObject(line: string): QmpObject {
   } catch (cause) {
     throw new QmpProtocolError('sent a line that is not JSON', { cause })
   }
-  if (!isObject(value)) throw new QmpProtocolError('sent a line that is no JSON object')
+  if (!isObject(value)) throw new QmpProtocolError('sent a line that is not a JSON object')
   return value
 }
 

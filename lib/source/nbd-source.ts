@@ -30,7 +30,7 @@ import type { OpenOptions } from './source-chain.ts'
 export async function openNbd(uri: string, options: OpenOptions = {}): Promise<Source> {
   const { bitmap, format } = options
   if (format === 'qcow2') throw argumentError('format', 'an NBD export is a raw disk')
-  if (bitmap === '') throw argumentError('bitmap', 'a bitmap has a name')
+  if (bitmap === '') throw argumentError('bitmap', 'the name is empty')
   const server = await openServer(uri, options)
   const status = await ExportStatus.open(server, bitmap)
   if (!status) {
@@ -138,7 +138,8 @@ class NbdSource implements Source {
       throw unsupported(this.name, 'the server does not discard (QEMU: discard=unmap on the node)')
     }
     if (!multiConn) {
-      const why = 'the server takes no second connection (multi-conn), which discarding needs'
+      const why =
+        'the server does not support several connections (multi-conn), which discarding needs'
       throw unsupported(this.name, why)
     }
     if (granule % blockMin !== 0) {
@@ -164,7 +165,7 @@ class NbdSource implements Source {
     now.close()
     if (now.info.fingerprint === fingerprint) return
     if (now.info.size === size) {
-      const why = 'is another export by now than the one that was read'
+      const why = 'is no longer the export that was read'
       throw new BackupError('SOURCE_CHANGED', path, why)
     }
     const how = now.info.size < size ? 'shrank' : 'grew'

@@ -35,13 +35,13 @@ export async function openSource(
   const scheme = /^(https?):\/\//.exec(location)
   if (scheme) throw unsupported(location, `${scheme[1]} sources are not supported by this version`)
   const { connections, timeoutMs } = options
-  if (connections !== undefined) throw only('connections', 'connections')
-  if (timeoutMs !== undefined) throw only('timeoutMs', 'a timeout')
+  if (connections !== undefined) throw onlyNbd('connections')
+  if (timeoutMs !== undefined) throw onlyNbd('timeoutMs')
   return sourceOf(location, await openChain(location, options), options.signal)
 }
 
-function only(option: string, what: string): BackupError {
-  return argumentError(option, `only an NBD source has ${what}`)
+function onlyNbd(option: string): BackupError {
+  return argumentError(option, 'is only supported for NBD sources')
 }
 
 function sourceOf(name: string, chain: Chain, signal?: AbortSignal): Source {

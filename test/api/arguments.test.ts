@@ -170,10 +170,10 @@ t.test('operations on bitmaps', async (t) => {
     [{}, /kind: undefined is not one of/],
     ['add', /'add' is not an operation/],
     [{ kind: 'add', granularity: '64k' }, /granularity: '64k' is not a power of two/],
-    [{ kind: 'add', granularit: 4096 }, /has no 'granularit'/],
-    [{ kind: 'merge' }, /lacks source/],
-    [{ kind: 'merge', source: 'b', from: '' }, /from: has no name/],
-    [{ kind: 'clear', granularity: 4096 }, /has no 'granularity'/],
+    [{ kind: 'add', granularit: 4096 }, /unknown field 'granularit'/],
+    [{ kind: 'merge' }, /source is missing/],
+    [{ kind: 'merge', source: 'b', from: '' }, /from: the name is empty/],
+    [{ kind: 'clear', granularity: 4096 }, /unknown field 'granularity'/],
   ] as const) {
     await t.rejects(lib.editBitmap(image, 'b', [operation]), {
       code: 'USAGE',

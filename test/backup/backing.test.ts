@@ -91,7 +91,7 @@ t.test('a raw backup, if it is said to be raw', async (t) => {
   await backup({ backing: at('full.raw'), backingFormat: 'raw' })
   t.strictSame(await recorded(t, at('inc.qcow2'), disk), ['full.raw', 'raw'])
   // A guest can write anything to the start of its disk.
-  const magic = { code: 'BAD_IMAGE', what: at('full.qcow2'), why: /^begins like a qcow2 image/ }
+  const magic = { code: 'BAD_IMAGE', what: at('full.qcow2'), why: /^looks like a qcow2 image/ }
   await t.rejects(backup({ backingFormat: 'raw', force: true }), magic)
 })
 
@@ -117,7 +117,7 @@ t.test('what is refused before a byte is written', async (t) => {
   const usage = (what: string, why: RegExp) => ({ code: 'USAGE', what, why })
   const cases: Case[] = [
     [{ bitmap: '' }, undefined, usage('bitmap', /^missing; /)],
-    [{ backing: '' }, undefined, usage('backing', /^has no name/)],
+    [{ backing: '' }, undefined, usage('backing', /^the name is empty/)],
     [{ backing: at('none') }, undefined, { code: 'IO', what: at('none'), errno: 'ENOENT' }],
     [{ backing: directory }, undefined, { code: 'IO', errno: 'EISDIR' }],
     [{ backing: 'nbd://localhost/x' }, undefined, { code: 'IO', errno: 'ENOENT' }],
@@ -138,7 +138,7 @@ t.test('what is refused before a byte is written', async (t) => {
     [
       { backing: at('mid.qcow2'), force: true },
       at('full.qcow2'),
-      { code: 'BAD_TARGET', why: `is what ${at('mid.qcow2')} builds on` },
+      { code: 'BAD_TARGET', why: `is a backing file of ${at('mid.qcow2')}` },
     ],
     [{ force: true }, disk, { code: 'BAD_TARGET', why: 'is the source' }],
     [{}, at('mid.qcow2'), { code: 'TARGET_EXISTS' }],
@@ -187,7 +187,7 @@ t.test('a previous backup that is replaced, cut or removed while it is built on'
         renameSync(path, `${path}.old`)
         copyFileSync(`${path}.old`, path)
       },
-      { code: 'SOURCE_CHANGED', why: 'was replaced while it was being built on' },
+      { code: 'SOURCE_CHANGED', why: 'was replaced while an image was made over it' },
     ],
     ['cut', (path) => truncateSync(path, 65536), { code: 'SOURCE_CHANGED', why: /^shrank/ }],
     ['removed', (path) => rmSync(path), { code: 'IO', errno: 'ENOENT' }],

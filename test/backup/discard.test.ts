@@ -99,7 +99,7 @@ t.test('where nothing can be discarded the backup does not begin', async (t) => 
   )
   await t.rejects(
     fullBackup(single.uri(), target, options),
-    refused(/no second connection/, 'UNSUPPORTED'),
+    refused(/does not support several connections/, 'UNSUPPORTED'),
   )
   const disk = makeRaw(join(directory, 'disk.raw'), MIB, [])
   await t.rejects(

@@ -33,7 +33,7 @@ function notesOf(test: Test, how: string): { device: string; notes: string[][] }
   return { device, notes: results.map((line) => JSON.parse(line).notes ?? []) }
 }
 
-const WHY = 'is mounted for writing: what was copied may be of several points in time'
+const WHY = 'is mounted for writing: the copy may mix several points in time'
 
 t.test('a source that is mounted', { skip: NO_LOOP_DEVICES }, async (t) => {
   const mounted = notesOf(t, 'mount $device at')

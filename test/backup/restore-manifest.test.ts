@@ -36,7 +36,10 @@ t.test('a single image is compared with its manifest while it is read', async (t
   t.ok(readFileSync(at('out')).equals(readFileSync(at('disk'))))
   damage(at('full.qcow2'))
   for (const outputFormat of ['raw', 'qcow2'] as const) {
-    const error = { code: 'DIFFERENT', message: /full.qcow2: does not hold what was read: / }
+    const error = {
+      code: 'DIFFERENT',
+      message: /full.qcow2: does not match the data that was read: /,
+    }
     await t.rejects(restore(at('full.qcow2'), at('bad'), { outputFormat }), error)
     t.notOk(existsSync(at('bad')))
   }
@@ -57,7 +60,9 @@ t.test('a target that is written in place: what becomes of it is said', SKIP, as
   await t.rejects(restored, {
     code: 'DIFFERENT',
     what: at('full.qcow2'),
-    why: new RegExp(`^does not hold what was read: .*; ${device} was overwritten with it$`),
+    why: new RegExp(
+      `^does not match the data that was read: .*; ${device} was overwritten with it$`,
+    ),
   })
 
   // What its metadata tell is known before.
@@ -103,7 +108,7 @@ t.test('a manifest of another image is noticed before a byte is read', async (t)
 t.test('what the name of a target says is not what it is', async (t) => {
   const at = await setUp(t)
   const { notes } = await restore(at('full.qcow2'), at('out.qcow2'))
-  t.match(notes, [/out.qcow2: is a raw disk, in spite of its name; /])
+  t.match(notes, [/out.qcow2: is a raw disk despite its name; /])
   writeFileSync(at('empty'), '')
   const empty = await fullBackup(at('empty'), at('e.qcow2'), { format: 'raw' })
   t.match(empty.notes, [/empty: is empty, a disk of 0 bytes/])

@@ -203,7 +203,10 @@ t.test('every kind of damage to an increment is noticed', async (t) => {
     damage()
     const [same, difference] = await held(one)
     t.equal(same, false, name)
-    t.match(difference, /one: does not hold what was read: its checksum is \w{64}, not \w{64}$/)
+    t.match(
+      difference,
+      /one: does not match the data that was read: its checksum is \w{64}, not \w{64}$/,
+    )
   }
   writeFileSync(one, whole)
   qemuImg('resize', '-q', one, '80M')

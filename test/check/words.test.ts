@@ -22,6 +22,10 @@ t.test('an edit of an image that its check gives up on is refused in our words',
     )
     t.ok(isBackupError(error), name)
     t.notOk(error instanceof QemuImgError, name)
-    t.match(error, { code: 'BAD_IMAGE', what: image, why: /names the same tables over and over/ })
+    t.match(error, {
+      code: 'BAD_IMAGE',
+      what: image,
+      why: /refers to the same tables over and over/,
+    })
   }
 })

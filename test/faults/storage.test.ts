@@ -112,7 +112,7 @@ t.test('diff --output takes the place of nothing that it reads', async (t) => {
   }
   qemuImg('create', '-q', '-f', 'qcow2', join(cwd, 'other.qcow2'), '1M')
   const other = ['diff', 'disk.qcow2', 'backup.qcow2', '--output', 'other.qcow2', '--force']
-  await refused(t, cwd, other, /other.qcow2: exists and holds a qcow2 image/)
+  await refused(t, cwd, other, /other.qcow2: exists and contains a qcow2 image/)
 })
 
 t.test('images replace images only, and offer nothing else', SKIP, async (t) => {

@@ -29,7 +29,7 @@ t.test('the option of that place takes the bytes as they are', async (t) => {
     const refused = await runCli(command.split(' '), { cwd })
     t.equal(refused.status, 1, command)
     const line = new RegExp(
-      `^qcow2-backup: foreign: is .*VMDK.*, which is not read; .*; ${option} takes its bytes as they are\\n$`,
+      `^qcow2-backup: foreign: is .*VMDK.*, which is not supported; .*; ${option} takes its bytes as they are\\n$`,
     )
     t.match(refused.stderr, line, command)
     const taken = await runCli([...command.split(' '), ...option.split(' ')], { cwd })

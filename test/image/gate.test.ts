@@ -62,7 +62,7 @@ t.test('all other names are refused, with the remedy', async (t) => {
     await t.rejects(passGate(name, top, 'backing file', []), {
       code: 'NOT_ALLOWED',
       what: top,
-      why: `its backing file '${name}' lies outside of the image's directory`,
+      why: `its backing file '${name}' is outside the image's directory`,
       hint: 'allowPaths',
       hintValue: dir,
     })
@@ -195,7 +195,7 @@ t.test('a chain that comes back, also under another name', async (t) => {
   symlinkSync('b', at('link'))
   await t.rejects(openSource(at('a')), {
     code: 'BAD_IMAGE',
-    message: `${at('b')}: comes again as a backing file of itself`,
+    message: `${at('b')}: appears twice in its own backing chain`,
   })
 })
 
@@ -216,7 +216,7 @@ t.test('a chain that is too long', async (t) => {
   await t.rejects(openSource(at(0)), {
     code: 'UNSUPPORTED',
     what: at(256),
-    why: 'is below a backing chain of 256 images, the most',
+    why: 'is too deep: a backing chain has at most 256 images',
   })
   poke(at(255), 8, 0n)
   const source = await openSource(at(0))

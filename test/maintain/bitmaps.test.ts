@@ -263,7 +263,7 @@ t.test('what is not edited', async (t) => {
   await unchanged(corrupt, { code: 'BAD_IMAGE', message: /is marked as corrupt/ })
   const dirty = fresh('dirty')
   poke(dirty, 72, 1n)
-  await unchanged(dirty, { code: 'BAD_IMAGE', message: /was not closed/ })
+  await unchanged(dirty, { code: 'BAD_IMAGE', message: /was not closed cleanly/ })
   const wrong = fresh('wrong')
   // The refcount of the L1 table is lost: its cluster would be taken.
   poke(wrong, Number(peek64(wrong, Number(peek64(wrong, 48)))) + 6, Buffer.alloc(2))

@@ -58,17 +58,17 @@ t.test('what may become of real images', async (t) => {
     [
       'a gap',
       (_top, mid) => qemuImg('bitmap', '--remove', mid, 'b'),
-      ["MID: has no bitmap 'b', but BASE below it has: what was written here was not recorded"],
+      ["MID: has no bitmap 'b', but BASE below it has one: writes here were not recorded"],
     ],
     [
       'absent in the top',
       (top) => qemuImg('bitmap', '--remove', top, 'b'),
-      ["TOP: has no bitmap 'b', but MID below it has: what is written to the top is not recorded"],
+      ["TOP: has no bitmap 'b', but MID below it has one: writes to the top are not recorded"],
     ],
     [
       'disabled in the middle',
       (_top, mid) => qemuImg('bitmap', '--disable', mid, 'b'),
-      ["MID: bitmap 'b' is disabled: what was written meanwhile is not in it"],
+      ["MID: bitmap 'b' is disabled: writes made meanwhile are not recorded"],
     ],
     [
       'in use in the base since a crash',
@@ -95,7 +95,7 @@ t.test('what may become of real images', async (t) => {
         qemuImg('amend', '-o', 'compat=0.10', mid)
       },
       [
-        "MID: has no bitmap 'b' (it is of version 2), but BASE below it has: what was written here was not recorded",
+        "MID: has no bitmap 'b' (it is of version 2), but BASE below it has one: writes here were not recorded",
       ],
     ],
   ]

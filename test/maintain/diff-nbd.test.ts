@@ -149,7 +149,7 @@ t.test('the command: a file, the standard output, and what goes wrong', async (t
   const merge = ['--merge-into', 'small', '--bitmap', 'b']
   const small = await runCli(['diff', uri, sunday, ...merge], { cwd })
   t.equal(small.status, 1)
-  t.match(small.stderr, /^qcow2-backup: small: is of a disk of 4194304 bytes, .*\n$/)
+  t.match(small.stderr, /^qcow2-backup: small: has a disk of 4194304 bytes, .*\n$/)
   const usage: [string[], RegExp][] = [
     [['diff', uri, sunday, '--bitmap', 'b'], /an NBD export cannot store a bitmap/],
     [['diff', uri, sunday, '--merge-into', 'small'], /--bitmap: missing/],

@@ -113,7 +113,10 @@ t.test('certificates are checked as the URI asks', async (t) => {
   const home = t.testdirName
   const nowhere = await runCli(['extents', `nbds://localhost:${port}/`], { env: { HOME: home } })
   t.equal(nowhere.status, 1)
-  t.match(nowhere.stderr, /: nothing to check the server with; add \?tls-certificates=DIR .*\n$/)
+  t.match(
+    nowhere.stderr,
+    /: no certificate or key to verify the server with; add \?tls-certificates=DIR .*\n$/,
+  )
   await t.rejects(openSource(uri('localhost', expired)), refused, 'another authority')
   const late = await startTls(t, expired)
   await t.rejects(openSource(uri('localhost', expired, late)), refused, 'expired')

@@ -53,20 +53,20 @@ t.test('what is displayUri holds no secrets, also where the URI is refused', asy
 
 t.test('refused, with the form that is right', async (t) => {
   for (const [uri, why] of [
-    ['nbd:localhost:10809', 'is no NBD URI; write nbd://HOST[:PORT]/EXPORT'],
-    ['nbd:///x', 'which host? write nbd://HOST[:PORT]/EXPORT'],
-    ['nbds://:1/x', 'which host? write nbds://HOST[:PORT]/EXPORT'],
-    ['nbd://h:0/x', "'0' is no port; write nbd://HOST[:PORT]/EXPORT"],
-    ['nbd://h:65536/x', "'65536' is no port; write nbd://HOST[:PORT]/EXPORT"],
-    ['nbd:///x?socket=/a', 'a socket goes with nbd+unix:///EXPORT?socket=PATH'],
-    ['nbd+unix:///x', 'which socket? write nbd+unix:///EXPORT?socket=PATH'],
-    ['nbd+unix:///x?socket=', 'which socket? write nbd+unix:///EXPORT?socket=PATH'],
+    ['nbd:localhost:10809', 'is not an NBD URI; write nbd://HOST[:PORT]/EXPORT'],
+    ['nbd:///x', 'the host is missing; write nbd://HOST[:PORT]/EXPORT'],
+    ['nbds://:1/x', 'the host is missing; write nbds://HOST[:PORT]/EXPORT'],
+    ['nbd://h:0/x', "'0' is not a valid port; write nbd://HOST[:PORT]/EXPORT"],
+    ['nbd://h:65536/x', "'65536' is not a valid port; write nbd://HOST[:PORT]/EXPORT"],
+    ['nbd:///x?socket=/a', 'a socket needs nbd+unix:///EXPORT?socket=PATH'],
+    ['nbd+unix:///x', 'the socket is missing; write nbd+unix:///EXPORT?socket=PATH'],
+    ['nbd+unix:///x?socket=', 'the socket is missing; write nbd+unix:///EXPORT?socket=PATH'],
     ['nbds+unix://x?socket=/a', 'a Unix socket has no host; write nbds+unix:///EXPORT?socket=PATH'],
     ['nbd://h/a b', "' ' must be written %20 in a URI"],
     ['nbd://h/é', "'é' must be written %C3%A9 in a URI"],
     ['nbd://h/100%', "'%' must be written %25 in a URI"],
     ['nbd://h/a#b', "'#' must be written %23 in a URI"],
-    ['nbd://h/%ff', 'its escapes are no UTF-8 text'],
+    ['nbd://h/%ff', 'its percent-escapes are not valid UTF-8'],
   ]) {
     t.throws(() => parseNbdUri(uri), { code: 'USAGE', why }, uri)
   }

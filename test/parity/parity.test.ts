@@ -62,7 +62,7 @@ t.test('a qemu-img that cannot be run, or is none', async (t) => {
   })
   await t.rejects(all(compareWithQemuImg(['x'], { against: 'echo' })), {
     code: 'UNSUPPORTED',
-    message: /^echo: tells no version: /,
+    message: /^echo: reports no version: /,
   })
 })
 

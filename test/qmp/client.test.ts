@@ -167,12 +167,12 @@ const BROKEN: Record<string, unknown> = {
 for (const [name, text] of Object.entries(BROKEN)) {
   t.test(`a peer that greets with ${name}`, async (t) => {
     const monitor = await startMonitor(t, silent, (socket) => socket.write(String(text)))
-    await t.rejects(QmpClient.connect(monitor.path), { code: 'IO', why: /no QMP monitor/ })
+    await t.rejects(QmpClient.connect(monitor.path), { code: 'IO', why: /is not a QMP monitor/ })
   })
 
   t.test(`a peer that answers with ${name}`, async (t) => {
     const { client } = await connectTo(t, (_, _send, socket) => void socket.write(String(text)))
-    const failure = { code: 'IO', what: 'query-block', why: /no QMP monitor/ }
+    const failure = { code: 'IO', what: 'query-block', why: /is not a QMP monitor/ }
     await t.rejects(client.execute('query-block'), failure)
     await client.closed()
   })

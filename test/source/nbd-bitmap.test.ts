@@ -124,7 +124,7 @@ t.test('a bitmap that is not exported, or that no server could have', async (t) 
   await t.rejects(openSource(uri, { bitmap: 'b' }), { code: 'BAD_BITMAP', what: uri, why })
   const nbdkit = await startNbdkit(t, '--no-sr', 'memory', '1M')
   await t.rejects(openSource(nbdkit.uri(), { bitmap: 'b' }), { code: 'BAD_BITMAP', why })
-  const nameless = { code: 'USAGE', message: 'bitmap: a bitmap has a name' }
+  const nameless = { code: 'USAGE', message: 'bitmap: the name is empty' }
   await t.rejects(openSource(uri, { bitmap: '' }), nameless)
 })
 

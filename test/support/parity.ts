@@ -17,7 +17,7 @@ export interface Printed {
 /** The version of the qemu-img that is installed, as `--qemu-version` takes it. */
 export function installedVersion(): string {
   const version = parseVersion(qemuImg('--version').replace(/^qemu-img version /, ''))
-  if (!version) throw new Error('qemu-img tells no version')
+  if (!version) throw new Error('qemu-img reports no version')
   return `${version.major}.${version.minor}`
 }
 

@@ -157,13 +157,13 @@ async function requireReplaceable(
 
 /** Why no image must replace what stands there, which no option overrides. */
 async function whyNoImage(stats: BigIntStats, handle?: FileHandle): Promise<string | undefined> {
-  if (!handle) return 'exists and cannot be read, so it may be anything; remove it first'
+  if (!handle) return 'exists and cannot be read, so its content is unknown; remove it first'
   const size = stats.isBlockDevice() ? native().deviceSize(handle.fd) : Number(stats.size)
   if (size === 0 || (await isImage(handle))) return undefined
   if (!stats.isBlockDevice())
-    return 'exists and is not a qcow2 image; if it is of no use, remove it'
+    return 'exists and is not a qcow2 image; remove it if it is not needed'
   const found = await foreignSignature(handle, size)
-  return found && `holds ${found}; if that is of no use, wipe it first (wipefs --all)`
+  return found && `contains ${found}; wipe it first if it is not needed (wipefs --all)`
 }
 
 /** Why no list and no manifest must replace it. */
@@ -173,7 +173,7 @@ async function whyNoText(stats: BigIntStats, handle?: FileHandle): Promise<strin
   const found = (await isImage(handle))
     ? 'a qcow2 image'
     : await foreignSignature(handle, Number(stats.size))
-  return found && `exists and holds ${found}; if that is of no use, remove it`
+  return found && `exists and contains ${found}; remove it if it is not needed`
 }
 
 async function isImage(handle: FileHandle): Promise<boolean> {

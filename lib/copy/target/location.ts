@@ -86,7 +86,7 @@ export async function openEntry(path: string): Promise<FileHandle> {
  * a link on the way is not followed; IO if its directory is missing or cannot be searched or read
  */
 export async function locate(path: string): Promise<Location> {
-  if (path === '') throw argumentError('target', 'has no name')
+  if (path === '') throw argumentError('target', 'the name is empty')
   const walk = new Walk(path)
   try {
     const name = await walk.run()

@@ -151,7 +151,7 @@ export async function* bitmapStretches(
     const stretches = inFile(file.path, () => decodePart(part, file.size, clusterSize, bitmap))
     for (const stretch of stretches) {
       if (stretch.offset !== undefined && !work.allows(stretch.offset, stretch.length)) {
-        const why = `bitmap ${quoted(bitmap.name)} names clusters of bits over and over`
+        const why = `bitmap ${quoted(bitmap.name)} refers to the same clusters of bits over and over`
         throw badImage(file.path, why)
       }
       yield stretch

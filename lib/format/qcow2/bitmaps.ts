@@ -94,7 +94,7 @@ export async function readAnyBitmaps(file: ImageFile, header: Qcow2Header): Prom
     throw badImage(file.path, why, `Requested ${why}`)
   }
   if (directoryOffset >= file.size) {
-    const why = 'the bitmap directory lies outside of the file'
+    const why = 'the bitmap directory is outside the file'
     throw badImage(file.path, why, unsound(''))
   }
   // No more than there is, and what an entry that is cut off may lack: beyond are no entries.

@@ -148,7 +148,7 @@ function partsOf(file: ImageFile, offset: number): (at: number, length: number) 
 }
 
 function endless(path: string): BackupError {
-  return badImage(path, 'its table of snapshots goes on past the end of the file')
+  return badImage(path, 'its snapshot table continues past the end of the file')
 }
 
 function tooMuchExtra(path: string, index: number, bytes: number): BackupError {

@@ -17,8 +17,8 @@ const REMEMBERED = 2 ** 16
 const MAX_REPEATED = 1024
 
 /** What is said of an image that asks for more. */
-export const OVER_AND_OVER = 'the image names the same tables over and over'
-export const DATA_OVER_AND_OVER = 'the image names the same clusters over and over'
+export const OVER_AND_OVER = 'the image refers to the same tables over and over'
+export const DATA_OVER_AND_OVER = 'the image refers to the same clusters over and over'
 
 /**
  * How often the status of the guest may change within L2 tables, in one pass. A sound image has no

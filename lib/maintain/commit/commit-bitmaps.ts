@@ -89,7 +89,7 @@ function requireFits(image: EditedImage, { created, merged }: BitmapPlan, size: 
   const { file, header, bitmaps } = image
   const fail = (why: string) => new BackupError('BAD_BITMAP', file.path, why)
   if (bitmaps.length + created.length > MAX_BITMAPS) {
-    throw fail(`cannot hold ${created.length} more bitmaps: the most is ${MAX_BITMAPS}`)
+    throw fail(`cannot store ${created.length} more bitmaps: the maximum is ${MAX_BITMAPS}`)
   }
   const granularities = [
     ...created.map(({ granularity }) => Math.log2(granularity)),

@@ -130,7 +130,7 @@ async function prepareBase(
 ): Promise<EditedImage> {
   const image = await prepareEdit(file, { signal, onProgress })
   if (!image.header.externalDataFile) return image
-  throw unsupported(file.path, 'has its data in another file; such a base cannot be committed to')
+  throw unsupported(file.path, 'has an external data file; committing to it is not supported')
 }
 
 /** Of the disk when all is committed: QEMU's rule, by which a base grows but never shrinks. */

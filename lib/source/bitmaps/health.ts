@@ -102,7 +102,7 @@ function shorterNotes(
   return chain.flatMap(({ image, virtualSize = size }, i) => {
     if (virtualSize >= size || found[i] === undefined) return []
     const why = `its disk ends at ${virtualSize}, before the end of the disk at ${size}`
-    return [`${image}: ${why}: for bitmap ${quoted(name)} what lies between counts as changed`]
+    return [`${image}: ${why}: for bitmap ${quoted(name)} the range between counts as changed`]
   })
 }
 
@@ -147,8 +147,8 @@ function gaps(
     const lacks = `has no bitmap ${quoted(name)}${cannot ? ` (${cannot})` : ''}`
     const why =
       i === 0
-        ? `${lacks}, but ${chain[below].image} below it has: what is written to the top is not recorded`
-        : `${lacks}, but ${chain[below].image} below it has: what was written here was not recorded`
+        ? `${lacks}, but ${chain[below].image} below it has one: writes to the top are not recorded`
+        : `${lacks}, but ${chain[below].image} below it has one: writes here were not recorded`
     all.push({ image: i, disabled: false, why: `${why}; ${REMEDY}` })
   }
   return all
@@ -168,11 +168,11 @@ function faults(name: string, found: readonly (BitmapFacts | undefined)[]): Bitm
       all.push(fault(`${why}; ${REMEDY}`))
     }
     if (!bitmap.recording) {
-      const why = 'is disabled: what was written meanwhile is not in it'
+      const why = 'is disabled: writes made meanwhile are not recorded'
       all.push(fault(`${why}; enable it only if nothing was written, else ${REMEDY}`, true))
     }
     if (!bitmap.persistent) {
-      all.push(fault('is only in memory, and ends with the process; add a persistent one'))
+      all.push(fault('is only in memory and is lost when the process ends; add a persistent one'))
     }
     return all
   })

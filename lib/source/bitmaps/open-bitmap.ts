@@ -75,7 +75,7 @@ export async function openBitmap(chain: readonly LookedAt[], name: string): Prom
   }
   const notes = shorterThanDisk(name, facts)
   if (!run[0].bitmap.auto) {
-    const why = `bitmap ${quoted(name)} is disabled: what was written meanwhile is not in it`
+    const why = `bitmap ${quoted(name)} is disabled: writes made meanwhile are not recorded`
     notes.unshift(why)
   }
   const granularity = 2 ** Math.min(...run.map(({ bitmap }) => bitmap.granularityBits))

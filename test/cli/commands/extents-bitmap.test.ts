@@ -72,19 +72,19 @@ t.test('impossible options of extents --bitmap are refused', async (t) => {
   const slow = await startNbdkit(t, '--filter=delay', 'memory', '1M', 'delay-open=10')
   for (const [args, status, message] of [
     [[uri, '--bitmap', 'sunday'], 1, /: does not export bitmap 'sunday'; .* qemu-nbd --bitmap$/],
-    [[uri, '--bitmap', ''], 2, /^--bitmap: a bitmap has a name$/],
+    [[uri, '--bitmap', ''], 2, /^--bitmap: the name is empty$/],
     [[uri, '--detect-zeroes'], 2, /^--detect-zeroes: is only supported for files$/],
     [
       [disk, '--bitmap', 'sunday', '--detect-zeroes'],
       2,
       /^--detect-zeroes: cannot be combined with/,
     ],
-    [[disk, '--timeout', '5'], 2, /^--timeout: only an NBD source has a timeout$/],
-    [[disk, '--connections', '5'], 2, /^--connections: only an NBD source has connections$/],
+    [[disk, '--timeout', '5'], 2, /^--timeout: is only supported for NBD sources$/],
+    [[disk, '--connections', '5'], 2, /^--connections: is only supported for NBD sources$/],
     [[uri, '--timeout', '0'], 2, /^--timeout: /],
     [[uri, '--timeout', 'x'], 2, /^--timeout: 'x' is not a whole number$/],
     [[uri, '-f', 'qcow2'], 2, /^--format: an NBD export is a raw disk$/],
-    [['nbd:///x'], 2, /^nbd:\/\/\/x: which host\? /],
+    [['nbd:///x'], 2, /^nbd:\/\/\/x: the host is missing; /],
     [
       [slow.uri(), '--timeout', '1'],
       1,

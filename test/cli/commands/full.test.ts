@@ -157,10 +157,10 @@ t.test('targets that are refused, and stay as they are', async (t) => {
   const before = readdirSync(cwd)
   const cases: [args: string[], line: string][] = [
     [['old.qcow2'], 'old.qcow2: exists; --force replaces it'],
-    [['other.raw'], 'other.raw: exists and is not a qcow2 image; if it is of no use, remove it'],
+    [['other.raw'], 'other.raw: exists and is not a qcow2 image; remove it if it is not needed'],
     [
       ['other.raw', '--force'],
-      'other.raw: exists and is not a qcow2 image; if it is of no use, remove it',
+      'other.raw: exists and is not a qcow2 image; remove it if it is not needed',
     ],
     [['disk.raw', '--force'], 'disk.raw: is the source'],
     [['hard', '--force'], 'hard: is the source, also named disk.raw'],

@@ -67,7 +67,7 @@ t.test('what is refused: one line, and no target', async (t) => {
   writeFileSync(join(cwd, 'disk.raw'), Buffer.alloc(MIB))
   const before = readdirSync(cwd).sort()
   const cases: [args: string[], status: number, line: string][] = [
-    [[], 2, '--bitmap: missing; it names the bitmap that tells what changed'],
+    [[], 2, '--bitmap: missing; it names the bitmap that records what changed'],
     [['--bitmap', 'sunday'], 2, '--backing: missing; it names the previous backup'],
     [
       ['--bitmap', 'friday', '--backing', 'sunday.qcow2'],
@@ -83,7 +83,7 @@ t.test('what is refused: one line, and no target', async (t) => {
     [
       ['--bitmap', 'sunday', '--backing', 'disk.qcow2'],
       2,
-      '--backing: disk.qcow2 is part of the source, and no backup of it',
+      '--backing: disk.qcow2 is part of the source, not a backup of it',
     ],
     [
       [...SINCE, '--cluster-size', '1000'],

@@ -30,7 +30,7 @@ t.test('a backup with --verify and --manifest, and verify --manifest', async (t)
   writeFileSync(join(cwd, 'b.qcow2'), bytes)
   const different = await runCli(['verify', '--manifest', 'b.qcow2'], { cwd })
   t.equal(different.status, 1)
-  t.match(different.stdout, /^b\.qcow2: does not hold what was read: /)
+  t.match(different.stdout, /^b\.qcow2: does not match the data that was read: /)
   t.equal(different.stderr, 'qcow2-backup: verify: 1 of 1 images are not good\n')
 })
 

@@ -206,7 +206,7 @@ t.test('what cannot be a target', async (t) => {
   t.teardown(() => server.close())
 
   const cases: [path: string, error: { code: string; [key: string]: string | RegExp }][] = [
-    ['', { code: 'USAGE', message: 'target: has no name' }],
+    ['', { code: 'USAGE', message: 'target: the name is empty' }],
     [at('sub'), { code: 'BAD_TARGET', message: `${at('sub')}: is a directory` }],
     [at('sub/'), { code: 'BAD_TARGET', message: `${at('sub')}/: is a directory` }],
     [at('new/'), { code: 'BAD_TARGET' }],

@@ -124,6 +124,6 @@ t.test('a table that names one cluster of bits over and over is refused', async 
   const parts = [{ at: 4 * CLUSTER, bytes: Buffer.alloc(CLUSTER, 0xaa) }]
   await t.rejects(runsOf(t, entries, parts), {
     code: 'BAD_IMAGE',
-    message: "image: bitmap 'b0' names clusters of bits over and over",
+    message: "image: bitmap 'b0' refers to the same clusters of bits over and over",
   })
 })

@@ -150,7 +150,7 @@ t.test('a directory that is not where the header says', async (t) => {
   qemuImg('bitmap', '--add', image, 'b0')
   const at = extensionAt(t, image)
   const cases: [bigint, bigint, string][] = [
-    [1n << 40n, 32n, 'the bitmap directory lies outside of the file'],
+    [1n << 40n, 32n, 'the bitmap directory is outside the file'],
     [0n, 32n, 'the bitmap directory ends inside an entry'],
     [peek64(image, at + 24), 60n * 2n ** 20n, 'has more bitmaps than the 1 that its header says'],
     [peek64(image, at + 24), 0n, 'bitmap directory size is zero'],

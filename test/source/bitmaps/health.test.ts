@@ -47,42 +47,42 @@ t.test('the matrix of what may be wrong', async (t) => {
     [
       'absent in the top',
       chainOf(undefined, B),
-      ["top: has no bitmap 'b', but 1 below it has: what is written to the top is not recorded"],
+      ["top: has no bitmap 'b', but 1 below it has one: writes to the top are not recorded"],
     ],
     [
       'a gap',
       chainOf(B, undefined, B),
-      ["1: has no bitmap 'b', but 2 below it has: what was written here was not recorded"],
+      ["1: has no bitmap 'b', but 2 below it has one: writes here were not recorded"],
     ],
     [
       'a gap of two images is one',
       chainOf(B, undefined, undefined, B),
-      ["1: has no bitmap 'b', but 3 below it has: what was written here was not recorded"],
+      ["1: has no bitmap 'b', but 3 below it has one: writes here were not recorded"],
     ],
     [
       'two gaps',
       chainOf(B, undefined, B, undefined, B),
       [
-        "1: has no bitmap 'b', but 2 below it has: what was written here was not recorded",
-        "3: has no bitmap 'b', but 4 below it has: what was written here was not recorded",
+        "1: has no bitmap 'b', but 2 below it has one: writes here were not recorded",
+        "3: has no bitmap 'b', but 4 below it has one: writes here were not recorded",
       ],
     ],
     [
       'a layer of version 2',
       chainOf(B, 'it is of version 2', B),
       [
-        "1: has no bitmap 'b' (it is of version 2), but 2 below it has: what was written here was not recorded",
+        "1: has no bitmap 'b' (it is of version 2), but 2 below it has one: writes here were not recorded",
       ],
     ],
     [
       'disabled in the middle',
       chainOf(B, DISABLED, B),
-      ["1: bitmap 'b' is disabled: what was written meanwhile is not in it"],
+      ["1: bitmap 'b' is disabled: writes made meanwhile are not recorded"],
     ],
     [
       'disabled in the top',
       chainOf(DISABLED, B),
-      ["top: bitmap 'b' is disabled: what was written meanwhile is not in it"],
+      ["top: bitmap 'b' is disabled: writes made meanwhile are not recorded"],
     ],
     [
       'inconsistent in the base',
@@ -92,14 +92,14 @@ t.test('the matrix of what may be wrong', async (t) => {
     [
       'only in memory',
       chainOf({ ...B, persistent: false }),
-      ["top: bitmap 'b' is only in memory, and ends with the process"],
+      ["top: bitmap 'b' is only in memory and is lost when the process ends"],
     ],
     [
       'all at once',
       chainOf(undefined, DISABLED, BROKEN),
       [
-        "top: has no bitmap 'b', but 1 below it has: what is written to the top is not recorded",
-        "1: bitmap 'b' is disabled: what was written meanwhile is not in it",
+        "top: has no bitmap 'b', but 1 below it has one: writes to the top are not recorded",
+        "1: bitmap 'b' is disabled: writes made meanwhile are not recorded",
         "2: bitmap 'b' is inconsistent: a process that had the image open did not store it",
       ],
     ],

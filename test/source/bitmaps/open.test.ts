@@ -104,7 +104,7 @@ t.test('a disabled one is used, and that is noted', async (t) => {
   qemuIo(image, 'write -P 1 1M 64k')
   const source = await openSource(image, { bitmap: 'b0' })
   t.strictSame(source.bitmap?.notes, [
-    "bitmap 'b0' is disabled: what was written meanwhile is not in it",
+    "bitmap 'b0' is disabled: writes made meanwhile are not recorded",
   ])
   t.strictSame(await dirtyRanges(t, source), [[0, 64]])
   await source.close()
