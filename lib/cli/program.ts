@@ -32,22 +32,22 @@ const COMMANDS: readonly { name: string; summary: string; load(): Promise<Comman
   },
   {
     name: 'chain',
-    summary: 'judge the dirty bitmaps along a backing chain',
+    summary: 'check the dirty bitmaps along a backing chain',
     load: () => import('./commands/chain.ts'),
   },
   {
     name: 'diff',
-    summary: 'add a bitmap of what differs from a known state of the disk',
+    summary: 'add a bitmap of the differences from a known state of the disk',
     load: () => import('./commands/diff.ts'),
   },
   {
     name: 'snapshot',
-    summary: 'make an overlay over an image, in which its dirty bitmaps go on',
+    summary: 'make an overlay over an image, in which its dirty bitmaps continue',
     load: () => import('./commands/snapshot.ts'),
   },
   {
     name: 'commit',
-    summary: 'bring overlays down into the image below them, dirty bitmaps and all',
+    summary: 'merge overlays into the image below them, with their dirty bitmaps',
     load: () => import('./commands/commit.ts'),
   },
   {

@@ -6,11 +6,11 @@ import { type Io, STANDARD } from './io.ts'
 /** The commands that do what qemu-img's do, each with its summary. */
 export const QEMU_IMG_COMMANDS = {
   info: 'describe an image, as qemu-img info does',
-  check: 'look for errors in an image, and repair them, as qemu-img check does',
-  map: 'print where the parts of a disk are stored, as qemu-img map does',
-  compare: 'compare what two images hold, as qemu-img compare does',
+  check: 'check an image for errors, and repair them, as qemu-img check does',
+  map: 'print where guest data is stored, as qemu-img map does',
+  compare: 'compare the content of two images, as qemu-img compare does',
   bitmap: 'change a dirty bitmap of an image, as qemu-img bitmap does',
-  measure: 'say how large an image would become, as qemu-img measure does',
+  measure: 'calculate the size of a new image, as qemu-img measure does',
 } as const
 
 /** Where such a command prints, and what may stop it. */

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { truncateSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import t, { type Test } from 'tap'
 import { Flag } from '../../lib/cli/flags.ts'
@@ -138,6 +138,20 @@ t.test('an error names the option of a flag by that flag', async (t) => {
       const status = await run(() => wrong, io)
       if (status !== 2) continue
       t.match(err.join(''), new RegExp(`^qcow2-backup: ${flag.long}: `), wrong.join(' '))
+    }
+  }
+})
+
+t.test('every flag is in the documentation', async (t) => {
+  const docs = new URL('../../../docs/', import.meta.url)
+  const pages = readdirSync(docs).filter((name) => name.endsWith('.md'))
+  const text = pages.map((name) => readFileSync(new URL(name, docs), 'utf8')).join('\n')
+  for (const name of COMMANDS) {
+    const program = buildProgram(io, () => {})
+    const command = program.commands.find((one) => one.name() === name)!
+    await program.parseAsync([name, '--help'], { from: 'user' }).catch(() => {})
+    for (const { long } of command.options) {
+      t.ok(new RegExp(`${long}\\b`).test(text), `${name} ${long}`)
     }
   }
 })

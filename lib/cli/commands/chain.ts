@@ -11,10 +11,10 @@ import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
 import { runWithProgress } from '../progress-display.ts'
 
 const HELP = `
-A bitmap is valid if it is in TOP, the images that have it follow each other from there without a
-gap, and in each of them it records and is consistent: then an incremental backup by it is right.
-Where an image that has it is shorter than the disk, what lies past its end counts as changed.
-That a running VM holds an image is no fault; its bitmaps are in its memory then.
+A bitmap is valid if TOP has it, the images that have it follow each other from there without a gap,
+and in each of them it is recording and consistent: an incremental backup with it is then correct.
+Where an image that has it is shorter than the disk, the range past its end counts as changed.
+An image that a running VM has open is not a fault; its bitmaps are in the VM's memory.
 
 Exit status: 0 every bitmap is valid, 1 one is not, or an image cannot be read.
 
@@ -25,7 +25,7 @@ Examples:
 /** `chain TOP`: the health of the bitmaps along a backing chain. */
 export function declare(command: Command, io: Io): void {
   command
-    .description('Judges the dirty bitmaps of an image and of all that it builds on.')
+    .description('Checks the dirty bitmaps of an image and of its backing chain.')
     .argument('<top>', 'the topmost qcow2 image')
   addOutputFlags(addFlags(command, REPORT_OPTIONS))
     .addHelpText('after', HELP)

@@ -9,11 +9,11 @@ import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
 import { runWithProgress } from '../progress-display.ts'
 
 const HELP = `
-What TOP holds, and what the images between it and BASE hold, data and zeroes alike, goes into BASE,
-which grows if TOP is larger. Then the bitmaps: those of TOP that are valid along the chain are made in
-BASE where it lacks them, and get what they have in all of the images, no more. TOP is not written to,
-so a commit that was interrupted can be run again. Nobody may use any of the images meanwhile, and
-other overlays over BASE are of no use afterwards.
+The content of TOP and of the images between it and BASE, data and zeroes alike, is written to BASE,
+which grows if TOP is larger. Then the bitmaps: those of TOP that are valid along the chain are added
+to BASE where it lacks them, and merged from all of the images. TOP is not written to, so an
+interrupted commit can be run again. No other process may use any of the images meanwhile, and other
+overlays over BASE are invalid afterwards.
 
 Examples:
   qcow2-backup commit disk.snap1.qcow2

@@ -13,9 +13,9 @@ import { runWithProgress } from '../progress-display.ts'
 
 const HELP = `
 For a bitmap that was lost or never made: BASELINE is a known state of the disk, such as its last
-backup. The bitmap that IMAGE gets has exactly those granules dirty in which the two differ, so that
-an incremental backup by it over BASELINE is right. It is disabled unless --enable is given; with that
-it records what is written from now on, too. What cannot be read counts as different.
+backup. The new bitmap of IMAGE has exactly those granules dirty in which the two differ, so that an
+incremental backup with it over BASELINE is correct. It is disabled unless --enable is given; then it
+also records writes from now on. Ranges that cannot be read count as different.
 
 With --output or --merge-into nothing is added to IMAGE, which may then be an NBD URI: a point in time
 that a running QEMU exports. The file gets a JSON array of {start, length, dirty} from 0 to the size
@@ -37,7 +37,9 @@ const OPTIONS = {
 /** `diff IMAGE BASELINE`: a bitmap, or a list, of what differs. */
 export function declare(command: Command, io: Io): void {
   command
-    .description('Finds what differs from a known state of the disk, and makes a bitmap of it.')
+    .description(
+      'Compares a disk with a known state of it, and stores the differences as a bitmap.',
+    )
     .argument('<image>', 'the qcow2 image that gets the bitmap, or an NBD URI')
     .argument('<baseline>', 'a raw or qcow2 image, or an NBD URI')
   addOutputFlags(addFlags(command, OPTIONS))

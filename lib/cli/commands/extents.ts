@@ -18,8 +18,8 @@ const HELP = `
 Prints [{"start","length","zero","hole"}, …] in bytes: ordered, contiguous, from 0 to the virtual
 size, neighbours with equal flags merged. zero: reads as zero through the whole chain. hole: nothing
 is stored for it. With --bitmap [{"start","length","dirty","zero"}, …]. dirty: written since the
-bitmap began. What must be known of the answer, such as that a server does not tell where data is,
-is told on stderr.
+bitmap was added. Caveats, such as a server that does not report where data is, are printed on
+stderr.
 
 Examples:
   qcow2-backup extents disk.raw

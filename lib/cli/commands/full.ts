@@ -6,7 +6,7 @@ import type { Io } from '../io.ts'
 import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
 
 const HELP = `
-What reads as zero takes no room in TARGET. TARGET appears under its name only when it is complete.
+Zeroes take no space in TARGET. TARGET appears under its name only when it is complete.
 
 Examples:
   qcow2-backup full disk.raw backup.qcow2

@@ -7,9 +7,9 @@ import type { Io } from '../io.ts'
 import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
 
 const HELP = `
-SOURCE holds the bitmap: one of its own that is stored in it, or one that the NBD server offers.
-PREVIOUS must hold the disk as it was when the bitmap began. TARGET records where PREVIOUS is,
-relative to its own directory: move them together. TARGET appears only when it is complete.
+The bitmap is a persistent one of the qcow2 image SOURCE, or one that the NBD server exports.
+PREVIOUS must contain the disk as it was when the bitmap was added. TARGET records the path of
+PREVIOUS relative to its own directory: move them together. TARGET appears only when it is complete.
 
 Examples:
   qcow2-backup incremental disk.qcow2 monday.qcow2 --bitmap sunday --backing sunday.qcow2

@@ -7,8 +7,8 @@ import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
 import { printFindings } from '../report.ts'
 
 const HELP = `
-Runs info, check, map and measure, for people and as JSON, once by qemu-img and once by this
-program, and compares outputs and exit statuses byte for byte. Each difference is shown as a diff.
+Runs info, check, map and measure with human and JSON output, in qemu-img and in this program, and
+compares output and exit status byte for byte. Each difference is printed as a diff.
 
 Exit status: 0 no difference, 1 differences.
 

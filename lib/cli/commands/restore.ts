@@ -6,12 +6,12 @@ import type { Io } from '../io.ts'
 import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
 
 const HELP = `
-What is read of a single backup that has a manifest beside it is compared with the hash recorded
-there; a difference is an error before TARGET gets its name. With --verify every image of the chain
-is checked and read first, each against its own manifest.
+If BACKUP is a single image with a manifest beside it, the data read is compared with the hash
+recorded there; a difference is an error before TARGET gets its name. With --verify every image of
+the chain is first checked, read and compared with its own manifest.
 
-A raw target is sparse: what reads as zero takes no room in it. An NBD export is overwritten in
-place. The options about clusters and compression are for -O qcow2.
+A raw target is sparse: zeroes take no space in it. An NBD export is overwritten in place. The
+options for clusters and compression need -O qcow2.
 
 Examples:
   qcow2-backup restore backup.qcow2 disk.raw

@@ -10,9 +10,9 @@ import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
 import { runWithProgress } from '../progress-display.ts'
 
 const HELP = `
-BACKING must not be written to any more. Every bitmap that records in it and is valid along its chain
-goes on in OVERLAY: an empty one of the same name and granularity. Disabled ones do not. OVERLAY
-records where BACKING is, relative to its own directory.
+BACKING must not be written to any more. Every bitmap of BACKING that is recording and valid along its
+chain continues in OVERLAY, as an empty one of the same name and granularity. Disabled ones do not.
+OVERLAY records the path of BACKING relative to its own directory.
 
 Examples:
   qcow2-backup snapshot disk.qcow2 disk.snap1.qcow2
@@ -26,7 +26,7 @@ const OPTIONS = {
 /** `snapshot BACKING OVERLAY`: an overlay in which the bitmaps go on. */
 export function declare(command: Command, io: Io): void {
   command
-    .description('Makes an overlay over an image, in which its dirty bitmaps go on.')
+    .description('Makes an overlay over an image, in which its dirty bitmaps continue.')
     .argument('<backing>', 'qcow2 image, or raw as --backing-format says')
     .argument('<overlay>', 'the qcow2 image to make')
   addOutputFlags(addFlags(command, OPTIONS))
@@ -53,7 +53,7 @@ function describe({ overlay, virtualSize, backing, bitmaps, notes }: SnapshotRes
   return [
     `${oneLine(overlay)}: complete`,
     `  disk ${formatSize(virtualSize)}, over ${oneLine(backing)}`,
-    `  bitmaps that go on: ${names}`,
+    `  bitmaps that continue: ${names}`,
     ...notes.map((note) => `  note: ${oneLine(note)}`),
     '',
   ].join('\n')

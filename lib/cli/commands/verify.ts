@@ -8,10 +8,10 @@ import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
 import { printFindings } from '../report.ts'
 
 const HELP = `
-The structure of each image is checked. Where IMAGE.manifest.json lies beside it, what the image holds
-is read too, and compared with what was read from the source when the backup was made. Where there is
-none, that is said, and no failure unless --manifest is given. Each image is verified by itself: of a
-chain, name every image. All images are verified, whatever is wrong with one of them.
+The structure of each image is checked. If IMAGE.manifest.json is beside it, the content is also read
+and compared with the data that was read from the source when the backup was made. A missing manifest
+is reported, and is a failure only with --manifest. Each image is verified by itself: of a chain, name
+every image. All images are verified, even if one of them is damaged.
 
 Exit status: 0 all are good, 1 one is not.
 

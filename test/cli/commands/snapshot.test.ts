@@ -11,7 +11,7 @@ t.test('told to people, and as JSON', async (t) => {
   t.strictSame(told, {
     ...told,
     status: 0,
-    stdout: "one: complete\n  disk 64 MiB, over disk\n  bitmaps that go on: 'b'\n",
+    stdout: "one: complete\n  disk 64 MiB, over disk\n  bitmaps that continue: 'b'\n",
     stderr: '',
   })
   const json = await runCli(['snapshot', '--json', '--cluster-size', '4K', 'disk', 'two'], { cwd })

@@ -8,16 +8,16 @@ import { QemuImgError, QemuImgUsageError } from '../../../qemu-img/messages.ts'
 
 const HELP = `Usage: qcow2-backup check [options] FILE
 
-Looks for errors in a qcow2 image, as qemu-img check does: the same output, byte for byte. What is
-found is told on stderr, a line each; the sum on stdout.
+Checks a qcow2 image for errors, as qemu-img check does: the same output, byte for byte. Findings are
+printed on stderr, a line each; the summary on stdout.
 
 Options:
   -f, --format FORMAT      the image's format (default: by its first bytes)
-  --output human|json      how to print the sum (default: human)
-  -r, --repair leaks|all   free clusters that are in use for nothing; or mend all that can be
+  --output human|json      how to print the summary (default: human)
+  -r, --repair leaks|all   free leaked clusters, or repair all that can be repaired
   -q, --quiet              print nothing but errors
-  -T CACHE                 how QEMU would cache the image; checked, without effect
-  -U, --force-share        also an image that is open elsewhere
+  -T CACHE                 QEMU's cache mode; checked, without effect
+  -U, --force-share        also read an image that other processes have open
   --qemu-version X.Y       print what that version of qemu-img prints (default: the newest known)
   --allow-path DIR         let images name files below this directory too; repeatable, / allows all
   --backing-format FORMAT  the format of a backing file whose image does not record it

@@ -21,7 +21,7 @@ Options:
   -q                       print nothing but errors
   -T CACHE                 none, off, directsync: read past the page cache, the default; writeback,
                            writethrough, unsafe: through it
-  -U, --force-share        also images that are open elsewhere
+  -U, --force-share        also read images that other processes have open
   --qemu-version X.Y       print what that version of qemu-img prints (default: the newest known)
   --allow-path DIR         let images name files below this directory too; repeatable, / allows all
   --backing-format FORMAT  the format of a backing file whose image does not record it

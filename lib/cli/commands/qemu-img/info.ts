@@ -14,7 +14,7 @@ Options:
   -f, --format FORMAT      the image's format, raw or qcow2 (default: by its first bytes)
   --output human|json      how to print it (default: human)
   --backing-chain          describe the images below it too
-  -U, --force-share        also an image that is open elsewhere
+  -U, --force-share        also read an image that other processes have open
   --qemu-version X.Y       print what that version of qemu-img prints (default: the newest known)
   --allow-path DIR         let images name files below this directory too; repeatable, / allows all
   --backing-format FORMAT  the format of a backing file whose image does not record it

@@ -17,14 +17,14 @@ import { atLeast } from '../../../qemu-img/version.ts'
 
 const HELP = `Usage: qcow2-backup map [options] FILE
 
-Prints where the parts of a disk are stored, as qemu-img map does: the same output, byte for byte.
+Prints where the data of a disk is stored, as qemu-img map does: the same output, byte for byte.
 
 Options:
   -f, --format FORMAT       the image's format, raw or qcow2 (default: by its first bytes)
   --output human|json       how to print it (default: human, which only lists stored data)
-  -s, --start-offset SIZE   where in the disk to start
-  -l, --max-length SIZE     how much of it to look at
-  -U, --force-share         also an image that is open elsewhere
+  -s, --start-offset SIZE   guest offset to start at
+  -l, --max-length SIZE     guest bytes to map
+  -U, --force-share         also read an image that other processes have open
   --qemu-version X.Y        print what that version of qemu-img prints (default: the newest known)
   --allow-path DIR          let images name files below this directory too; repeatable, / allows all
   --backing-format FORMAT   the format of a backing file whose image does not record it

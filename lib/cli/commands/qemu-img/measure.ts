@@ -10,7 +10,7 @@ import { sizeArgument } from '../../../qemu-img/sizes.ts'
 const HELP = `Usage: qcow2-backup measure [options] --size SIZE
        qcow2-backup measure [options] FILE
 
-Says how large an image of an empty disk, or a copy of an image, would become, as qemu-img measure
+Calculates the size of an image of an empty disk, or of a copy of an image, as qemu-img measure
 does: the same output, byte for byte.
 
 Options:
@@ -22,7 +22,7 @@ Options:
   -f FORMAT                FILE's format, raw or qcow2 (default: by its first bytes)
   -l SNAPSHOT              measure FILE as it was in this internal snapshot: its id or name, or
                            snapshot.id=ID,snapshot.name=NAME
-  -U, --force-share        also an image that is open elsewhere
+  -U, --force-share        also read an image that other processes have open
   --allow-path DIR         let images name files below this directory too; repeatable, / allows all
   --backing-format FORMAT  the format of a backing file whose image does not record it
   -h, --help               display this help
