@@ -8,10 +8,10 @@ export const HOLE_FLAG = 1
 export const DIRTY_FLAG = 1
 
 /**
- * Bytes asked about at a time, the most that a request of 32 bits can hold with any alignment. An
- * answer takes the server's time mostly by the number of its runs, and it stops when there are many.
+ * Bytes asked about at a time, of which the addon makes requests of 32 bits. An answer takes the
+ * server's time mostly by the number of its runs, and it stops when there are many.
  */
-const STEP = 2 ** 31
+const STEP = 2 ** 40
 
 /** The export that is asked, and what offsets of requests must be multiples of. */
 export type AskedExport = Pick<SourceExport, 'path' | 'blockMin'>

@@ -4,6 +4,7 @@ import type { StatusRuns } from '../extents/intersect.ts'
 import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
 import { log } from '../log.ts'
 import { type NbdHandle, type NbdInfo, native } from '../native.ts'
+import { LOST, wasClosed } from './lost.ts'
 import type { NbdAddress } from './uri.ts'
 
 /** How a server is reached. */
@@ -28,9 +29,6 @@ const MAX_TIMEOUTS = 3
 
 /** Bytes, such that offsets of whole sectors are exact. */
 const MAX_SIZE = 2 ** 53 - SECTOR_SIZE
-
-/** These mean that the connection is gone; whatever else a call fails with, the server answered. */
-const LOST = ['ENOTCONN', 'ECONNRESET', 'EPIPE', 'ESHUTDOWN']
 
 /** What the addon's errors carry: what was being done, in libnbd's words, and the errno's name. */
 interface NbdFailure extends Error {
@@ -265,6 +263,9 @@ export function nbdError(server: ReachedServer, doing: string, error: unknown): 
       `${doing}: no answer within ${timeoutMs / 1000} s (a server may also take no more clients at ` +
       'once: qemu-nbd --shared)'
     return new BackupError('IO', displayUri, why, { ...options, hint: 'timeoutMs' })
+  }
+  if (wasClosed(code, context)) {
+    return new BackupError('IO', displayUri, `${doing}: the server closed the connection`, options)
   }
   // libnbd's own words end with the reason; those of the addon lack it.
   const words = /^nbd_\w+: (?:connect: )?(.*)$/s.exec(context)?.[1]

@@ -12,6 +12,8 @@ import { Closed, isRefusedStatus, NbdConnection, type NbdServer } from './connec
 
 const ALLOCATION = 'base:allocation'
 
+/** Bytes that are taken for data when a server refuses to say: of the one request that it refused. */
+const REFUSED_BYTES = 2 ** 31
 /** Times that a server may refuse to say what is allocated before it is asked no more. */
 const MAX_REFUSALS = 8
 
@@ -159,7 +161,7 @@ export class ExportStatus {
         if (!isRefusedStatus(error)) throw error
         this.#refusals++
         this.#note(start, (error as BackupError).why)
-        return allData(start, length)
+        return allData(start, Math.min(length, REFUSED_BYTES))
       }
     }
   }

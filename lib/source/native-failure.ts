@@ -1,4 +1,5 @@
 import { ioError } from '../errors.ts'
+import { wasClosed } from '../nbd/lost.ts'
 
 /** What the addon's errors carry, see native/copy/error.h and native/napi/errors.cc. */
 export interface NativeFailure extends Error {
@@ -26,6 +27,12 @@ export function lostServer(failure: NativeFailure): string {
   // libnbd's words name its function first, and the reason already.
   const words = failure.context?.replace(/^nbd_\w+: /, '')
   if (failure.code === 'ESTALE') return `the NBD server came back, but ${words}`
+  if (failure.code === 'EPROTO') return `the NBD server breaks the protocol: ${words}`
+  if (failure.code === 'ETIMEDOUT') {
+    return `the NBD server is lost: ${words?.startsWith('it ') ? words : 'it does not answer in time'}`
+  }
+  if (wasClosed(failure.code, words ?? ''))
+    return 'the NBD server is lost: it closed the connection'
   const why = words === failure.context ? `${words}: ${reasonOf(failure)}` : words
-  return `the NBD server ${failure.code === 'EPROTO' ? 'breaks the protocol' : 'is lost'}: ${why}`
+  return `the NBD server is lost: ${why}`
 }

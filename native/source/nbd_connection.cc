@@ -164,10 +164,12 @@ void NbdConnection::wait_ready() {
   }
 }
 
-void NbdConnection::wait_until(const std::function<bool()>& done, uint64_t most) {
+bool NbdConnection::wait_until(const std::function<bool()>& done, uint64_t most,
+                               Clock::time_point soon) {
   NbdPace pace;
   pace.restart(Clock::now(), flow(), most);
   while (!done()) {
+    if (Clock::now() >= soon) return false;
     switch (pace.judge(Clock::now(), flow(), timeout_, 1)) {
       case NbdPace::Verdict::kFine:
         break;
@@ -176,8 +178,9 @@ void NbdConnection::wait_until(const std::function<bool()>& done, uint64_t most)
       case NbdPace::Verdict::kEndless:
         throw Error(EPROTO, "the server's answer never ends");
     }
-    wait_for_socket(pace.due(timeout_));
+    wait_for_socket(std::min(soon, pace.due(timeout_)));
   }
+  return true;
 }
 
 }  // namespace qb

@@ -63,7 +63,9 @@ class NbdConnection {
   // Waits until `done` says so, for a request of at most `most` bytes either way. Throws NbdError
   // when the connection is lost, Error(ETIMEDOUT) when the server does not get on, Error(EPROTO)
   // when its answer never ends, Error(ECANCELED).
-  void wait_until(const std::function<bool()>& done, uint64_t most);
+  // `soon`: until when to wait; false if that came first.
+  bool wait_until(const std::function<bool()>& done, uint64_t most,
+                  Clock::time_point soon = Clock::time_point::max());
 
  private:
   struct Guard;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <utility>
 
 #include "source/nbd_connecting.h"
@@ -19,16 +20,13 @@ constexpr size_t kMostRuns = 1 << 20;
 // What a slow line has time for: as much as QEMU sends.
 constexpr uint64_t kMostStatusBytes = 1 << 20;
 
-// What one reply fills in, by libnbd's callbacks. Shared with these: a reply may come, or be thrown
-// away with the connection, after nobody waits for it any more.
-struct Reply {
-  std::vector<std::string> contexts;
-  uint64_t start = 0;
-  std::vector<std::vector<StatusRun>> runs;
-  bool broken = false;  // the answer breaks the protocol
-  bool completed = false;
-  int error = 0;
-};
+// How many runs of all contexts, and how much time, replies that are put together may take: a
+// large disk of few runs is asked for in pieces of 2 GiB, each of which would go through the event
+// loop of JavaScript, and that takes longer than the server's answer.
+constexpr size_t kManyRuns = 1024;
+constexpr std::chrono::milliseconds kSoon{20};
+
+using Reply = NbdStatus::Reply;
 using ReplyRef = std::shared_ptr<Reply>;
 
 int on_extents(void* data, const char* context, uint64_t offset, uint32_t* entries, size_t count,
@@ -64,12 +62,24 @@ Callback callback(Function function, const ReplyRef& reply) {
   return {function, std::make_unique<ReplyRef>(reply).release(), release_reply};
 }
 
-void wait(NbdConnection& connection, const ReplyRef& reply, int64_t cookie, uint64_t most,
-          const char* what) {
-  if (cookie < 0) throw nbd_error();
-  connection.wait_until([&] { return reply->completed || reply->broken; }, most);
-  if (reply->broken) throw NbdError(EPROTO, "the server's answer is malformed");
-  if (reply->error != 0) throw NbdError(reply->error, what);
+void require_success(const Reply& reply, const char* what) {
+  if (reply.broken) throw NbdError(EPROTO, "the server's answer is malformed");
+  if (reply.error != 0) throw NbdError(reply.error, what);
+}
+
+bool is_over(const Reply& reply) {
+  return reply.completed || reply.broken;
+}
+
+// Adds what a later reply says; runs of equal flags become one.
+void append(std::vector<StatusRun>& runs, const std::vector<StatusRun>& more) {
+  for (const StatusRun& run : more) {
+    if (!runs.empty() && runs.back().flags == run.flags) {
+      runs.back().length += run.length;
+    } else {
+      runs.push_back(run);
+    }
+  }
 }
 
 }  // namespace
@@ -81,15 +91,51 @@ NbdStatus::NbdStatus(const NbdAddress& address, const std::vector<std::string>& 
       info_(describe_export(*connection_, contexts)) {}
 
 std::vector<std::vector<StatusRun>> NbdStatus::status(uint64_t start, uint64_t length) {
-  auto reply = std::make_shared<Reply>(Reply{contexts_, start, {}});
+  auto soon = NbdConnection::Clock::now() + kSoon;
+  ReplyRef first = ask(start, length);
+  connection_->wait_until([&] { return is_over(*first); }, kMostStatusBytes);
+  pending_.reset();
+  require_success(*first, "block status");
+  Runs runs = std::move(first->runs);
+  bool complete = is_complete(runs, first->length);
+  for (uint64_t done = first->length; complete && done < length;) {
+    size_t count = 0;
+    for (const auto& of_context : runs) count += of_context.size();
+    if (count > kManyRuns) break;
+    ReplyRef reply = ask(start + done, length - done);
+    // What does not come soon, and what fails, is for the call that begins with it.
+    bool came = connection_->wait_until([&] { return is_over(*reply); }, kMostStatusBytes, soon);
+    if (!came || reply->broken || reply->error != 0) break;
+    pending_.reset();
+    complete = is_complete(reply->runs, reply->length);
+    for (size_t i = 0; i < runs.size(); i++) append(runs[i], reply->runs[i]);
+    done += reply->length;
+  }
+  return runs;
+}
+
+// The reply that is under way, or one for as much of a range as a request can ask for.
+std::shared_ptr<Reply> NbdStatus::ask(uint64_t start, uint64_t length) {
+  if (pending_ && pending_->start == start) return pending_;
+  auto reply = std::make_shared<Reply>(Reply{contexts_, start, std::min(length, kMostAsked), {}});
   reply->runs.resize(contexts_.size());
   // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDeleteLeaks): it does not see that libnbd frees
-  wait(*connection_, reply,
-       nbd_library().aio_block_status(connection_->handle(), std::min(length, kMostAsked), start,
-                                      callback<nbd_extent_callback>(on_extents, reply),
-                                      callback<nbd_completion_callback>(on_completion, reply), 0),
-       kMostStatusBytes, "block status");
-  return std::move(reply->runs);
+  int64_t cookie = nbd_library().aio_block_status(
+      connection_->handle(), reply->length, start, callback<nbd_extent_callback>(on_extents, reply),
+      callback<nbd_completion_callback>(on_completion, reply), 0);
+  if (cookie < 0) throw nbd_error();
+  pending_ = reply;
+  return reply;
+}
+
+// Whether each context that the server has tells of all of a range and of no more.
+bool NbdStatus::is_complete(const Runs& runs, uint64_t length) const {
+  for (size_t i = 0; i < runs.size(); i++) {
+    uint64_t bytes = 0;
+    for (const StatusRun& run : runs[i]) bytes += run.length;
+    if (info_.contexts[i] && bytes != length) return false;
+  }
+  return true;
 }
 
 // Cut at multiples, so that what a server discards in large units it finds whole.
@@ -100,10 +146,12 @@ void NbdStatus::trim(uint64_t start, uint64_t length) {
     uint64_t part = std::min(end - start, kMostTrimmed - start % kMostTrimmed);
     auto reply = std::make_shared<Reply>();
     // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDeleteLeaks): it does not see that libnbd frees
-    wait(*connection_, reply,
-         nbd_library().aio_trim(connection_->handle(), part, start,
-                                callback<nbd_completion_callback>(on_completion, reply), 0),
-         0, "trim");
+    int64_t cookie =
+        nbd_library().aio_trim(connection_->handle(), part, start,
+                               callback<nbd_completion_callback>(on_completion, reply), 0);
+    if (cookie < 0) throw nbd_error();
+    connection_->wait_until([&] { return is_over(*reply); }, 0);
+    require_success(*reply, "trim");
     start += part;
   }
 }

@@ -26,10 +26,11 @@ class NbdStatus {
             const std::shared_ptr<NbdCancel>& cancel);
 
   const NbdExport& info() const { return info_; }
-  // One reply for a range: for each context its runs from `start` on. They may end before or behind
-  // the range, each context elsewhere (NBD protocol, NBD_CMD_BLOCK_STATUS). Empty for a context
-  // that the server left out. Throws NbdError (EPROTO: the answer breaks the protocol),
-  // Error(ETIMEDOUT). After an EPROTO the connection is of no use.
+  // For each context its runs from `start` on, one reply or several: as many as are complete, have
+  // few runs, and come soon. They may end before or behind the range, each context elsewhere (NBD
+  // protocol, NBD_CMD_BLOCK_STATUS). Empty for a context that the server left out. Throws NbdError
+  // (EPROTO: the answer breaks the protocol), Error(ETIMEDOUT). After an EPROTO the connection is
+  // of no use.
   std::vector<std::vector<StatusRun>> status(uint64_t start, uint64_t length);
   // Discards a range: the server may forget what it holds. Throws NbdError (EPERM: read-only,
   // EINVAL: it can't), Error(ETIMEDOUT).
@@ -37,10 +38,29 @@ class NbdStatus {
   // The connection, for another use; only info() may be called from then on.
   std::unique_ptr<NbdConnection> release_connection() { return std::move(connection_); }
 
+  using Runs = std::vector<std::vector<StatusRun>>;
+
+  // What one reply fills in, by libnbd's callbacks. Shared with these: a reply may come, or be
+  // thrown away with the connection, after nobody waits for it any more.
+  struct Reply {
+    std::vector<std::string> contexts;
+    uint64_t start = 0;
+    uint64_t length = 0;
+    Runs runs;
+    bool broken = false;  // the answer breaks the protocol
+    bool completed = false;
+    int error = 0;
+  };
+
  private:
+  std::shared_ptr<Reply> ask(uint64_t start, uint64_t length);
+  bool is_complete(const Runs& runs, uint64_t length) const;
+
   std::unique_ptr<NbdConnection> connection_;
   std::vector<std::string> contexts_;
   NbdExport info_;
+  // Asked for ahead, and not taken yet.
+  std::shared_ptr<Reply> pending_;
 };
 
 }  // namespace qb

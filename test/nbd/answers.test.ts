@@ -4,6 +4,7 @@ import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { fullBackup } from '../../lib/backup/full.ts'
+import { openSource } from '../../lib/source/open-source.ts'
 import { runCli } from '../support/cli.ts'
 import { makeRaw } from '../support/disks.ts'
 import {
@@ -118,6 +119,28 @@ t.test('a context that is answered twice', async (t) => {
   const target = join(t.testdir(), 'out.qcow2')
   await t.rejects(fullBackup(server.uri, target), { code: 'IO', errno: 'EPROTO' })
   t.notOk(existsSync(target))
+})
+
+t.test('answers about a large disk are put together, but for what is refused', async (t) => {
+  const step = 2 ** 31
+  const server = await startNbdServer(t, {
+    size: 8 * step,
+    answer({ type, offset, length }, send) {
+      if (type !== 'status') return false
+      if (offset === 2 * step) send(CHUNK.error, errorChunk(22))
+      else send(CHUNK.status, statusChunk(1, length, offset === 5 * step ? 0 : 3))
+      return true
+    },
+  })
+  const source = await openSource(server.uri)
+  t.teardown(() => source.close())
+  const data: number[] = []
+  for await (const batch of source.mappings()) {
+    for (const { kind, start, length } of batch) if (kind === 'data') data.push(start, length)
+  }
+  t.same(data, [2 * step, step, 5 * step, step])
+  const asked = server.requests.filter(({ type }) => type === 'status')
+  t.ok(asked.every(({ length }) => length <= step))
 })
 
 t.test('block status that is refused each time: all is data, and a note says so', async (t) => {
