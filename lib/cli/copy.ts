@@ -1,8 +1,9 @@
 import type { CopyResult } from '../backup/types.ts'
 import type { ControlOptions } from '../options.ts'
 import type { Io } from './io.ts'
-import { formatResult } from './output.ts'
+import { describeCopy } from './output.ts'
 import type { OutputFlags } from './output-flags.ts'
+import { printResult } from './print-result.ts'
 import { runWithProgress } from './progress-display.ts'
 
 /** Runs a copy for the command line, and prints its result. */
@@ -12,5 +13,5 @@ export async function runCopy(
   copy: (control: ControlOptions) => Promise<CopyResult>,
 ): Promise<void> {
   const result = await runWithProgress(io, flags, copy)
-  await io.stdout(flags.json ? `${JSON.stringify(result)}\n` : formatResult(result))
+  await printResult(io, flags, result, describeCopy)
 }

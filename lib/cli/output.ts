@@ -1,7 +1,6 @@
 import type { CopyResult } from '../backup/types.ts'
 import type { DirtyExtent } from '../extents/dirty-extents.ts'
 import type { Extent } from '../extents/extent.ts'
-import { oneLine } from '../text.ts'
 import { formatSize } from '../units.ts'
 
 /** Characters gathered for a write. */
@@ -31,13 +30,13 @@ export async function* formatExtents(
 }
 
 /** What a copy did, in lines for people. */
-export function formatResult(result: CopyResult): string {
+export function describeCopy(result: CopyResult): string[] {
   const { virtualSize, dataBytes, zeroBytes, unchangedBytes, notes = [] } = result
   const { fileSize, allocatedBytes, elapsedSeconds, content, verified } = result
   const rate = elapsedSeconds > 0 ? formatSize(Math.round(dataBytes / elapsedSeconds)) : '0 B'
   const unchanged = unchangedBytes > 0 ? `, ${formatSize(unchangedBytes)} unchanged` : ''
   return [
-    `${oneLine(result.target)}: complete`,
+    `${result.target}: complete`,
     `  disk ${formatSize(virtualSize)}: ${formatSize(dataBytes)} data, ${formatSize(zeroBytes)} zero` +
       unchanged,
     `  file ${formatSize(fileSize)} (${formatSize(allocatedBytes)} on disk), ` +
@@ -46,8 +45,7 @@ export function formatResult(result: CopyResult): string {
     ...(content
       ? [`  ${content.algorithm} of ${formatSize(content.blockSize)} blocks: ${content.checksum}`]
       : []),
-    ...(result.manifest ? [`  manifest ${oneLine(result.manifest)}`] : []),
-    ...notes.map((note) => `  note: ${oneLine(note)}`),
-    '',
-  ].join('\n')
+    ...(result.manifest ? [`  manifest ${result.manifest}`] : []),
+    ...notes.map((note) => `  note: ${note}`),
+  ]
 }

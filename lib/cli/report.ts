@@ -2,12 +2,13 @@ import { BackupError } from '../errors.ts'
 import type { ControlOptions } from '../options.ts'
 import type { Io } from './io.ts'
 import type { OutputFlags } from './output-flags.ts'
+import { humanLines } from './print-result.ts'
 import { runWithProgress } from './progress-display.ts'
 
 /** How findings are printed. */
 export interface Report<Found> {
-  /** One finding, for people. */
-  describe(found: Found): string
+  /** One finding, in lines for people. */
+  describe(found: Found): readonly string[]
   /** What the error names if not all are the same. */
   subject: string
   /** What those are counted as: `images are not good`. */
@@ -30,7 +31,7 @@ export async function printFindings<Found extends { same: boolean }>(
     for await (const one of find(control)) {
       all.push(one)
       // A line must not be drawn over by the bar, which may be on the same terminal.
-      if (!flags.json) await display.around(() => io.stdout(describe(one)))
+      if (!flags.json) await display.around(() => io.stdout(humanLines(describe(one))))
     }
     if (flags.json) await display.around(() => io.stdout(`${JSON.stringify(all, null, 1)}\n`))
   })

@@ -1,5 +1,6 @@
 import t from 'tap'
-import { formatExtents, formatResult } from '../../lib/cli/output.ts'
+import { describeCopy, formatExtents } from '../../lib/cli/output.ts'
+import { humanLines } from '../../lib/cli/print-result.ts'
 import type { Extent } from '../../lib/extents/extent.ts'
 
 async function collect(texts: AsyncIterable<string>): Promise<string[]> {
@@ -9,7 +10,7 @@ async function collect(texts: AsyncIterable<string>): Promise<string[]> {
 }
 
 t.test('a result for people', async (t) => {
-  const text = formatResult({
+  const lines = describeCopy({
     target: 'back\x1bup.qcow2',
     virtualSize: 8 * 2 ** 30,
     dataBytes: 3 * 2 ** 30,
@@ -22,7 +23,7 @@ t.test('a result for people', async (t) => {
     direct: true,
   })
   t.equal(
-    text,
+    humanLines(lines),
     [
       'back\\x1bup.qcow2: complete',
       '  disk 8 GiB: 3 GiB data, 5 GiB zero',
@@ -33,7 +34,7 @@ t.test('a result for people', async (t) => {
 })
 
 t.test('what only an incremental backup has', async (t) => {
-  const text = formatResult({
+  const lines = describeCopy({
     target: 'monday.qcow2',
     virtualSize: 8 * 2 ** 30,
     dataBytes: 2 ** 30,
@@ -46,7 +47,7 @@ t.test('what only an incremental backup has', async (t) => {
     direct: true,
     notes: ["bitmap 'a\nb' is disabled"],
   })
-  t.strictSame(text.split('\n').slice(1), [
+  t.strictSame(humanLines(lines).split('\n').slice(1), [
     '  disk 8 GiB: 1 GiB data, 1 GiB zero, 6 GiB unchanged',
     '  file 1 GiB (1 GiB on disk), 1.00 s, 1 GiB/s',
     "  note: bitmap 'a\\x0ab' is disabled",

@@ -3,11 +3,11 @@ import { REPORT_OPTIONS, readBitmapChain } from '../../api/bitmaps.ts'
 import { BackupError } from '../../errors.ts'
 import type { ChainReport } from '../../maintain/chain-report.ts'
 import type { BitmapHealth, BitmapPlace } from '../../source/bitmaps/health.ts'
-import { oneLine } from '../../text.ts'
 import { formatSize } from '../../units.ts'
 import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
 import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
+import { printResult } from '../print-result.ts'
 import { runWithProgress } from '../progress-display.ts'
 
 const HELP = `
@@ -36,31 +36,31 @@ async function chain(io: Io, top: string, flags: OutputFlags): Promise<void> {
   const report = await runWithProgress(io, flags, (control) =>
     readBitmapChain(top, { ...optionsFrom(flags, REPORT_OPTIONS), ...control }),
   )
-  await io.stdout(flags.json ? `${JSON.stringify(report)}\n` : describe(report))
+  await printResult(io, flags, report, describe)
   const invalid = report.bitmaps.filter(({ valid }) => !valid).length
   if (invalid === 0) return
   const why = `${invalid} of ${report.bitmaps.length} bitmaps are not valid`
   throw new BackupError('BAD_BITMAP', top, why)
 }
 
-function describe({ images, bitmaps }: ChainReport): string {
+function describe({ images, bitmaps }: ChainReport): string[] {
   const lines = images.map(({ image, format, virtualSize, live }) => {
     const held = live ? ', open in another process' : ''
-    return `${oneLine(image)}: ${format}, ${formatSize(virtualSize)}${held}`
+    return `${image}: ${format}, ${formatSize(virtualSize)}${held}`
   })
   if (bitmaps.length === 0) lines.push('no bitmaps')
-  return `${[...lines, ...bitmaps.flatMap(describeBitmap)].join('\n')}\n`
+  return [...lines, ...bitmaps.flatMap(describeBitmap)]
 }
 
 function describeBitmap({ name, valid, reasons, notes, images }: BitmapHealth): string[] {
   const places = images.filter(({ present }) => present).map(describePlace)
   return [
-    `bitmap '${oneLine(name)}': ${valid ? 'valid' : 'NOT VALID'} (${places.join(', ')})`,
-    ...[...reasons, ...notes].map((line) => `  ${oneLine(line)}`),
+    `bitmap '${name}': ${valid ? 'valid' : 'NOT VALID'} (${places.join(', ')})`,
+    ...[...reasons, ...notes].map((line) => `  ${line}`),
   ]
 }
 
 function describePlace({ image, recording, inconsistent, granularity }: BitmapPlace): string {
   const state = inconsistent ? 'inconsistent' : recording ? 'recording' : 'disabled'
-  return `${oneLine(image)}: ${state}, ${formatSize(granularity!)}`
+  return `${image}: ${state}, ${formatSize(granularity!)}`
 }

@@ -1,11 +1,11 @@
 import type { Command } from 'commander'
 import { COMMIT_OPTIONS, commitImage } from '../../api/maintain.ts'
 import type { CommitResult } from '../../maintain/commit/commit.ts'
-import { oneLine } from '../../text.ts'
 import { formatSize } from '../../units.ts'
 import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
 import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
+import { printResult } from '../print-result.ts'
 import { runWithProgress } from '../progress-display.ts'
 
 const HELP = `
@@ -33,20 +33,18 @@ async function commit(io: Io, top: string, flags: OutputFlags): Promise<void> {
   const result = await runWithProgress(io, flags, (control) =>
     commitImage(top, { ...optionsFrom(flags, COMMIT_OPTIONS), ...control }),
   )
-  await io.stdout(flags.json ? `${JSON.stringify(result)}\n` : describe(result))
+  await printResult(io, flags, result, describe)
 }
 
-function describe(result: CommitResult): string {
+function describe(result: CommitResult): string[] {
   const { base, virtualSize, dataBytes, zeroBytes, merged, created, deleted, notes } = result
-  const listed = (names: string[]) => names.map((name) => oneLine(name)).join(', ')
   const what = `${formatSize(dataBytes)} of data and ${formatSize(zeroBytes)} of zeroes`
   return [
-    `${oneLine(base)}: complete`,
+    `${base}: complete`,
     `  disk ${formatSize(virtualSize)}; committed: ${what}`,
-    ...(merged.length > 0 ? [`  bitmaps merged: ${listed(merged)}`] : []),
-    ...(created.length > 0 ? [`  bitmaps added: ${listed(created)}`] : []),
-    ...(deleted.length > 0 ? [`  removed: ${listed(deleted)}`] : []),
-    ...notes.map((note) => `  note: ${oneLine(note)}`),
-    '',
-  ].join('\n')
+    ...(merged.length > 0 ? [`  bitmaps merged: ${merged.join(', ')}`] : []),
+    ...(created.length > 0 ? [`  bitmaps added: ${created.join(', ')}`] : []),
+    ...(deleted.length > 0 ? [`  removed: ${deleted.join(', ')}`] : []),
+    ...notes.map((note) => `  note: ${note}`),
+  ]
 }

@@ -4,11 +4,11 @@ import { argumentError } from '../../errors.ts'
 import type { Differences, DiffResult } from '../../maintain/diff/diff.ts'
 import type { UnreadableRange } from '../../maintain/diff/differences.ts'
 import { option, TEXT } from '../../schema.ts'
-import { oneLine } from '../../text.ts'
 import { formatSize } from '../../units.ts'
 import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
 import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
+import { printResult } from '../print-result.ts'
 import { runWithProgress } from '../progress-display.ts'
 
 const HELP = `
@@ -56,7 +56,7 @@ async function diff(io: Io, image: string, baseline: string, flags: OutputFlags)
     const result = await runWithProgress(io, flags, (control) =>
       diffToBitmap(image, baseline, bitmap ?? '', { ...options, enable, ...control }),
     )
-    return await io.stdout(flags.json ? `${JSON.stringify(result)}\n` : describe(result))
+    return await printResult(io, flags, result, describe)
   }
   if (enable) throw argumentError('enable', 'cannot be combined with --output or --merge-into')
   const printer = output === '-' ? listPrinter(io) : undefined
@@ -69,7 +69,7 @@ async function diff(io: Io, image: string, baseline: string, flags: OutputFlags)
   })
   if (printer) return
   const result = { image, ...(output === undefined ? {} : { output }), ...found }
-  await io.stdout(flags.json ? `${JSON.stringify(result)}\n` : describe(result))
+  await printResult(io, flags, result, describe)
 }
 
 /** A JSON array on the standard output, one run to a line. */
@@ -87,17 +87,16 @@ function listPrinter(io: Io) {
 
 type Result = DiffResult | (Differences & { image: string; output?: string })
 
-function describe(result: Result): string {
+function describe(result: Result): string[] {
   const { image, granularity, dirtyBytes, unreadable } = result
   const notes = 'notes' in result && result.notes ? result.notes : []
-  const what = 'bitmap' in result ? `bitmap '${oneLine(result.bitmap)}', ` : ''
+  const what = 'bitmap' in result ? `bitmap '${result.bitmap}', ` : ''
   const made = `${what}${formatSize(granularity)} a bit`
   return [
-    `${oneLine(image)}: ${made}, ${formatSize(dirtyBytes)} dirty`,
+    `${image}: ${made}, ${formatSize(dirtyBytes)} dirty`,
     ...unreadable.map((area) => `  ${describeUnreadable(area)}`),
-    ...notes.map((note) => `  note: ${oneLine(note)}`),
-    '',
-  ].join('\n')
+    ...notes.map((note) => `  note: ${note}`),
+  ]
 }
 
 function describeUnreadable({ start, length, side, why }: UnreadableRange): string {

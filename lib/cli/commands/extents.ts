@@ -7,11 +7,11 @@ import type { Progress } from '../../progress.ts'
 import { option, TEXT } from '../../schema.ts'
 import { withProgress } from '../../source/look-up-progress.ts'
 import type { Source } from '../../source/source.ts'
-import { oneLine } from '../../text.ts'
 import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
 import { formatExtents } from '../output.ts'
 import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
+import { humanLines } from '../print-result.ts'
 import { runWithProgress } from '../progress-display.ts'
 
 const HELP = `
@@ -59,7 +59,7 @@ async function extents(io: Io, location: string, flags: OutputFlags): Promise<vo
       for await (const text of formatExtents(list)) await display.around(() => io.stdout(text))
       // Complete only now: some are of answers that came meanwhile.
       for (const note of [...(source.bitmap?.notes ?? []), ...(source.notes ?? [])]) {
-        display.say(`qcow2-backup: ${oneLine(`${source.name}: note: ${note}`)}\n`)
+        display.say(humanLines([`qcow2-backup: ${source.name}: note: ${note}`]))
       }
     } finally {
       await source.close()

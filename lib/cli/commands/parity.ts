@@ -35,6 +35,8 @@ export function declare(command: Command, io: Io): void {
     )
 }
 
-function describe({ image, command, same, status, difference = '' }: CommandComparison): string {
-  return `${image}: ${command}: ${same ? `same, status ${status}` : 'different'}\n${difference}`
+function describe({ image, command, same, status, difference }: CommandComparison): string[] {
+  const verdict = same ? `same, status ${status}` : 'different'
+  const lines = difference?.trimEnd().split('\n') ?? []
+  return [`${image}: ${command}: ${verdict}`, ...lines]
 }

@@ -2,11 +2,11 @@ import type { Command } from 'commander'
 import { createSnapshot, SNAPSHOT_OPTIONS } from '../../api/maintain.ts'
 import type { SnapshotResult } from '../../maintain/create-snapshot.ts'
 import { BOOLEAN, option } from '../../schema.ts'
-import { oneLine } from '../../text.ts'
 import { formatSize } from '../../units.ts'
 import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
 import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
+import { printResult } from '../print-result.ts'
 import { runWithProgress } from '../progress-display.ts'
 
 const HELP = `
@@ -45,16 +45,15 @@ async function snapshot(
   const result = await runWithProgress(io, flags, (control) =>
     createSnapshot(backing, overlay, { ...optionsFrom(flags, OPTIONS), ...control }),
   )
-  await io.stdout(flags.json ? `${JSON.stringify(result)}\n` : describe(result))
+  await printResult(io, flags, result, describe)
 }
 
-function describe({ overlay, virtualSize, backing, bitmaps, notes }: SnapshotResult): string {
-  const names = bitmaps.length > 0 ? bitmaps.map((name) => `'${oneLine(name)}'`).join(', ') : 'none'
+function describe({ overlay, virtualSize, backing, bitmaps, notes }: SnapshotResult): string[] {
+  const names = bitmaps.length > 0 ? bitmaps.map((name) => `'${name}'`).join(', ') : 'none'
   return [
-    `${oneLine(overlay)}: complete`,
-    `  disk ${formatSize(virtualSize)}, over ${oneLine(backing)}`,
+    `${overlay}: complete`,
+    `  disk ${formatSize(virtualSize)}, over ${backing}`,
     `  bitmaps that continue: ${names}`,
-    ...notes.map((note) => `  note: ${oneLine(note)}`),
-    '',
-  ].join('\n')
+    ...notes.map((note) => `  note: ${note}`),
+  ]
 }

@@ -1,7 +1,6 @@
 import type { Command } from 'commander'
 import { VERIFY_OPTIONS, verifyManifests } from '../../api/verify.ts'
 import type { ManifestVerdict } from '../../backup/verify-manifests.ts'
-import { oneLine } from '../../text.ts'
 import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
 import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
@@ -36,8 +35,7 @@ export function declare(command: Command, io: Io): void {
     )
 }
 
-function describe({ image, manifest, same, difference = '', notes }: ManifestVerdict): string {
-  // What stands in a manifest may be anybody's.
+function describe({ image, manifest, same, difference = '', notes }: ManifestVerdict): string[] {
   const sound = manifest ? `${image}: sound, and as it was read on ${manifest.created}` : notes[0]
-  return `${oneLine(same ? sound : difference)}\n`
+  return [same ? sound : difference]
 }

@@ -12,8 +12,8 @@ import type { CommandIo, QemuImgCommand } from '../../../qemu-img/command.ts'
 import { QemuImgError } from '../../../qemu-img/messages.ts'
 import { sizeArgument } from '../../../qemu-img/sizes.ts'
 import { describeImageError, describeOpenError } from '../../../qemu-img/strerror.ts'
-import { oneLine } from '../../../text.ts'
 import { formatSize } from '../../../units.ts'
+import { humanLines } from '../../print-result.ts'
 import { openProgress, type ProgressDisplay } from '../../progress-display.ts'
 
 const HELP = `Usage: qcow2-backup bitmap OPERATION... [options] FILE BITMAP
@@ -192,13 +192,13 @@ async function list(argv: readonly string[], io: CommandIo): Promise<string> {
     listBitmaps(path, { forceShare, ...control }),
   )
   if (args.has('json')) return `${JSON.stringify(bitmaps)}\n`
-  return bitmaps.length === 0 ? 'no bitmaps\n' : bitmaps.map(describe).join('')
+  return humanLines(bitmaps.length === 0 ? ['no bitmaps'] : bitmaps.map(describe))
 }
 
 function describe({ name, granularity, recording, inconsistent, dirtyBytes }: BitmapInfo): string {
   const state = inconsistent ? 'inconsistent' : recording ? 'recording' : 'disabled'
   const dirty = dirtyBytes === null ? '' : `, ${formatSize(dirtyBytes)} dirty`
-  return `${oneLine(name)}: ${state}, ${formatSize(granularity)} a bit${dirty}\n`
+  return `${name}: ${state}, ${formatSize(granularity)} a bit${dirty}`
 }
 
 /** A JSON array of what the bitmap has as dirty and as clean, one run to a line. */
