@@ -49,6 +49,7 @@ export type {
   VerifyingOptions,
 } from './backup/types.ts'
 export type { ManifestVerdict, VerifyManifestsOptions } from './backup/verify-manifests.ts'
+export type { CustomTarget } from './copy/target/custom-target.ts'
 export {
   BackupError,
   type BackupErrorOptions,

@@ -33,6 +33,8 @@ export interface CopyTargetExport extends CopyExport {
 export interface CopyEvents {
   /** Triples id, offset, length: reads that the caller is to do, see copyCompleteRead. */
   reads: Float64Array
+  /** What the caller is to write, see copyCompleteWrite. */
+  writes: CopyWrite[]
   /** Pairs start, length: areas that cannot be read, see copyRetry and copyGiveUp. */
   failed: Float64Array
   /** Guest bytes from 0 on that are durable: the answer to copySync. */
@@ -98,7 +100,27 @@ export type NativeTarget =
   | { kind: 'hash'; unit: number; hasBacking: boolean }
 
 /** What is written to. */
-export type NativeTargetStore = NativeFile | (CopyTargetExport & { kind: 'export' })
+export type NativeTargetStore = NativeFile | (CopyTargetExport & { kind: 'export' }) | NativeWriter
+
+/** The calling program, which writes by itself: see copyCompleteWrite. */
+export interface NativeWriter {
+  kind: 'writer'
+  /** Whether it makes zeroes by itself. */
+  canZero: boolean
+  /** Maximum of writes that it is asked for at once. */
+  requests: number
+}
+
+/** What the caller of a copy is to write by itself. */
+export interface CopyWrite {
+  id: number
+  kind: 'write' | 'zero' | 'flush'
+  offset: number
+  /** Bytes; of a write those of `bytes`. */
+  length: number
+  /** Of a write; nobody else uses them. */
+  bytes?: Buffer
+}
 
 /** What a copy is started with, already checked. */
 export interface CopySpec {
@@ -235,6 +257,8 @@ export interface Addon {
   copyEvents(job: CopyJob): Promise<CopyEvents | undefined>
   /** The bytes of a read that was wanted, all of them; undefined: it failed. */
   copyCompleteRead(job: CopyJob, id: number, bytes: Uint8Array | undefined): void
+  /** What became of a write that was wanted. */
+  copyCompleteWrite(job: CopyJob, id: number, done: boolean): void
   /** Reads a failed area again, or ends the copy with its failure. */
   copyRetry(job: CopyJob, start: number): void
   copyGiveUp(job: CopyJob, start: number): void
@@ -280,6 +304,7 @@ const FUNCTIONS: Record<keyof Addon, true> = {
   copyCancel: true,
   copyEvents: true,
   copyCompleteRead: true,
+  copyCompleteWrite: true,
   copyRetry: true,
   copyGiveUp: true,
   copySync: true,

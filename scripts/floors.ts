@@ -81,7 +81,7 @@ const NATIVE_PURPOSES: Record<string, string> = {
   codec: 'deflate, zstd: bytes to bytes',
   io: 'the engine: io_uring, or threads; knows no qcow2',
   image: 'the writers: where clusters go, tables, refcounts',
-  source: 'NBD exports through libnbd; reads that JavaScript does',
+  source: 'NBD exports through libnbd; reads and writes that JavaScript does',
   copy: 'read, scan, compress, hash, write; limits, counters, cancel',
   compare: 'reads two disks and compares them',
   napi: 'the only room that knows of Node',

@@ -5,6 +5,7 @@ import type {
   IncrementalOptions,
   RestoreOptions,
 } from '../backup/types.ts'
+import type { CustomTarget } from '../copy/target/custom-target.ts'
 import {
   COPY_OPTIONS,
   DISCARD_OPTIONS,
@@ -20,12 +21,13 @@ import {
   checkOptions,
   option,
   PATH,
+  type Rule,
   type Schema,
   type SchemaFor,
 } from '../schema.ts'
 import type { CustomSource } from '../source/custom-source.ts'
 import { Call } from './call.ts'
-import { SOURCE, TARGET } from './rules.ts'
+import { ANY_TARGET, SOURCE, TARGET } from './rules.ts'
 
 export const FULL_OPTIONS: SchemaFor<FullOptions> = {
   ...OPEN_OPTIONS,
@@ -64,15 +66,17 @@ export const RESTORE_OPTIONS: SchemaFor<RestoreOptions> = {
  * whole chain takes no room in it.
  * @param source path of a raw or qcow2 image or of a block device, an NBD URI, or a source of the
  * program's own
- * @param target path of the image, mode 0600; it appears there only when complete and synced
+ * @param target path of the image, mode 0600; it appears there only when complete and synced. A target
+ * of the program's own gets the disk as it is
  * @throws BackupError; what stood under the target's name is then as it was
  */
 export function fullBackup(
   source: string | CustomSource,
-  target: string,
+  target: string | CustomTarget,
   options: FullOptions = {},
 ): Promise<CopyResult> {
-  return copy(source, target, FULL_OPTIONS, options, async (from, checked) => {
+  const rules = { target: ANY_TARGET, options: FULL_OPTIONS }
+  return copy(source, target, rules, options, async (from, checked) => {
     const { fullBackup: run } = await import('../backup/full.ts')
     return await run(from, target, checked)
   })
@@ -91,7 +95,8 @@ export function incrementalBackup(
   target: string,
   options: IncrementalOptions,
 ): Promise<CopyResult> {
-  return copy(source, target, INCREMENTAL_OPTIONS, options, async (from, checked) => {
+  const rules = { target: TARGET, options: INCREMENTAL_OPTIONS }
+  return copy(source, target, rules, options, async (from, checked) => {
     const { incrementalBackup: run } = await import('../backup/incremental.ts')
     return await run(from, target, checked)
   })
@@ -102,17 +107,18 @@ export function incrementalBackup(
  * @param backup path of a qcow2 image. Not recognised by its content: a backup whose first bytes
  * are damaged must not pass for a raw disk; `format: 'raw'` says that it is one
  * @param target path of a new sparse file, a block device, with `outputFormat: 'qcow2'` of a new image, or
- * the URI of an NBD export, which is overwritten
+ * the URI of an NBD export, which is overwritten; or a target of the program's own
  * @throws BackupError; what stood under the target's name is then as it was, but for a device and
  * an export
  */
 export async function restore(
   backup: string,
-  target: string,
+  target: string | CustomTarget,
   options: RestoreOptions = {},
 ): Promise<CopyResult> {
   checkArgument('backup', PATH, backup)
-  return await copy(backup, target, RESTORE_OPTIONS, options, async (_from, checked) => {
+  const rules = { target: ANY_TARGET, options: RESTORE_OPTIONS }
+  return await copy(backup, target, rules, options, async (_from, checked) => {
     const { restore: run } = await import('../backup/restore.ts')
     return await run(backup, target, checked)
   })
@@ -120,15 +126,15 @@ export async function restore(
 
 async function copy<O extends CopyOptions>(
   source: string | CustomSource,
-  target: string,
-  schema: Schema,
+  target: string | CustomTarget,
+  rules: { target: Rule<string> | Rule<string | CustomTarget>; options: Schema },
   options: O,
   run: (source: string | CustomSource, checked: O) => Promise<CopyResult>,
 ): Promise<CopyResult> {
   checkArgument('source', SOURCE, source)
-  checkArgument('target', TARGET, target)
-  const checked = checkOptions(schema, options) as O
-  const call = new Call(target, checked.signal)
+  checkArgument('target', rules.target, target)
+  const checked = checkOptions(rules.options, options) as O
+  const call = new Call(typeof target === 'string' ? target : target.name, checked.signal)
   const onProgress = call.callback('onProgress', checked.onProgress)
   return await call.run(async () =>
     call.noted(await run(call.source(source), Object.assign(checked, { onProgress }))),

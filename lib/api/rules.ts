@@ -1,4 +1,6 @@
 /** Rules of arguments that are no options. */
+
+import type { CustomTarget } from '../copy/target/custom-target.ts'
 import { callback, either, list, PATH, type Rule, record, TEXT, whole } from '../schema.ts'
 import type { CustomSource } from '../source/custom-source.ts'
 
@@ -31,5 +33,20 @@ export const TARGET: Rule<string> = {
   fault(value) {
     if (value !== '-') return PATH.fault(value)
     return 'standard output is not supported as a target; ./- names a file'
+  },
+}
+
+const CUSTOM_TARGET: Rule<CustomTarget> = record(
+  { name: TEXT, write: callback(), flush: callback() },
+  { size: DISK_SIZE, zero: callback(), close: callback() },
+  { open: true },
+)
+
+/** The name of what is to be made, or a target of the program's own, which is told of in detail. */
+export const ANY_TARGET: Rule<string | CustomTarget> = {
+  ...either('neither a path nor a target', TARGET, CUSTOM_TARGET),
+  fault(value) {
+    if (typeof value === 'object' && value !== null) return CUSTOM_TARGET.fault(value)
+    return TARGET.fault(value)
   },
 }

@@ -1,3 +1,4 @@
+import { type CustomTarget, openCustomTarget } from '../copy/target/custom-target.ts'
 import { openNbdTarget } from '../copy/target/nbd-target.ts'
 import { argumentError, BackupError } from '../errors.ts'
 import { readHeader } from '../format/qcow2/qcow2-image.ts'
@@ -16,20 +17,20 @@ import { compareWithManifest } from './verify-manifests.ts'
  * @param backup path of a qcow2 image. Not recognised by its content: a backup whose first bytes
  * are damaged must not pass for a raw disk; `format: 'raw'` says that it is one
  * @param target path of a new sparse file, a block device, with `outputFormat: 'qcow2'` of a new image, or
- * the URI of an NBD export, which is overwritten
+ * the URI of an NBD export, which is overwritten; or a target of the program's own
  * @throws BackupError; what stood under the target's name is then as it was, but for a device and
  * an export
  */
 export async function restore(
   backup: string,
-  target: string,
+  target: string | CustomTarget,
   options: RestoreOptions = {},
 ): Promise<CopyResult> {
   const { outputFormat = 'raw', format = 'qcow2', noHole, verify, ...rest } = options
   let verified: string[] | undefined
   const request = {
     from: backup,
-    to: target,
+    to: typeof target === 'string' ? target : target.name,
     format: outputFormat,
     replaces: 'disk',
     async recorded(source) {
@@ -46,10 +47,17 @@ export async function restore(
 
 /** How the target is opened. The options for NBD are about it, if it is an export. */
 function targetOf(
-  target: string,
+  target: string | CustomTarget,
   { outputFormat = 'raw', format, noHole, connections, timeoutMs, requests }: RestoreOptions,
   rest: Omit<RestoreOptions, 'verify' | 'outputFormat' | 'noHole' | 'format'>,
 ): Pick<CopyRequest, 'options' | 'openTarget'> {
+  if (typeof target !== 'string') {
+    if (noHole) throw argumentError('noHole', 'is only supported for NBD exports')
+    if (outputFormat !== 'raw') {
+      throw argumentError('outputFormat', 'a target of your own takes a raw disk')
+    }
+    return { options: { ...rest, format }, openTarget: async () => openCustomTarget(target) }
+  }
   if (!isNbdUri(target)) {
     if (noHole) throw argumentError('noHole', 'is only supported for NBD exports')
     return { options: { ...rest, format } }

@@ -2,15 +2,18 @@ import { BackupError, ioError } from '../errors.ts'
 import { lostServer, type NativeFailure, reasonOf } from '../source/native-failure.ts'
 import type { Disk } from '../source/source.ts'
 
-/**
- * Puts a failure of a running copy into words that name the file and the offset.
- * @param cause what the calling program's own read failed with
- */
+/** What the calling program's own read and write failed with. */
+export interface Causes {
+  read?: Error
+  write?: Error
+}
+
+/** Puts a failure of a running copy into words that name the file and the offset. */
 export function copyError(
   error: unknown,
   source: Pick<Disk, 'name' | 'stores'>,
   target: string,
-  cause?: Error,
+  causes: Causes = {},
 ): BackupError {
   if (error instanceof BackupError) return error
   const failure = error as NativeFailure
@@ -18,6 +21,7 @@ export function copyError(
   const options = { cause: error, errno: failure.code }
   switch (failure.failure) {
     case 1: {
+      const cause = causes.read
       const why = `${at('read', failure.offset)}: ${cause?.message ?? reasonOf(failure)}`
       return new BackupError('IO', path, why, { ...options, cause: cause ?? error })
     }
@@ -35,6 +39,11 @@ export function copyError(
         `the compressed cluster at offset ${failure.offset} is damaged`,
         options,
       )
+    case 4: {
+      const cause = causes.write
+      const why = `${failure.context}: ${cause?.message ?? reasonOf(failure)}`
+      return new BackupError('IO', target, why, { ...options, cause: cause ?? error })
+    }
     case 6:
     case 7: {
       const what = failure.failure === 6 ? path : target

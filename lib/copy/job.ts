@@ -6,13 +6,14 @@ import { areaOf } from '../plan/rows.ts'
 import type { Disk } from '../source/source.ts'
 import { Reporter } from './copy-progress.ts'
 import type { DiscardAfterCopy } from './discard.ts'
-import { copyError } from './failure.ts'
+import { type Causes, copyError } from './failure.ts'
 import { copySpec } from './native-spec.ts'
 import { CallerReads } from './reads.ts'
 import { Retries } from './retry.ts'
 import type { JobOptions, TargetFormat } from './spec.ts'
 import type { Target } from './target/target.ts'
 import { Tasks } from './tasks.ts'
+import { CallerWrites } from './writes.ts'
 
 /** What a copy writes to: of a hash only a name, for messages. */
 type CopyTarget = Pick<Target, 'path'> & Partial<Pick<Target, 'store'>>
@@ -68,9 +69,14 @@ export async function runCopy(
   const report = new Reporter(job, source.size, onProgress)
   const tasks = new Tasks(source.size)
   const reads = readsOf(job, source)
+  const writes = target.store?.kind === 'writer' ? new CallerWrites(job, target.store) : undefined
   const stopWatching = discarding?.watch(job)
   try {
-    const attended = attend(job, tasks, new Retries(job, tasks, retries), reads, discarding)
+    const attended = attend(job, tasks, new Retries(job, tasks, retries), {
+      reads,
+      writes,
+      discarding,
+    })
     // The job would wait for what nobody answers any more.
     attended.catch(abort)
     // What the plan waits for is of no use any more: a server's answer, for which nobody else waits.
@@ -92,12 +98,14 @@ export async function runCopy(
     return counters
   } catch (error) {
     report.rethrow()
-    throw abortedOr(error, source, target, signal, reads?.failure)
+    throw abortedOr(error, source, target, signal, { read: reads?.failure, write: writes?.failure })
   } finally {
     signal?.removeEventListener('abort', abort)
     stopWatching?.()
     reads?.stop()
     report.stop()
+    // Nothing is written any more when this is over, however it ended.
+    await writes?.stop()
   }
 }
 
@@ -140,18 +148,24 @@ async function feed(
   }
 }
 
+interface Attendants {
+  reads?: CallerReads
+  writes?: CallerWrites
+  discarding?: DiscardAfterCopy
+}
+
 /** Does what the running job asks for, until it has ended. */
 async function attend(
   job: CopyJob,
   tasks: Tasks,
   retries: Retries,
-  reads?: CallerReads,
-  discarding?: DiscardAfterCopy,
+  { reads, writes, discarding }: Attendants,
 ): Promise<void> {
   for (;;) {
     const events = await native().copyEvents(job)
     if (!events) return
     reads?.start(events.reads)
+    writes?.start(events.writes)
     retries.add(events.failed)
     if (events.synced === undefined || !discarding) continue
     tasks.finish({ start: 0, length: events.synced })
@@ -164,8 +178,8 @@ function abortedOr(
   source: Pick<Disk, 'name' | 'stores'>,
   target: CopyTarget,
   signal?: AbortSignal,
-  cause?: Error,
+  causes?: Causes,
 ): Error {
   if (signal?.aborted) return abortedError(target.path, signal)
-  return copyError(error, source, target.path, cause)
+  return copyError(error, source, target.path, causes)
 }

@@ -1,9 +1,9 @@
-import type { CopySpec } from '../native.ts'
+import type { CopySpec, NativeTargetStore } from '../native.ts'
 import { nativeStore } from '../source/native-store.ts'
 import type { Disk } from '../source/source.ts'
 import { encodeText } from '../text.ts'
 import type { JobOptions, TargetFormat } from './spec.ts'
-import type { Target } from './target/target.ts'
+import type { TargetStore } from './target/target.ts'
 
 /**
  * Bytes of buffers. Measured on ext4 with O_DIRECT, 3 GB of data: with 32, 48 and 96 MiB a copy
@@ -17,7 +17,7 @@ const MEMORY = 48 * 2 ** 20
  */
 export function copySpec(
   { stores, size }: Pick<Disk, 'stores' | 'size'>,
-  store: Target['store'] | undefined,
+  store: TargetStore | undefined,
   { format, engine, direct, requests, rateLimit, hash = false }: JobOptions,
 ): CopySpec {
   return {
@@ -34,14 +34,12 @@ export function copySpec(
   }
 }
 
-function nativeTarget(
-  format: TargetFormat,
-  store: Target['store'] | undefined,
-): CopySpec['target'] {
+function nativeTarget(format: TargetFormat, store: TargetStore | undefined): CopySpec['target'] {
   if (format.kind === 'hash') return format
   if (!store) throw new Error(`a copy to ${format.kind} needs a target`)
-  if (format.kind === 'raw') return { ...format, store }
-  if (store.kind !== 'file') throw new Error(`an export takes a raw disk, not ${format.kind}`)
+  if (format.kind === 'raw') return { ...format, store: nativeTargetStore(store) }
+  if (store.kind !== 'file')
+    throw new Error(`a target of kind ${store.kind} takes a raw disk, not ${format.kind}`)
   if (format.kind === 'patch') return { ...format, store }
   const { backing } = format
   return {
@@ -49,4 +47,10 @@ function nativeTarget(
     store,
     backing: backing && { name: encodeText(backing.name), format: backing.format },
   }
+}
+
+function nativeTargetStore(store: TargetStore): NativeTargetStore {
+  if (store.kind !== 'writer') return store
+  const { kind, canZero, requests } = store
+  return { kind, canZero, requests }
 }

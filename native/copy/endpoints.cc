@@ -7,9 +7,9 @@
 #include "base/bytes.h"
 #include "copy/error.h"
 #include "copy/file_sink.h"
-#include "copy/nbd_sink.h"
 #include "copy/null_sink.h"
 #include "copy/null_writer.h"
+#include "copy/remote_sink.h"
 #include "image/patch_writer.h"
 #include "image/qcow2_writer.h"
 #include "image/raw_writer.h"
@@ -55,6 +55,9 @@ std::unique_ptr<DiskWriter> make_raw_writer(const RawTarget& target, uint64_t si
     uint64_t end = std::min(round_up(size, client.block_min), client.size);
     uint64_t unit = std::max<uint64_t>(kRawUnit, client.block_min);
     return std::make_unique<RawWriter>(size, unit, end, pool, sink);
+  }
+  if (std::holds_alternative<CallerTarget>(target.store)) {
+    return std::make_unique<RawWriter>(size, kRawUnit, size, pool, sink);
   }
   // What lies behind the disk on a device is not ours. But a direct write takes whole sectors, and
   // where they are large the disk may end within one.
@@ -112,7 +115,7 @@ std::vector<Store> open_stores(std::vector<std::optional<File>>& files,
       stores.emplace_back(source.size,
                           std::make_shared<NbdClient>(*nbd, [&engine] { engine.wake(); }));
     } else {
-      stores.emplace_back(source.size, std::get<std::shared_ptr<CallerReads>>(source.store));
+      stores.emplace_back(source.size, std::get<std::shared_ptr<CallerStore>>(source.store));
     }
   }
   return stores;
@@ -125,8 +128,13 @@ std::unique_ptr<Sink> make_sink(const CopyTarget& target, std::optional<File>& f
     return std::make_unique<FileSink>(*file, queue, fresh);
   }
   if (std::holds_alternative<HashTarget>(target)) return std::make_unique<NullSink>();
-  const auto& nbd = std::get<NbdStore>(std::get<RawTarget>(target).store);
-  return std::make_unique<NbdSink>(nbd.client, nbd.can_zero, [&engine] { engine.wake(); });
+  const auto& store = std::get<RawTarget>(target).store;
+  if (const auto* caller = std::get_if<CallerTarget>(&store)) {
+    return std::make_unique<RemoteSink>(caller->requests, caller->can_zero);
+  }
+  const auto& nbd = std::get<NbdStore>(store);
+  auto client = std::make_shared<NbdClient>(nbd.client, [&engine] { engine.wake(); });
+  return std::make_unique<RemoteSink>(std::move(client), nbd.can_zero);
 }
 
 std::unique_ptr<DiskWriter> make_writer(const CopySpec& spec, const std::optional<File>& file,

@@ -9,9 +9,11 @@ namespace qb {
 
 CopyJob::CopyJob(const CopySpec& spec, std::unique_ptr<Engine> (*make)(EngineKind, unsigned))
     : spec_(spec), make_engine_(make), files_(open_endpoints(spec)) {
-  if (!caller()) return;
-  caller()->on_wanted([this] { mailbox_.notify(); });
-  caller()->on_completed([this] { mailbox_.wake(); });
+  for (CallerStore* store : {caller_source(), caller_target()}) {
+    if (!store) continue;
+    store->on_wanted([this] { mailbox_.notify(); });
+    store->on_completed([this] { mailbox_.wake(); });
+  }
 }
 
 CopyJob::~CopyJob() {
@@ -28,9 +30,15 @@ void CopyJob::start(std::function<void()> changed) {
   thread_ = start_thread([this] { run(); });
 }
 
-CallerReads* CopyJob::caller() const {
+CallerStore* CopyJob::caller_target() const {
+  const auto* raw = std::get_if<RawTarget>(&spec_.target);
+  const auto* caller = raw ? std::get_if<CallerTarget>(&raw->store) : nullptr;
+  return caller ? caller->requests.get() : nullptr;
+}
+
+CallerStore* CopyJob::caller_source() const {
   for (const CopySource& source : spec_.sources) {
-    if (const auto* reads = std::get_if<std::shared_ptr<CallerReads>>(&source.store)) {
+    if (const auto* reads = std::get_if<std::shared_ptr<CallerStore>>(&source.store)) {
       return reads->get();
     }
   }

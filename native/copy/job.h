@@ -54,8 +54,9 @@ class CopyJob {
   // guest byte that is.
   void sync() { mailbox_.post({CopyCommand::Kind::kSync}); }
   std::optional<uint64_t> take_synced() { return mailbox_.take_synced(); }
-  // What is asked of the caller, if a source is the caller's.
-  CallerReads* caller() const;
+  // What the caller is to read or to write, if a source or the target is its own; else null.
+  CallerStore* caller_source() const;
+  CallerStore* caller_target() const;
   bool ended() const { return mailbox_.ended(); }
   // Waits for the thread.
   void join();

@@ -1,4 +1,4 @@
-// Where a writer's bytes go: a file or a device (file_sink.h), an NBD export (nbd_sink.h), or
+// Where a writer's bytes go: a file or a device (file_sink.h), an NBD export (remote_sink.h), or
 // nowhere (null_sink.h).
 #pragma once
 

@@ -11,7 +11,7 @@
 #include "base/file.h"
 #include "format/header.h"
 #include "io/make_engine.h"
-#include "source/caller_reads.h"
+#include "source/caller_store.h"
 #include "source/nbd_client.h"
 
 namespace qb {
@@ -23,7 +23,7 @@ struct FileStore {
 };
 
 struct CopySource {
-  std::variant<FileStore, NbdClientSpec, std::shared_ptr<CallerReads>> store;
+  std::variant<FileStore, NbdClientSpec, std::shared_ptr<CallerStore>> store;
   uint64_t size = 0;  // bytes, when it was opened
 };
 
@@ -48,9 +48,15 @@ struct NbdStore {
   bool can_zero = false;  // the server makes zeroes by itself
 };
 
+// What the caller writes by itself.
+struct CallerTarget {
+  std::shared_ptr<CallerStore> requests;
+  bool can_zero = false;  // it makes zeroes by itself
+};
+
 // The disk as it is.
 struct RawTarget {
-  std::variant<FileStore, NbdStore> store;
+  std::variant<FileStore, NbdStore, CallerTarget> store;
 };
 
 // The disk as it is, into a file that exists: what is skipped stays as it is there.

@@ -27,14 +27,25 @@ class Handle : public JobHandle<CopyJob> {
 
   // What a wanted read brought; no bytes: it failed.
   void complete_read(uint64_t id, const Napi::Value& bytes) {
-    CallerReads* caller = job().caller();
+    CallerStore* caller = job().caller_source();
     if (!caller) return;
     if (bytes.IsUndefined()) {
-      caller->fail_read(id, EIO);
+      caller->fail(id, EIO);
       return;
     }
     auto array = bytes.As<Napi::Uint8Array>();
     caller->complete_read(id, array.Data(), array.ByteLength());
+  }
+
+  // What became of a write, zeroes or a flush that was wanted.
+  void complete_write(uint64_t id, bool done) {
+    CallerStore* caller = job().caller_target();
+    if (!caller) return;
+    if (done) {
+      caller->complete(id);
+    } else {
+      caller->fail(id, EIO);
+    }
   }
 
   void progress(Napi::Float64Array into) {
@@ -46,21 +57,47 @@ class Handle : public JobHandle<CopyJob> {
   std::optional<Napi::Value> news() override {
     // What is asked when it has ended nobody waits for.
     if (job().ended()) return std::nullopt;
-    std::vector<WantedRead> reads;
-    if (CallerReads* caller = job().caller()) reads = caller->take();
+    std::vector<CallerRequest> reads, writes;
+    if (CallerStore* caller = job().caller_source()) reads = caller->take();
+    if (CallerStore* caller = job().caller_target()) writes = caller->take();
     std::vector<Area> failed = job().take_failed();
     std::optional<uint64_t> synced = job().take_synced();
-    if (reads.empty() && failed.empty() && !synced) return std::nullopt;
+    if (reads.empty() && writes.empty() && failed.empty() && !synced) return std::nullopt;
     Napi::Object object = Napi::Object::New(env());
     object.Set("reads", numbers(reads.size() * 3, [&](size_t i) {
-                 const WantedRead& read = reads[i / 3];
+                 const CallerRequest& read = reads[i / 3];
                  return i % 3 == 0 ? read.id : i % 3 == 1 ? read.offset : read.length;
                }));
+    object.Set("writes", wanted_writes(writes));
     object.Set("failed", numbers(failed.size() * 2, [&](size_t i) {
                  return i % 2 == 0 ? failed[i / 2].start : failed[i / 2].length;
                }));
     if (synced) object.Set("synced", static_cast<double>(*synced));
     return object;
+  }
+
+  // With the bytes of each write in a Buffer of its own: the caller may keep it.
+  Napi::Array wanted_writes(const std::vector<CallerRequest>& writes) {
+    auto array = Napi::Array::New(env());
+    uint32_t count = 0;
+    for (const CallerRequest& write : writes) {
+      Napi::Object object = Napi::Object::New(env());
+      object.Set("id", static_cast<double>(write.id));
+      object.Set("offset", static_cast<double>(write.offset));
+      object.Set("length", static_cast<double>(write.length));
+      const char* kind = write.op == Op::kWrite  ? "write"
+                         : write.op == Op::kZero ? "zero"
+                                                 : "flush";
+      object.Set("kind", kind);
+      if (write.op == Op::kWrite) {
+        auto bytes = Napi::Buffer<uint8_t>::New(env(), write.length);
+        // The job may have given up meanwhile.
+        if (!job().caller_target()->copy_bytes(write.id, bytes.Data())) continue;
+        object.Set("bytes", bytes);
+      }
+      array.Set(count++, object);
+    }
+    return array;
   }
 
   Napi::Value result() override {
@@ -112,6 +149,10 @@ void complete_read(const Napi::CallbackInfo& info) {
   handle_of(info[0]).complete_read(whole(info[1]), info[2]);
 }
 
+void complete_write(const Napi::CallbackInfo& info) {
+  handle_of(info[0]).complete_write(whole(info[1]), info[2].ToBoolean());
+}
+
 void retry(const Napi::CallbackInfo& info) {
   handle_of(info[0]).retry(whole(info[1]));
 }
@@ -140,6 +181,7 @@ void export_copy(Napi::Env env, Napi::Object exports) {
   export_function<finish>(env, exports, "copyFinish");
   export_function<events>(env, exports, "copyEvents");
   export_function<complete_read>(env, exports, "copyCompleteRead");
+  export_function<complete_write>(env, exports, "copyCompleteWrite");
   export_function<retry>(env, exports, "copyRetry");
   export_function<give_up>(env, exports, "copyGiveUp");
   export_function<sync>(env, exports, "copySync");

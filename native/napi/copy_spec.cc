@@ -43,7 +43,7 @@ CopySource source_of(const Napi::Object& source) {
   uint64_t size = number(source, "size");
   if (kind == "file") return {file_of(source), size};
   if (kind == "export") return {export_of(source), size};
-  if (kind == "reader") return {std::make_shared<CallerReads>(), size};
+  if (kind == "reader") return {std::make_shared<CallerStore>(), size};
   throw unknown_kind(source);
 }
 
@@ -95,6 +95,10 @@ RawTarget raw_of(const Napi::Object& target) {
   Napi::Object store = object(target, "store");
   std::string kind = text(store, "kind");
   if (kind == "file") return {file_of(store)};
+  if (kind == "writer") {
+    return {CallerTarget{std::make_shared<CallerStore>(number(store, "requests")),
+                         flag(store, "canZero")}};
+  }
   if (kind != "export") throw unknown_kind(store);
   NbdStore nbd{.client = export_of(store), .can_zero = flag(store, "canZero")};
   nbd.client.no_hole = flag(store, "noHole");

@@ -1,11 +1,11 @@
 import type { FileHandle } from '../../files.ts'
-import type { NativeTargetStore } from '../../native.ts'
+import type { NativeTargetStore, NativeWriter } from '../../native.ts'
 
 /** Where a copy writes. */
 export interface Target extends Publication {
-  readonly kind: 'file' | 'device' | 'nbd'
+  readonly kind: 'file' | 'device' | 'nbd' | 'custom'
   /** What the addon writes to. Closed by `discard`. */
-  readonly store: NativeTargetStore
+  readonly store: TargetStore
   /** Of a file or a device, open for reading and writing. Closed by `discard`. */
   readonly handle?: FileHandle
   /** It is written where it stands; a file stands nowhere before it is published. */
@@ -19,6 +19,16 @@ export interface Target extends Publication {
    * all the time, was moved. Never fails.
    */
   located(): Promise<string>
+}
+
+/** What a copy writes to. */
+export type TargetStore = Exclude<NativeTargetStore, NativeWriter> | TargetWriter
+
+/** What the calling program writes by itself. */
+export interface TargetWriter extends Readonly<NativeWriter> {
+  write(offset: number, bytes: Uint8Array, signal: AbortSignal): Promise<void>
+  zero?(offset: number, length: number, signal: AbortSignal): Promise<void>
+  flush(signal: AbortSignal): Promise<void>
 }
 
 /** Bytes. */

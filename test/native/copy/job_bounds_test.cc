@@ -40,7 +40,7 @@ class CallerCopy {
       : wrapped_([this](std::unique_ptr<Engine> inner) -> std::unique_ptr<Engine> {
           return std::make_unique<WaitCounter>(std::move(inner), waits_);
         }) {
-    spec.sources = {{std::make_shared<CallerReads>(), source_size}};
+    spec.sources = {{std::make_shared<CallerStore>(), source_size}};
     image_of(spec).store.fd = target_.fd();
     copy_.emplace(spec);
     copy_->start();
@@ -97,10 +97,10 @@ TEST_CASE("CopyJob: steps without data behind a slow read are bounded") {
     while (accepted < kBatches && running.settle()) push();
     CHECK(accepted < 20);
     // The read ends, and all goes on.
-    std::vector<WantedRead> wanted = running.job().caller()->take();
+    std::vector<CallerRequest> wanted = running.job().caller_source()->take();
     REQUIRE(wanted.size() == 1);
     Bytes bytes(kCluster, 1);
-    running.job().caller()->complete_read(wanted[0].id, bytes.data(), bytes.size());
+    running.job().caller_source()->complete_read(wanted[0].id, bytes.data(), bytes.size());
     while (accepted < kBatches) {
       if (running.settle()) push();
     }
@@ -151,12 +151,12 @@ TEST_CASE(
     while (!running.job().ended()) {
       running.settle();
       uint64_t asked = 0;
-      std::vector<WantedRead> wanted = running.job().caller()->take();
-      for (const WantedRead& read : wanted) asked += read.length;
+      std::vector<CallerRequest> wanted = running.job().caller_source()->take();
+      for (const CallerRequest& read : wanted) asked += read.length;
       most = std::max(most, asked);
-      for (const WantedRead& read : wanted) {
+      for (const CallerRequest& read : wanted) {
         reads++;
-        running.job().caller()->complete_read(read.id, content.data(), read.length);
+        running.job().caller_source()->complete_read(read.id, content.data(), read.length);
       }
     }
     CHECK(running.copy().wait().message == "");
@@ -198,9 +198,9 @@ TEST_CASE("CopyJob: a compressed cluster that many pieces lie in is read once fo
   std::map<uint64_t, int> times;
   while (!running.job().ended()) {
     running.settle();
-    for (const WantedRead& read : running.job().caller()->take()) {
+    for (const CallerRequest& read : running.job().caller_source()->take()) {
       times[read.offset]++;
-      running.job().caller()->complete_read(read.id, content.data(), read.length);
+      running.job().caller_source()->complete_read(read.id, content.data(), read.length);
     }
   }
   CHECK(running.copy().wait().message == "");

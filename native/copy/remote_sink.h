@@ -1,30 +1,30 @@
-// Writes to an export of an NBD server, in place.
+// Writes in place to what is reached by other requests than the kernel's: an export of an NBD
+// server, or a target of the caller's own.
 #pragma once
 
-#include <functional>
 #include <map>
 #include <memory>
 #include <vector>
 
 #include "copy/sink.h"
-#include "source/nbd_client.h"
+#include "io/remote.h"
 
 namespace qb {
 
-class NbdSink : public Sink {
+class RemoteSink : public Sink {
  public:
-  // `can_zero`: whether the server makes zeroes by itself. `finished` is called on another thread
-  // whenever collect() has something. Throws Error.
-  NbdSink(const NbdClientSpec& spec, bool can_zero, std::function<void()> finished);
+  // `can_zero`: whether it makes zeroes by itself.
+  RemoteSink(std::shared_ptr<Remote> remote, bool can_zero);
+  ~RemoteSink() override { remote_->close(); }
 
   void put(uint64_t offset, const uint8_t* data, size_t size, const BufferRef& owner) override;
   bool zero(uint64_t offset, uint64_t length) override;
   void flush() override {}
   void sync() override;
-  void collect(std::vector<Transfer*>& done) override { client_->collect(done); }
+  void collect(std::vector<Transfer*>& done) override { remote_->collect(done); }
   void complete(Transfer* transfer) override;
   size_t in_flight() const override { return writes_.size(); }
-  // An export has the length that it has.
+  // It has the length that it has.
   void set_length(uint64_t) override {}
   void abandon() override;
 
@@ -33,7 +33,7 @@ class NbdSink : public Sink {
 
   bool can_zero_;
   std::map<const Transfer*, std::unique_ptr<Write>> writes_;  // in flight
-  std::unique_ptr<NbdClient> client_;                         // ends before the memory it uses
+  std::shared_ptr<Remote> remote_;
 };
 
 }  // namespace qb

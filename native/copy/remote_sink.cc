@@ -1,4 +1,4 @@
-#include "copy/nbd_sink.h"
+#include "copy/remote_sink.h"
 
 #include <utility>
 
@@ -6,10 +6,10 @@
 
 namespace qb {
 
-NbdSink::NbdSink(const NbdClientSpec& spec, bool can_zero, std::function<void()> finished)
-    : can_zero_(can_zero), client_(std::make_unique<NbdClient>(spec, std::move(finished))) {}
+RemoteSink::RemoteSink(std::shared_ptr<Remote> remote, bool can_zero)
+    : can_zero_(can_zero), remote_(std::move(remote)) {}
 
-Write& NbdSink::add(Op op, uint64_t offset) {
+Write& RemoteSink::add(Op op, uint64_t offset) {
   auto write = std::make_unique<Write>();
   write->transfer.op = op;
   write->transfer.offset = offset;
@@ -18,35 +18,35 @@ Write& NbdSink::add(Op op, uint64_t offset) {
   return added;
 }
 
-void NbdSink::put(uint64_t offset, const uint8_t* data, size_t size, const BufferRef& owner) {
+void RemoteSink::put(uint64_t offset, const uint8_t* data, size_t size, const BufferRef& owner) {
   Write& write = add(Op::kWrite, offset);
   write.transfer.iov = {{const_cast<uint8_t*>(data), size}};
   write.owners = {owner};
-  client_->submit(&write.transfer);
+  remote_->submit(&write.transfer);
 }
 
-bool NbdSink::zero(uint64_t offset, uint64_t length) {
+bool RemoteSink::zero(uint64_t offset, uint64_t length) {
   if (!can_zero_) return false;
   Write& write = add(Op::kZero, offset);
   write.transfer.length = length;
-  client_->submit(&write.transfer);
+  remote_->submit(&write.transfer);
   return true;
 }
 
-void NbdSink::sync() {
-  client_->submit(&add(Op::kSync, 0).transfer);
+void RemoteSink::sync() {
+  remote_->submit(&add(Op::kSync, 0).transfer);
 }
 
-void NbdSink::complete(Transfer* transfer) {
+void RemoteSink::complete(Transfer* transfer) {
   auto write = std::move(writes_.extract(transfer).mapped());
   if (transfer->error == 0) return;
-  std::string lost = client_->failure();
+  std::string lost = remote_->failure();
   if (lost.empty()) throw write_error(*transfer);
   throw CopyError(Failure::kTargetServer, transfer->error, lost);
 }
 
-void NbdSink::abandon() {
-  client_.reset();
+void RemoteSink::abandon() {
+  remote_->close();
   writes_.clear();
 }
 
