@@ -134,8 +134,9 @@ t.test('progress of a disk without a byte', async (t) => {
   const disk = makeRaw(join(t.testdirName, 'empty.raw'), 0, [])
   const steps: Progress[] = []
   await fullBackup(disk, image, { onProgress: (step) => steps.push(step) })
-  t.match(steps, [{ position: 0, size: 0, dataBytes: 0 }])
-  t.equal(steps.length, 1)
+  // Once at least: on a slow machine the timer may come between.
+  t.ok(steps.length > 0)
+  for (const step of steps) t.match(step, { position: 0, size: 0, dataBytes: 0 })
 })
 
 t.test(
