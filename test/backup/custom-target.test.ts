@@ -105,6 +105,23 @@ t.test('a full backup into a target of the program’s own is the disk as it is'
   }
 })
 
+t.test('a source and a target of the program’s own go together', async (t) => {
+  const content = noise(3 * MIB + 512)
+  const { bytes, target, asked } = memoryTarget()
+  const source = {
+    name: 'volume 16',
+    size: content.length,
+    extents: () => [{ start: 0, length: content.length, zero: false }],
+    async read(start: number, length: number) {
+      await nextTurn()
+      return content.subarray(start, start + length)
+    },
+  }
+  await fullBackup(source, target)
+  t.ok(bytes.subarray(0, content.length).equals(content))
+  t.match(asked, { flushes: 1, closes: 1, sinceFlush: 0 })
+})
+
 t.test('a target that is too small is refused before it is written to', async (t) => {
   const { backup } = await backedUp(t)
   const { target, asked } = memoryTarget({ size: SIZE - 512 })
