@@ -144,7 +144,7 @@ t.test('names that no file can have are refused', async (t) => {
   }
 })
 
-t.test('absolute paths', async (t) => {
+t.test('relative paths become absolute, without dots', async (t) => {
   t.equal(workingDirectory(), process.cwd())
   t.equal(absolute('/a/../b'), '/b')
   t.equal(absolute('a/./b'), join(process.cwd(), 'a/b'))

@@ -35,14 +35,14 @@ t.test('a missing addon is told in a line, with the remedy', async (t) => {
   t.match(stderr, REMEDY)
 })
 
-t.test('so is one that cannot be loaded', async (t) => {
+t.test('an addon that cannot be loaded is ADDON_MISSING', async (t) => {
   const { status, stderr } = fullBackupWith(t, (path) => writeFileSync(path, 'not a library'))
   t.equal(status, 1)
   t.match(stderr, /^qcow2-backup: native addon: cannot be loaded \([^\n]*\n$/)
   t.match(stderr, REMEDY)
 })
 
-t.test('and one of another version', async (t) => {
+t.test('an addon of another version is ADDON_MISSING', async (t) => {
   const { status, stderr } = fullBackupWith(t, (path) => {
     writeFileSync(path.replace(/node$/, 'c'), SOURCE)
     const built = run('cc', [

@@ -2,14 +2,14 @@ import fc from 'fast-check'
 import t from 'tap'
 import { decodeText, encodeText } from '../lib/text.ts'
 
-t.test('UTF-8 is itself', async (t) => {
+t.test('a name in UTF-8 is itself as text', async (t) => {
   for (const text of ['', 'plain', 'é日😀', '\ufffd', 'a\0b']) {
     t.equal(decodeText(Buffer.from(text)), text)
     t.strictSame(encodeText(text), Buffer.from(text))
   }
 })
 
-t.test('other bytes stand for themselves', async (t) => {
+t.test('bytes that are not UTF-8 stand for themselves', async (t) => {
   t.equal(decodeText(Buffer.from([0x61, 0xff, 0xc3, 0xa9])), 'a\udcffé')
   t.equal(decodeText(Buffer.from([0xed, 0xb2, 0x80])), '\udced\udcb2\udc80', 'half a pair')
   t.equal(decodeText(Buffer.from([0xff, 0xef, 0xbf, 0xbd])), '\udcff\ufffd')

@@ -30,7 +30,7 @@ function refuses(test: Test, value: unknown, name: string): void {
   test.throws(() => addon.copyProgress(job, new Float64Array(5)), error, `copyProgress, ${name}`)
 }
 
-t.test('what is no job', async (t) => {
+t.test('a method called on what is not a job throws', async (t) => {
   for (const value of [undefined, null, 1, 'job', Symbol('job'), {}, [], () => {}]) {
     refuses(t, value, String(value))
   }
@@ -77,7 +77,7 @@ t.test('arrays of other numbers were once written past their end', async (t) => 
   t.match(await addon.copyFinish(job), { dataBytes: SIZE })
 })
 
-t.test('rows that cannot be', async (t) => {
+t.test('rows that cannot be are refused before a byte is written', async (t) => {
   const job = jobOf(t)
   for (const row of [
     [9, 0, 512, 0, 0, 0, 0, 0],
@@ -108,15 +108,22 @@ t.test('rows that do not follow each other, or leave the disk, fail the job', as
   }
 })
 
-t.test('what a job cannot start with', async (t) => {
+t.test('a job with a wrong specification does not start', async (t) => {
   const directory = t.testdir()
   makeDisk(directory)
   const spec = specOf(directory)
-  t.throws(() => addon.copyStart(undefined as unknown as CopySpec))
-  t.throws(() => addon.copyStart({} as CopySpec))
-  t.throws(() => addon.copyStart({ ...spec, sources: 'disk' } as unknown as CopySpec))
-  t.throws(() => addon.copyStart({ ...spec, sources: [undefined] } as unknown as CopySpec))
-  t.throws(() => addon.copyStart({ ...spec, target: 'file' } as unknown as CopySpec))
+  const noObject = { message: 'Cannot convert undefined or null to object' }
+  const noType = { message: /^An? (array|string|number|object) was expected$/ }
+  t.throws(() => addon.copyStart(undefined as unknown as CopySpec), noObject)
+  t.throws(() => addon.copyStart({} as CopySpec), noType)
+  t.throws(() => addon.copyStart({ ...spec, sources: 'disk' } as unknown as CopySpec), noType)
+  t.throws(
+    () => addon.copyStart({ ...spec, sources: [undefined] } as unknown as CopySpec),
+    noObject,
+  )
+  t.throws(() => addon.copyStart({ ...spec, target: 'file' } as unknown as CopySpec), {
+    message: 'target: no object',
+  })
   const nothing = { kind: 'nothing' }
   const unknown = { name: 'TypeError', message: 'unknown kind: nothing' }
   t.throws(() => addon.copyStart({ ...spec, target: nothing } as unknown as CopySpec), unknown)
@@ -140,7 +147,7 @@ t.test('the first of two finishes was once never told', async (t) => {
   t.match(ends[0], { dataBytes: SIZE })
 })
 
-t.test('a job that has ended', async (t) => {
+t.test('a job that has ended takes no more rows', async (t) => {
   const ended = {
     done: async () => {
       const job = jobOf(t)
@@ -171,7 +178,7 @@ t.test('a job that has ended', async (t) => {
   }
 })
 
-t.test('rows after the last ones', async (t) => {
+t.test('rows after the last ones end the job as it ended, or as EINVAL', async (t) => {
   const job = jobOf(t, { rateLimit: 64 * 2 ** 20 })
   addon.copyPush(job, allRows(), 1)
   const finished = addon.copyFinish(job)
@@ -193,14 +200,15 @@ t.test('pushes that wait for room when the job is cancelled', async (t) => {
   await t.rejects(addon.copyFinish(job), { code: 'ECANCELED', failure: 5 })
 })
 
-t.test('calls about files', async (t) => {
+t.test('calls about files that are not open fail with their errno', async (t) => {
   const directory = t.testdir({ file: 'content' })
   t.throws(() => addon.deviceSize(9999), { code: 'EBADF' })
-  t.throws(() => addon.deviceSize('file' as unknown as number))
+  const noNumber = { name: 'TypeError', message: 'A number was expected' }
+  t.throws(() => addon.deviceSize('file' as unknown as number), noNumber)
   t.throws(() => addon.linkFile(9999, Buffer.from(join(directory, 'new'))), { code: 'ENOENT' })
-  t.throws(() => addon.linkFile(1, undefined as unknown as Buffer))
+  t.throws(() => addon.linkFile(1, undefined as unknown as Buffer), { code: 'EINVAL' })
   await t.rejects(addon.fileExtents(9999, 0, 10, 10), { code: 'EBADF' })
-  t.throws(() => addon.fileExtents(undefined as unknown as number, 0, 10, 10))
+  t.throws(() => addon.fileExtents(undefined as unknown as number, 0, 10, 10), noNumber)
 })
 
 /** What this process has open below a directory. */

@@ -22,13 +22,13 @@ async function connect(t: Test, ...args: string[]) {
   return { server, spec, handle, info, requests }
 }
 
-t.test('what a server can', async (t) => {
+t.test('what a server can is reported', async (t) => {
   const { info } = await connect(t, 'memory', '1M')
   const all = { readOnly: false, canTrim: true, canZero: true, canFlush: true }
   t.match(info, { size: 2 ** 20, ...all })
 })
 
-t.test('what a server cannot', async (t) => {
+t.test('what a server cannot is reported', async (t) => {
   const { info } = await connect(t, '-r', 'eval', 'get_size=echo 1M', 'pread=exit 1')
   const nothing = { readOnly: true, canTrim: false, canZero: false, canFlush: false }
   t.match(info, nothing)
@@ -58,7 +58,7 @@ t.test('a long trim is cut at multiples of 1 GiB', async (t) => {
   ])
 })
 
-t.test('a trim that is refused', async (t) => {
+t.test('a trim that the server refuses fails', async (t) => {
   const readOnly = await connect(t, '-r', 'memory', '1M')
   await t.rejects(addon.nbdTrim(readOnly.handle, 0, 4096), { code: 'EPERM' })
   const noTrim = ['get_size=echo 1M', 'pread=exit 1', 'pwrite=exit 1']
@@ -70,7 +70,7 @@ t.test('a trim that is refused', async (t) => {
   t.equal((await addon.nbdStatus(failed.handle, 0, 4096)).length, 1, 'it goes on')
 })
 
-t.test('a server that goes away', async (t) => {
+t.test('requests to a server that goes away fail', async (t) => {
   const { handle, server } = await connect(t, 'memory', '1M')
   await server.stop('SIGKILL')
   await t.rejects(addon.nbdTrim(handle, 0, 4096), { code: /ENOTCONN|ECONNRESET|EPIPE/ })
@@ -85,7 +85,7 @@ function refuses(t: Test, value: unknown, message: string): void {
   t.throws(() => addon.nbdTrim(handle, 0, 512), error)
 }
 
-t.test('what is no connection', async (t) => {
+t.test('what is not a connection is refused', async (t) => {
   const { handle, spec } = await connect(t, 'memory', '1M')
   const path = join(t.testdir(), 'other.node')
   copyFileSync(addonPath(), path)

@@ -103,7 +103,7 @@ t.test('the table names every public function', async (t) => {
   t.strictSame(functions.sort(), Object.keys(CALLS).sort())
 })
 
-t.test('wrong arguments', async (t) => {
+t.test('wrong arguments of every function are USAGE errors that name them', async (t) => {
   const dir = t.testdir()
   process.chdir(dir)
   qemuImg('create', '-q', '-f', 'qcow2', 'disk', '1M')
@@ -162,7 +162,7 @@ t.test('- is no name of a target', async (t) => {
   t.strictSame(readdirSync(dir).sort(), ['-', 'disk'])
 })
 
-t.test('operations on bitmaps', async (t) => {
+t.test('wrong operations on bitmaps are USAGE errors', async (t) => {
   const image = join(t.testdir(), 'disk')
   qemuImg('create', '-q', '-f', 'qcow2', image, '1M')
   for (const [operation, why] of [

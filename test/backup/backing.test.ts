@@ -76,14 +76,14 @@ t.test('links are followed before the name is recorded', async (t) => {
   t.strictSame(qemuImgInfo(at('store/there.qcow2'))['backing-filename'], '../full.qcow2')
 })
 
-t.test('a name that QEMU would take for a protocol', async (t) => {
+t.test('a backing name that QEMU would take for a protocol is recorded with ./', async (t) => {
   const { at, disk, backup } = await setUp(t)
   renameSync(at('full.qcow2'), at('nbd:full.qcow2'))
   await backup({ backing: at('nbd:full.qcow2') })
   t.strictSame(await recorded(t, at('inc.qcow2'), disk), ['./nbd:full.qcow2', 'qcow2'])
 })
 
-t.test('a raw backup, if it is said to be raw', async (t) => {
+t.test('a raw backup is built on if its format is given', async (t) => {
   const { at, disk, backup } = await setUp(t)
   await restore(at('full.qcow2'), at('full.raw'))
   const why = /^is not in qcow2 format$/
@@ -95,7 +95,7 @@ t.test('a raw backup, if it is said to be raw', async (t) => {
   await t.rejects(backup({ backingFormat: 'raw', force: true }), magic)
 })
 
-t.test('what is refused before a byte is written', async (t) => {
+t.test('an unfit backing file is refused before a byte is written', async (t) => {
   const { directory, at, disk, backup } = await setUp(t)
   qemuImg('create', '-q', '-f', 'qcow2', '-b', 'full.qcow2', '-F', 'qcow2', at('mid.qcow2'))
   qemuImg('create', '-q', '-f', 'qcow2', '-b', disk, '-F', 'qcow2', at('snapshot.qcow2'))
@@ -154,7 +154,7 @@ t.test('what is refused before a byte is written', async (t) => {
   await t.resolves(backup({ backing: at('apart.qcow2'), allowPaths: [at('other')] }))
 })
 
-t.test('names that are too long to record', async (t) => {
+t.test('backing names that are too long to record are refused', async (t) => {
   const { at, backup } = await setUp(t)
   const deep = at(Array.from({ length: 6 }, () => 'd'.repeat(200)).join('/'))
   mkdirSync(deep, { recursive: true })

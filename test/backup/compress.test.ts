@@ -39,7 +39,7 @@ function compressedClusters(image: string): number {
   return qemuImgCheck(image).report['compressed-clusters'] ?? 0
 }
 
-t.test('every cluster size', async (t) => {
+t.test('compressed images of every cluster size hold the disk', async (t) => {
   const disk = makeRaw(join(t.testdir(), 'disk.raw'), SIZE, MIXED)
   for (const compress of METHODS) {
     for (let clusterSize = 512; clusterSize <= 2 * MIB; clusterSize *= effort(64, 2)) {
@@ -112,7 +112,7 @@ t.test('what cannot be compressed is stored as it is', async (t) => {
   }
 })
 
-t.test('clusters that just compress and just do not', async (t) => {
+t.test('clusters at the limit of compressing are stored right', async (t) => {
   const directory = t.testdir()
   // From clusters that are all noise to clusters that are nearly all text, byte by byte.
   const clusters = Array.from({ length: 256 }, (_, i) =>

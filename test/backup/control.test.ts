@@ -26,7 +26,7 @@ const CRAWL = { rateLimit: 1 }
 
 const ABORTED = { name: 'BackupError', code: 'ABORTED', message: /: interrupted$/ }
 
-t.test('a signal that is aborted already', async (t) => {
+t.test('a signal that is aborted already makes nothing', async (t) => {
   const { directory, disk, image } = setUp(t)
   const signal = AbortSignal.abort()
   await t.rejects(fullBackup(disk, image, { signal }), { ...ABORTED, what: image })
@@ -129,7 +129,7 @@ t.test('progress only rises, and ends at the whole disk', async (t) => {
   }
 })
 
-t.test('progress of a disk without a byte', async (t) => {
+t.test('the progress of a disk without a byte is one call', async (t) => {
   const { image } = setUp(t)
   const disk = makeRaw(join(t.testdirName, 'empty.raw'), 0, [])
   const steps: Progress[] = []

@@ -42,7 +42,7 @@ function headOf(device: string, size: number): Buffer {
   return readFileSync(device).subarray(0, size)
 }
 
-t.test('a device as source', SKIP, async (t) => {
+t.test('a device as source is backed up whole', SKIP, async (t) => {
   const { directory, content } = await setUp(t)
   const device = loopDevice(t, 'source', 8 * MIB)
   writeFileSync(device, content, { flag: 'r+' })
@@ -65,7 +65,7 @@ t.test('a device as source', SKIP, async (t) => {
   }
 })
 
-t.test('a qcow2 image on a device as source', SKIP, async (t) => {
+t.test('a qcow2 image on a device is backed up', SKIP, async (t) => {
   const { directory, disk } = await setUp(t)
   const device = loopDevice(t, 'source', 16 * MIB)
   qemuImg('convert', '-n', '-f', 'raw', '-O', 'raw', disk, device)
@@ -77,7 +77,7 @@ t.test('a qcow2 image on a device as source', SKIP, async (t) => {
   t.ok(qemuImgSame({ path: image, format: 'qcow2' }, { path: disk, format: 'raw' }))
 })
 
-t.test('restoring to a device that held something', SKIP, async (t) => {
+t.test('a device that held something reads as the backup after a restore', SKIP, async (t) => {
   for (const sectorSize of [512, 4096]) {
     for (const how of [{ direct: 'on' }, { direct: 'off' }, { engine: 'threads' }] as const) {
       const name = `sectors of ${sectorSize}, ${JSON.stringify(how)}`
@@ -125,7 +125,7 @@ t.test('a disk that ends within a sector of the device', SKIP, async (t) => {
   }
 })
 
-t.test('a device as the target of an image', SKIP, async (t) => {
+t.test('an image is written to a device that holds nothing else', SKIP, async (t) => {
   const { disk } = await setUp(t)
   const device = loopDevice(t, 'target', 16 * MIB)
   writeFileSync(device, noise(16 * MIB, 7), { flag: 'r+' })
@@ -151,7 +151,7 @@ t.test('a device as the target of an image', SKIP, async (t) => {
   }
 })
 
-t.test('a device that is too small', SKIP, async (t) => {
+t.test('a device that is too small is refused', SKIP, async (t) => {
   const { directory, disk, backup } = await setUp(t)
   const device = loopDevice(t, 'target', MIB)
   const garbage = noise(MIB, 7)
@@ -233,7 +233,7 @@ t.test('a device that is the source, and one without anything in it', SKIP, asyn
   await t.rejects(restore(backup, device, { force: true }), empty)
 })
 
-t.test('O_DIRECT that cannot be had', SKIP, async (t) => {
+t.test('O_DIRECT that cannot be had is an error only if it is insisted on', SKIP, async (t) => {
   const { disk } = await setUp(t)
   const device = loopDevice(t, 'target', 16 * MIB, 4096)
   const clusters = { clusterSize: 512, force: true } as const

@@ -37,7 +37,7 @@ async function dataOf(path: string): Promise<Extent[]> {
   }
 }
 
-t.test('15 TiB with a few scattered blocks', async (t) => {
+t.test('15 TiB with a few scattered blocks are backed up in bounds', async (t) => {
   const directory = t.testdir()
   const size = 15 * TIB
   const parts = scattered(size, 300)
@@ -72,7 +72,7 @@ function blocksOf({ start, length }: Extent): number[] {
   return Array.from({ length: length / BLOCK }, (_, i) => start + i * BLOCK)
 }
 
-t.test('15 TiB of nothing', async (t) => {
+t.test('15 TiB of nothing are backed up in bounds', async (t) => {
   const directory = t.testdir()
   const disk = makeRaw(join(directory, 'disk.raw'), 15 * TIB, [])
   const image = join(directory, 'backup.qcow2')
@@ -85,7 +85,7 @@ t.test('15 TiB of nothing', async (t) => {
   t.match(await restore(image, restored), { fileSize: 15 * TIB, allocatedBytes: 0 })
 })
 
-t.test('a qcow2 disk of 64 TiB', async (t) => {
+t.test('a qcow2 disk of 64 TiB is backed up in bounds', async (t) => {
   const directory = t.testdir()
   const [disk, image] = ['disk', 'backup'].map((name) => join(directory, `${name}.qcow2`))
   qemuImg('create', '-q', '-f', 'qcow2', disk, '64T')
@@ -101,7 +101,7 @@ t.test('a qcow2 disk of 64 TiB', async (t) => {
   }
 })
 
-t.test('the largest disk for the smallest clusters', async (t) => {
+t.test('the largest disk for the smallest clusters is backed up', async (t) => {
   const directory = t.testdir()
   const size = 128 * GIB
   const places = [0, 5 * GIB + 512, size - 512]

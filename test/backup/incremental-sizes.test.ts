@@ -40,19 +40,19 @@ function trim(size: number): string[] {
   return Array.from({ length: size / GIB }, command)
 }
 
-t.test('10 GiB wholly zeroed', async (t) => {
+t.test('an increment of 10 GiB wholly zeroed is small', async (t) => {
   const result = await increment(t, 10 * GIB, ['write -z 0 1G', ...trim(10 * GIB)])
   t.match(result, { dataBytes: 0, zeroBytes: 10 * GIB, unchangedBytes: 0 })
   t.ok(result.fileSize <= MOST, `${result.fileSize} bytes`)
 })
 
-t.test('1 TiB wholly zeroed', async (t) => {
+t.test('an increment of 1 TiB wholly zeroed is small', async (t) => {
   const result = await increment(t, TIB, trim(TIB))
   t.match(result, { dataBytes: 0, zeroBytes: TIB, unchangedBytes: 0 })
   t.ok(result.fileSize <= MOST, `${result.fileSize} bytes`)
 })
 
-t.test('10 GiB untouched', async (t) => {
+t.test('an increment of 10 GiB untouched is small', async (t) => {
   const result = await increment(t, 10 * GIB, [])
   t.match(result, { dataBytes: 0, zeroBytes: 0, unchangedBytes: 10 * GIB })
   t.ok(result.fileSize <= MOST, `${result.fileSize} bytes`)

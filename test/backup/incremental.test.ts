@@ -53,7 +53,7 @@ t.test('zeroes are recorded by flags alone', async (t) => {
   await history.restoreAll()
 })
 
-t.test('a disk that was resized', async (t) => {
+t.test('an increment of a disk that was resized holds the new disk', async (t) => {
   const steps: [name: string, sizes: number[]][] = [
     ['grown', [3 * MIB + 512, 5 * MIB]],
     ['grown within a cluster', [3 * MIB + 512, 3 * MIB + 1024]],
@@ -76,7 +76,7 @@ t.test('a disk that was resized', async (t) => {
   }
 })
 
-t.test('a disk that grew and was not written', async (t) => {
+t.test('an increment of a disk that only grew reads as zero at its end', async (t) => {
   const history = new History(t, 3 * MIB + 512, 64 * KIB)
   history.change('write -P 1 0 3146240')
   await history.point()
@@ -85,7 +85,7 @@ t.test('a disk that grew and was not written', async (t) => {
   await history.restoreAll()
 })
 
-t.test('from the clusters of any kind of image', async (t) => {
+t.test('an increment reads the clusters of any kind of image', async (t) => {
   const size = 8 * MIB
   for (const options of [
     'extended_l2=on,cluster_size=128k',
@@ -129,7 +129,7 @@ t.test('from the clusters of any kind of image', async (t) => {
   })
 })
 
-t.test('compressed', async (t) => {
+t.test('a compressed increment holds the disk', async (t) => {
   for (const compress of ['zlib', 'zstd'] as const) {
     const history = new History(t, 8 * MIB, 64 * KIB, { compress })
     for (let round = 0; round < 3; round++) {

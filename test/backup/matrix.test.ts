@@ -136,7 +136,7 @@ for (const kind of Object.keys(IMAGE_KINDS)) {
   })
 }
 
-t.test('every cluster size', async (t) => {
+t.test('backups of every cluster size hold the disk', async (t) => {
   const directory = t.testdir()
   const path = makeRaw(join(directory, 'disk.raw'), 3 * MIB + 512, [
     { at: 0, bytes: noise(100_000) },
@@ -155,7 +155,7 @@ t.test('every cluster size', async (t) => {
   }
 })
 
-t.test('by the command line', async (t) => {
+t.test('backups by the command line hold the disk', async (t) => {
   for (const kind of ['raw, sparse', 'chain of three, raw base', 'zstd compressed'] as const) {
     const cwd = t.testdir({ [kind]: {} })
     mkdirSync(join(cwd, 'source'))

@@ -28,7 +28,7 @@ function isBackup(t: Test, target: string, disk: string): void {
   t.ok(qemuImgSame({ path: target, format: 'qcow2' }, { path: disk, format: 'raw' }), 'identical')
 }
 
-t.test('servers that are peculiar but right', async (t) => {
+t.test('servers that are peculiar but right are backed up', async (t) => {
   const { disk, target } = setUp(t)
   for (const args of [
     // Everything is data then.
@@ -53,7 +53,7 @@ t.test('servers that are peculiar but right', async (t) => {
   }
 })
 
-t.test('a server that cannot read', async (t) => {
+t.test('a server that cannot read fails the backup', async (t) => {
   const { disk, target, targets } = setUp(t)
   const failing = ['error-pread=EIO', 'error-pread-rate=100%']
   const server = await startNbdkit(t, '--filter=error', 'file', disk, ...failing)
@@ -65,7 +65,7 @@ t.test('a server that cannot read', async (t) => {
   t.strictSame(readdirSync(targets), [])
 })
 
-t.test('a server that dies in the middle', async (t) => {
+t.test('a server that dies in the middle fails the backup', async (t) => {
   const { disk, target, targets } = setUp(t)
   const log = `${disk}.log`
   const slow = [

@@ -35,7 +35,7 @@ function notesOf(test: Test, how: string): { device: string; notes: string[][] }
 
 const WHY = 'is mounted for writing: the copy may mix several points in time'
 
-t.test('a source that is mounted', { skip: NO_LOOP_DEVICES }, async (t) => {
+t.test('a source that is mounted for writing is noted', { skip: NO_LOOP_DEVICES }, async (t) => {
   const mounted = notesOf(t, 'mount $device at')
   t.strictSame(mounted.notes, [[`${mounted.device}: ${WHY}`], [`disk.raw: ${WHY}`]])
 
@@ -49,7 +49,7 @@ t.test('a source that is mounted', { skip: NO_LOOP_DEVICES }, async (t) => {
   t.strictSame(unmounted.notes, [[], []], 'not any more')
 })
 
-t.test('a source of no bytes', async (t) => {
+t.test('a source of no bytes is noted', async (t) => {
   const disk = makeRaw(join(t.testdir(), 'empty.raw'), 0, [])
   const { notes } = await fullBackup(disk, join(t.testdirName, 'image.qcow2'))
   t.strictSame(notes, [`${disk}: is empty, a disk of 0 bytes`])

@@ -80,7 +80,7 @@ t.test('the options of an image are refused for a raw target', async (t) => {
   t.strictSame(readdirSync(directory), ['disk.raw'])
 })
 
-t.test('the largest and the smallest values', async (t) => {
+t.test('the largest and the smallest values are taken', async (t) => {
   const { disk, target } = setUp(t)
   for (const options of [
     { clusterSize: 512, requests: 1 },
@@ -97,7 +97,7 @@ t.test('the largest and the smallest values', async (t) => {
   }
 })
 
-t.test('undefined is the default', async (t) => {
+t.test('an option that is undefined is the default', async (t) => {
   const { disk, target } = setUp(t)
   const nothing = {
     clusterSize: undefined,
@@ -143,7 +143,7 @@ t.test('a disk needs clusters with which QEMU opens its L1 table', async (t) => 
   t.strictSame(readdirSync(directory), ['disk.raw'])
 })
 
-t.test('how it was run is told in the result', async (t) => {
+t.test('the result says how the copy was run', async (t) => {
   const { disk, target } = setUp(t)
   const how = { engine: 'threads', direct: 'off', force: true } as const
   t.match(await fullBackup(disk, target, how), { engine: 'threads', direct: false })

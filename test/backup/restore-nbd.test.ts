@@ -69,7 +69,7 @@ t.test('to a qcow2 image behind qemu-nbd, which ends with its only client', asyn
   qemuImg('compare', '-f', 'qcow2', '-F', 'raw', image, path('expected.raw'))
 })
 
-t.test('zeroes take up room only if they are to', async (t) => {
+t.test('zeroes take up room in an export only with noHole', async (t) => {
   const { backup, file, isRestored } = await setUp(t)
   const server = await startNbdkit(t, 'file', file)
   await restore(backup, server.uri())
@@ -95,7 +95,7 @@ t.test('an export in large blocks, and one that is larger than the disk', async 
   t.ok(behind.equals(Buffer.alloc(behind.length, 0xee)), 'what lies behind the disk is left alone')
 })
 
-t.test('what cannot be restored to', async (t) => {
+t.test('an export that cannot hold the disk is refused', async (t) => {
   const { backup, file, path } = await setUp(t)
   const small = await startNbdkit(t, 'memory', '1M')
   await t.rejects(restore(backup, small.uri()), {

@@ -139,7 +139,7 @@ t.test('--verify alone leaves no manifest, --manifest alone does not read back',
   t.strictSame(readdirSync(t.testdirName).sort(), ['a', 'b', 'b.manifest.json', 'disk.raw'])
 })
 
-t.test('an empty disk, and one of nothing but zeroes', async (t) => {
+t.test('an empty disk, and one of nothing but zeroes, are verified', async (t) => {
   t.testdir()
   for (const size of [0, 512, BLOCK, 5 * BLOCK + 512]) {
     const disk = makeRaw(join(t.testdirName, `${size}.raw`), size, [])
@@ -287,7 +287,7 @@ t.test('a manifest that is in the way, or cannot be made', async (t) => {
   t.strictSame(await held(image), [true, undefined])
 })
 
-t.test('what is no manifest', async (t) => {
+t.test('a file that is not a manifest is refused', async (t) => {
   const disk = makeRaw(join(t.testdir(), 'disk.raw'), SIZE, PARTS)
   const image = join(t.testdirName, 'image')
   await fullBackup(disk, image)

@@ -9,7 +9,7 @@ async function collect(texts: AsyncIterable<string>): Promise<string[]> {
   return all
 }
 
-t.test('a result for people', async (t) => {
+t.test('the result of a copy is three lines for people', async (t) => {
   const lines = describeCopy({
     target: 'back\x1bup.qcow2',
     virtualSize: 8 * 2 ** 30,
@@ -33,7 +33,7 @@ t.test('a result for people', async (t) => {
   )
 })
 
-t.test('what only an incremental backup has', async (t) => {
+t.test('the result of an incremental backup tells what is unchanged, and notes', async (t) => {
   const lines = describeCopy({
     target: 'monday.qcow2',
     virtualSize: 8 * 2 ** 30,

@@ -4,7 +4,7 @@ import { formatProgress, openProgress } from '../../lib/cli/progress-display.ts'
 
 const GIB = 2 ** 30
 
-t.test('the line of the bar', async (t) => {
+t.test('the line of the bar has percent, position, data, rate and time', async (t) => {
   const line = (position: number, size: number, dataBytes: number, elapsedSeconds: number) =>
     formatProgress({ phase: 'copy', position, size, dataBytes, elapsedSeconds })
   t.equal(
@@ -47,7 +47,7 @@ function stderr(canDraw: boolean, columns = 80) {
 
 const STEP = { phase: 'copy', position: 1, size: 3, dataBytes: 1, elapsedSeconds: 0.5 } as const
 
-t.test('JSON lines, whatever stderr is', async (t) => {
+t.test('--progress json prints lines, whatever stderr is', async (t) => {
   const { written, io } = stderr(true)
   const display = openProgress('json', io)
   display.update(STEP)

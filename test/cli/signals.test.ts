@@ -148,7 +148,7 @@ t.test('a reader that does not read does not hold up a signal', async (t) => {
   t.equal(status, 143)
 })
 
-t.test('kill -9 leaves nothing', async (t) => {
+t.test('kill -9 leaves nothing under the name', async (t) => {
   const cwd = setUp(t)
   const result = await interrupted(cwd, ['full', 'disk.raw', 'b.qcow2'], 'SIGKILL')
   t.equal(result.signal, 'SIGKILL')

@@ -44,7 +44,7 @@ t.test('an error without a context was once told as undefined', async (t) => {
   t.match(copyError(fault, SOURCE, 'target'), { message: 'target: fault of ours', cause: fault })
 })
 
-t.test('errors of ours pass', async (t) => {
+t.test('errors of ours pass unchanged', async (t) => {
   const error = new BackupError('BAD_IMAGE', 'top', 'is bad')
   t.equal(copyError(error, SOURCE, 'target'), error)
 })

@@ -35,7 +35,7 @@ t.test('two contexts meet byte by byte, up to where the shorter ends', async (t)
   )
 })
 
-t.test('lengths beyond 32 bits', async (t) => {
+t.test('intersections of lengths beyond 32 bits are exact', async (t) => {
   const overlaps = [
     ...intersect(Float64Array.of(2 ** 44, 3), Float64Array.of(2 ** 43, 1, 2 ** 43, 0)),
   ]

@@ -80,7 +80,7 @@ t.test('an empty file is a disk of 0 bytes', async (t) => {
   t.equal((await runCli(['extents', 'disk.raw'], { cwd })).stdout, '[]\n')
 })
 
-t.test('a disk that changes while it is read', async (t) => {
+t.test('a disk that changes its size while it is read fails the copy', async (t) => {
   const bytes = noise(16 * MIB)
   const setUp = (t: Test) => {
     const cwd = t.testdir()
@@ -125,7 +125,7 @@ t.test('a disk that changes while it is read', async (t) => {
   })
 })
 
-t.test('a qcow2 source that shrinks while it is read', async (t) => {
+t.test('a qcow2 source that shrinks while it is read fails the copy', async (t) => {
   const cwd = t.testdir()
   const disk = makeRaw(join(cwd, 'disk.raw'), 16 * MIB, [{ at: 0, bytes: noise(16 * MIB) }])
   for (const options of ['compat=1.1', 'extended_l2=on']) {

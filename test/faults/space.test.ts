@@ -97,7 +97,7 @@ for (const [name, [mount, expected]] of Object.entries(FULL_DISKS)) {
   })
 }
 
-t.test('a full ext4', { skip: NO_LOOP_DEVICES }, async (t) => {
+t.test('a full ext4 fails the copy, and leaves nothing', { skip: NO_LOOP_DEVICES }, async (t) => {
   const mount = `
     truncate -s 8M ext4
     mkfs.ext4 -q ext4
@@ -132,7 +132,7 @@ t.test('a limit of file sizes once ended the program by SIGXFSZ', async (t) => {
   }
 })
 
-t.test('what a limit of file sizes leaves room for', async (t) => {
+t.test('an image that fits below a limit of file sizes is made', async (t) => {
   const directory = setUp(t, MIB)
   // Less than what a file is given ahead, more than the image.
   const script = 'cd "$1"; ulimit -f 2048; shift; "$@"'
@@ -141,7 +141,7 @@ t.test('what a limit of file sizes leaves room for', async (t) => {
   t.equal(status, 0, stderr)
 })
 
-t.test('a directory that may not be written', async (t) => {
+t.test('a directory that may not be written is named', async (t) => {
   const directory = setUp(t)
   chmodSync(join(directory, 'small'), 0o555)
   const command = unprivileged(PROGRAM)
@@ -159,7 +159,7 @@ t.test('a directory that may not be written', async (t) => {
   chmodSync(join(directory, 'small'), 0o755)
 })
 
-t.test('/dev/full', async (t) => {
+t.test('/dev/full is refused as a target', async (t) => {
   const cwd = setUp(t)
   for (const args of Object.values(COMMANDS)) {
     const { status, stdout, stderr } = await runCli([...args, 'disk.raw', '/dev/full', '--force'], {
@@ -171,7 +171,7 @@ t.test('/dev/full', async (t) => {
   }
 })
 
-t.test('standard output on a full disk', async (t) => {
+t.test('standard output on a full disk is an error', async (t) => {
   const cwd = setUp(t, MIB)
   for (const args of [
     'full disk.raw new.qcow2',
@@ -187,7 +187,7 @@ t.test('standard output on a full disk', async (t) => {
   }
 })
 
-t.test('a directory that is not there', async (t) => {
+t.test('a directory that is not there is named', async (t) => {
   const cwd = setUp(t)
   for (const args of Object.values(COMMANDS)) {
     const { status, stderr } = await runCli([...args, 'disk.raw', 'none/new', '--force'], { cwd })
@@ -229,7 +229,7 @@ t.test(
   },
 )
 
-t.test('a name that is taken in mid copy', async (t) => {
+t.test('a name that is taken in mid copy is left alone', async (t) => {
   const cwd = setUp(t)
   const path = join(cwd, 'small', 'new')
   const taken = await meanwhile(cwd, ['full', 'disk.raw', 'small/new'], () =>

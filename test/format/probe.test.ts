@@ -12,7 +12,7 @@ function probed(content: Buffer): ProbedFormat {
   return probe(content.subarray(0, PROBE_BYTES), content.subarray(-PROBE_BYTES))
 }
 
-t.test('qcow2 by its magic', async (t) => {
+t.test('qcow2 is recognised by its magic', async (t) => {
   t.equal(probed(Buffer.from('514649fb', 'hex')), 'qcow2')
   t.equal(probed(Buffer.from('514649fb00000003', 'hex')), 'qcow2')
   t.equal(probed(Buffer.from('514649fa00000003', 'hex')), 'raw')
@@ -20,7 +20,7 @@ t.test('qcow2 by its magic', async (t) => {
   t.same(probed(file('QFI\xfb\0\0\0\x01')), { name: 'a qcow image of version 1', driver: 'qcow' })
 })
 
-t.test('raw, and what is said of it', async (t) => {
+t.test('raw is what nothing else is, with what is said of it', async (t) => {
   t.equal(probed(Buffer.alloc(0)), 'empty')
   t.equal(probed(Buffer.alloc(1)), 'raw')
   t.equal(probed(Buffer.alloc(512)), 'raw')

@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { type HostRun, windowOf } from '../../lib/image/data-map.ts'
 
-t.test('any part of a window of runs', async (t) => {
+t.test('any part of a window of runs is answered exactly', async (t) => {
   const lengths = fc.array(fc.integer({ min: 1, max: 30 }), { minLength: 1, maxLength: 20 })
   fc.assert(
     fc.property(lengths, fc.nat(50), fc.nat(), fc.nat(), (lengths, first, a, b) => {

@@ -113,7 +113,7 @@ t.test('a colon after a slash is a plain name', async (t) => {
   await t.resolves(passGate('./base:1.raw', top, 'backing file', []))
 })
 
-t.test('a file that is not there', async (t) => {
+t.test('a backing file that is not there is an IO error', async (t) => {
   const { root, top } = tree(t)
   await t.rejects(passGate('missing.raw', top, 'backing file', []), {
     code: 'IO',
@@ -199,7 +199,7 @@ t.test('a chain that comes back, also under another name', async (t) => {
   })
 })
 
-t.test('a chain that is too long', async (t) => {
+t.test('a chain that is too long is refused', async (t) => {
   const dir = t.testdir()
   const at = (n: number) => join(dir, `${n}.qcow2`)
   qemuImg('create', '-q', '-f', 'qcow2', '-u', '-b', 'x', '-F', 'qcow2', at(0), '1M')

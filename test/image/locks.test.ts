@@ -34,7 +34,7 @@ function image(dir: string): string {
   return path
 }
 
-t.test('an image that a process writes to', async (t) => {
+t.test('an image that a process writes to is refused without force-share', async (t) => {
   const dir = t.testdir()
   const path = image(dir)
   await hold(t, path, '-f', 'qcow2')
@@ -57,7 +57,7 @@ t.test('an image that a process writes to', async (t) => {
   })
 })
 
-t.test('an image that a process reads', async (t) => {
+t.test('an image that a process reads is read, but not replaced', async (t) => {
   const dir = t.testdir()
   const path = image(dir)
   await hold(t, path, '-r', '-f', 'qcow2')
@@ -68,7 +68,7 @@ t.test('an image that a process reads', async (t) => {
   await t.rejects(fullBackup(join(dir, 'backup'), path, { force: true }), { code: 'IN_USE' })
 })
 
-t.test('a raw disk that a process writes to', async (t) => {
+t.test('a raw disk that a process writes to is described, but not copied', async (t) => {
   const dir = t.testdir()
   const path = join(dir, 'raw')
   writeFileSync(path, '')

@@ -107,7 +107,7 @@ t.test('each signature, where its format has it and nowhere else', async (t) => 
   }
 })
 
-t.test('what nothing is known of, and what is empty', async (t) => {
+t.test('unknown content and empty devices have no signature', async (t) => {
   const path = join(t.testdir(), 'disk')
   for (const size of [0, 1, 511, 512, 4096, SIZE]) {
     writeFileSync(path, Buffer.alloc(size))
@@ -120,7 +120,7 @@ t.test('what nothing is known of, and what is empty', async (t) => {
 /** Else cryptsetup would measure how fast the machine is, which fails on a busy one. */
 const NO_BENCHMARK = ['--pbkdf', 'pbkdf2', '--pbkdf-force-iterations', '1000']
 
-t.test('what real tools make', async (t) => {
+t.test('signatures of what real tools make are recognised', async (t) => {
   const tools: [name: string, ...command: string[]][] = [
     ['an ext2, ext3 or ext4 file system', 'mkfs.ext4', '-q', '-F'],
     ['an ext2, ext3 or ext4 file system', 'mkfs.ext2', '-q', '-F'],

@@ -144,7 +144,7 @@ t.test('several operations: all or none', async (t) => {
   t.ok(peek(image, 0, 600_000).equals(before), 'not a byte is changed')
 })
 
-t.test('from another image, of another granularity', async (t) => {
+t.test('a bitmap is merged from another image, of another granularity', async (t) => {
   const dir = t.testdir()
   const [a, b] = ['a', 'b'].map((name) => join(dir, name))
   for (const image of [a, b]) qemuImg('create', '-q', '-f', 'qcow2', image, '5M')
@@ -219,7 +219,7 @@ t.test('names that are not UTF-8 and unknown extensions keep their bytes', async
   same('another one removed', 2)
 })
 
-t.test('the refcount table grows', async (t) => {
+t.test('the refcount table grows where an edit needs it', async (t) => {
   const image = join(t.testdir(), 'image')
   qemuImg('create', '-q', '-f', 'qcow2', '-o', 'cluster_size=512,refcount_bits=64', image, '64M')
   const clusters = () => peek(image, 56, 4).readUInt32BE()
@@ -245,7 +245,7 @@ t.test('the refcount table grows', async (t) => {
   t.equal(qemuImg('compare', image, whole), 'Images are identical.\n')
 })
 
-t.test('what is not edited', async (t) => {
+t.test('images that cannot be edited are refused unchanged', async (t) => {
   const dir = t.testdir()
   const at = (name: string) => join(dir, name)
   const add: BitmapOperation[] = [{ kind: 'add' }]

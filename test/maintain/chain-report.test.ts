@@ -31,7 +31,7 @@ async function judged(top: string): Promise<[boolean, string[]]> {
   return [valid, reasons.map((reason) => reason.replace(/;.*/, ''))]
 }
 
-t.test('healthy', async (t) => {
+t.test('bitmaps without a fault along the chain are valid', async (t) => {
   t.testdir()
   const [top, mid, base] = makeChain(t)
   qemuImg('bitmap', '--add', '-g', '4k', '--disable', base, 'old')
@@ -51,7 +51,7 @@ t.test('healthy', async (t) => {
   )
 })
 
-t.test('what may become of real images', async (t) => {
+t.test('each fault of a real chain is reported with its image', async (t) => {
   const cases: [string, (top: string, mid: string, base: string) => void, string[]][] = [
     ['none', () => {}, []],
     ['a shorter run', (_top, _mid, base) => qemuImg('bitmap', '--remove', base, 'b'), []],
@@ -140,7 +140,7 @@ t.test('in use by a process that holds the image, and after that was killed', as
   t.strictSame(await judged(top), [false, [why]])
 })
 
-t.test('raw, no bitmaps, and what cannot be read', async (t) => {
+t.test('raw images, no bitmaps, and what cannot be read are reported', async (t) => {
   const dir = t.testdir()
   qemuImg('create', '-q', '-f', 'raw', join(dir, 'raw'), '1M')
   qemuImg('create', '-q', '-f', 'qcow2', '-b', 'raw', '-F', 'raw', join(dir, 'over'))

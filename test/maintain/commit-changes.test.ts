@@ -101,7 +101,7 @@ t.test('mappings are joined by their place, and say the same', async () => {
   )
 })
 
-t.test('stretches of clusters', (t) => {
+t.test('neighbouring clusters become one change', (t) => {
   t.strictSame(stretches([1, 2, 3, 7, 9, 10], 512, 1024), [
     { start: 512, length: 1536 },
     { start: 4608, length: 1024 },
@@ -110,7 +110,7 @@ t.test('stretches of clusters', (t) => {
   t.end()
 })
 
-t.test('the unit of numbers', (t) => {
+t.test('the unit of numbers divides every offset', (t) => {
   t.equal(commonUnit([]), 65536)
   t.equal(commonUnit([2 ** 40, 3 * 65536, 0]), 65536)
   t.equal(commonUnit([4096 * 3, 512 * 8]), 4096)

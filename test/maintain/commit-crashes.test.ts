@@ -173,7 +173,7 @@ async function campaign(t: Test, setUp: SetUp, turn: number) {
   }
 }
 
-t.test('a base by itself', (t) => {
+t.test('a commit into a base by itself survives every stop', (t) => {
   return campaign(t, { options: 'cluster_size=64k', size: '4M', topSize: '4M' }, 0)
 })
 

@@ -70,7 +70,7 @@ function letGuestWrite(t: Test, image: string, seed: number): void {
   t.match(qemuImgCheck(image), { status: 0 }, 'without the snapshot')
 }
 
-t.test('a bitmap added to an increment', async (t) => {
+t.test('an increment stays sound when a bitmap is added and a guest writes', async (t) => {
   const { at } = await backups(t)
   copyFileSync(at('inc'), at('before'))
   await editBitmap(at('inc'), 'new', [{ kind: 'add' }])
@@ -115,7 +115,7 @@ t.test('a base over a backing file gets tables of its own for zeroes', async (t)
   letGuestWrite(t, at('base'), 5)
 })
 
-t.test('an increment that is committed to', async (t) => {
+t.test('an increment that is committed to stays sound when a guest writes', async (t) => {
   const { at } = await backups(t)
   qemuImg('create', '-q', '-f', 'qcow2', '-b', 'inc', '-F', 'qcow2', at('top'))
   qemuIo(at('top'), 'write -P 6 5M 100k', 'write -z 9M 64k')

@@ -68,7 +68,7 @@ t.test('a backup since the snapshot is that of the overlay', async (t) => {
   t.equal(qemuImg('compare', at('overlay'), at('inc')), 'Images are identical.\n')
 })
 
-t.test('a chain that is not healthy', async (t) => {
+t.test('a snapshot over a bitmap that is not valid needs force', async (t) => {
   const disk = makeDisk(t)
   const at = (name: string) => join(t.testdirName, name)
   await createSnapshot(disk, at('top'))

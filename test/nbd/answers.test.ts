@@ -107,7 +107,7 @@ t.test('an answer in many chunks of any order is the bytes', async (t) => {
   t.ok(qemuImgSame({ path: target, format: 'qcow2' }, { path: disk, format: 'raw' }))
 })
 
-t.test('a context that is answered twice', async (t) => {
+t.test('a context that is answered twice is refused', async (t) => {
   const server = await startNbdServer(t, {
     answer({ type, length }, send) {
       if (type !== 'status') return false

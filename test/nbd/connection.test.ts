@@ -17,7 +17,7 @@ t.test('a server that is not there is an error that names it', async (t) => {
   await t.rejects(openSource('nbd://localhost:1/x'), { code: 'IO', errno: 'ECONNREFUSED', why })
 })
 
-t.test('no such export', async (t) => {
+t.test('an export that is not there is named', async (t) => {
   const nbdkit = await startNbdkit(
     t,
     ...[
@@ -33,7 +33,7 @@ t.test('no such export', async (t) => {
   await (await openSource(nbdkit.uri('a'))).close()
 })
 
-t.test('not an NBD server', async (t) => {
+t.test('what is not an NBD server is named', async (t) => {
   const socket = join(socketDirectory(t), 'http')
   const server = createServer((client) => {
     client.on('error', () => {}).write('HTTP/1.1 400 Bad Request\r\n\r\n')
@@ -138,7 +138,7 @@ t.test('without libnbd the message names the package', async (t) => {
   )
 })
 
-t.test('words of libnbd that repeat the URI', async (t) => {
+t.test('words of libnbd that repeat the URI are shortened', async (t) => {
   const uri = 'nbd://u:secret@h/x'
   const server = { uri, displayUri: 'nbd://h/x', timeoutMs: 1 }
   const context = `nbd_aio_connect_uri: unable to parse URI: ${uri}: Invalid argument`

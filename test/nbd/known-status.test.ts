@@ -41,7 +41,7 @@ function runsOf(windows: Iterable<StatusWindow>): Run[] {
 const lengths = fc.oneof(fc.integer({ min: 1, max: 2 ** 20 }), fc.constant(2 ** 48 + 4096))
 const runs = fc.tuple(lengths, fc.integer({ min: 0, max: 3 }), fc.integer({ min: 0, max: 1 }))
 
-t.test('says what it was told, joined', async () => {
+t.test('known status is what was stored, joined', async () => {
   fc.assert(
     fc.property(
       fc.array(fc.array(runs, { minLength: 1, maxLength: 6 }), { maxLength: 4 }),
@@ -61,7 +61,7 @@ t.test('says what it was told, joined', async () => {
   )
 })
 
-t.test('any number of equal runs is one', async (t) => {
+t.test('any number of equal known runs is one', async (t) => {
   const known = new KnownStatus('disk', 1)
   for (let i = 0; i < 10_000; i++) known.add(windowOf(i * 512, [[512, 0, 0]]))
   t.strictSame(runsOf(known.windows()), [[10_000 * 512, 0, 0]])

@@ -11,7 +11,7 @@ import { socketDirectory, startServer, unixUri } from '../support/server.ts'
 
 const KEY = '0123456789abcdef0123456789abcdef'
 
-t.test('a key shared beforehand', async (t) => {
+t.test('a key shared beforehand opens an export', async (t) => {
   const directory = t.testdir({
     disk: 'guest bytes'.repeat(4096),
     keys: `alice:${KEY}\n`,

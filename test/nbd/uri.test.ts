@@ -1,7 +1,7 @@
 import t from 'tap'
 import { isNbdUri, parseNbdUri } from '../../lib/nbd/uri.ts'
 
-t.test('what an NBD location is', async (t) => {
+t.test('NBD locations are told from paths by their scheme', async (t) => {
   for (const uri of ['nbd://h', 'nbds://h/x', 'nbd+unix:///x', 'nbds+unix:///', 'nbd:h:1']) {
     t.ok(isNbdUri(uri), uri)
   }
@@ -51,7 +51,7 @@ t.test('what is displayUri holds no secrets, also where the URI is refused', asy
   }
 })
 
-t.test('refused, with the form that is right', async (t) => {
+t.test('wrong URIs are refused, with the form that is right', async (t) => {
   for (const [uri, why] of [
     ['nbd:localhost:10809', 'is not an NBD URI; write nbd://HOST[:PORT]/EXPORT'],
     ['nbd:///x', 'the host is missing; write nbd://HOST[:PORT]/EXPORT'],

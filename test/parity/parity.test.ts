@@ -14,7 +14,7 @@ async function all<T>(list: AsyncIterable<T>): Promise<T[]> {
   return items
 }
 
-t.test('our backup, a damaged one, and a raw disk', async (t) => {
+t.test('our backup, a damaged one, and a raw disk show no difference', async (t) => {
   const dir = t.testdir({ raw: noise(300_000, 1) })
   const [raw, backup, damaged] = ['raw', 'backup', 'damaged'].map((name) => join(dir, name))
   await fullBackup(raw, backup)
@@ -30,7 +30,7 @@ t.test('our backup, a damaged one, and a raw disk', async (t) => {
   t.ok(found.some(({ image, status }) => image === damaged && status > 0))
 })
 
-t.test('a qemu-img that says something else', async (t) => {
+t.test('a qemu-img that prints something else is a difference', async (t) => {
   const dir = t.testdir({ raw: noise(1000, 1) })
   const [raw, backup, fake] = ['raw', 'backup', 'fake'].map((name) => join(dir, name))
   await fullBackup(raw, backup)
@@ -55,7 +55,7 @@ t.test('a qemu-img that says something else', async (t) => {
   t.strictSame(JSON.parse(json.stdout), JSON.parse(JSON.stringify(found)))
 })
 
-t.test('a qemu-img that cannot be run, or is none', async (t) => {
+t.test('a qemu-img that cannot be run, or is none, is an error', async (t) => {
   await t.rejects(all(compareWithQemuImg(['x'], { against: './nothing' })), {
     code: 'IO',
     message: './nothing: no such file or directory',
@@ -66,7 +66,7 @@ t.test('a qemu-img that cannot be run, or is none', async (t) => {
   })
 })
 
-t.test('an image that is not there', async (t) => {
+t.test('an image that is not there shows no difference', async (t) => {
   const found = await all(compareWithQemuImg([join(t.testdir(), 'nothing')]))
   t.strictSame(
     found.filter(({ same, status }) => !same || status !== 1),

@@ -62,7 +62,7 @@ t.test('a disk that grew: all past the end of the backing file is dirty', async 
   t.equal(await aligned('dddddddddddd', 4, 12), '------------')
 })
 
-t.test('against a model of every byte', async (t) => {
+t.test('aligned mappings agree with a model of every byte', async (t) => {
   const property = fc.asyncProperty(
     contiguousMappings,
     fc.array(fc.boolean(), { minLength: 20, maxLength: 20 }),

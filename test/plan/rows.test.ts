@@ -14,7 +14,7 @@ function rowsOf(packed: Float64Array): number[][] {
   return rows
 }
 
-t.test('each kind of mapping', async (t) => {
+t.test('each kind of mapping becomes its row', async (t) => {
   const compressed = { store: 3, offset: 700, size: 1024, clusterSize: 4096, within: 512 }
   const mappings: Mapping[] = [
     { kind: 'data', start: 0, length: 10, store: 2, offset: 99 },

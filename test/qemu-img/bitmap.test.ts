@@ -84,7 +84,7 @@ const SAME: string[][] = [
   ['--merge'],
 ]
 
-t.test('the same words, status and bitmaps', async (t) => {
+t.test('bitmap prints and does what qemu-img bitmap does', async (t) => {
   const dir = setUp(t)
   const [q, kept] = [join(dir, 'q'), join(dir, 'kept')]
   copyFileSync(q, kept)
@@ -122,7 +122,7 @@ t.test('an inconsistent bitmap can only be removed', async (t) => {
   t.equal((await ours(['bitmap', '--remove', 'q', 'b'], dir)).status, 0)
 })
 
-t.test('bitmap list', async (t) => {
+t.test('bitmap list prints each bitmap, or JSON', async (t) => {
   const dir = setUp(t)
   const told = await ours(['bitmap', 'list', 'q'], dir)
   t.strictSame(told, {
@@ -140,7 +140,7 @@ t.test('bitmap list', async (t) => {
   t.equal((await ours(['bitmap', 'list'], dir)).status, 1)
 })
 
-t.test('bitmap show', async (t) => {
+t.test('bitmap show prints the runs of a bitmap', async (t) => {
   const dir = setUp(t)
   const told = await ours(['bitmap', 'show', 'q', 'b'], dir)
   t.strictSame([told.status, told.stderr], [0, ''])

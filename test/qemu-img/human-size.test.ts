@@ -5,7 +5,7 @@ const K = 1024
 const M = K * K
 const G = K * M
 
-t.test('sizes as QEMU prints them', async (t) => {
+t.test('sizes are printed as QEMU prints them', async (t) => {
   const cases: [number, string][] = [
     [0, '0 B'],
     [1, '1 B'],

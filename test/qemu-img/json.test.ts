@@ -2,7 +2,7 @@ import t from 'tap'
 import { formatJson } from '../../lib/qemu-img/json.ts'
 import { decodeText } from '../../lib/text.ts'
 
-t.test('objects and lists, an item to a line', async (t) => {
+t.test('objects and lists are printed an item to a line', async (t) => {
   const value = {
     a: 1,
     b: [true, null, { c: 'd' }],
@@ -34,7 +34,7 @@ t.test('objects and lists, an item to a line', async (t) => {
   t.equal(formatJson('text'), '"text"\n')
 })
 
-t.test('strings are ASCII', async (t) => {
+t.test('strings are printed in ASCII', async (t) => {
   const cases: [string, string][] = [
     ['a/b c~', 'a/b c~'],
     ['"\\\b\f\n\r\t', '\\"\\\\\\b\\f\\n\\r\\t'],
@@ -48,7 +48,7 @@ t.test('strings are ASCII', async (t) => {
   for (const [text, json] of cases) t.equal(formatJson(text), `"${json}"\n`, json)
 })
 
-t.test('bytes that are no characters', async (t) => {
+t.test('bytes that are not characters are printed as QEMU does', async (t) => {
   const cases: [number[], string][] = [
     [[0xff, 0xfe], '\\uFFFD\\uFFFD'],
     [[0x80, 0xbf], '\\uFFFD\\uFFFD'],

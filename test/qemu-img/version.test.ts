@@ -10,7 +10,7 @@ t.test('versions of qemu-img are parsed, and nothing else is', async (t) => {
   }
 })
 
-t.test('older and newer', async (t) => {
+t.test('versions are ordered by their numbers', async (t) => {
   t.ok(atLeast({ major: 8, minor: 2 }, 8, 2))
   t.ok(atLeast({ major: 9, minor: 0 }, 8, 2))
   t.notOk(atLeast({ major: 8, minor: 1 }, 8, 2))

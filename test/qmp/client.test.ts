@@ -15,7 +15,7 @@ async function connectTo(t: Test, answer: Answer) {
   return { monitor, client }
 }
 
-t.test('greeting and negotiation', async (t) => {
+t.test('a client reads the greeting and negotiates', async (t) => {
   const monitor = await startMonitor(t, silent)
   const client = await QmpClient.connect(monitor.path, { capabilities: ['oob', 'other'] })
   t.teardown(() => client.close())
@@ -24,7 +24,7 @@ t.test('greeting and negotiation', async (t) => {
   t.match(monitor.commands, [{ execute: 'qmp_capabilities', arguments: { enable: ['oob'] } }])
 })
 
-t.test('answers in another order than asked', async (t) => {
+t.test('answers in another order than asked reach their callers', async (t) => {
   const asked: unknown[] = []
   const { client } = await connectTo(t, ({ id }, send) => {
     asked.push(id)
@@ -50,7 +50,7 @@ t.test('a command that is refused names itself', async (t) => {
   t.match(error, { code: 'IO', qmpClass: 'DeviceNotFound', command: 'blockdev-del', message })
 })
 
-t.test('out of band', async (t) => {
+t.test('commands out of band overtake others', async (t) => {
   const { client, monitor } = await connectTo(t, ({ id }, send) => send({ return: 1, id }))
   t.equal(await client.execute('migrate-pause', undefined, { outOfBand: true }), 1)
   t.match(monitor.commands[1], { 'exec-oob': 'migrate-pause', execute: undefined })
@@ -146,7 +146,7 @@ t.test('a signal ends the connection and all that waits for it', async (t) => {
   await t.rejects(QmpClient.connect(monitor.path, { signal: stop.signal }), { code: 'ABORTED' })
 })
 
-t.test('nobody there, and addresses that are none', async (t) => {
+t.test('a monitor that is not there, and a wrong address, are errors', async (t) => {
   await t.rejects(QmpClient.connect('/nowhere/qmp'), { code: 'IO', errno: 'ENOENT' })
   await t.rejects(QmpClient.connect('localhost:1'), { code: 'IO', errno: 'ECONNREFUSED' })
   await t.rejects(QmpClient.connect('localhost:99999'), { code: 'USAGE' })
@@ -178,7 +178,7 @@ for (const [name, text] of Object.entries(BROKEN)) {
   })
 }
 
-t.test('a line without end', async (t) => {
+t.test('a line without end ends the connection', async (t) => {
   const monitor = await startMonitor(t, silent, (socket) => {
     const more = () => {
       while (!socket.destroyed && socket.write(Buffer.alloc(2 ** 20, 'x')));
@@ -189,7 +189,7 @@ t.test('a line without end', async (t) => {
   await t.rejects(QmpClient.connect(monitor.path), { code: 'IO', why: /a line of more than/ })
 })
 
-t.test('a peer that says nothing', async (t) => {
+t.test('a peer that says nothing times out', async (t) => {
   const monitor = await startMonitor(t, silent, () => {})
   const connecting = QmpClient.connect(monitor.path, { timeoutMs: 50 })
   await t.rejects(connecting, { code: 'IO', errno: 'ETIMEDOUT', why: /no greeting within/ })
@@ -199,7 +199,7 @@ t.test('a peer that says nothing', async (t) => {
   await t.rejects(aborted, { code: 'ABORTED' })
 })
 
-t.test('by TCP', async (t) => {
+t.test('a monitor is reached by TCP', async (t) => {
   const server = createServer((socket) => {
     socket.write(`${JSON.stringify(GREETING)}\n`)
     socket.once('data', () => socket.write('{"return":{},"id":1}\n'))
@@ -212,7 +212,7 @@ t.test('by TCP', async (t) => {
   client.close()
 })
 
-t.test('a real monitor', async (t) => {
+t.test('a real monitor answers', async (t) => {
   const daemon = await startStorageDaemon(t)
   t.ok(daemon.client.version)
   const nodes = await daemon.client.execute('query-named-block-nodes')

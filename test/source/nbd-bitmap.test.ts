@@ -78,7 +78,7 @@ t.test('persistent bitmaps, in granules of each size: qemu-nbd', async (t) => {
   }
 })
 
-t.test('a million granules, every other dirty', async (t) => {
+t.test('a million granules, every other dirty, are read in bounds', async (t) => {
   const disk = join(t.testdir(), 'disk.qcow2')
   qemuImg('create', '-q', '-f', 'qcow2', disk, '1G')
   qemuImg('bitmap', '--add', '-g', '512', disk, 'b')

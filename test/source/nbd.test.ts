@@ -140,7 +140,7 @@ t.test('servers that cannot say what they hold: all is data', async (t) => {
   }
 })
 
-t.test('an empty export', async (t) => {
+t.test('an empty export is an empty disk', async (t) => {
   const nbdkit = await startNbdkit(t, 'null', '0')
   const source = await openSource(nbdkit.uri())
   t.teardown(() => source.close())
@@ -149,7 +149,7 @@ t.test('an empty export', async (t) => {
   t.strictSame(await extentsOf(source), [])
 })
 
-t.test('what the copy is told of the export', async (t) => {
+t.test('the copy is given the sizes and identity of the export', async (t) => {
   const several = (await startNbdkit(t, 'memory', '1M')).uri('x')
   const one = (
     await startNbdkit(t, '--filter=multi-conn', 'memory', '1M', 'multi-conn-mode=disable')
@@ -219,7 +219,7 @@ t.test('options out of range, and those of files, are refused for an NBD export'
   t.throws(() => source.extents({ detectZeroes: true }), why)
 })
 
-t.test('an export that changes its size meanwhile', async (t) => {
+t.test('an export that changes its size meanwhile is noticed', async (t) => {
   const sizes = join(t.testdir({ size: '1M' }), 'size')
   const nbdkit = await startNbdkit(
     t,

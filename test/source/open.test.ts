@@ -6,7 +6,7 @@ import t from 'tap'
 import { openSource } from '../../lib/source/open-source.ts'
 import { qemuImg } from '../support/qemu.ts'
 
-t.test('what is not a disk', async (t) => {
+t.test('what is not a disk is refused', async (t) => {
   const dir = t.testdir({ sub: {} })
   const fifo = join(dir, 'fifo')
   spawnSync('mkfifo', [fifo])
@@ -33,7 +33,7 @@ t.test('what is not a disk', async (t) => {
   })
 })
 
-t.test('what cannot be reached yet', async (t) => {
+t.test('sources of schemes that are not supported yet are refused', async (t) => {
   for (const scheme of ['http', 'https']) {
     const location = `${scheme}://host/disk`
     await t.rejects(openSource(location), {
@@ -44,7 +44,7 @@ t.test('what cannot be reached yet', async (t) => {
   }
 })
 
-t.test('the format is recognised, or insisted on', async (t) => {
+t.test('the format of a source is recognised, or insisted on', async (t) => {
   const dir = t.testdir()
   const image = join(dir, 'disk')
   qemuImg('create', '-q', '-f', 'qcow2', image, '1M')
@@ -86,7 +86,7 @@ t.test('closing twice is fine, and a failed open leaves nothing open', async (t)
   t.notMatch(open(), 'top.qcow2')
 })
 
-t.test('what only an NBD source has', async (t) => {
+t.test('options of NBD sources are refused for files', async (t) => {
   const disk = join(t.testdir({ disk: 'x' }), 'disk')
   const what = (code: string, why: string) => ({ code: 'USAGE', message: `${code}: ${why}` })
   const connections = what('connections', 'is only supported for NBD sources')

@@ -93,7 +93,7 @@ t.test('every cluster size and version, with and without extended L2 entries', a
   }
 })
 
-t.test('extended L2: single subclusters of all kinds', async (t) => {
+t.test('single subclusters of all kinds are mapped as QEMU maps them', async (t) => {
   const dir = t.testdir()
   const base = join(dir, 'base.qcow2')
   const image = join(dir, 'disk.qcow2')
@@ -109,7 +109,7 @@ t.test('extended L2: single subclusters of all kinds', async (t) => {
   await sameAsQemu(t, image)
 })
 
-t.test('compressed clusters', async (t) => {
+t.test('compressed clusters are mapped and expand', async (t) => {
   for (const cluster of ['512', '4k', '64k', '2M']) {
     const dir = t.testdir()
     const raw = join(dir, 'disk.raw')
@@ -152,7 +152,7 @@ t.test('a part of a compressed cluster shows through an overlay of smaller clust
   await source.close()
 })
 
-t.test('chains', async (t) => {
+t.test('chains are mapped as QEMU maps them', async (t) => {
   const dir = t.testdir()
   const at = (name: string) => join(dir, name)
   const overlay = (name: string, base: string, format: string, ...more: string[]) =>
@@ -180,7 +180,7 @@ t.test('chains', async (t) => {
   )
 })
 
-t.test('external data files', async (t) => {
+t.test('external data files are mapped as QEMU maps them', async (t) => {
   for (const raw of ['off', 'on']) {
     await t.test(`data_file_raw=${raw}`, async (t) => {
       const dir = t.testdir()

@@ -38,7 +38,7 @@ t.test('data and holes are where the file system says', async (t) => {
   )
 })
 
-t.test('more extents than are asked for at a time', async (t) => {
+t.test('more extents than are asked for at a time are all read', async (t) => {
   const offsets = Array.from({ length: 3000 }, (_, i) => i * 131072)
   const path = sparse(join(t.testdir(), 'disk.raw'), 3000 * 131072, offsets)
   const source = await openSource(path)
@@ -72,7 +72,7 @@ t.test('an empty file is an empty disk', async (t) => {
   t.same(await extentsOf(source), [])
 })
 
-t.test('a raw format given is not questioned', async (t) => {
+t.test('a raw format that is given is not questioned', async (t) => {
   const path = join(t.testdir(), 'disk.raw')
   writeFileSync(path, Buffer.concat([Buffer.from('514649fb00000003', 'hex'), Buffer.alloc(504)]))
   const source = await openSource(path, { format: 'raw' })
@@ -81,7 +81,7 @@ t.test('a raw format given is not questioned', async (t) => {
   t.equal((await contentOf(source)).readUInt32BE(0), 0x514649fb)
 })
 
-t.test('a file that changes its size', async (t) => {
+t.test('a file that changes its size is noticed', async (t) => {
   const path = join(t.testdir(), 'disk.raw')
   writeFileSync(path, Buffer.alloc(4096, 1))
   const source = await openSource(path)

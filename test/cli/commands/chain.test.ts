@@ -3,7 +3,7 @@ import t from 'tap'
 import { runCli } from '../../support/cli.ts'
 import { qemuImg } from '../../support/qemu.ts'
 
-t.test('told to people, and as JSON', async (t) => {
+t.test('chain prints its report for people, and as JSON', async (t) => {
   const cwd = t.testdir()
   const at = (name: string) => join(cwd, name)
   qemuImg('create', '-q', '-f', 'qcow2', at('base'), '64M')

@@ -60,7 +60,7 @@ t.test('told to people, and as JSON; --delete removes the top', async (t) => {
   t.equal(qemuImgCheck(at('base')).status, 0)
 })
 
-t.test('what is refused changes nothing', async (t) => {
+t.test('a commit that is refused changes nothing', async (t) => {
   const { cwd, at } = twoImages(t)
   qemuImg('create', '-q', '-f', 'qcow2', at('other'), '64M')
   const before = readFileSync(at('base'))

@@ -37,7 +37,7 @@ const EXPECTED = [
   return { start: Number(start) * K, length: Number(length) * K, dirty, zero }
 })
 
-t.test('the same disk as a file and over NBD', async (t) => {
+t.test('extents --bitmap prints the same of a file and over NBD', async (t) => {
   const disk = makeDisk(t)
   const { uri } = await startQemuNbd(t, disk, { bitmaps: ['sunday'] })
   const nbd = await runCli(['extents', uri, '--bitmap', 'sunday'])

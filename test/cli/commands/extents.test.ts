@@ -17,7 +17,7 @@ function rawDisk(test: Test): string {
   return path
 }
 
-t.test('a raw disk: the array and nothing else', async (t) => {
+t.test('extents of a raw disk prints the array and nothing else', async (t) => {
   const disk = rawDisk(t)
   const expected = [
     { start: 0, length: MIB, zero: true, hole: true },
@@ -82,7 +82,7 @@ t.test('--backing-format says what an image does not record', async (t) => {
   t.strictSame(JSON.parse(stdout), [{ start: 0, length: 65536, zero: false, hole: false }])
 })
 
-t.test('sources that cannot be read', async (t) => {
+t.test('extents of a source that cannot be read prints one line', async (t) => {
   const directory = t.testdir({ 'not.qcow2': 'x'.repeat(1024) })
   for (const args of [
     [join(directory, 'none.raw')],

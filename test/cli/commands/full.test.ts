@@ -30,7 +30,7 @@ function setUp(test: Test): string {
   return directory
 }
 
-t.test('a backup, told to people', async (t) => {
+t.test('full prints its result for people', async (t) => {
   const cwd = setUp(t)
   const { status, stdout, stderr } = await runCli(['full', 'disk.raw', 'b.qcow2'], { cwd })
   t.equal(status, 0, stderr)
@@ -42,7 +42,7 @@ t.test('a backup, told to people', async (t) => {
   t.strictSame(readdirSync(cwd).sort(), ['b.qcow2', 'disk.raw'])
 })
 
-t.test('--json: one object and nothing else', async (t) => {
+t.test('full --json prints one object and nothing else', async (t) => {
   const cwd = setUp(t)
   const args = ['full', 'disk.raw', 'b.qcow2', '--json', '--no-progress']
   const { status, stdout, stderr } = await runCli(args, { cwd })
@@ -78,7 +78,7 @@ t.test('--progress json: lines on stderr that end at the whole size', async (t) 
   }
 })
 
-t.test('a bar on a terminal', async (t) => {
+t.test('full draws a bar on a terminal', async (t) => {
   const cwd = setUp(t)
   // script(1) gives the program a terminal and passes on what is drawn there.
   const onTerminal = (...args: string[]) => {
@@ -95,7 +95,7 @@ t.test('a bar on a terminal', async (t) => {
   t.notMatch(none.stdout, /\[=* *\]/)
 })
 
-t.test('options reach the image', async (t) => {
+t.test('options of full reach the image', async (t) => {
   const cwd = setUp(t)
   const args = 'full disk.raw b.qcow2 --cluster-size 4K --compress zstd --compression-level 5'
   const { status, stderr } = await runCli(args.split(' '), { cwd })
@@ -125,7 +125,7 @@ t.test('engine and O_DIRECT by option or environment', async (t) => {
   t.match(debug.stderr, 'engine threads, written through the page cache')
 })
 
-t.test('wrong values are wrong usage', async (t) => {
+t.test('wrong values of full are wrong usage', async (t) => {
   const cwd = setUp(t)
   for (const [option, value] of [
     ['--cluster-size', '1000'],
@@ -187,7 +187,7 @@ t.test('targets that are refused, and stay as they are', async (t) => {
   qemuImg('compare', '-f', 'raw', '-F', 'qcow2', join(cwd, 'disk.raw'), join(cwd, 'old.qcow2'))
 })
 
-t.test('sources that are refused', async (t) => {
+t.test('sources that full refuses are named in one line', async (t) => {
   const cwd = setUp(t)
   for (const source of [
     'none.raw',

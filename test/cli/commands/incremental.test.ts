@@ -20,7 +20,7 @@ async function setUp(test: Test): Promise<string> {
   return cwd
 }
 
-t.test('an increment, told to people', async (t) => {
+t.test('incremental prints its result for people', async (t) => {
   const cwd = await setUp(t)
   const args = ['incremental', 'disk.qcow2', 'monday.qcow2', ...SINCE]
   const { status, stdout, stderr } = await runCli(args, { cwd })
@@ -41,7 +41,7 @@ t.test('an increment, told to people', async (t) => {
   t.ok(qemuImgSame(target, { path: join(cwd, 'disk.raw'), format: 'raw' }))
 })
 
-t.test('--json, options and a note', async (t) => {
+t.test('incremental --json prints options and a note', async (t) => {
   const cwd = await setUp(t)
   qemuImg('bitmap', '--disable', join(cwd, 'disk.qcow2'), 'sunday')
   const more = ['--cluster-size', '4K', '--compress', 'zstd', '--engine', 'threads', '--json']
@@ -62,7 +62,7 @@ t.test('--json, options and a note', async (t) => {
   t.match(again.stdout, /\n {2}note: bitmap 'sunday' is disabled: [^\n]+\n$/)
 })
 
-t.test('what is refused: one line, and no target', async (t) => {
+t.test('what incremental refuses is one line, and no target', async (t) => {
   const cwd = await setUp(t)
   writeFileSync(join(cwd, 'disk.raw'), Buffer.alloc(MIB))
   const before = readdirSync(cwd).sort()

@@ -17,7 +17,7 @@ function setUp(test: Test): string {
   return directory
 }
 
-t.test('a chain to a raw file, sparse', async (t) => {
+t.test('restore writes a chain to a sparse raw file', async (t) => {
   const cwd = setUp(t)
   const { status, stdout, stderr } = await runCli(['restore', 'top.qcow2', 'disk.raw'], { cwd })
   t.equal(status, 0, stderr)
@@ -29,7 +29,7 @@ t.test('a chain to a raw file, sparse', async (t) => {
   t.equal(mode & 0o777, 0o600)
 })
 
-t.test('a chain to a qcow2 image', async (t) => {
+t.test('restore writes a chain to a qcow2 image', async (t) => {
   const cwd = setUp(t)
   const args = 'restore -O qcow2 --cluster-size 128K --json top.qcow2 disk.qcow2'
   const { status, stdout, stderr } = await runCli(args.split(' '), { cwd })
@@ -41,7 +41,7 @@ t.test('a chain to a qcow2 image', async (t) => {
   qemuImg('compare', join(cwd, 'disk.qcow2'), join(cwd, 'top.qcow2'))
 })
 
-t.test('no image of the chain is a target', async (t) => {
+t.test('restore refuses an image of the chain as target', async (t) => {
   const cwd = setUp(t)
   for (const target of ['top.qcow2', 'base.qcow2']) {
     const { status, stderr } = await runCli(['restore', '--force', 'top.qcow2', target], { cwd })
@@ -51,7 +51,7 @@ t.test('no image of the chain is a target', async (t) => {
   qemuImg('check', '-q', join(cwd, 'base.qcow2'))
 })
 
-t.test('a target that exists, a chain that is broken', async (t) => {
+t.test('restore refuses a target that exists, and a broken chain', async (t) => {
   const cwd = setUp(t)
   writeFileSync(join(cwd, 'old.raw'), 'old')
   const exists = await runCli(['restore', 'top.qcow2', 'old.raw'], { cwd })

@@ -3,7 +3,7 @@ import t from 'tap'
 import { runCli } from '../../support/cli.ts'
 import { qemuImg } from '../../support/qemu.ts'
 
-t.test('told to people, and as JSON', async (t) => {
+t.test('snapshot prints its result for people, and as JSON', async (t) => {
   const cwd = t.testdir()
   qemuImg('create', '-q', '-f', 'qcow2', join(cwd, 'disk'), '64M')
   qemuImg('bitmap', '--add', join(cwd, 'disk'), 'b')

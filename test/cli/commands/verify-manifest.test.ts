@@ -34,7 +34,7 @@ t.test('a backup with --verify and --manifest, and verify --manifest', async (t)
   t.equal(different.stderr, 'qcow2-backup: verify: 1 of 1 images are not good\n')
 })
 
-t.test('progress has a phase', async (t) => {
+t.test('progress of verifying has its phase', async (t) => {
   const cwd = t.testdir()
   makeRaw(join(cwd, 'disk.raw'), MIB, [{ at: 0, bytes: noise(MIB) }])
   const args = ['full', '--verify', '--manifest', '--progress', 'json', 'disk.raw', 'b.qcow2']
@@ -74,7 +74,7 @@ t.test('one result per image, whatever is wrong with another; status 1 at the en
   t.equal(demanded.status, 1)
 })
 
-t.test('what is about qemu-img is for parity', async (t) => {
+t.test('verify refuses the options of parity', async (t) => {
   for (const options of [
     ['--against', 'x'],
     ['-f', 'raw'],

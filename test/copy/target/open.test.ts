@@ -94,11 +94,11 @@ for (const where of ['disk', 'tmpfs']) {
   })
 }
 
-t.test('a target that exists', async (t) => {
+t.test('a target that exists is refused without force, and kept until publishing', async (t) => {
   const old = 'what stood there'
   const setUp = (t: Test) => join(t.testdir({ 'a.raw': old }), 'a.raw')
 
-  t.test('the target is refused', async (t) => {
+  t.test('without force the target is refused', async (t) => {
     const path = setUp(t)
     await t.rejects(open(path), {
       code: 'TARGET_EXISTS',
@@ -149,7 +149,7 @@ t.test('a target that exists', async (t) => {
   })
 })
 
-t.test('symbolic links', async (t) => {
+t.test('symbolic links to targets are followed', async (t) => {
   t.test('the file that one names is replaced, the link stays', async (t) => {
     const directory = t.testdir({ 'real.raw': 'old', links: { a: t.fixture('symlink', '../b') } })
     symlinkSync('real.raw', join(directory, 'b'))
@@ -197,7 +197,7 @@ t.test('the source is never the target', async (t) => {
   t.equal(readFileSync(disk, 'utf8'), 'the disk')
 })
 
-t.test('what cannot be a target', async (t) => {
+t.test('what cannot be a target is refused', async (t) => {
   const directory = t.testdir({ sub: {}, file: '' })
   const at = (name: string) => join(directory, name)
   spawnSync('mkfifo', [at('pipe')])
@@ -227,7 +227,7 @@ t.test('what cannot be a target', async (t) => {
   t.strictSame(readdirSync(directory).sort(), ['file', 'pipe', 'socket', 'sub'])
 })
 
-t.test('relative paths', async (t) => {
+t.test('a relative path is a target, and its missing directory is named as given', async (t) => {
   t.chdir(t.testdir())
   const target = await open('here.raw')
   await publishAll([[target]])
@@ -235,7 +235,7 @@ t.test('relative paths', async (t) => {
   await t.rejects(open('none/here.raw'), { message: 'none: no such directory' })
 })
 
-t.test('a file system without O_TMPFILE', async (t) => {
+t.test('a file system without O_TMPFILE gets named temporary files', async (t) => {
   for (const tmpfile of ['ENOTSUP', 'EISDIR', 'EINVAL', 'ENOENT']) {
     t.test(`that says ${tmpfile}`, async (t) => {
       refuse(t, { tmpfile })
@@ -343,7 +343,7 @@ function loopDevice(test: Test): string {
 
 /** Only root gets loop devices, and not in every container. */
 
-t.test('a block device', { skip: NO_LOOP_DEVICES }, async (t) => {
+t.test('a block device is a target by force', { skip: NO_LOOP_DEVICES }, async (t) => {
   const device = loopDevice(t)
   await t.rejects(open(device), { code: 'TARGET_EXISTS' }, 'needs force, as it exists')
   await t.rejects(

@@ -55,7 +55,7 @@ t.test('clusters of bits that are not stored, all clean or all dirty', async (t)
   ])
 })
 
-t.test('stored bits, next to each other or not', async (t) => {
+t.test('stored bits are read, next to each other or not', async (t) => {
   const parts = [
     { at: 4 * CLUSTER, bytes: Buffer.alloc(CLUSTER, 0xff) },
     { at: 5 * CLUSTER, bytes: Buffer.from([1]) },
@@ -71,7 +71,7 @@ t.test('stored bits, next to each other or not', async (t) => {
   ])
 })
 
-t.test('a table of many parts', async (t) => {
+t.test('a table of many parts is read whole', async (t) => {
   const clusters = 20_000
   const entries = Array.from({ length: clusters }, (_, i) => BigInt(i % 2))
   const runs = await runsOf(t, entries, [], { fileSize: (clusters * 8 + 1024) | 511 })
@@ -79,7 +79,7 @@ t.test('a table of many parts', async (t) => {
   t.ok(runs.every((run, i) => run.start === i * COVERED && run.dirty === (i % 2 === 1)))
 })
 
-t.test('entries that cannot be true', async (t) => {
+t.test('table entries that cannot be true are refused', async (t) => {
   const cases: [string, bigint][] = [
     ["bitmap 'b0': data cluster at 0x200 has unknown flags", 0x201n],
     ["bitmap 'b0': data cluster at 0x0 has unknown flags", 2n],
@@ -98,7 +98,7 @@ t.test('entries that cannot be true', async (t) => {
   }
 })
 
-t.test('a file that was cut', async (t) => {
+t.test('bits past the end of a cut file are refused', async (t) => {
   // What is missing would else read as clean.
   const bits = runsOf(t, [0x400n], [], { fileSize: 3 * CLUSTER - 1 })
   await t.rejects(bits, { code: 'BAD_IMAGE', why: /0x400 is past the end of the file$/ })
@@ -107,7 +107,7 @@ t.test('a file that was cut', async (t) => {
   await t.rejects(cut, { code: 'BAD_IMAGE', why })
 })
 
-t.test('how many clusters of bits a disk needs', async (t) => {
+t.test('the clusters of bits that a disk needs are counted', async (t) => {
   const size = (virtualSize: number, granularityBits: number, clusterSize = 65536) =>
     bitmapTableSize({ virtualSize, clusterSize }, { granularityBits })
   t.equal(size(0, 16), 0)

@@ -17,7 +17,7 @@ async function bitmapsOf(path: string) {
   }
 }
 
-t.test('the bitmaps of an image as QEMU made them', async (t) => {
+t.test('bitmaps that QEMU made are read as it lists them', async (t) => {
   const image = join(t.testdir(), 'disk.qcow2')
   qemuImg('create', '-q', '-f', 'qcow2', '-o', 'cluster_size=4k', image, '1G')
   t.strictSame(await bitmapsOf(image), [])
@@ -32,7 +32,7 @@ t.test('the bitmaps of an image as QEMU made them', async (t) => {
   ])
 })
 
-t.test('more bitmaps than a cluster has room for', async (t) => {
+t.test('more bitmaps than a cluster has room for are read', async (t) => {
   const image = join(t.testdir(), 'disk.qcow2')
   qemuImg('create', '-q', '-f', 'qcow2', '-o', 'cluster_size=512', image, '1M')
   const names = Array.from({ length: 30 }, (_, i) => `bitmap-${i}-${'x'.repeat(i)}`)
@@ -78,7 +78,7 @@ function decode(entries: Buffer[], count = entries.length) {
   return decodeBitmapDirectory(Buffer.concat(entries), { count }, header)
 }
 
-t.test('what QEMU accepts, we do', async (t) => {
+t.test('a directory that QEMU accepts is accepted', async (t) => {
   t.match(
     decode([entry(), entry({ name: '', flags: 1 }), entry({ name: 'long enough to be padded' })]),
     [
@@ -91,7 +91,7 @@ t.test('what QEMU accepts, we do', async (t) => {
   t.strictSame(decode([]), [])
 })
 
-t.test('entries that cannot be true', async (t) => {
+t.test('directory entries that cannot be true are refused', async (t) => {
   const cases: [string, Fields][] = [
     ["bitmap 'b0': its table is empty", { tableSize: 0 }],
     ["bitmap 'b0': its table is too large", { tableSize: 8193 }],
@@ -122,7 +122,7 @@ t.test('entries that cannot be true', async (t) => {
   t.throws(() => decode([entry({ type: 2 })]), type)
 })
 
-t.test('directories that cannot be true', async (t) => {
+t.test('directories that cannot be true are refused', async (t) => {
   const bad = (why: string) => ({ name: 'FormatError', code: 'BAD_IMAGE', message: why })
   t.throws(() => decode([entry()], 2), bad('has 1 bitmaps, where its header says 2'))
   t.throws(

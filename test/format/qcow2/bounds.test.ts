@@ -33,7 +33,7 @@ t.test('tables out of bounds are refused', async (t) => {
   t.throws(at(3 * C), why('0x30000 lies over the L1 table'))
 })
 
-t.test('data clusters', async (t) => {
+t.test('data clusters in metadata or past the end are refused', async (t) => {
   const sound = [data(4 * C, 6 * C), data(2 * C, C)]
   t.equal(bounds.checked(sound), sound, 'passes through')
   const at = (run: Run) => () => bounds.checked([data(5 * C, C), run])
@@ -61,7 +61,7 @@ t.test('the end of the file cuts the last cluster, whose rest is zero', async (t
   t.same(bounds.checked([data(10 * C + 2048, 512)]), [{ kind: 'zero', start, length: 512 }])
 })
 
-t.test('compressed clusters', async (t) => {
+t.test('compressed clusters in metadata or past the end are refused', async (t) => {
   const stream = (offset: number, size: number): Run => ({
     kind: 'compressed',
     start: 0,

@@ -49,7 +49,7 @@ function read(head: Buffer): Qcow2Header {
   return header
 }
 
-t.test('a sound header', async (t) => {
+t.test('a sound header is decoded', async (t) => {
   const head = sound()
   const name = Buffer.alloc(48)
   name[1] = 4
@@ -107,7 +107,7 @@ t.test('version 2 ends at byte 72 and its extensions start there', async (t) => 
   t.equal(header.extensions.backingFormat, 'raw')
 })
 
-t.test('what QEMU tolerates', async (t) => {
+t.test('headers that QEMU tolerates are decoded', async (t) => {
   const cases: [string, (head: Buffer) => void, (header: Qcow2Header) => boolean][] = [
     ['a header length that is no multiple of 8', (h) => h.writeUInt32BE(108, 100), () => true],
     ['a header without compression type', (h) => h.writeUInt32BE(104, 100), () => true],
@@ -150,7 +150,7 @@ t.test('what QEMU tolerates', async (t) => {
   }
 })
 
-t.test('malformed headers', async (t) => {
+t.test('malformed headers are refused', async (t) => {
   const cases: [string, 'BAD_IMAGE' | 'UNSUPPORTED', (head: Buffer) => unknown][] = [
     ['image is not in qcow2 format', 'BAD_IMAGE', (h) => h.writeUInt32BE(0x514649fa, 0)],
     ['unsupported qcow2 version 1', 'UNSUPPORTED', (h) => h.writeUInt32BE(1, 4)],

@@ -26,7 +26,7 @@ const COPIED = 1n << 63n
 const COMPRESSED = 1n << 62n
 const ZERO = 1n
 
-t.test('one entry of each kind', async (t) => {
+t.test('one entry of each kind is decoded', async (t) => {
   const c = 65536
   const words = [0n, ZERO, ZERO | 0x50000n | COPIED, 0x60000n | COPIED, 0x70000n, 0x90000n, 0n]
   const runs = decodeL2(tableOf(words), layout(), 0, 0, words.length * c)
@@ -86,7 +86,7 @@ t.test('offset 0 of a data file is told by the flag', async (t) => {
   ])
 })
 
-t.test('compressed descriptors', async (t) => {
+t.test('compressed descriptors are decoded', async (t) => {
   // The bits of the offset and of the count for the cluster sizes of the reference.
   for (const [clusterBits, x] of [
     [9, 61],

@@ -9,7 +9,7 @@ const DISK: MixedDisk = {
   largest: 32 * MIB,
 }
 
-t.test('mixed disk', async (t) => {
+t.test('a mixed disk has its shares of data', async (t) => {
   const extents = mixedLayout(DISK)
   const sum = extents.reduce((total, extent) => total + extent.length, 0)
   t.equal(sum, DISK.dataBytes)
@@ -27,7 +27,7 @@ t.test('mixed disk', async (t) => {
   t.same(mixedLayout(DISK), extents, 'the same each time')
 })
 
-t.test('scattered disk', async (t) => {
+t.test('a scattered disk has its pieces apart', async (t) => {
   const disk = { size: 2 ** 40, blocks: 100, blockSize: 65536 }
   const extents = scatteredLayout(disk)
   t.equal(extents.length, 100)

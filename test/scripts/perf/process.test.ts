@@ -8,7 +8,7 @@ import { run, succeed } from '../../../scripts/perf/process.ts'
 
 const never = new AbortController().signal
 
-t.test('a command that ends', async (t) => {
+t.test('a command that ends gives its output', async (t) => {
   t.match(await run(['sh', '-c', 'echo out; echo err >&2; exit 3'], never), {
     status: 3,
     stdout: 'out\n',
@@ -18,7 +18,7 @@ t.test('a command that ends', async (t) => {
   t.ok(wall >= 0.2 && wall < 2, `took ${wall}`)
 })
 
-t.test('a command that reads', async (t) => {
+t.test('a command that reads gets its input', async (t) => {
   const input = [Buffer.from('one '), Buffer.from('two')]
   t.equal((await run(['cat'], never, input)).stdout, 'one two')
   t.equal((await run(['cat'], never)).stdout, '', 'nothing, if nothing is given')
@@ -26,7 +26,7 @@ t.test('a command that reads', async (t) => {
   t.equal((await run(['true'], never, many)).status, 0, 'what is not read is no error')
 })
 
-t.test('a command that fails', async (t) => {
+t.test('a command that fails is an error with its words', async (t) => {
   await t.rejects(succeed(['sh', '-c', 'echo one >&2; echo two >&2; exit 1'], never), {
     code: 'IO',
     why: 'ended with 1: two',
@@ -53,7 +53,7 @@ t.test('an abort reaches the children of the command', async (t) => {
   await t.rejects(run(['true'], controller.signal), { name: 'AbortError' })
 })
 
-t.test('what a run cost', async (t) => {
+t.test('what a run cost is measured', async (t) => {
   const dir = t.testdir()
   const target = join(dir, 'target')
   const dd = ['dd', 'if=/dev/zero', `of=${target}`, 'bs=1M', 'count=8']

@@ -18,7 +18,7 @@ t.test('the report is one page with every figure', async (t) => {
   t.match(renderReport({ ...RESULTS, quick: true }), /<b>Quick run<\/b>/)
 })
 
-t.test('a plot', async (t) => {
+t.test('a plot has a point for each value', async (t) => {
   const svg = barPlot(
     [
       { label: 'ours', kind: 'ours', values: [4, 6, 3] },
@@ -36,7 +36,7 @@ t.test('a plot', async (t) => {
   t.ok(Math.max(...rights) <= 640 - 84, 'all within the axis')
 })
 
-t.test('a plot of zeroes', async (t) => {
+t.test('a plot of zeroes is drawn', async (t) => {
   t.notMatch(barPlot([{ label: 'ours', kind: 'ours', values: [0] }], 'seconds'), /NaN|Infinity/)
 })
 

@@ -11,7 +11,7 @@ t.test('the median is the middle of the sorted numbers', async (t) => {
   t.same(values, [3, 1, 2], 'leaves its argument as it was')
 })
 
-t.test('spread', async (t) => {
+t.test('the spread of values is their median, least and largest', async (t) => {
   t.same(spread([3, 1, 2]), { median: 2, min: 1, max: 3 })
   t.throws(() => spread([]), RangeError)
 })

@@ -10,7 +10,7 @@ import { summarize } from '../../../scripts/perf/summary.ts'
 import { fragmentedPercent } from '../../../scripts/perf/verify.ts'
 import { MEASURED, PAIRS, SUMMARY } from './canned.ts'
 
-t.test('medians of the runs, ratios of the pairs', async (t) => {
+t.test('a summary has medians of the runs, ratios of the pairs', async (t) => {
   t.same(SUMMARY.wall, {
     ours: { median: 4, min: 3, max: 6 },
     peer: { median: 5, min: 5, max: 6 },
@@ -22,7 +22,7 @@ t.test('medians of the runs, ratios of the pairs', async (t) => {
   t.throws(() => summarize([], []), RangeError)
 })
 
-t.test('limits', async (t) => {
+t.test('limits are checked against the summary', async (t) => {
   const met = MEASURED.verdicts.map(({ what, met }) => [what, met])
   t.same(met, [
     ['wall to peer', true],

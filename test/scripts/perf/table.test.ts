@@ -17,7 +17,7 @@ t.test('figures stand under their headings', async (t) => {
   t.equal(without[COLUMNS.indexOf('fragm. % ours')], '–')
 })
 
-t.test('the table for a terminal', async (t) => {
+t.test('the table for a terminal fits its columns', async (t) => {
   const lines = renderTable(RESULTS).split('\n')
   t.equal(lines[0].length, lines[1].length, 'columns are aligned')
   t.match(lines, [/^case /, /^full-raw /, /^$/])

@@ -36,7 +36,7 @@ function reasonsOf(chain: readonly ImageFacts[]): string[] {
   return reasons.map((reason) => reason.replace(/;.*/, ''))
 }
 
-t.test('the matrix of what may be wrong', async (t) => {
+t.test('each fault of a bitmap in a chain is named', async (t) => {
   const matrix: [string, ImageFacts[], string[]][] = [
     ['in the only image', chainOf(B), []],
     ['in all', chainOf(B, B, B), []],

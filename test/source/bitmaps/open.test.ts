@@ -65,7 +65,7 @@ t.test('what was written, zeroed or discarded is dirty, by whole granules', asyn
   await source.close()
 })
 
-t.test('over an external data file, raw or not', async (t) => {
+t.test('a bitmap over an external data file, raw or not, is read', async (t) => {
   for (const raw of ['off', 'on']) {
     const data = join(t.testdir(), 'disk.data')
     const image = withBitmap(t, '-o', `data_file=${data},data_file_raw=${raw}`)
@@ -79,7 +79,7 @@ t.test('over an external data file, raw or not', async (t) => {
   }
 })
 
-t.test('a granule larger than the disk', async (t) => {
+t.test('a granule larger than the disk is cut at its end', async (t) => {
   const image = withBitmap(t)
   qemuImg('bitmap', '--add', '-g', '2G', image, 'coarse')
   qemuIo(image, 'write -P 1 70k 4k')
@@ -88,7 +88,7 @@ t.test('a granule larger than the disk', async (t) => {
   await source.close()
 })
 
-t.test('after a resize: what was added is clean', async (t) => {
+t.test('what a resize added is clean in a bitmap', async (t) => {
   const image = withBitmap(t)
   qemuIo(image, 'write -P 1 6080k 64k')
   qemuImg('resize', '-q', image, '9000k')
@@ -97,7 +97,7 @@ t.test('after a resize: what was added is clean', async (t) => {
   await source.close()
 })
 
-t.test('a disabled one is used, and that is noted', async (t) => {
+t.test('a disabled bitmap is used, and that is noted', async (t) => {
   const image = withBitmap(t)
   qemuIo(image, 'write -P 1 0 64k')
   qemuImg('bitmap', '--disable', image, 'b0')
@@ -121,7 +121,7 @@ t.test('a bitmap that an image lacks is refused, with those it has', async (t) =
   await refused(t, none, 'b\n1', 'BAD_BITMAP', "has no bitmap 'b\\x0a1'; it has none")
 })
 
-t.test('in use since a crash', async (t) => {
+t.test('a bitmap in use since a crash is refused', async (t) => {
   const image = withBitmap(t)
   run('qemu-io', ['-c', 'write -P 1 0 64k', '-c', 'abort', image])
   const why = /^bitmap 'b0' is inconsistent: a process .*; remove it, take a full backup and add/
@@ -135,14 +135,14 @@ t.test('out of date since a write by a program that keeps none', async (t) => {
   await refused(t, image, 'b0', 'BAD_BITMAP', why)
 })
 
-t.test('of another size than the disk', async (t) => {
+t.test('a bitmap of another size than the disk is refused', async (t) => {
   const image = withBitmap(t)
   poke(image, entryOf(image) + 8, 2)
   const why = /^bitmap 'b0' is of another size than the disk; remove it, take a full backup/
   await refused(t, image, 'b0', 'BAD_BITMAP', why)
 })
 
-t.test('images that hold none', async (t) => {
+t.test('images that hold no bitmaps are refused', async (t) => {
   const image = join(t.testdir(), 'disk')
   qemuImg('create', '-q', '-f', 'qcow2', '-o', 'compat=0.10', image, '1M')
   await refused(t, image, 'b0', 'BAD_BITMAP', 'version 2 images hold no bitmaps')

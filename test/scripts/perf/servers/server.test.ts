@@ -19,7 +19,7 @@ t.test('a server serves from its pid file on, and ends when told', async (t) => 
   await server.stop()
 })
 
-t.test('one that does not serve', async (t) => {
+t.test('a server that does not serve is an error', async (t) => {
   const stage = testStage(t)
   const pidFile = join(stage.scratch, 'pid')
   const start = (...argv: string[]) => startServer(argv, pidFile, stage)
