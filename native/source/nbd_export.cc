@@ -30,6 +30,12 @@ void read_block_sizes(nbd_handle* handle, NbdExport& info) {
   }
   if (least > 0) info.block_min = static_cast<uint64_t>(least);
   if (most > 0) info.block_max = std::min(info.block_max, static_cast<uint64_t>(most));
+  // Its last bytes could not be asked for.
+  if (info.size % info.block_min != 0) {
+    throw NbdError(EPROTO, "its size of " + std::to_string(info.size) +
+                               " bytes is not a multiple of its block size of " +
+                               std::to_string(info.block_min));
+  }
   info.block_max -= info.block_max % info.block_min;
   if (info.block_max == 0) {
     throw NbdError(EPROTO, "a maximum block size of " + std::to_string(most) + " bytes");
