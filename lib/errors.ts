@@ -1,6 +1,6 @@
 import { showText } from './text.ts'
 
-/** Codes by which a caller tells failures apart; stable, part of the public API. */
+/** Codes by which a caller distinguishes failures; stable, part of the public API. */
 export type ErrorCode =
   /** Wrong option or argument; the command line ends with status 2. */
   | 'USAGE'

@@ -137,7 +137,7 @@ export interface CopySpec {
   memory: number
   /** Bytes read per second; without it there is no limit. */
   rateLimit?: number
-  /** Areas that cannot be read are told by copyEvents; else the first one ends the copy. */
+  /** Areas that cannot be read are reported by copyEvents; else the first one ends the copy. */
   holdFailures: boolean
   /** Take the hash of the content, see native/copy/content_hash.h; of the kind `hash` it always is. */
   hash: boolean
@@ -262,7 +262,7 @@ export interface Addon {
   /** Reads a failed area again, or ends the copy with its failure. */
   copyRetry(job: CopyJob, start: number): void
   copyGiveUp(job: CopyJob, start: number): void
-  /** Makes durable what the target was given so far; copyEvents tells when that is done. */
+  /** Makes durable what the target was given so far; copyEvents reports when that is done. */
   copySync(job: CopyJob): void
   /** Starts a comparison on a thread of its own. Only lib/compare calls what begins with `compare`. */
   compareStart(spec: CompareSpec): CompareJob

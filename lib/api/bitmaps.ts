@@ -63,7 +63,7 @@ const OPERATION: Rule<BitmapOperation> = {
 
 /**
  * Does several things to one bitmap of an image, in their order; all of them or, if one fails, none.
- * The image is checked first, and is nobody else's meanwhile.
+ * The image is checked first, and no other process may use it meanwhile.
  * @param image path of a qcow2 image of version 3
  * @param bitmap its name
  * @throws BackupError BAD_BITMAP if an operation cannot be done, with QEMU's words in `qemu`;
@@ -125,8 +125,8 @@ export async function readBitmap(
 }
 
 /**
- * Looks at the persistent bitmaps of an image and of all that it builds on, and judges them. Images
- * that are being written to are looked at too.
+ * Reads the persistent bitmaps of an image and of its backing chain, and judges them. Images that
+ * are being written to are read, too.
  * @throws BackupError BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IO, USAGE, ABORTED, CALLBACK
  */
 export async function readBitmapChain(

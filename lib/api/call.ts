@@ -9,7 +9,7 @@ type OnProgress = (progress: Progress) => void
 export class Call {
   readonly #what: string
   readonly #signal: AbortSignal | undefined
-  /** What the result must tell besides. */
+  /** Notes for the result. */
   readonly notes: string[] = []
 
   /** @param what the call is about, for messages: its target, or its only image */
@@ -76,7 +76,7 @@ export class Call {
     }
   }
 
-  /** `onProgress` for work that tells guest bytes done, and all. */
+  /** `onProgress` for work that reports guest bytes done, and all. */
   positions(phase: Phase, onProgress: OnProgress | undefined) {
     const tell = this.callback('onProgress', onProgress)
     const started = performance.now()

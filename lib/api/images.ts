@@ -42,7 +42,7 @@ import { Call } from './call.ts'
 /** What only the program itself asks for. */
 type Internal = 'open' | 'writable' | 'checking'
 
-/** How an image is looked at. */
+/** How an image is read. */
 export type InfoOptions = Omit<Mapping, Internal | 'start' | 'length' | 'onOpen' | 'onProgress'> &
   Pick<ControlOptions, 'signal'>
 export type CheckOptions = Omit<Check, Internal | 'disk'> & ControlOptions
@@ -61,9 +61,9 @@ const ACCESS_OPTIONS: SchemaFor<InfoOptions> = {
 const CHECK_OPTIONS: SchemaFor<CheckOptions> = {
   ...ACCESS_OPTIONS,
   ...CONTROL_OPTIONS,
-  repair: option(choice('leaks', 'all'), 'mend what is found'),
+  repair: option(choice('leaks', 'all'), 'repair what is found'),
   onFinding: option(callback(), 'takes what is found'),
-  onRepaired: option(callback(), 'called when something was mended'),
+  onRepaired: option(callback(), 'called when something was repaired'),
 }
 
 const MAP_OPTIONS: SchemaFor<MapOptions> = {
@@ -146,7 +146,7 @@ export async function backingChainInfo(
 /**
  * Checks a qcow2 image: its refcounts, and that all it refers to is where it can be. Content is not
  * looked at. The images below it are opened, but not checked.
- * @throws QemuImgError if it cannot be opened or looked at; its status is 63 for a raw image.
+ * @throws QemuImgError if it cannot be opened or read; its status is 63 for a raw image.
  * BackupError USAGE, ABORTED, CALLBACK
  */
 export async function checkImage(name: string, options: CheckOptions = {}): Promise<ImageCheck> {
@@ -192,7 +192,7 @@ export async function* mapImage(
 
 /**
  * Compares what the guest sees of two images, each with all below it. Bytes are only read where the
- * metadata does not tell: zeroes, and what is the same place of the same file, are not.
+ * metadata does not decide: zeroes, and what is the same place of the same file, are not.
  * @param names paths, as the user gave them
  * @throws QemuImgError if an image cannot be opened; BackupError USAGE, ABORTED
  */

@@ -137,7 +137,7 @@ export async function commitImage(top: string, options: CommitOptions = {}): Pro
 /**
  * Adds a bitmap to an image that has what the guest sees in it differently from a baseline: for a
  * chain of backups that lost its bitmap, or never had one.
- * @param image path of a qcow2 image of version 3, which is nobody else's meanwhile
+ * @param image path of a qcow2 image of version 3, which no other process may use meanwhile
  * @param baseline path of a raw or qcow2 image, or the URI of an NBD export
  * @param bitmap the name of the bitmap to add
  * @throws BackupError BAD_BITMAP if the bitmap is there already or cannot be; BAD_IMAGE, UNSUPPORTED,

@@ -13,7 +13,7 @@ const CUSTOM_SOURCE: Rule<CustomSource> = record(
   { open: true },
 )
 
-/** A path, or a source of the program's own. What is wrong with the latter is told in detail. */
+/** A path, or a source of the program's own. Errors name the wrong field of the latter. */
 export const SOURCE: Rule<string | CustomSource> = {
   ...either('neither a path nor a source', PATH, CUSTOM_SOURCE),
   fault(value) {

@@ -4,7 +4,7 @@ import { runSession } from './session.ts'
 import type { CopyResult, IncrementalOptions } from './types.ts'
 
 /**
- * Backs up what changed since the previous backup, as a dirty bitmap tells, into a new qcow2 image
+ * Backs up what changed since the previous backup, as recorded by a dirty bitmap, into a new qcow2 image
  * over that backup. What was written since and reads as zero now is recorded as zero, unread.
  * @param source a qcow2 image that holds the bitmap, an NBD export that offers it, or a source of
  * the program's own, whose extents say what is dirty

@@ -32,7 +32,7 @@ export class RecordedContent {
     this.#faults = this.#records.map((record) => record && faultOf(path, record, header))
   }
 
-  /** What the image's metadata tell already that it is not as recorded. */
+  /** What already differs in the image's metadata from the record. */
   get difference(): string | undefined {
     return this.#faults.every(Boolean) ? (this.#faults[0] as string) : undefined
   }

@@ -52,7 +52,7 @@ export interface CopyRequest {
   openTarget?: (sources: readonly SourceIdentity[]) => Promise<Target>
   /**
    * What was recorded of the source when it was made, which what is read is compared with.
-   * @throws BackupError DIFFERENT if its metadata tell already that it is not the same
+   * @throws BackupError DIFFERENT if its metadata already show that it is not the same
    */
   recorded?: (source: Source) => Promise<RecordedContent | undefined>
 }

@@ -31,7 +31,7 @@ export interface IncrementalOptions
     TableOptions,
     DiscardOptions,
     VerifyingOptions {
-  /** The bitmap that tells what changed since the previous backup; a custom source says that itself. */
+  /** The bitmap that records what changed since the previous backup; a custom source says that itself. */
   bitmap?: string
   /**
    * Path of the previous backup, which the new one builds on: qcow2, or raw if `backingFormat` says
@@ -46,7 +46,7 @@ export interface RestoreOptions extends CopyOptions, OpenOptions, ImageOptions {
   /**
    * Compare the backup with the manifests beside its images. Default: what is read of a single image
    * that has one is compared while it is read. True: every image of the chain is checked and read
-   * first. False: no manifest is looked at.
+   * first. False: manifests are ignored.
    */
   verify?: boolean
   /** Have the NBD server that is restored to give room to what is zero, too. */

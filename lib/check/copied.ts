@@ -16,7 +16,7 @@ import type { ImageWriter } from './writer.ts'
 /**
  * Compares the COPIED flag of each entry of the active tables with its refcount: it is to be set
  * where that is exactly one (spec: "Cluster mapping"), or a write would change a snapshot, too.
- * @param writer mends the flags, if given
+ * @param writer repairs the flags, if given
  * @throws CheckFailed
  */
 export async function checkCopied(

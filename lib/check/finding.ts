@@ -3,7 +3,7 @@ import type { BackupError } from '../errors.ts'
 /** One line of what a check has to say, without a line feed. */
 export interface Finding {
   /**
-   * - `finding`: something that is wrong, or mended.
+   * - `finding`: something that is wrong, or repaired.
    * - `message`: why the check itself cannot do something.
    * - `corrupt`: damage that a reader comes across and goes on with.
    */

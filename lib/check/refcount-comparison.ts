@@ -21,7 +21,7 @@ export interface RefcountComparison {
 
 /**
  * Compares the refcounts of an image with the references that were counted.
- * @param fix what is mended, in the blocks in memory
+ * @param fix what is repaired, in the blocks in memory
  * @param write is given each block that was changed, when all its changes are made
  */
 export async function compareRefcounts(

@@ -8,7 +8,7 @@ const PAGE = 2 ** PAGE_BITS
 
 type Page = Uint8Array | Uint16Array | Uint32Array
 
-/** The most clusters of a file that is looked at. */
+/** The maximum of clusters of a file that is checked. */
 const MAX_CLUSTERS = 2 ** 31
 
 /** How often each cluster of an image is referenced: what its refcounts should be. */

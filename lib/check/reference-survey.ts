@@ -21,21 +21,21 @@ import type { ImageWriter } from './writer.ts'
 export interface ReferenceSurvey {
   counts: ReferenceCounts
   stored: StoredRefcounts
-  /** The refcounts cannot be mended where they are. */
+  /** The refcounts cannot be repaired in place. */
   rebuild: boolean
-  /** Entries of L2 tables that can be mended by themselves. */
+  /** Entries of L2 tables that can be repaired one by one. */
   badEntries: readonly BadEntry[]
   /** Each active entry that names a cluster has the COPIED flag. */
   allCopied: boolean
 }
 
-/** The most clusters that QEMU looks at. */
+/** The maximum of clusters that QEMU checks. */
 const MAX_CLUSTERS = 2 ** 31 - 1
 
 /**
  * Counts the references of all that an image has: its header, mapping tables, snapshots, refcount
  * structures, keys and bitmaps, in QEMU's order.
- * @param writer lets the file reach to where its refcount blocks are said to be, if given
+ * @param writer extends the file to the offsets of its refcount blocks, if given
  * @throws CheckFailed
  */
 export async function survey(
@@ -124,7 +124,7 @@ async function countBitmap(
   }
 }
 
-/** @returns whether the refcounts cannot be mended where they are */
+/** @returns whether the refcounts cannot be repaired in place */
 async function countBlocks(
   stored: StoredRefcounts,
   { clusterSize }: Qcow2Header,
@@ -175,7 +175,7 @@ async function reachTo(
 ): Promise<boolean> {
   let why: BackupError | undefined = report.failed('invalid argument', INVALID)
   if (size < END_OF_FILES) {
-    // More clusters than are looked at are as good as too many for the file system.
+    // More clusters than are checked are as good as too many for the file system.
     const tooLarge = size / clusterSize > MAX_CLUSTERS
     why = tooLarge ? report.failed('file too large', TOO_LARGE) : await writer.growTo(size)
     if (why === undefined) return true

@@ -5,7 +5,7 @@ import type { ControlOptions } from '../options.ts'
 import { positions } from '../progress.ts'
 import type { Say } from './finding.ts'
 
-/** What a check found and mended, by QEMU's names; clusters are counted, `imageEndOffset` is bytes. */
+/** What a check found and repaired, by QEMU's names; clusters are counted, `imageEndOffset` is bytes. */
 export interface CheckResult {
   /** Errors that endanger data. */
   corruptions: number
@@ -13,7 +13,7 @@ export interface CheckResult {
   /** Clusters that are in use for nothing. */
   leaks: number
   leaksFixed: number
-  /** What could not be looked at. */
+  /** What could not be read. */
   checkErrors: number
   totalClusters: number
   allocatedClusters: number
@@ -36,7 +36,7 @@ export const IO_ERROR = 'Input/output error'
 export const INVALID = 'Invalid argument'
 export const TOO_LARGE = 'File too large'
 
-/** Work that is done for each byte of a file: tables that are looked at again and again end it. */
+/** Work that is done for each byte of a file: tables that are read again and again end it. */
 const WORK_PER_BYTE = 128
 const BASE_WORK = 2 ** 27
 /** What a message counts as, and what a table does at least: reading it costs more than its bytes. */
@@ -114,7 +114,7 @@ export class Report {
   }
 
   /**
-   * Counts bytes of tables that are looked at. A small file can name its tables any number of times.
+   * Counts bytes of tables that are read. A small file can name its tables any number of times.
    * @throws CheckFailed if that goes too far, BackupError ABORTED
    */
   work(bytes: number): void {

@@ -20,7 +20,7 @@ const NOT_COUNTED = 2n ** 64n - 1n
 
 /**
  * Reads the snapshots of an image, and reports what is wrong with their table.
- * @param writer mends what would keep the table from being read, if given
+ * @param writer repairs what would keep the table from being read, if given
  * @throws CheckFailed
  */
 export async function checkSnapshotTable(

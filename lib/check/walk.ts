@@ -48,7 +48,7 @@ interface TableReference {
 
 /** Goes through mapping tables, counts what they refer to, and reports entries that are wrong. */
 export class Walk {
-  /** What can be mended by itself. Filled only in a repair. */
+  /** Entries that can be repaired one by one. Filled only in a repair. */
   readonly badEntries: BadEntry[] = []
   /** Each active entry that names a cluster has the COPIED flag. */
   allCopied = true
@@ -60,7 +60,7 @@ export class Walk {
   readonly #report: Report
   readonly #repair: boolean
 
-  /** @param repair entries that can be mended by themselves are, later */
+  /** @param repair entries that can be repaired one by one are, later */
   constructor(
     file: OpenFile,
     header: Qcow2Header,

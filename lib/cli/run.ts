@@ -6,7 +6,7 @@ import { isQemuImgCommand, runQemuImg } from './qemu-img.ts'
 
 /**
  * Runs the command line. Results are on stdout and an error is one line on stderr when it returns.
- * @param given tells the arguments after the program's name
+ * @param given returns the arguments after the program's name
  * @param io where it prints and what may stop it; default: the process's own
  * @returns the exit status
  */

@@ -1,6 +1,6 @@
 /**
  * SIGINT and SIGTERM. The first import of the program, so that from its first moment on a signal ends
- * it with a status that tells what it left.
+ * it with a status that says what it left.
  */
 
 // Numbers of the signals; importing node:os for them would be done before the handlers are there.

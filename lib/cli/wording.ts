@@ -40,7 +40,7 @@ export function remedyOf({ code, hint, hintValue }: BackupError, naming: Naming)
   return `; ${remedy.replace('%', () => flag)}`
 }
 
-/** An error of the library as a command tells it: `WHAT: WHY; REMEDY`. */
+/** An error of the library as a command prints it: `WHAT: WHY; REMEDY`. */
 export function wordError(error: BackupError, naming: Naming): string {
   const { argument, message, why } = error
   const text = argument === undefined ? message : `${naming(argument) ?? argument}: ${why}`

@@ -32,7 +32,7 @@ export interface CompareOptions extends PlanOptions {
 }
 
 /**
- * Compares what the guest sees of two disks. Bytes are only read where the metadata does not tell:
+ * Compares what the guest sees of two disks. Bytes are only read where the metadata does not decide:
  * zeroes, and what is the same place of the same file, are not.
  * @returns what was found first, in the order of the guest; undefined if they are equal
  * @throws BackupError IO, ABORTED; what the callbacks throw

@@ -82,7 +82,7 @@ class Comparison {
   readonly #job: CompareJob
   readonly #options: JobOptions
   readonly #rows: RowPairs
-  /** Planned and not yet told, in order. */
+  /** Planned and not yet reported, in order. */
   #planned: Step[] = []
   /** Guest bytes from 0 on that the job has compared. */
   #position = 0
@@ -172,7 +172,7 @@ class Comparison {
     })
   }
 
-  /** Waits for something, and tells meanwhile what is compared. */
+  /** Waits for something, and meanwhile reports what is compared. */
   async #until<T>(wanted: Promise<T>): Promise<T> {
     let settled = false
     const done = () => {

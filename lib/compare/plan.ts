@@ -19,7 +19,7 @@ const MAX_STEP_BYTES = 2 ** 21
 /** Which of the two images, in the order of the arguments. */
 export type Side = 0 | 1
 
-/** Guest bytes to look at, in order. */
+/** Guest bytes to compare, in order. */
 export type Step =
   /** Equal without a look. */
   | { kind: 'skip'; start: number; length: number }

@@ -14,7 +14,7 @@ const BLOCK = 4096
 export class BlockSharer {
   readonly #files: readonly SourceFile[]
   readonly #target: OpenFile
-  /** Of which nothing can be shared. */
+  /** Files whose blocks cannot be shared. */
   readonly #never = new Set<number>()
 
   /** @param files what mappings point into */

@@ -35,7 +35,7 @@ export class DiscardAfterCopy {
     return this.#failure
   }
 
-  /** Has a running copy make durable what it has, again and again; to be stopped by what it returns. */
+  /** Has a running copy make durable what it has, again and again; returns a function that stops it. */
   watch(job: CopyJob): () => void {
     const timer = setInterval(() => native().copySync(job), STEP_MS)
     return () => clearInterval(timer)

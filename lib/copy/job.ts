@@ -21,7 +21,7 @@ type CopyTarget = Pick<Target, 'path'> & Partial<Pick<Target, 'store'>>
 /**
  * Copies a source, whole or what changed, into a fresh target. The target is complete but not
  * synced when the promise resolves; when it rejects, nothing is written any more.
- * @param discarding told of what is durable
+ * @param discarding is given what is durable
  * @throws BackupError; or what `onProgress` threw, which ends the copy
  */
 export async function copyDisk(

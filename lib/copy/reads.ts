@@ -15,7 +15,7 @@ export class CallerReads {
     this.#reader = reader
   }
 
-  /** @param reads triples id, offset, length, as copyEvents tells them */
+  /** @param reads triples id, offset, length, as copyEvents reports them */
   start(reads: Float64Array): void {
     for (let i = 0; i < reads.length; i += 3) {
       void this.#read(reads[i], { start: reads[i + 1], length: reads[i + 2] })

@@ -22,7 +22,7 @@ export class Retries {
     this.#most = most
   }
 
-  /** @param failed pairs start, length, as copyEvents tells them */
+  /** @param failed pairs start, length, as copyEvents reports them */
   add(failed: Float64Array): void {
     for (let i = 0; i < failed.length; i += 2) {
       void this.#failed({ start: failed[i], length: failed[i + 1] })

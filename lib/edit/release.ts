@@ -7,7 +7,7 @@ import type { Write } from '../image/steps.ts'
 export type Lost = Map<number, number>
 
 /**
- * Refcount blocks in which clusters have as many references less.
+ * Refcount blocks after dropping these references.
  * @param path for messages
  * @returns what is to be written, and the clusters that nothing refers to any more, in order
  * @throws BackupError BAD_IMAGE if a cluster has fewer references than it is to lose; IO

@@ -63,7 +63,7 @@ export async function lockOpened(file: OpenFile, use: Use, name = file.path): Pr
   return await toOpenFile(file.path, file.handle)
 }
 
-/** Whether another process has an open file for writing, as QEMU's locks tell. */
+/** Whether another process has an open file for writing, as QEMU's locks show. */
 export function isWritten(handle: FileHandle): boolean {
   return native().lockFile(handle.fd, [], [USED + WRITE]) >= 0
 }

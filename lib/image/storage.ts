@@ -117,7 +117,7 @@ async function partsOf(file: StorageFile, sys: string, fileSystem: boolean) {
   return survey.parts
 }
 
-/** What stat tells of a file or device. */
+/** What stat reports of a file or device. */
 interface Stats {
   dev: bigint
   ino: bigint

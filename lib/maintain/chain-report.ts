@@ -14,7 +14,7 @@ import { type Chain, closeAll, type OpenOptions, openChain } from '../source/sou
 export type ChainReportOptions = Pick<OpenOptions, 'format' | 'allowPaths' | 'backingFormat'> &
   ControlOptions
 
-/** An image of a chain that was looked at. */
+/** An image of a chain. */
 export interface ChainReportImage {
   image: string
   format: 'raw' | 'qcow2'
@@ -35,8 +35,8 @@ export interface ChainReport {
 }
 
 /**
- * Looks at the persistent bitmaps of an image and of all that it builds on, and judges them. Images
- * that are being written to are looked at too.
+ * Reads the persistent bitmaps of an image and of its backing chain, and judges them. Images that
+ * are being written to are read, too.
  * @throws BackupError BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IO, ABORTED
  */
 export async function readBitmapChain(

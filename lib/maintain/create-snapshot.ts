@@ -39,7 +39,7 @@ export interface SnapshotResult {
   virtualSize: number
   /** The backing file's name as the overlay records it. */
   backing: string
-  /** Bitmaps that go on in the overlay. */
+  /** Bitmaps that continue in the overlay. */
   bitmaps: string[]
   /** With `force`, what ends here though it was recording, with the reason; what else must be known. */
   notes: string[]

@@ -40,7 +40,7 @@ const HINT = 'Try block-dirty-bitmap-remove to delete this bitmap from disk'
 
 /**
  * Does several things to one bitmap of an image, in their order; all of them or, if one fails, none.
- * The image is checked first, and is nobody else's meanwhile.
+ * The image is checked first, and no other process may use it meanwhile.
  * @param path of a qcow2 image of version 3
  * @throws BackupError BAD_BITMAP if an operation cannot be done, with QEMU's words in `qemu`;
  * BAD_IMAGE, UNSUPPORTED, IN_USE, IO, USAGE, ABORTED: the image is as it was then
@@ -78,7 +78,7 @@ export interface AddedBitmap {
 }
 
 /**
- * Adds a bitmap whose bits have to be found out first. The image is nobody else's meanwhile.
+ * Adds a bitmap whose bits have to be found out first. No other process may use the image meanwhile.
  * @param fill sets the bits
  * @returns what came of it
  * @throws BackupError as editBitmap; what `fill` threw

@@ -6,7 +6,7 @@ import { type OpenFile, openFile } from '../image/file.ts'
 import { lockOpened, READING, SHARED_READING } from '../image/locks.ts'
 import { formatOf, probeFile } from '../image/recognise.ts'
 
-/** Which image to look at, and how. */
+/** Which image to open, and how. */
 export interface BitmapsOfOptions {
   format?: 'raw' | 'qcow2'
   forceShare?: boolean
@@ -14,7 +14,7 @@ export interface BitmapsOfOptions {
   argument?: string
 }
 
-/** Opens an image by itself, to look at its bitmaps. A raw one has none. */
+/** Opens an image without its backing chain, to read its bitmaps. A raw one has none. */
 export async function withBitmapsOf<T>(
   path: string,
   { format, forceShare, argument = 'image' }: BitmapsOfOptions,

@@ -17,12 +17,12 @@ export interface SourceExport {
   readonly identity: string
   /** All that the server says of the export, see NbdInfo: with another it is another disk. */
   readonly fingerprint: string
-  /** Most connections, and requests in flight on each. */
+  /** Maximum connections, and requests in flight on each. */
   readonly connections: number
   readonly requests: number
   /** What offsets and lengths of requests must be multiples of, bytes. */
   readonly blockMin: number
-  /** Most bytes of one request. */
+  /** Maximum bytes of one request. */
   readonly blockMax: number
   /** How long the server may take to get on with an answer. */
   readonly timeoutMs: number
@@ -36,11 +36,11 @@ export interface SourceExport {
 /** How an export is asked; all optional. */
 export interface NbdOptions {
   /**
-   * Most connections to the server, 1 to 16; fewer if it takes no more. Default: 4, or 1 if the
+   * Maximum connections to the server, 1 to 16; fewer if it accepts fewer. Default: 4, or 1 if the
    * server is for one only.
    */
   connections?: number
-  /** Most requests in flight on each connection, 1 to 1024. Default 64. */
+  /** Maximum requests in flight on each connection, 1 to 1024. Default 64. */
   requests?: number
   /**
    * How long the server may take to be connected to, or to get on with an answer: it is given up

@@ -9,7 +9,7 @@ import { difference } from './difference.ts'
 import { type ProgramOutput, runProgram, textOf } from './program.ts'
 import { requireAllowed } from './require-allowed.ts'
 
-/** How images are looked at. */
+/** How images are read. */
 export interface ParityOptions extends ControlOptions {
   /** The qemu-img to stand beside. Default: `qemu-img`, found in PATH. */
   against?: string

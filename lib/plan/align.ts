@@ -85,14 +85,14 @@ class Aligner {
     if (start < end) this.#open.push(sliceMapping(mapping, start, end - start))
   }
 
-  /** What is known by now. */
+  /** Takes the changes so far. */
   take(): (Mapping | CleanRange)[] {
     const out = this.#out
     this.#out = []
     return out
   }
 
-  /** The same with what is left: the disk ends here, and so does its last cluster. */
+  /** Flushes the rest: the disk ends here, and so does its last cluster. */
   end(): (Mapping | CleanRange)[] {
     const last = this.#open.at(-1)
     if (last) this.#pushClean(this.#open[0].start, last.start + last.length)

@@ -23,7 +23,7 @@ export interface ImageAccess {
   allowPaths: string[]
   /** `--backing-format`: of backing files whose image does not record it. */
   backingFormat?: string
-  /** `-U`: the image may be open elsewhere. */
+  /** `-U`: other processes may have the image open. */
   forceShare: boolean
 }
 

@@ -11,7 +11,7 @@ export interface ActiveTable {
   l1TableOffset: number
 }
 
-/** How an image is looked at. */
+/** How an image is read. */
 export interface NodeOptions {
   /** Takes what QEMU prints of a corrupt image that it goes on with. */
   warn?: (text: string) => void

@@ -1,6 +1,6 @@
 import type { BackupError } from '../errors.ts'
 
-/** What C's strerror says; the rest is as rare as it is plain. */
+/** What C's strerror says; other codes are rare and self-explanatory. */
 const STRERROR: Record<string, string> = {
   EPERM: 'Operation not permitted',
   ENOENT: 'No such file or directory',

@@ -36,7 +36,7 @@ export interface OpenOptions extends NbdOptions {
    */
   forceShare?: boolean
   /**
-   * The dirty bitmap that tells what changed: of an image, a persistent one of its own; of an NBD
+   * The dirty bitmap that records what changed: of an image, a persistent one of its own; of an NBD
    * server, one that it exports as `qemu:dirty-bitmap:NAME`.
    */
   bitmap?: string

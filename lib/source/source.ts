@@ -41,7 +41,7 @@ export interface SourceReader {
   read(start: number, length: number, signal: AbortSignal): Promise<Uint8Array>
 }
 
-/** What guest bytes are read from: `kind` tells which. */
+/** What guest bytes are read from, by `kind`. */
 export type SourceStore = SourceFile | SourceExport | SourceReader
 
 /** Lets go of guest bytes that are stored elsewhere now. */
@@ -82,7 +82,7 @@ export interface Disk {
   /**
    * Where every byte from 0 to `size` is: batches of ordered, contiguous mappings, made as they are
    * asked for, each of bounded size.
-   * @throws BackupError BAD_IMAGE on the first table entry that cannot be true
+   * @throws BackupError BAD_IMAGE on the first malformed table entry
    */
   mappings(): AsyncGenerator<readonly Mapping[]>
   /**

@@ -23,7 +23,7 @@ const OPTIONS = {
   force: option(BOOLEAN, 'replace an overlay that exists; drop bitmaps that are not valid'),
 }
 
-/** `snapshot BACKING OVERLAY`: an overlay in which the bitmaps go on. */
+/** `snapshot BACKING OVERLAY`: an overlay in which the bitmaps continue. */
 export function declare(command: Command, io: Io): void {
   command
     .description('Makes an overlay over an image, in which its dirty bitmaps continue.')

@@ -45,7 +45,7 @@ const QCOW2_MAGIC = Buffer.from('514649fb', 'hex')
 /**
  * Judges what stands at a location, by what is opened there once: names may change meanwhile.
  * @returns undefined if nothing stands there; the caller closes its handle
- * @throws BackupError TARGET_EXISTS, BAD_TARGET, IN_USE, or IO if it cannot be looked at
+ * @throws BackupError TARGET_EXISTS, BAD_TARGET, IN_USE, or IO if it cannot be read
  */
 export async function judge(
   location: Location,

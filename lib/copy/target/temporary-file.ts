@@ -57,7 +57,7 @@ export class Replaced extends Error {
 
 /**
  * A new file without its final name: one without any name (O_TMPFILE), which the kernel removes
- * however the process ends; where that is not to be had, one with a temporary name. Methods throw
+ * however the process ends; where O_TMPFILE is unavailable, one with a temporary name. Methods throw
  * what the system calls throw.
  */
 export class TemporaryFile {
@@ -281,7 +281,7 @@ async function openUnnamed({ directory }: Location): Promise<FileHandle | undefi
   }
 }
 
-/** Without hard links nothing better is to be had than to look first. */
+/** Without hard links, checking first is the best that can be done. */
 async function refuseExisting(path: string): Promise<void> {
   if (!(await lstatIfAny(path))) return
   throw Object.assign(new Error(`${path} exists`), { code: 'EEXIST' })

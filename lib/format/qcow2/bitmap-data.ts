@@ -34,7 +34,7 @@ const ALL_ONES = 1
  * neighbours differ. Table and bits are read as they are asked for, a part at a time.
  * REQUIRES: `tableSize` is `bitmapTableSize`.
  * @param work that of all bitmaps of the image that are read together; default: this one's alone
- * @throws BackupError BAD_IMAGE for a table entry that cannot be true, IO, ABORTED
+ * @throws BackupError BAD_IMAGE for a malformed table entry, IO, ABORTED
  */
 export async function* bitmapRuns(
   file: ImageFile,
@@ -75,7 +75,7 @@ const SET_BITS = Uint8Array.from({ length: 256 }, (_, byte) => {
  * Guest bytes in the granules that a bitmap has as dirty. As `bitmapRuns`, but any number of runs
  * costs the same.
  * @param onPosition is given the guest bytes counted so far
- * @throws BackupError BAD_IMAGE for a table entry that cannot be true, IO, ABORTED
+ * @throws BackupError BAD_IMAGE for a malformed table entry, IO, ABORTED
  */
 export async function dirtyBytes(
   file: ImageFile,
@@ -127,7 +127,7 @@ export async function dirtyBytes(
 
 /**
  * Where the bits of a bitmap are, in order. Those past the end of the disk may be anything.
- * @throws BackupError BAD_IMAGE for a table entry that cannot be true, IO, ABORTED
+ * @throws BackupError BAD_IMAGE for a malformed table entry, IO, ABORTED
  */
 export async function* bitmapStretches(
   file: ImageFile,

@@ -41,7 +41,7 @@ const AUTO = 2
 const EXTRA_DATA_COMPATIBLE = 4
 /** Bytes of an entry before its extra data and name. */
 const ENTRY_BYTES = 24
-/** Bytes of a directory that are looked at past the end of the file, where they read as zero. */
+/** Bytes of a directory that are read past the end of the file, where they read as zero. */
 const PAST_END = 128 * 1024
 
 /**

@@ -122,7 +122,7 @@ function decodeBitmaps(data: Buffer, fields: Fields): BitmapsExtension {
     directorySize: u64(data, 8),
     directoryOffset: u64(data, 16),
   }
-  // Without the flag the extension is out of date and is not looked at.
+  // Without the flag the extension is out of date and is ignored.
   if ((fields.autoclearFeatures & BITMAPS) !== 0n) requireBitmaps(bitmaps, fields)
   return bitmaps
 }

@@ -18,7 +18,7 @@ export interface TableWindow {
   readonly end: number
   /**
    * The runs of the guest bytes `from` to `to`, which lie in the window.
-   * @throws BackupError BAD_IMAGE for an entry that cannot be true
+   * @throws BackupError BAD_IMAGE for a malformed entry
    */
   runs(from: number, to: number): Run[]
 }

@@ -51,7 +51,7 @@ export type TableLayout = Pick<
  * Decodes the part of an L2 table that maps the guest bytes `from` to `to`. Neighbours that
  * continue each other, in the guest and in the host, become one run.
  * @param table entries of one L2 table, the first of which maps the guest offset `base`
- * @throws FormatError for an entry that cannot be true, naming its guest offset
+ * @throws FormatError for a malformed entry, naming its guest offset
  */
 export function decodeL2(
   table: DataView,

@@ -1,6 +1,6 @@
 /**
  * How much work an image may ask for. A small file can name one table, cluster or bitmap any number of
- * times, and so claim more than can ever be told. A sound image names each of its clusters once, but
+ * times, and so claim more than can ever be read. A sound image names each of its clusters once, but
  * for tables of zeroes and what snapshots share, so what it may ask for follows from its size.
  */
 

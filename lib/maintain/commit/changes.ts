@@ -102,7 +102,7 @@ class ClusterAligner {
     }
   }
 
-  /** What is known by now. */
+  /** Takes the changes so far. */
   take(): Change[] {
     const out = this.#out
     this.#out = []

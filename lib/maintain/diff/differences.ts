@@ -27,7 +27,7 @@ const PROGRESS_BYTES = 64 * 2 ** 20
  * Adds every granule of a disk in which the guest sees something else than in another. What the other
  * lacks, being smaller, is zero.
  * @returns what could not be read, and counts as different
- * @throws BackupError BAD_IMAGE if it cannot be told what is where; IO, ABORTED
+ * @throws BackupError BAD_IMAGE if the block status cannot be read; IO, ABORTED
  */
 export async function addDifferences(
   bits: Bits,

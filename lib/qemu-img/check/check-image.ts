@@ -21,7 +21,7 @@ export interface CheckOptions extends OpenChainOptions, ControlOptions {
   repair?: 'leaks' | 'all'
   /** Takes what is found, in QEMU's words, a line with its line feed at a time. */
   onFinding?: (text: string) => void
-  /** Called when something was mended, before the image is checked again. */
+  /** Called when something was repaired, before the image is checked again. */
   onRepaired?: (repaired: CheckResult) => void | Promise<void>
   /** How the image is written to; for tests. */
   disk?: (file: OpenFile) => ImageDisk
@@ -34,7 +34,7 @@ const NOT_SUPPORTED = 63
  * Checks a qcow2 image: its refcounts, and that all it refers to is where it can be. Content is not
  * looked at. The images below it are opened, but not checked.
  * @param name as the user gave it
- * @throws QemuImgError if it cannot be opened or looked at; its status is 63 for a raw image
+ * @throws QemuImgError if it cannot be opened or read; its status is 63 for a raw image
  */
 export async function checkImage(name: string, options: CheckOptions = {}): Promise<ImageCheck> {
   const { repair } = options

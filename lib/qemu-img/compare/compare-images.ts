@@ -27,7 +27,7 @@ export interface Comparison {
 
 /**
  * Compares what the guest sees of two images, each with all below it. Bytes are only read where the
- * metadata does not tell: zeroes, and what is the same place of the same file, are not.
+ * metadata does not decide: zeroes, and what is the same place of the same file, are not.
  * @param names as the user gave them
  * @throws QemuImgError if an image cannot be opened; BackupError IO if the comparison cannot go on,
  * ABORTED

@@ -36,7 +36,7 @@ export interface BitmapPlace {
   granularity: number | null
 }
 
-/** Whether a bitmap tells what changed, along a chain. */
+/** Whether a bitmap records what changed, along a chain. */
 export interface BitmapHealth {
   name: string
   /** An incremental backup by it is right. */

@@ -35,7 +35,7 @@ interface Found {
 
 /** A bitmap may have lost writes along its chain. */
 export class BadBitmapChain extends BackupError {
-  /** The health of the bitmap in each image, as `chain` tells it. */
+  /** The health of the bitmap in each image, as `chain` reports it. */
   readonly report: BitmapHealth
 
   constructor(what: string, why: string, report: BitmapHealth) {
