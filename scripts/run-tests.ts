@@ -1,5 +1,6 @@
 /**
- * Runs test files, several at a time, each in a process of its own: `run-tests.js FILE.js...`
+ * Runs test files, several at a time, each in a process of its own: `run-tests.js FILE.js...`; those
+ * that QEMU judges again with each newer QEMU that is at hand.
  * Prints what failed. All that the files printed is in .tap/results.tap, `PASSED FAILED` of the
  * named tests in .tap/counts.
  *
@@ -9,15 +10,18 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
+import { environmentOf, newerQemus, newerRuns, type Run } from './newer-qemus.ts'
 import { failuresOf, namedTests } from './tap-output.ts'
 
 /** Milliseconds until a file is taken to hang, on however slow a machine. */
 const HANGS = 1_800_000
+const THOROUGH = process.env.THOROUGH === '1'
 const DURATIONS = '.tap/durations.json'
 /** Files that take long, for a first run: whatever starts last should be short. */
 const LONG = [
   'faults/bounded',
   'qemu-img/campaign-1',
+  'qemu-img/arguments',
   'qemu-img/campaign-2',
   'maintain/commit',
   'qemu-img/hostile',
@@ -39,7 +43,8 @@ const LONG = [
 ]
 
 interface Ended {
-  file: string
+  /** The file, and the QEMU if it is not the installed one. */
+  title: string
   output: string
   /** Why the file failed although none of its tests did; undefined if it did not. */
   crash?: string
@@ -57,13 +62,18 @@ function killGroup(child: ChildProcess): void {
   }
 }
 
-function runFile(file: string): Promise<Ended> {
+function titleOf({ file, qemu }: Run): string {
+  return qemu === undefined ? file : `${file} with ${qemu}`
+}
+
+function start(run: Run): Promise<Ended> {
+  const { file } = run
   const started = process.uptime()
   const child = spawn(process.execPath, ['--enable-source-maps', file], {
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
     // tap's own limit, of 30 seconds, is for machines with nothing else to do.
-    env: { TAP_TIMEOUT: String(HANGS / 1000), ...process.env },
+    env: { TAP_TIMEOUT: String(HANGS / 1000), ...process.env, ...environmentOf(run, THOROUGH) },
   })
   running.add(child)
   let output = ''
@@ -86,7 +96,7 @@ function runFile(file: string): Promise<Ended> {
       killGroup(child)
       const seconds = process.uptime() - started
       const { passed, failed } = namedTests(output)
-      const ended: Ended = { file, output, seconds }
+      const ended: Ended = { title: titleOf(run), output, seconds }
       if (hung) ended.crash = `took more than ${HANGS / 1000} s`
       else if (failed === 0 && status !== 0) ended.crash = `ended with ${signal ?? status}`
       else if (passed + failed === 0 && !/# SKIP/i.test(output)) ended.crash = 'has no tests'
@@ -102,7 +112,7 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   })
 }
 
-function longestFirst(files: readonly string[]): string[] {
+function longestFirst(runs: readonly Run[]): Run[] {
   const before: Record<string, number> = existsSync(DURATIONS)
     ? JSON.parse(readFileSync(DURATIONS, 'utf8'))
     : {}
@@ -110,27 +120,41 @@ function longestFirst(files: readonly string[]): string[] {
     const index = LONG.findIndex((name) => file.endsWith(`test/${name}.test.js`))
     return index === -1 ? 0 : 1000 - index
   }
-  const weight = (file: string) => before[file] ?? guess(file)
-  return [...files].sort((a, b) => weight(b) - weight(a))
+  const weight = (run: Run) => before[titleOf(run)] ?? guess(run.file)
+  return [...runs].sort((a, b) => weight(b) - weight(a))
 }
 
 const files = process.argv.slice(2)
-const waiting = longestFirst(files)
+const runs: Run[] = [
+  ...files.map((file) => ({ file })),
+  ...newerRuns(files, newerQemus(), THOROUGH),
+]
+const waiting = longestFirst(runs)
+/** Files that run now: their directories have one name, whichever QEMU they run with. */
+const busy = new Set<string>()
 const results: Ended[] = []
 
-function report({ file, output, crash, seconds }: Ended): void {
-  const name = file.replace(/^dist\//, '').replace(/js$/, 'ts')
+function report({ title, output, crash, seconds }: Ended): void {
+  const name = title.replace(/^dist\//, '').replace(/js( |$)/, 'ts$1')
   const failures = failuresOf(output)
   if (crash || failures !== '') {
     console.log(`FAILED: ${name}${crash ? `: ${crash}` : ''}\n${crash ? output : failures}`)
   } else if (process.stdout.isTTY) {
-    console.log(`${results.length}/${files.length} ${name} ${seconds.toFixed(1)} s`)
+    console.log(`${results.length}/${runs.length} ${name} ${seconds.toFixed(1)} s`)
   }
 }
 
+/** The next that can run; what waits for the end of another is left to the one who runs that. */
+function next(): Run | undefined {
+  const at = waiting.findIndex(({ file }) => !busy.has(file))
+  return at < 0 ? undefined : waiting.splice(at, 1)[0]
+}
+
 async function work(): Promise<void> {
-  for (let file = waiting.shift(); file !== undefined; file = waiting.shift()) {
-    const ended = await runFile(file)
+  for (let run = next(); run; run = next()) {
+    busy.add(run.file)
+    const ended = await start(run)
+    busy.delete(run.file)
     results.push(ended)
     report(ended)
   }
@@ -149,10 +173,10 @@ const failed = counts.reduce((sum, one) => sum + one.failed, 0)
 writeFileSync('.tap/counts', `${passed} ${failed}\n`)
 writeFileSync(
   '.tap/results.tap',
-  results.map(({ file, output }) => `# ${file}\n${output}`).join('\n'),
+  results.map(({ title, output }) => `# ${title}\n${output}`).join('\n'),
 )
 if (files.length > 10) {
-  const durations = results.map(({ file, seconds }) => [file, seconds] as const)
+  const durations = results.map(({ title, seconds }) => [title, seconds] as const)
   writeFileSync(DURATIONS, `${JSON.stringify(Object.fromEntries(durations), undefined, 1)}\n`)
 }
 if (failed > 0) process.exitCode = 1

@@ -38,7 +38,7 @@ export const REPORT_OPTIONS: SchemaFor<ChainReportOptions> = {
   ...CONTROL_OPTIONS,
 } as const
 
-const SIMPLE = choice('remove', 'clear', 'enable', 'disable')
+const SIMPLE = choice('remove', 'remove-all', 'clear', 'enable', 'disable')
 const { granularity: GRANULARITY } = GRANULARITY_OPTIONS
 const OPERATIONS = {
   add: record<BitmapOperation>({ kind: choice('add') }, { granularity: GRANULARITY }),
@@ -57,7 +57,7 @@ const OPERATION: Rule<BitmapOperation> = {
     const { kind } = value as { kind?: unknown }
     if (kind === 'add' || kind === 'merge') return OPERATIONS[kind].fault(value)
     if (SIMPLE.fault(kind) === undefined) return OPERATIONS.simple.fault(value)
-    return `kind: ${show(kind)} is not one of add, remove, clear, enable, disable, merge`
+    return `kind: ${show(kind)} is not one of add, remove, remove-all, clear, enable, disable, merge`
   },
 }
 
@@ -65,7 +65,7 @@ const OPERATION: Rule<BitmapOperation> = {
  * Does several things to one bitmap of an image, in their order; all of them or, if one fails, none.
  * The image is checked first, and no other process may use it meanwhile.
  * @param image path of a qcow2 image of version 3
- * @param bitmap its name
+ * @param bitmap its name; '' will do to remove all
  * @throws BackupError BAD_BITMAP if an operation cannot be done, with QEMU's words in `qemu`;
  * BAD_IMAGE, UNSUPPORTED, IN_USE, IO, USAGE, ABORTED, CALLBACK
  */

@@ -97,7 +97,7 @@ class Repair {
 
   /** Writes the table of snapshots anew, into clusters of its own. */
   async snapshotTable(): Promise<void> {
-    const { header, snapshots } = this.#checked
+    const { header, snapshots, snapshotsSize } = this.#checked
     const { clusterSize } = header
     const table = encodeSnapshots(snapshots)
     const clusters = Math.ceil(table.length / clusterSize)
@@ -116,10 +116,25 @@ class Repair {
       header: { ...this.#checked.header, snapshotsOffset },
       snapshotsSize: table.length,
     }
+    if (await this.#isFree(header.snapshotsOffset, snapshotsSize)) {
+      this.#report.say('qcow2_free_clusters failed: Invalid argument')
+    }
     // What was the table is in use for nothing.
     const quiet = new Report(() => {}, this.#checked.file)
     this.#surveyed = await survey(this.#checked, quiet)
     await this.#compare({ leaks: true, errors: false }, quiet)
+  }
+
+  /** Whether any cluster of a range counts as free: QEMU then cannot free it, and says so. */
+  async #isFree(offset: number, size: number): Promise<boolean> {
+    const { stored } = this.#surveyed
+    const { clusterSize } = this.#checked.header
+    const first = Math.floor(offset / clusterSize)
+    for (let cluster = first; cluster * clusterSize < offset + size; cluster++) {
+      if (stored.get(cluster) === undefined) await stored.load(cluster)
+      if (Number(stored.get(cluster)) === 0) return true
+    }
+    return false
   }
 
   async #mendEntries(): Promise<void> {

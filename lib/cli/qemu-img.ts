@@ -1,5 +1,5 @@
-import { HelpRequest } from '../qemu-img/arguments.ts'
 import type { CommandIo, QemuImgCommand } from '../qemu-img/command.ts'
+import { HelpRequest } from '../qemu-img/getopt.ts'
 import { errorText, QemuImgError } from '../qemu-img/messages.ts'
 import { type Io, STANDARD } from './io.ts'
 

@@ -23,7 +23,8 @@ import { withBitmapsOf } from './open-bitmaps.ts'
 export type BitmapOperation =
   /** Adds it, without a bit set, recording. `granularity`: bytes; default: the cluster size, from 4 to 64 KiB. */
   | { kind: 'add'; granularity?: number }
-  | { kind: 'remove' | 'clear' | 'enable' | 'disable' }
+  /** `remove-all` removes every bitmap of the image, whichever is named. */
+  | { kind: 'remove' | 'remove-all' | 'clear' | 'enable' | 'disable' }
   /**
    * Sets the bits that another bitmap has set: of the same image, or of the image at path `from`.
    * Granularities may differ; the disks are of the same size.
@@ -183,6 +184,9 @@ class Edit {
         this.#find(this.#name)
         this.#bitmaps = this.#bitmaps.filter(({ name }) => name !== this.#name)
         return
+      case 'remove-all':
+        this.#bitmaps = []
+        return
       case 'clear':
         return this.#replace((bitmap) => ({ ...bitmap, bits: this.#bitsOf(bitmap) }))
       case 'enable':
@@ -236,13 +240,12 @@ class Edit {
     this.#replace((bitmap) => ({ ...bitmap, bits, auto: isNew ? recording : bitmap.auto }))
   }
 
+  /** In the order in which QEMU judges. */
   #add(granularity?: number): void {
     const { header } = this.#image
     const name = this.#name
     if (name === '') throw this.#failed('Bitmap name cannot be empty', 'a bitmap needs a name')
-    if (this.#bitmaps.some((bitmap) => bitmap.name === name)) {
-      throw this.#failed(`Bitmap already exists: ${name}`, `already has a bitmap ${quoted(name)}`)
-    }
+    const granularityBits = this.#granularityBits(granularity)
     if (header.version < 3) {
       throw this.#failed(
         'Cannot store dirty bitmaps in qcow2 v2 files',
@@ -253,13 +256,20 @@ class Edit {
       const qemu = `Name length exceeds maximum (${MAX_BITMAP_NAME} characters)`
       throw this.#failed(qemu, `the name of a bitmap has at most ${MAX_BITMAP_NAME} bytes`)
     }
+    if (bitmapIsTooLarge(header, { granularityBits })) {
+      const qemu = 'Too much space will be occupied by the bitmap. Use larger granularity'
+      const why = `with a granularity of ${2 ** granularityBits} bytes it would be too large`
+      throw this.#failed(qemu, why)
+    }
     if (this.#bitmaps.length === MAX_BITMAPS) {
       const qemu = 'Maximum number of persistent bitmaps is already reached'
       throw this.#failed(qemu, `already has the maximum of ${MAX_BITMAPS} bitmaps`)
     }
+    if (this.#bitmaps.some((bitmap) => bitmap.name === name)) {
+      throw this.#failed(`Bitmap already exists: ${name}`, `already has a bitmap ${quoted(name)}`)
+    }
     if (header.virtualSize === 0)
       throw this.#failed('No memory', 'a disk of 0 bytes cannot have a bitmap')
-    const granularityBits = this.#granularityBits(granularity)
     const bitmap = { name, granularityBits, inUse: false, auto: true }
     this.#bitmaps.push({ ...bitmap, bits: this.#bitsOf(bitmap) })
   }
@@ -269,15 +279,9 @@ class Edit {
     const { least, most } = DEFAULT_GRANULARITY
     const granularity = wanted ?? Math.min(Math.max(header.clusterSize, least), most)
     const bits = granularityBitsOf(granularity)
-    if (bits === undefined) {
-      const why = `a granularity of ${granularity} bytes is not a power of two from 512 to 2G`
-      throw this.#failed('Granularity must be power of 2 and at least 512', why)
-    }
-    if (bitmapIsTooLarge(header, { granularityBits: bits })) {
-      const qemu = 'Too much space will be occupied by the bitmap. Use larger granularity'
-      throw this.#failed(qemu, `with a granularity of ${granularity} bytes it would be too large`)
-    }
-    return bits
+    if (bits !== undefined) return bits
+    const why = `a granularity of ${granularity} bytes is not a power of two from 512 to 2G`
+    throw this.#failed('Granularity must be power of 2 and at least 512', why)
   }
 
   async #merge({

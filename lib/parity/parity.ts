@@ -96,8 +96,8 @@ export async function* compareWithQemuImg(
 
 async function versionOf(against: string, signal?: AbortSignal): Promise<string> {
   const text = await textOf([against, '--version'], signal)
-  const version = parseVersion(text.replace(/^qemu-img version /, ''))
-  if (version) return `${version.major}.${version.minor}`
+  const version = text.split('\n')[0].replace(/^qemu-img version /, '')
+  if (parseVersion(version)) return version
   throw new BackupError('UNSUPPORTED', against, `reports no version: ${text.slice(0, 60).trim()}`)
 }
 

@@ -1,21 +1,20 @@
-import { QemuImgError, QemuImgUsageError } from './messages.ts'
-import { NEWEST, parseVersion, type QemuVersion } from './version.ts'
-
-/** An option that a command takes. */
-export interface OptionSpec {
-  /** What it is called in the result: its long name, or its letter where it has no other. */
-  readonly name: string
-  readonly letter?: string
-  /** Takes a value. */
-  readonly value?: boolean
-}
-
-/** An option that was given. */
-export interface GivenOption {
-  name: string
-  /** Of one that takes a value. */
-  value: string
-}
+import {
+  type GivenOption,
+  isIn,
+  type OptionSpec,
+  type Reading,
+  readOptions,
+  usageError,
+} from './getopt.ts'
+import { QemuImgError } from './messages.ts'
+import { sizeArgument, sizeWarning } from './sizes.ts'
+import {
+  hasDraftOptions,
+  hasRewrittenOptions,
+  NEWEST,
+  parseVersion,
+  type QemuVersion,
+} from './version.ts'
 
 /** How images are opened, as the command line says. */
 export interface ImageAccess {
@@ -37,48 +36,86 @@ export interface Arguments {
   has(name: string): boolean
   /** The version whose output is wanted. */
   version: QemuVersion
+  /** A wrong use that qemu-img only sees after reading all arguments. */
+  usageError(message: string): QemuImgError
   /** How images are opened, whichever command it is. */
   access: ImageAccess
 }
 
-/** `-h`, `--help`: no error, but no more is read after it. */
-export class HelpRequest extends Error {
-  override readonly name = 'HelpRequest'
-}
-
-/** Options that every command of qemu-img's that reads an image has. */
+/**
+ * Options that every command of qemu-img's that reads an image has. They stand behind the command's
+ * own, which is the order in which messages name them.
+ */
 const COMMON: readonly OptionSpec[] = [
   { name: 'help', letter: 'h' },
-  { name: 'object', value: true },
-  { name: 'image-opts' },
   { name: 'force-share', letter: 'U' },
+  { name: 'image-opts' },
+  { name: 'object', value: true },
 ]
 
-/** Those that qemu-img lacks. They must be written in full: its own abbreviations stay what they are. */
 const OURS: readonly OptionSpec[] = [
-  { name: 'qemu-version', value: true },
-  { name: 'allow-path', value: true },
-  { name: 'backing-format', value: true },
-  { name: 'debug' },
+  { name: 'qemu-version', value: true, ours: true },
+  { name: 'allow-path', value: true, ours: true },
+  { name: 'backing-format', value: true, ours: true },
+  { name: 'debug', ours: true },
 ]
+
+/** `--output`, of every command that prints a result. */
+export const OUTPUT: OptionSpec = {
+  name: 'output',
+  value: true,
+  judge(value, reading) {
+    // Older versions look at it later: see wantsJson.
+    if (!hasRewrittenOptions(reading.version) || value === 'human' || value === 'json') return
+    throw notOneOf('--output', "'human' or 'json'", value, reading)
+  },
+}
+
+/** An option whose value is a size. */
+export function sizeOption(
+  spec: Pick<OptionSpec, 'name' | 'letter' | 'letterIn'>,
+  what: string,
+): OptionSpec {
+  return {
+    ...spec,
+    value: true,
+    judge(value, { version, warn }) {
+      const warning = sizeWarning(value, version)
+      if (warning !== '') warn(warning)
+      sizeArgument(value, what, version)
+    },
+  }
+}
+
+/** The words of versions with rewritten options for a value that is not one of a few. */
+export function notOneOf(
+  option: string,
+  words: string,
+  value: string,
+  reading: Reading,
+): QemuImgError {
+  const comma = hasDraftOptions(reading.version) ? '' : ','
+  return usageError(`${option} expects ${words}${comma} not '${value}'`, reading)
+}
 
 /**
- * Reads a command line as qemu-img does, that is as glibc's getopt_long does: operands anywhere,
- * letters in a cluster, `-fraw`, `--output=json` and `--output json`, unambiguous beginnings of long
- * names, and `--`.
+ * Reads a command line as the version of qemu-img does that is asked for.
  * @param command the name, for messages
  * @param options those of the command besides `-h`, `-U`, `--object` and `--image-opts`
- * @param common `forceShare`: whether the command has `-U`; default: it has
+ * @param common `forceShare`: whether the command has `-U`; default: it has. `warn`: takes what is
+ * printed of an argument that is taken all the same
  * @throws QemuImgError in qemu-img's words, HelpRequest
  */
 export function parseArguments(
   command: string,
   argv: readonly string[],
   options: readonly OptionSpec[],
-  { forceShare = true }: { forceShare?: boolean } = {},
+  { forceShare = true, warn = () => {} }: { forceShare?: boolean; warn?: Reading['warn'] } = {},
 ): Arguments {
+  const version = versionIn(argv)
   const common = COMMON.filter(({ name }) => forceShare || name !== 'force-share')
-  const given = [...readOptions(command, argv, [...common, ...options])]
+  const specs = [...OURS, ...options, ...common].filter((spec) => spec.ours || isIn(spec, version))
+  const given = [...readOptions({ command, version, warn }, argv, specs)]
   const operands = given.flatMap((item) => (typeof item === 'string' ? [item] : []))
   const all = given.filter((item) => typeof item !== 'string')
   const values = (name: string) => all.filter((option) => option.name === name)
@@ -91,7 +128,8 @@ export function parseArguments(
     operands,
     get,
     has,
-    version: versionOf(get('qemu-version')),
+    version,
+    usageError: (message) => usageError(message, { command, version }),
     access: {
       allowPaths: values('allow-path').map(({ value }) => value),
       backingFormat: get('backing-format'),
@@ -111,6 +149,17 @@ export function wantsJson(args: Arguments): boolean {
   throw new QemuImgError('--output must be used with human or json as argument.')
 }
 
+/** The version that is asked for: which options there are depends on it, so it is looked for first. */
+function versionIn(argv: readonly string[]): QemuVersion {
+  const end = argv.indexOf('--')
+  const options = end < 0 ? argv : argv.slice(0, end)
+  const asked = options.flatMap((argument, i) => {
+    if (argument === '--qemu-version') return argv.slice(i + 1, i + 2)
+    return argument.startsWith('--qemu-version=') ? [argument.slice('--qemu-version='.length)] : []
+  })
+  return versionOf(asked.at(-1))
+}
+
 function versionOf(text: string | undefined): QemuVersion {
   if (text === undefined) return NEWEST
   const version = parseVersion(text)
@@ -122,93 +171,4 @@ function versionOf(text: string | undefined): QemuVersion {
 
 function unsupported(option: string, remedy: string): QemuImgError {
   return new QemuImgError(`--${option}: not supported; ${remedy}`)
-}
-
-/** Options and operands in their order. */
-function* readOptions(
-  command: string,
-  argv: readonly string[],
-  specs: readonly OptionSpec[],
-): Generator<GivenOption | string> {
-  // What stands before the argument that is looked at: getopt moves operands behind the options.
-  let before = command
-  let operand: string | undefined
-  for (let at = 0; at < argv.length; at++) {
-    const argument = argv[at]
-    if (argument === '--') {
-      yield* argv.slice(at + 1)
-      return
-    }
-    if (argument === '-' || !argument.startsWith('-')) {
-      operand = argument
-      yield argument
-    } else {
-      const found = argument.startsWith('--')
-        ? readLong(argument, argv[at + 1], specs)
-        : readCluster(argument, argv[at + 1], specs, operand ?? before)
-      if (found.tookNext) at++
-      for (const option of found.options) {
-        if (option.name === 'help') throw new HelpRequest()
-        yield option
-      }
-      if (found.error) throw found.error
-    }
-    before = argv[at]
-  }
-}
-
-/** What one argument holds; options may come before an error. */
-interface Found {
-  options: GivenOption[]
-  /** The next argument is the value of the last one. */
-  tookNext?: boolean
-  error?: QemuImgError
-}
-
-function readLong(argument: string, next: string | undefined, specs: readonly OptionSpec[]): Found {
-  const [, typed, inline] = /^--([^=]*)(?:=(.*))?$/s.exec(argument)!
-  const spec = OURS.find(({ name }) => name === typed) ?? findLong(typed, specs)
-  if (!spec || (inline !== undefined && !spec.value)) return unrecognized(argument)
-  if (!spec.value) return { options: [{ name: spec.name, value: '' }] }
-  const value = inline ?? next
-  if (value === undefined) return missing(argument)
-  return { options: [{ name: spec.name, value }], tookNext: inline === undefined }
-}
-
-/** The long option that a name or an unambiguous beginning means. */
-function findLong(typed: string, specs: readonly OptionSpec[]): OptionSpec | undefined {
-  const long = specs.filter(({ name }) => name.length > 1)
-  const matches = long.filter(({ name }) => name.startsWith(typed))
-  return long.find(({ name }) => name === typed) ?? (matches.length === 1 ? matches[0] : undefined)
-}
-
-/** @param before what qemu-img names in a message while the cluster goes on: a slip of its own */
-function readCluster(
-  argument: string,
-  next: string | undefined,
-  specs: readonly OptionSpec[],
-  before: string,
-): Found {
-  const options: GivenOption[] = []
-  for (let i = 1; i < argument.length; i++) {
-    const rest = argument.slice(i + 1)
-    const spec = specs.find(({ letter }) => letter === argument[i])
-    if (!spec) return { ...unrecognized(rest ? before : argument), options }
-    if (spec.value) {
-      const value = rest || next
-      if (value === undefined) return { ...missing(argument), options }
-      options.push({ name: spec.name, value })
-      return { options, tookNext: rest === '' }
-    }
-    options.push({ name: spec.name, value: '' })
-  }
-  return { options }
-}
-
-function unrecognized(argument: string): Found {
-  return { options: [], error: new QemuImgUsageError(`unrecognized option '${argument}'`) }
-}
-
-function missing(argument: string): Found {
-  return { options: [], error: new QemuImgUsageError(`missing argument for option '${argument}'`) }
 }

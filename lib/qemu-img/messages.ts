@@ -47,8 +47,18 @@ export function reasonOf(error: unknown): BackupError | undefined {
 
 /** A wrong use of a command, after which qemu-img points to its help. */
 export class QemuImgUsageError extends QemuImgError {
-  constructor(message: string, status = 1, options: ErrorOptions = {}) {
-    super(message, status, { ...options, code: 'USAGE' })
+  /** What the message begins with. */
+  readonly program: string
+  /** The line that follows it. */
+  readonly help: string
+
+  constructor(
+    message: string,
+    { program = PROGRAM, help = `Try '${PROGRAM} --help' for more information` } = {},
+  ) {
+    super(message, 1, { code: 'USAGE' })
+    this.program = program
+    this.help = help
   }
 }
 
@@ -67,7 +77,8 @@ export function warningLine(message: string): string {
  * @param remedy to follow the message
  */
 export function errorText(error: QemuImgError, remedy = ''): string {
-  const help =
-    error instanceof QemuImgUsageError ? `Try '${PROGRAM} --help' for more information\n` : ''
-  return errorLine(error.message + remedy) + help
+  const text = error.message + remedy
+  return error instanceof QemuImgUsageError
+    ? `${error.program}: ${text}\n${error.help}\n`
+    : errorLine(text)
 }

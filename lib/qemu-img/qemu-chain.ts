@@ -1,5 +1,6 @@
 /** Opening images as qemu-img does: lib/image/image-chain.ts with QEMU's rules, and in its words. */
 import { type BackupError, throwIfAborted } from '../errors.ts'
+import { stat } from '../files.ts'
 import { PROBE_BYTES, probeAsQemu } from '../format/probe.ts'
 import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
 import { readAt } from '../format/read.ts'
@@ -16,8 +17,8 @@ import {
 } from '../image/image-chain.ts'
 import { READING, SHARED_READING, type Use, WRITING } from '../image/locks.ts'
 import { roundUp } from '../units.ts'
-import { hasProtocol } from './filename.ts'
-import { QemuImgError } from './messages.ts'
+import { fullName, hasProtocol } from './filename.ts'
+import { QemuImgError, warningLine } from './messages.ts'
 import { type Qcow2Metadata, readMetadata } from './metadata.ts'
 import { describeImageError, describeOpenError } from './strerror.ts'
 
@@ -68,7 +69,20 @@ export async function openChain(name: string, options: OpenChainOptions = {}): P
       return cannotOpen(name, below + wordsOf(error, place), error)
     },
   })
+  for (const image of images) await warnOfOtherDataFile(image, options)
   return { images, qcow2 }
+}
+
+/** Says so where QEMU would take another data file: it looks for a relative name where it runs. */
+async function warnOfOtherDataFile(
+  { header, path, dataFile }: ChainImage,
+  { warn }: OpenChainOptions,
+): Promise<void> {
+  const name = header?.extensions.dataFile
+  if (!dataFile || !name || !warn || fullName(name, path) === name) return
+  const other = await stat(name).catch(() => undefined)
+  if (!other || `${other.dev}:${other.ino}` === dataFile.file.identity) return
+  warn(warningLine(`data file '${dataFile.path}' is used, where QEMU uses '${name}'`))
 }
 
 /** Closes the files of an image and of all below it. */

@@ -166,7 +166,7 @@ t.test('wrong operations on bitmaps are USAGE errors', async (t) => {
   const image = join(t.testdir(), 'disk')
   qemuImg('create', '-q', '-f', 'qcow2', image, '1M')
   for (const [operation, why] of [
-    [{ kind: 'ad' }, /kind: 'ad' is not one of add, remove, clear/],
+    [{ kind: 'ad' }, /kind: 'ad' is not one of add, remove, remove-all, clear/],
     [{}, /kind: undefined is not one of/],
     ['add', /'add' is not an operation/],
     [{ kind: 'add', granularity: '64k' }, /granularity: '64k' is not a power of two/],

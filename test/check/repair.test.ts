@@ -1,4 +1,4 @@
-import { copyFileSync, readFileSync } from 'node:fs'
+import { copyFileSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { fullBackup, incrementalBackup } from '../../lib/index.ts'
@@ -98,6 +98,32 @@ for (const [name, change] of CASES) {
     }
   })
 }
+
+t.test(
+  'a snapshot table past the end of the file is given up as qemu-img gives it up',
+  async (t) => {
+    const dir = t.testdir()
+    for (const clusters of [0, 1, 2, 100]) {
+      for (const copy of ['a', 'b']) {
+        const path = join(dir, copy)
+        image(path)
+        const end = Math.ceil(statSync(path).size / 4096)
+        poke(path, 64, BigInt((end + clusters) * 4096))
+      }
+      const name = `${clusters} clusters past the end`
+      const [mine, qemu] = [
+        await ours(['check', '-r', 'all', 'a'], dir),
+        theirs(['check', '-r', 'all', 'b'], dir),
+      ]
+      t.strictSame(mine, qemu, name)
+      t.strictSame(
+        theirs(['check', 'a'], dir),
+        theirs(['check', 'b'], dir),
+        `${name}: what is left`,
+      )
+    }
+  },
+)
 
 /** Of how many writes and syncs one fails. */
 const EVERY = effort(3, 1)

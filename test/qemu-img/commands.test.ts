@@ -1,9 +1,9 @@
 /** Options, ranges, mistakes and messages of the commands, beside those of the installed qemu-img. */
-import { mkdirSync, truncateSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { noise } from '../support/disks.ts'
-import { sameAsQemuImg } from '../support/parity.ts'
+import { ours, sameAsQemuImg, theirs } from '../support/parity.ts'
 import { peek64, poke } from '../support/patch.ts'
 import { qemuImg, qemuIo } from '../support/qemu.ts'
 
@@ -205,6 +205,30 @@ t.test('check: a file that ends inside an entry of the refcount table', async (t
   await sameAsQemuImg(t, dir, ['check', 'image'])
   await sameAsQemuImg(t, dir, ['info', 'image'])
 })
+
+t.test('a method of encryption that no number with a sign holds', async (t) => {
+  const dir = t.testdir()
+  const path = join(dir, 'image')
+  qemuImg('create', '-q', '-f', 'qcow2', path, '1M')
+  poke(path, 32, 0xfffffffe)
+  for (const command of ['info', 'check', 'map']) await sameAsQemuImg(t, dir, [command, 'image'])
+})
+
+t.test(
+  'a data file is looked for beside its image, with a warning where QEMU takes another',
+  async (t) => {
+    const dir = t.testdir({ images: {} })
+    // The name as it is written by whoever runs qemu-img where the image is.
+    theirs(['create', '-f', 'qcow2', '-o', 'data_file=data', 'q', '1M'], join(dir, 'images'))
+    copyFileSync(join(dir, 'images/data'), join(dir, 'data'))
+    const { status, stderr } = await ours(['map', 'images/q'], dir)
+    t.equal(status, 0)
+    t.equal(stderr, "qemu-img: warning: data file 'images/data' is used, where QEMU uses 'data'\n")
+    rmSync(join(dir, 'data'))
+    t.match(await ours(['map', 'images/q'], dir), { status: 0, stderr: '' })
+    t.equal(theirs(['map', 'images/q'], dir).status, 1)
+  },
+)
 
 t.test('a refcount block far behind all files, whose offset a double cannot hold', async (t) => {
   const dir = t.testdir()

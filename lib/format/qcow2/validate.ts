@@ -107,7 +107,8 @@ export function requireTables(fields: HeaderFields, checking = false): void {
 export function requireKnownEncryption({ cryptMethod }: HeaderFields): void {
   if (cryptMethod <= CRYPT_LUKS) return
   const why = `encryption method ${cryptMethod}`
-  throw notSupported(`unsupported ${why}`, `Unsupported ${why}`)
+  // QEMU prints it with a sign.
+  throw notSupported(`unsupported ${why}`, `Unsupported encryption method ${cryptMethod | 0}`)
 }
 
 /** @throws FormatError BAD_IMAGE if an image encrypted with LUKS does not tell where its header is */

@@ -6,6 +6,7 @@ import type { ChainImage } from '../../image/image-chain.ts'
 import { fullName } from '../filename.ts'
 import type { Qcow2Metadata } from '../metadata.ts'
 import { type OpenChainOptions, walkImages } from '../qemu-chain.ts'
+import { type ImageLimits, limitsOf } from './limits.ts'
 
 /** A persistent bitmap, as it is described. */
 export interface BitmapInfo {
@@ -65,12 +66,26 @@ export interface ImageInfo {
   qcow2?: Qcow2Info
 }
 
+/** What only the command can be asked. */
+export interface DescribeOptions extends OpenChainOptions {
+  /** To find the limits too: those of reading through the page cache, or past it. */
+  limits?: 'cached' | 'direct'
+}
+
+/** An image as the command describes it. */
+export interface DescribedImage extends ImageInfo {
+  limits?: ImageLimits
+}
+
 /**
  * Describes an image by itself. Nothing else is opened: not its backing file, nor its data file.
  * @throws QemuImgError
  */
-export async function imageInfo(name: string, options: OpenChainOptions = {}): Promise<ImageInfo> {
-  for await (const { image, qcow2 } of walkImages(name, options)) return describe(image, qcow2)
+export async function imageInfo(
+  name: string,
+  options: DescribeOptions = {},
+): Promise<DescribedImage> {
+  for await (const info of describeImages(name, options)) return info
   throw new Error('a chain has an image')
 }
 
@@ -81,13 +96,25 @@ export async function imageInfo(name: string, options: OpenChainOptions = {}): P
  */
 export async function backingChainInfo(
   name: string,
-  options: OpenChainOptions = {},
-): Promise<ImageInfo[]> {
-  const chain: ImageInfo[] = []
-  for await (const { image, qcow2 } of walkImages(name, options)) {
-    chain.push(describe(image, qcow2))
-  }
+  options: DescribeOptions = {},
+): Promise<DescribedImage[]> {
+  const chain: DescribedImage[] = []
+  for await (const info of describeImages(name, options)) chain.push(info)
   return chain
+}
+
+async function* describeImages(
+  name: string,
+  options: DescribeOptions,
+): AsyncGenerator<DescribedImage> {
+  let guessed = options.format === undefined
+  for await (const { image, qcow2 } of walkImages(name, options)) {
+    const info = describe(image, qcow2)
+    const { limits } = options
+    const direct = limits === 'direct'
+    yield limits ? { ...info, limits: await limitsOf(image, { direct, guessed }) } : info
+    guessed = info.backingFormat === undefined
+  }
 }
 
 function describe(image: ChainImage, qcow2: Qcow2Metadata | undefined): ImageInfo {

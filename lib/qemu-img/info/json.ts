@@ -4,7 +4,8 @@ import type { Snapshot } from '../../format/qcow2/snapshots.ts'
 import { roundUp } from '../../units.ts'
 import type { JsonValue } from '../json.ts'
 import { atLeast, type QemuVersion } from '../version.ts'
-import type { BitmapInfo, ImageInfo, Qcow2Info } from './info.ts'
+import type { BitmapInfo, DescribedImage, ImageInfo, Qcow2Info } from './info.ts'
+import type { BlockLimits } from './limits.ts'
 
 type JsonObject = { readonly [key: string]: JsonValue | undefined }
 
@@ -12,8 +13,9 @@ type JsonObject = { readonly [key: string]: JsonValue | undefined }
  * What is said of an image as QEMU's JSON has it. Keys stand in the order of the buckets of its
  * hash tables.
  */
-export function infoToJson(info: ImageInfo, version: QemuVersion): JsonObject {
+export function infoToJson(info: DescribedImage, version: QemuVersion): JsonObject {
   return {
+    limits: info.limits && limitsToJson(info.limits.image),
     children: atLeast(version, 8, 0) ? [{ name: 'file', info: protocolNode(info) }] : undefined,
     'backing-filename-format': info.backingFormat,
     snapshots: info.snapshots.length > 0 ? info.snapshots.map(snapshot) : undefined,
@@ -31,8 +33,9 @@ export function infoToJson(info: ImageInfo, version: QemuVersion): JsonObject {
 }
 
 /** The file that the image is in, as an image of its own. */
-function protocolNode(info: ImageInfo): JsonObject {
+function protocolNode(info: DescribedImage): JsonObject {
   return {
+    limits: info.limits && limitsToJson(info.limits.file),
     children: [],
     'virtual-size': fileLength(info),
     filename: info.filename,
@@ -40,6 +43,18 @@ function protocolNode(info: ImageInfo): JsonObject {
     'actual-size': info.actualSize,
     'format-specific': info.blockDevice ? undefined : { type: 'file', data: {} },
     'dirty-flag': false,
+  }
+}
+
+/** Keys in QEMU's order, which is that of people's lines too. */
+export function limitsToJson(limits: BlockLimits): JsonObject {
+  return {
+    'write-zeroes-alignment': limits.writeZeroesAlignment,
+    'request-alignment': limits.requestAlignment,
+    'min-mem-alignment': limits.minMemAlignment,
+    'discard-alignment': limits.discardAlignment,
+    'opt-mem-alignment': limits.optMemAlignment,
+    'max-iov': limits.maxIov,
   }
 }
 

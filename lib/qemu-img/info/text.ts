@@ -1,14 +1,15 @@
 import { humanSize } from '../human-size.ts'
 import type { JsonValue } from '../json.ts'
 import { atLeast, type QemuVersion } from '../version.ts'
-import type { ImageInfo } from './info.ts'
-import { fileLength, formatSpecific, protocolOf } from './json.ts'
+import type { DescribedImage, ImageInfo } from './info.ts'
+import { fileLength, formatSpecific, limitsToJson, protocolOf } from './json.ts'
+import type { BlockLimits } from './limits.ts'
 import { snapshotList } from './snapshot-list.ts'
 
 const INDENT = '    '
 
 /** What is said of an image, for people, as QEMU prints it. */
-export function infoToText(info: ImageInfo, version: QemuVersion): string {
+export function infoToText(info: DescribedImage, version: QemuVersion): string {
   const lines = [
     `image: ${info.filename}`,
     `file format: ${info.format}`,
@@ -19,6 +20,7 @@ export function infoToText(info: ImageInfo, version: QemuVersion): string {
   if (info.clusterSize !== undefined) lines.push(`cluster_size: ${info.clusterSize}`)
   if (info.dirty) lines.push('cleanly shut down: no')
   lines.push(...backing(info))
+  if (info.limits) lines.push(...limits(info.limits.image, ''))
   if (info.snapshots.length > 0)
     lines.push('Snapshot list:', ...snapshotList(info.snapshots, version))
   if (info.qcow2) {
@@ -29,7 +31,7 @@ export function infoToText(info: ImageInfo, version: QemuVersion): string {
 }
 
 /** The same of several, the image and those below it. */
-export function chainToText(chain: readonly ImageInfo[], version: QemuVersion): string {
+export function chainToText(chain: readonly DescribedImage[], version: QemuVersion): string {
   return chain.map((info) => infoToText(info, version)).join('\n')
 }
 
@@ -45,14 +47,19 @@ function backing({ backingFile, fullBackingFile, backingFormat }: ImageInfo): st
 }
 
 /** The file that the image is in. */
-function protocolNode(info: ImageInfo): string[] {
+function protocolNode(info: DescribedImage): string[] {
   return [
     "Child node '/file':",
     `${INDENT}filename: ${info.filename}`,
     `${INDENT}protocol type: ${protocolOf(info)}`,
     `${INDENT}file length: ${bytes(fileLength(info))}`,
     `${INDENT}disk size: ${humanSize(info.actualSize)}`,
+    ...(info.limits ? limits(info.limits.file, INDENT) : []),
   ]
+}
+
+function limits(limits: BlockLimits, indent: string): string[] {
+  return [`${indent}Block limits:`, ...dump(limitsToJson(limits), indent + INDENT)]
 }
 
 /** Members of a list or an object, a line to each, with what they are made of below them. */

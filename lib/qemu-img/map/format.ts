@@ -12,12 +12,13 @@ export const NOT_IN_PLACE = 'File contains external, encrypted or compressed clu
 
 /**
  * An entry as `--output=json` prints it, without what separates it from the next.
+ * @param start of an empty range, which may be where no disk is, and no double
  * @param compressed whether that is told, as it is since 8.2
  */
-export function jsonEntry(entry: MapEntry, compressed: boolean): string {
-  const { start, length, depth, present, zero, data, offset } = entry
+export function jsonEntry(entry: MapEntry, compressed: boolean, start?: bigint): string {
+  const { length, depth, present, zero, data, offset } = entry
   return (
-    `{ "start": ${start}, "length": ${length}, "depth": ${depth}, "present": ${present}, ` +
+    `{ "start": ${length === 0 ? (start ?? entry.start) : entry.start}, "length": ${length}, "depth": ${depth}, "present": ${present}, ` +
     `"zero": ${zero}, "data": ${data}` +
     (compressed ? `, "compressed": ${entry.compressed}` : '') +
     // Behind 2^53 a number prints rounded.

@@ -1,4 +1,5 @@
 import { parseNumber, parseSize } from '../sizes.ts'
+import { atLeast, type QemuVersion } from '../version.ts'
 
 /** `-o` as QEMU's command line has it: `name=value,…`, in which a comma is written twice. */
 
@@ -19,8 +20,7 @@ const FILE: Known = {
   extent_size_hint: 'size',
 }
 
-/** Options of creating an image. */
-export const CREATE_OPTIONS: Readonly<Record<OutputFormat, Known>> = {
+const CREATE_OPTIONS: Readonly<Record<OutputFormat, Known>> = {
   raw: FILE,
   qcow2: {
     ...FILE,
@@ -46,6 +46,13 @@ export const CREATE_OPTIONS: Readonly<Record<OutputFormat, Known>> = {
   },
 }
 
+/** The options of creating an image that a version has. */
+export function createOptions(format: OutputFormat, version: QemuVersion): Known {
+  const known = CREATE_OPTIONS[format]
+  const keeps = format === 'qcow2' && atLeast(version, 11, 0)
+  return keeps ? { ...known, keep_data_file: 'flag' } : known
+}
+
 /** What a wrong `-o` gets, in QEMU's words; may be of several lines. */
 export class OptionError extends Error {}
 
@@ -59,13 +66,17 @@ export function isOptionList(list: string): boolean {
  * The options in a list, the last of each name.
  * @throws OptionError for one that is not known, or a value that it cannot have
  */
-export function parseOptions(list: string, known: Known): Map<string, string> {
+export function parseOptions(
+  list: string,
+  known: Known,
+  version: QemuVersion,
+): Map<string, string> {
   const options = new Map<string, string>()
   for (const [name, value] of split(list)) {
     if (name === 'id') continue
     const kind = Object.hasOwn(known, name) ? known[name] : undefined
     if (kind === undefined) throw new OptionError(`Invalid parameter '${name}'`)
-    requireValue(name, value, kind)
+    requireValue(name, value, kind, version)
     options.set(name, value)
   }
   return options
@@ -87,7 +98,7 @@ function* split(list: string): Generator<[string, string]> {
   }
 }
 
-function requireValue(name: string, value: string, kind: Kind): void {
+function requireValue(name: string, value: string, kind: Kind, version: QemuVersion): void {
   if (kind === 'flag' && flag(value) === undefined) {
     throw new OptionError(`Parameter '${name}' expects 'on' or 'off'`)
   }
@@ -98,7 +109,7 @@ function requireValue(name: string, value: string, kind: Kind): void {
       throw new OptionError(`Value '${value}' is too large for parameter '${name}'`)
   }
   if (kind === 'size') {
-    const size = parseSize(value)
+    const size = parseSize(value, version)
     if (size === 'range')
       throw new OptionError(`Value '${value}' is out of range for parameter '${name}'`)
     if (size === 'invalid') {

@@ -7,8 +7,9 @@ import { nodeOf, textOf } from '../chain-node.ts'
 import { QemuImgError } from '../messages.ts'
 import type { Qcow2Metadata } from '../metadata.ts'
 import { closeChain, type OpenChain, type OpenChainOptions, openChain } from '../qemu-chain.ts'
+import { NEWEST, type QemuVersion } from '../version.ts'
 import {
-  CREATE_OPTIONS,
+  createOptions,
   isOptionList,
   OptionError,
   type OutputFormat,
@@ -40,18 +41,24 @@ const UNMEASURED = ['qcow', 'qed', 'vdi', 'vhdx', 'vmdk', 'vpc', 'parallels']
  * @param size of the disk, bytes
  * @throws QemuImgError
  */
-export async function measureSize(size: bigint, target: MeasureTarget = {}): Promise<Measure> {
-  return await measure({ size }, target)
+export async function measureSize(
+  size: bigint,
+  target: MeasureTarget = {},
+  version: QemuVersion = NEWEST,
+): Promise<Measure> {
+  return await measure({ size }, target, version)
 }
 
 /**
  * How large a copy of an image, with all below it, will be.
  * @param name as the user gave it
+ * @param version whose options are known
  * @throws QemuImgError
  */
 export async function measureImage(
   name: string,
   options: MeasureImageOptions = {},
+  version: QemuVersion = NEWEST,
 ): Promise<Measure> {
   const chain = await openChain(name, options)
   try {
@@ -60,7 +67,8 @@ export async function measureImage(
     const content = nodeOf(chain.images, { warn, active })
     const bitmaps = chain.qcow2 && bitmapsOf(chain.qcow2)
     const size = BigInt(chain.images[0].size)
-    return await measure({ size, content, bitmaps, name, signal, onProgress }, options)
+    const measured = { size, content, bitmaps, name, signal, onProgress }
+    return await measure(measured, options, version)
   } catch (error) {
     if (!(error instanceof StatusError)) throw error
     options.warn?.(textOf(error))
@@ -74,23 +82,28 @@ export async function measureImage(
 async function measure(
   measured: MeasureInput,
   { outputFormat = 'raw', outputOptions = [] }: MeasureTarget,
+  version: QemuVersion,
 ): Promise<Measure> {
   const format = requireOutput(outputFormat)
   try {
-    const options = optionsFor(format, outputOptions)
+    const options = optionsFor(format, outputOptions, version)
     if (format === 'raw') return measureRaw(measured)
-    return await measureQcow2(measured, qcow2Options(options))
+    return await measureQcow2(measured, qcow2Options(options, version))
   } catch (error) {
     if (!(error instanceof OptionError)) throw error
     throw new QemuImgError(error.message, 1, { cause: error, code: 'USAGE' })
   }
 }
 
-function optionsFor(format: OutputFormat, lists: readonly string[]): Map<string, string> {
+function optionsFor(
+  format: OutputFormat,
+  lists: readonly string[],
+  version: QemuVersion,
+): Map<string, string> {
   const bad = lists.find((list) => !isOptionList(list))
   if (bad !== undefined) throw new OptionError(`Invalid option list: ${bad}`)
   try {
-    return parseOptions(lists.join(','), CREATE_OPTIONS[format])
+    return parseOptions(lists.join(','), createOptions(format, version), version)
   } catch (error) {
     if (!(error instanceof OptionError)) throw error
     const message = `${error.message}\nqemu-img: Invalid options for file format '${format}'`

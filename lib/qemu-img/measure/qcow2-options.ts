@@ -1,4 +1,5 @@
 import { parseNumber, parseSize } from '../sizes.ts'
+import type { QemuVersion } from '../version.ts'
 import { flag, OptionError } from './create-options.ts'
 import type { Qcow2Layout } from './layout.ts'
 
@@ -20,9 +21,12 @@ const PREALLOCATION = ['off', 'metadata', 'falloc', 'full']
  * Reads what was parsed of `-o`, in QEMU's order, since the first mistake is told.
  * @throws OptionError
  */
-export function qcow2Options(options: ReadonlyMap<string, string>): Qcow2Options {
+export function qcow2Options(
+  options: ReadonlyMap<string, string>,
+  qemu: QemuVersion,
+): Qcow2Options {
   const extendedL2 = flag(options.get('extended_l2') ?? 'off') === true
-  const clusterSize = parseSize(options.get('cluster_size') ?? '64K') as bigint
+  const clusterSize = parseSize(options.get('cluster_size') ?? '64K', qemu) as bigint
   requireClusterSize(clusterSize, extendedL2)
   const compat = options.get('compat') ?? '1.1'
   if (compat !== '0.10' && compat !== '1.1') {
@@ -41,7 +45,7 @@ export function qcow2Options(options: ReadonlyMap<string, string>): Qcow2Options
     layout: { clusterSize, extendedL2, refcountBits },
     preallocated: preallocation === 'falloc' || preallocation === 'full',
     backing: options.has('backing_file'),
-    declared: parseSize(options.get('size') ?? '0') as bigint,
+    declared: parseSize(options.get('size') ?? '0', qemu) as bigint,
   }
 }
 

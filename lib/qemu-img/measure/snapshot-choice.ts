@@ -1,5 +1,6 @@
 import type { Snapshot } from '../../format/qcow2/snapshots.ts'
 import { QemuImgError } from '../messages.ts'
+import { NEWEST } from '../version.ts'
 import { OptionError, parseOptions } from './create-options.ts'
 
 /** An internal snapshot by what may be its id or its name, or by either or both of them. */
@@ -14,7 +15,7 @@ const OPTIONS = { 'snapshot.id': 'text', 'snapshot.name': 'text' } as const
 export function snapshotChoice(text: string): SnapshotChoice {
   if (!text.startsWith('snapshot.')) return { idOrName: text }
   try {
-    const options = parseOptions(text, OPTIONS)
+    const options = parseOptions(text, OPTIONS, NEWEST)
     return { id: options.get('snapshot.id'), name: options.get('snapshot.name') }
   } catch (error) {
     if (!(error instanceof OptionError)) throw error

@@ -7,11 +7,13 @@ import {
 } from '../../../maintain/edit-bitmap.ts'
 import { type BitmapInfo, listBitmaps, readBitmap } from '../../../maintain/list-bitmaps.ts'
 import type { ControlOptions } from '../../../options.ts'
-import { type Arguments, parseArguments } from '../../../qemu-img/arguments.ts'
+import { type Arguments, parseArguments, sizeOption } from '../../../qemu-img/arguments.ts'
 import type { CommandIo, QemuImgCommand } from '../../../qemu-img/command.ts'
+import type { GivenOption } from '../../../qemu-img/getopt.ts'
 import { QemuImgError } from '../../../qemu-img/messages.ts'
 import { sizeArgument } from '../../../qemu-img/sizes.ts'
 import { describeImageError, describeOpenError } from '../../../qemu-img/strerror.ts'
+import { since } from '../../../qemu-img/version.ts'
 import { formatSize } from '../../../units.ts'
 import { humanLines } from '../../print-result.ts'
 import { openProgress, type ProgressDisplay } from '../../progress-display.ts'
@@ -26,6 +28,7 @@ operations are done or none. The image is checked first: a corrupt one is not wr
 Operations, done in their order:
   --add                    add it, with no bit set, recording writes
   --remove                 remove it, also one that is inconsistent
+  --remove-all             remove every bitmap; alone, it takes no BITMAP
   --clear                  clear all its bits
   --enable                 record writes from now on
   --disable                stop recording
@@ -52,25 +55,34 @@ Examples:
 `
 
 /** Beside qemu-img's, which shows none. */
-const PROGRESS_OPTIONS = [{ name: 'progress', value: true }, { name: 'no-progress' }] as const
+const PROGRESS_OPTIONS = [
+  { name: 'progress', value: true, ours: true },
+  { name: 'no-progress', ours: true },
+] as const
+
+/** What it is called in messages. */
+const GRANULARITY = 'granularity'
+
+const hasRemoveAll = since(11, 0)
 
 const OPTIONS = [
   ...PROGRESS_OPTIONS,
   { name: 'add' },
   { name: 'remove' },
+  { name: 'remove-all', longIn: hasRemoveAll },
   { name: 'clear' },
   { name: 'enable' },
   { name: 'disable' },
   { name: 'merge', value: true },
-  { name: 'granularity', letter: 'g', value: true },
+  sizeOption({ name: 'granularity', letter: 'g' }, GRANULARITY),
   { name: 'source-file', letter: 'b', value: true },
   { name: 'source-format', letter: 'F', value: true },
-  { name: 'format', letter: 'f', value: true },
+  { name: 'format', letter: 'f', value: true, longIn: since(10, 1) },
 ] as const
 
 const NO_NAME = "Could not open '': The 'file' block driver requires a file name"
 
-const KINDS = ['add', 'remove', 'clear', 'enable', 'disable', 'merge'] as const
+const KINDS = ['add', 'remove', 'remove-all', 'clear', 'enable', 'disable', 'merge'] as const
 type Kind = (typeof KINDS)[number]
 
 /** What can be asked for instead of an operation. */
@@ -94,9 +106,12 @@ export const command: QemuImgCommand = {
       await show(argv, io)
       return 0
     }
-    const args = parseArguments('bitmap', argv, OPTIONS, { forceShare: false })
+    const args = parseArguments('bitmap', argv, OPTIONS, {
+      forceShare: false,
+      warn: io.stderr,
+    })
     const operations = operationsOf(args)
-    const [path, name] = args.operands
+    const [path, name = ''] = args.operands
     requireFormat(path, args.get('format'))
     await inQemusWords(path, name, () =>
       withProgress(args, io, (control) => editBitmap(path, name, operations, control)),
@@ -119,9 +134,10 @@ function isKind(argument: string): boolean {
 function operationsOf(args: Arguments): BitmapOperation[] {
   const given = args.options.filter(({ name }) => KINDS.includes(name as Kind))
   const granularity = args.get('granularity')
-  const size = granularity === undefined ? 0n : sizeArgument(granularity, 'granularity')
+  const size = granularity === undefined ? 0n : sizeArgument(granularity, GRANULARITY, args.version)
   if (given.length === 0) {
-    const all = '--add, --remove, --clear, --enable, --disable, or --merge'
+    const remove = hasRemoveAll(args.version) ? '--remove, --remove-all' : '--remove'
+    const all = `--add, ${remove}, --clear, --enable, --disable, or --merge`
     throw new QemuImgError(`Need at least one of ${all}`)
   }
   if (granularity !== undefined && !args.has('add')) {
@@ -134,8 +150,8 @@ function operationsOf(args: Arguments): BitmapOperation[] {
   if (from !== undefined && !args.has('merge')) {
     throw new QemuImgError('Merge bitmap source file only supported with --merge')
   }
-  if (args.operands.length !== 2) throw new QemuImgError('Expecting filename and bitmap name')
-  const format = formatOf(args.get('source-format'))
+  requireOperands(args, given)
+  const format = formatOf(args.get('source-format'), from ?? '')
   return given.map(({ name, value }): BitmapOperation => {
     const kind = name as Kind
     if (kind === 'merge') return { kind, source: value, from, format }
@@ -145,13 +161,22 @@ function operationsOf(args: Arguments): BitmapOperation[] {
   })
 }
 
-function formatOf(text: string | undefined): 'raw' | 'qcow2' | undefined {
+/** All bitmaps are removed without naming one; every other operation needs a name. */
+function requireOperands({ operands }: Arguments, given: readonly GivenOption[]): void {
+  if (given.every(({ name }) => name === 'remove-all')) {
+    if (operands.length !== 1) throw new QemuImgError('Expecting filename')
+  } else if (operands.length !== 2) {
+    throw new QemuImgError('Expecting filename and bitmap name')
+  }
+}
+
+function formatOf(text: string | undefined, path: string): 'raw' | 'qcow2' | undefined {
   if (text === undefined || text === 'raw' || text === 'qcow2') return text
-  throw new QemuImgError(`Unknown driver '${text}'`)
+  throw new QemuImgError(`Could not open '${path}': Unknown driver '${text}'`)
 }
 
 function requireFormat(path: string, format: string | undefined): void {
-  if (formatOf(format) !== 'raw') return
+  if (formatOf(format, path) !== 'raw') return
   throw new QemuImgError(`Could not open '${path}': raw images hold no bitmaps`)
 }
 

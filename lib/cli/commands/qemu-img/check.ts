@@ -1,10 +1,13 @@
-import { parseArguments, wantsJson } from '../../../qemu-img/arguments.ts'
+import { notOneOf, OUTPUT, parseArguments, wantsJson } from '../../../qemu-img/arguments.ts'
+import { isDirect } from '../../../qemu-img/cache.ts'
 import { checkImage } from '../../../qemu-img/check/check-image.ts'
 import { checkToJson, checkToText, repairedToText } from '../../../qemu-img/check/format.ts'
 import type { ImageCheck } from '../../../qemu-img/check/result.ts'
 import type { QemuImgCommand } from '../../../qemu-img/command.ts'
+import type { OptionSpec } from '../../../qemu-img/getopt.ts'
 import { formatJson } from '../../../qemu-img/json.ts'
 import { QemuImgError, QemuImgUsageError } from '../../../qemu-img/messages.ts'
+import { hasRewrittenOptions } from '../../../qemu-img/version.ts'
 
 const HELP = `Usage: qcow2-backup check [options] FILE
 
@@ -16,7 +19,7 @@ Options:
   --output human|json      how to print the summary (default: human)
   -r, --repair leaks|all   free leaked clusters, or repair all that can be repaired
   -q, --quiet              print nothing but errors
-  -T CACHE                 QEMU's cache mode; checked, without effect
+  -T, --cache CACHE        QEMU's cache mode; checked, without effect
   -U, --force-share        also read an image that other processes have open
   --qemu-version X.Y       print what that version of qemu-img prints (default: the newest known)
   --allow-path DIR         let images name files below this directory too; repeatable, / allows all
@@ -32,25 +35,37 @@ Examples:
   qcow2-backup check -r leaks backup.qcow2
 `
 
-const OPTIONS = [
-  { name: 'format', letter: 'f', value: true },
-  { name: 'repair', letter: 'r', value: true },
-  { name: 'output', value: true },
-  { name: 'T', letter: 'T', value: true },
-  { name: 'quiet', letter: 'q' },
-] as const
+const REPAIR: OptionSpec = {
+  name: 'repair',
+  letter: 'r',
+  value: true,
+  judge(value, reading) {
+    if (value === 'leaks' || value === 'all') return
+    const words = "'leaks' or 'all'"
+    if (hasRewrittenOptions(reading.version)) {
+      throw notOneOf('--repair (-r)', words, value, reading)
+    }
+    throw new QemuImgUsageError(`Unknown option value for -r (expecting ${words}): ${value}`)
+  },
+}
 
-const CACHE_MODES = ['none', 'off', 'directsync', 'writeback', 'writethrough', 'unsafe']
+const OPTIONS: readonly OptionSpec[] = [
+  { name: 'format', letter: 'f', value: true },
+  { name: 'cache', letter: 'T', value: true, longIn: hasRewrittenOptions },
+  REPAIR,
+  OUTPUT,
+  { name: 'quiet', letter: 'q', longIn: hasRewrittenOptions },
+]
 
 export const command: QemuImgCommand = {
   help: HELP,
   async run(argv, io) {
     const args = parseArguments('check', argv, OPTIONS)
-    const repair = repairOf(args.get('repair'))
-    if (args.operands.length !== 1) throw new QemuImgUsageError('Expecting one image file name')
+    const repair = args.get('repair') as 'leaks' | 'all' | undefined
+    if (args.operands.length !== 1) throw args.usageError('Expecting one image file name')
     const json = wantsJson(args)
-    const cache = args.get('T')
-    if (cache !== undefined && !CACHE_MODES.includes(cache)) {
+    const cache = args.get('cache')
+    if (cache !== undefined && isDirect(cache) === undefined) {
       throw new QemuImgError(`Invalid source cache option: ${cache}`)
     }
     const say = (text: string) => (args.has('quiet') ? Promise.resolve() : io.stdout(text))
@@ -65,11 +80,6 @@ export const command: QemuImgCommand = {
     await say(json ? formatJson(checkToJson(check)) : checkToText(check))
     return statusOf(check)
   },
-}
-
-function repairOf(text: string | undefined): 'leaks' | 'all' | undefined {
-  if (text === undefined || text === 'leaks' || text === 'all') return text
-  throw new QemuImgUsageError(`Unknown option value for -r (expecting 'leaks' or 'all'): ${text}`)
 }
 
 function statusOf({ checkErrors, corruptions, leaks }: ImageCheck): number {

@@ -1,25 +1,26 @@
 import type { Finding } from '../../../compare/compare.ts'
 import { isBackupError } from '../../../errors.ts'
 import { parseArguments } from '../../../qemu-img/arguments.ts'
+import { isDirect } from '../../../qemu-img/cache.ts'
 import { textOf } from '../../../qemu-img/chain-node.ts'
 import type { CommandIo, QemuImgCommand } from '../../../qemu-img/command.ts'
 import { compareImages } from '../../../qemu-img/compare/compare-images.ts'
 import { QemuProgress } from '../../../qemu-img/compare/qemu-progress.ts'
-import { QemuImgError, QemuImgUsageError } from '../../../qemu-img/messages.ts'
+import { QemuImgError } from '../../../qemu-img/messages.ts'
 import { strerror } from '../../../qemu-img/strerror.ts'
-import { atLeast } from '../../../qemu-img/version.ts'
+import { atLeast, hasRewrittenOptions } from '../../../qemu-img/version.ts'
 
 const HELP = `Usage: qcow2-backup compare [options] FILE1 FILE2
 
 Compares what a guest sees of two images, as qemu-img compare does: the same output, byte for byte.
 
 Options:
-  -f FORMAT                the first image's format, raw or qcow2 (default: by its first bytes)
-  -F FORMAT                the second image's format
-  -s                       strict: sizes and what is allocated must be equal too
-  -p                       print progress
-  -q                       print nothing but errors
-  -T CACHE                 none, off, directsync: read past the page cache, the default; writeback,
+  -f, --a-format FORMAT    the first image's format, raw or qcow2 (default: by its first bytes)
+  -F, --b-format FORMAT    the second image's format
+  -s, --strict             strict: sizes and what is allocated must be equal too
+  -p, --progress           print progress
+  -q, --quiet              print nothing but errors
+  -T, --cache CACHE        none, off, directsync: read past the page cache, the default; writeback,
                            writethrough, unsafe: through it
   -U, --force-share        also read images that other processes have open
   --qemu-version X.Y       print what that version of qemu-img prints (default: the newest known)
@@ -36,42 +37,32 @@ Examples:
 `
 
 const OPTIONS = [
-  { name: 'f', letter: 'f', value: true },
-  { name: 'F', letter: 'F', value: true },
-  { name: 'T', letter: 'T', value: true },
-  { name: 'p', letter: 'p' },
-  { name: 'q', letter: 'q' },
-  { name: 's', letter: 's' },
-] as const
-
-/** Whether QEMU's cache modes read past the page cache. */
-const DIRECT: Record<string, boolean> = {
-  none: true,
-  off: true,
-  directsync: true,
-  writeback: false,
-  writethrough: false,
-  unsafe: false,
-}
+  { name: 'a-format', letter: 'f', value: true },
+  { name: 'b-format', letter: 'F', value: true },
+  { name: 'strict', letter: 's' },
+  { name: 'cache', letter: 'T', value: true },
+  { name: 'progress', letter: 'p' },
+  { name: 'quiet', letter: 'q' },
+].map((spec) => ({ ...spec, longIn: hasRewrittenOptions }))
 
 export const command: QemuImgCommand = {
   help: HELP,
   async run(argv, io) {
     const args = parseArguments('compare', argv, OPTIONS)
-    if (args.operands.length !== 2) throw new QemuImgUsageError('Expecting two image file names')
-    const quiet = args.has('q')
+    if (args.operands.length !== 2) throw args.usageError('Expecting two image file names')
+    const quiet = args.has('quiet')
     const say = (text: string) => (quiet ? Promise.resolve() : io.stdout(text))
-    const progress = args.has('p') && !quiet ? new QemuProgress() : undefined
+    const progress = args.has('progress') && !quiet ? new QemuProgress() : undefined
     const [a, b] = args.operands
     try {
       const { finding } = await compareImages([a, b], {
-        formats: [args.get('f'), args.get('F')],
+        formats: [args.get('a-format'), args.get('b-format')],
         ...args.access,
         warn: io.stderr,
         signal: io.signal,
-        strict: args.has('s'),
+        strict: args.has('strict'),
         compressedFlag: atLeast(args.version, 8, 2),
-        direct: isDirect(args.get('T')),
+        direct: directOf(args.get('cache')),
         onOpen: progress && (() => say(progress.start())),
         onTail: () => say('Warning: Image size mismatch!\n'),
         onEqual: progress && ((bytes, size) => say(progress.add(bytes, size))),
@@ -93,10 +84,11 @@ function withStatus(error: unknown): unknown {
   return new QemuImgError(`Error while comparing: ${error.message}`, 4, { cause: error })
 }
 
-function isDirect(cache: string | undefined): boolean {
+function directOf(cache: string | undefined): boolean {
   if (cache === undefined) return true
-  if (Object.hasOwn(DIRECT, cache)) return DIRECT[cache]
-  throw new QemuImgError(`Invalid source cache option: ${cache}`, 2)
+  const direct = isDirect(cache)
+  if (direct === undefined) throw new QemuImgError(`Invalid source cache option: ${cache}`, 2)
+  return direct
 }
 
 /** Prints what was found; the exit status. */

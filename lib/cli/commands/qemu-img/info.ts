@@ -1,10 +1,12 @@
-import { parseArguments, wantsJson } from '../../../qemu-img/arguments.ts'
+import { type Arguments, OUTPUT, parseArguments, wantsJson } from '../../../qemu-img/arguments.ts'
+import { isDirect } from '../../../qemu-img/cache.ts'
 import type { QemuImgCommand } from '../../../qemu-img/command.ts'
-import { backingChainInfo, imageInfo } from '../../../qemu-img/info/info.ts'
+import { backingChainInfo, type DescribeOptions, imageInfo } from '../../../qemu-img/info/info.ts'
 import { infoToJson } from '../../../qemu-img/info/json.ts'
 import { chainToText, infoToText } from '../../../qemu-img/info/text.ts'
 import { formatJson } from '../../../qemu-img/json.ts'
-import { QemuImgUsageError } from '../../../qemu-img/messages.ts'
+import { QemuImgError } from '../../../qemu-img/messages.ts'
+import { hasDraftOptions, since } from '../../../qemu-img/version.ts'
 
 const HELP = `Usage: qcow2-backup info [options] FILE
 
@@ -14,6 +16,9 @@ Options:
   -f, --format FORMAT      the image's format, raw or qcow2 (default: by its first bytes)
   --output human|json      how to print it (default: human)
   --backing-chain          describe the images below it too
+  --limits                 also print how QEMU must align its requests
+  -t, --cache CACHE        with --limits: none, off, directsync: without the page cache; writeback, the
+                           default, writethrough, unsafe: with it
   -U, --force-share        also read an image that other processes have open
   --qemu-version X.Y       print what that version of qemu-img prints (default: the newest known)
   --allow-path DIR         let images name files below this directory too; repeatable, / allows all
@@ -29,10 +34,15 @@ Examples:
   qcow2-backup info --qemu-version 7.2 disk.qcow2
 `
 
+const hasLimits = since(10, 2)
+
 const OPTIONS = [
   { name: 'format', letter: 'f', value: true },
-  { name: 'output', value: true },
-  { name: 'backing-chain' },
+  // Only the draft of the rewritten options has the letter.
+  { name: 'backing-chain', letter: 'b', letterIn: hasDraftOptions },
+  { name: 'cache', letter: 't', value: true, letterIn: hasLimits, longIn: hasLimits },
+  { name: 'limits', longIn: hasLimits },
+  OUTPUT,
 ] as const
 
 export const command: QemuImgCommand = {
@@ -40,10 +50,11 @@ export const command: QemuImgCommand = {
   async run(argv, { stdout, stderr, signal }) {
     const args = parseArguments('info', argv, OPTIONS)
     const [name] = args.operands
-    if (args.operands.length !== 1) throw new QemuImgUsageError('Expecting one image file name')
+    if (args.operands.length !== 1) throw args.usageError('Expecting one image file name')
     const json = wantsJson(args)
     const { version, access } = args
-    const options = { format: args.get('format'), ...access, warn: stderr, signal }
+    const limits = limitsOf(args)
+    const options = { limits, format: args.get('format'), ...access, warn: stderr, signal }
     if (args.has('backing-chain')) {
       const chain = await backingChainInfo(name, options)
       const toJson = () => formatJson(chain.map((info) => infoToJson(info, version)))
@@ -54,4 +65,13 @@ export const command: QemuImgCommand = {
     }
     return 0
   },
+}
+
+/** Through which cache limits are to be looked for, if they are. */
+function limitsOf(args: Arguments): DescribeOptions['limits'] {
+  const cache = args.get('cache') ?? 'writeback'
+  const direct = isDirect(cache)
+  if (direct === undefined) throw new QemuImgError(`Invalid cache option: ${cache}`)
+  if (!args.has('limits')) return undefined
+  return direct ? 'direct' : 'cached'
 }

@@ -1,4 +1,10 @@
-import { type Arguments, parseArguments, wantsJson } from '../../../qemu-img/arguments.ts'
+import {
+  type Arguments,
+  OUTPUT,
+  parseArguments,
+  sizeOption,
+  wantsJson,
+} from '../../../qemu-img/arguments.ts'
 import type { CommandIo, QemuImgCommand } from '../../../qemu-img/command.ts'
 import {
   HUMAN_HEADER,
@@ -11,7 +17,7 @@ import {
 } from '../../../qemu-img/map/format.ts'
 import type { MapEntry } from '../../../qemu-img/map/map.ts'
 import { mapImage } from '../../../qemu-img/map/map-image.ts'
-import { QemuImgError, QemuImgUsageError } from '../../../qemu-img/messages.ts'
+import { QemuImgError } from '../../../qemu-img/messages.ts'
 import { sizeArgument } from '../../../qemu-img/sizes.ts'
 import { atLeast } from '../../../qemu-img/version.ts'
 
@@ -37,11 +43,15 @@ Examples:
   qcow2-backup map --allow-path /srv/base -s 1G -l 64M overlay.qcow2
 `
 
+/** What these sizes are called in messages. */
+const START = 'start offset'
+const LENGTH = 'max length'
+
 const OPTIONS = [
   { name: 'format', letter: 'f', value: true },
-  { name: 'output', value: true },
-  { name: 'start-offset', letter: 's', value: true },
-  { name: 'max-length', letter: 'l', value: true },
+  OUTPUT,
+  sizeOption({ name: 'start-offset', letter: 's' }, START),
+  sizeOption({ name: 'max-length', letter: 'l' }, LENGTH),
 ] as const
 
 type Entries = AsyncIterable<readonly MapEntry[]>
@@ -49,11 +59,11 @@ type Entries = AsyncIterable<readonly MapEntry[]>
 export const command: QemuImgCommand = {
   help: HELP,
   async run(argv, io) {
-    const args = parseArguments('map', argv, OPTIONS)
-    const start = size(args, 'start-offset', 'start offset')
-    const length = size(args, 'max-length', 'max length')
+    const args = parseArguments('map', argv, OPTIONS, { warn: io.stderr })
+    const start = size(args, 'start-offset', START)
+    const length = size(args, 'max-length', LENGTH)
     const [name] = args.operands
-    if (args.operands.length !== 1) throw new QemuImgUsageError('Expecting one image file name')
+    if (args.operands.length !== 1) throw args.usageError('Expecting one image file name')
     const json = wantsJson(args)
     const options = {
       format: args.get('format'),
@@ -62,23 +72,37 @@ export const command: QemuImgCommand = {
       signal: io.signal,
     }
     const onOpen = () => io.stdout(json ? JSON_START : HUMAN_HEADER)
-    const entries = mapImage(name, { ...options, start, length, onOpen })
-    if (json) await printJson(entries, atLeast(args.version, 8, 2), io)
+    const entries = mapImage(name, {
+      ...options,
+      start: toNumber(start),
+      length: toNumber(length),
+      onOpen,
+    })
+    const toEntry = (entry: MapEntry) => jsonEntry(entry, atLeast(args.version, 8, 2), start)
+    if (json) await printJson(entries, toEntry, io)
     else await printRows(entries, io)
     return 0
   },
 }
 
-function size(args: Arguments, option: string, what: string): number | undefined {
+function size(args: Arguments, option: string, what: string): bigint | undefined {
   const text = args.get(option)
-  return text === undefined ? undefined : Number(sizeArgument(text, what))
+  return text === undefined ? undefined : sizeArgument(text, what, args.version)
 }
 
-async function printJson(entries: Entries, compressed: boolean, io: CommandIo): Promise<void> {
+function toNumber(size: bigint | undefined): number | undefined {
+  return size === undefined ? undefined : Number(size)
+}
+
+async function printJson(
+  entries: Entries,
+  toEntry: (entry: MapEntry) => string,
+  io: CommandIo,
+): Promise<void> {
   let separator = ''
   try {
     for await (const batch of entries) {
-      const text = batch.map((entry) => jsonEntry(entry, compressed)).join(JSON_SEPARATOR)
+      const text = batch.map(toEntry).join(JSON_SEPARATOR)
       await io.stdout(separator + text)
       separator = JSON_SEPARATOR
     }

@@ -1,11 +1,14 @@
-import { parseArguments, wantsJson } from '../../../qemu-img/arguments.ts'
+import { OUTPUT, parseArguments, sizeOption, wantsJson } from '../../../qemu-img/arguments.ts'
 import type { QemuImgCommand } from '../../../qemu-img/command.ts'
+import type { OptionSpec } from '../../../qemu-img/getopt.ts'
 import { formatJson } from '../../../qemu-img/json.ts'
+import { isOptionList } from '../../../qemu-img/measure/create-options.ts'
 import type { Measure } from '../../../qemu-img/measure/measure.ts'
 import { measureImage, measureSize } from '../../../qemu-img/measure/measure-image.ts'
 import { snapshotChoice } from '../../../qemu-img/measure/snapshot-choice.ts'
 import { QemuImgError } from '../../../qemu-img/messages.ts'
 import { sizeArgument } from '../../../qemu-img/sizes.ts'
+import { hasRewrittenOptions, since } from '../../../qemu-img/version.ts'
 
 const HELP = `Usage: qcow2-backup measure [options] --size SIZE
        qcow2-backup measure [options] FILE
@@ -14,15 +17,17 @@ Calculates the size of an image of an empty disk, or of a copy of an image, as q
 does: the same output, byte for byte.
 
 Options:
-  --size SIZE              of the empty disk
-  -O raw|qcow2             the new image's format (default: raw)
-  -o NAME=VALUE,...        its options, as qemu-img create takes them: cluster_size, refcount_bits,
+  -s, --size SIZE          of the empty disk
+  -O, --target-format raw|qcow2  the new image's format (default: raw)
+  -o, --options NAME=VALUE,...  its options, as qemu-img create takes them: cluster_size, refcount_bits,
                            compat, extended_l2, preallocation, backing_file and others
   --output human|json      how to print it (default: human)
-  -f FORMAT                FILE's format, raw or qcow2 (default: by its first bytes)
-  -l SNAPSHOT              measure FILE as it was in this internal snapshot: its id or name, or
+  -f, --format FORMAT      FILE's format, raw or qcow2 (default: by its first bytes)
+  -l, --snapshot SNAPSHOT  measure FILE as it was in this internal snapshot: its id or name, or
                            snapshot.id=ID,snapshot.name=NAME
   -U, --force-share        also read an image that other processes have open
+  --qemu-version X.Y       the options and messages of that version of qemu-img (default: the newest
+                           known)
   --allow-path DIR         let images name files below this directory too; repeatable, / allows all
   --backing-format FORMAT  the format of a backing file whose image does not record it
   -h, --help               display this help
@@ -34,37 +39,54 @@ Examples:
   qcow2-backup measure -O qcow2 -o cluster_size=2M --output=json disk.raw
 `
 
-const OPTIONS = [
-  { name: 'f', letter: 'f', value: true },
-  { name: 'l', letter: 'l', value: true },
-  { name: 'o', letter: 'o', value: true },
-  { name: 'O', letter: 'O', value: true },
-  { name: 'output', value: true },
-  { name: 'size', value: true },
-] as const
+/** What it is called in messages. */
+const SIZE = 'image size'
+
+const longIn = hasRewrittenOptions
+const value = true
+
+const OPTIONS: readonly OptionSpec[] = [
+  { name: 'target-format', letter: 'O', value, longIn },
+  { name: 'options', letter: 'o', value, longIn, judge: requireOptionList },
+  { name: 'target-format-options', means: 'options', value, longIn: since(10, 1) },
+  { name: 'format', letter: 'f', value, longIn },
+  { name: 'source-format', means: 'format', value, longIn: since(10, 1) },
+  { name: 'source-image-opts', means: 'image-opts', longIn: since(10, 1) },
+  { name: 'snapshot', letter: 'l', value, longIn, judge: (text) => void snapshotChoice(text) },
+  sizeOption({ name: 'size', letter: 's', letterIn: since(10, 1) }, SIZE),
+  OUTPUT,
+]
+
+/** As they are given, each list is looked at by itself. */
+function requireOptionList(list: string): void {
+  if (!isOptionList(list)) throw new QemuImgError(`Invalid option list: ${list}`)
+}
 
 export const command: QemuImgCommand = {
   help: HELP,
   async run(argv, { stdout, stderr, signal }) {
-    const args = parseArguments('measure', argv, OPTIONS)
+    const args = parseArguments('measure', argv, OPTIONS, { warn: stderr })
+    const { version } = args
     const json = wantsJson(args)
     const text = args.get('size')
-    const size = text === undefined ? undefined : sizeArgument(text, 'image size')
-    const choice = args.get('l')
+    const size = text === undefined ? undefined : sizeArgument(text, SIZE, version)
+    const choice = args.get('snapshot')
     const snapshot = choice === undefined ? undefined : snapshotChoice(choice)
     const name = onlyName(args.operands)
-    if (name === undefined && (args.has('f') || args.has('l'))) {
+    if (name === undefined && (args.has('format') || args.has('snapshot'))) {
       throw new QemuImgError('--image-opts, -f, and -l require a filename argument.')
     }
     if (name !== undefined && size !== undefined) {
       throw new QemuImgError('--size N cannot be used together with a filename.')
     }
-    const outputOptions = args.options.flatMap(({ name, value }) => (name === 'o' ? [value] : []))
-    const target = { outputFormat: args.get('O'), outputOptions }
-    const source = { format: args.get('f'), ...args.access, warn: stderr, snapshot, signal }
+    const outputOptions = args.options.flatMap(({ name, value }) =>
+      name === 'options' ? [value] : [],
+    )
+    const target = { outputFormat: args.get('target-format'), outputOptions }
+    const source = { format: args.get('format'), ...args.access, warn: stderr, snapshot, signal }
     let measure: Measure
-    if (name !== undefined) measure = await measureImage(name, { ...source, ...target })
-    else if (size !== undefined) measure = await measureSize(size, target)
+    if (name !== undefined) measure = await measureImage(name, { ...source, ...target }, version)
+    else if (size !== undefined) measure = await measureSize(size, target, version)
     else throw new QemuImgError('Either --size N or one filename must be specified.')
     await stdout(json ? toJson(measure) : toText(measure))
     return 0
