@@ -95,6 +95,14 @@ export const NBD_OPTIONS = {
   ),
 } as const
 
+export const POINT_OPTIONS = {
+  /**
+   * Id or name of an internal snapshot of the topmost image: the disk is read as it was then, and is
+   * of the size that it had then. An id is looked for first.
+   */
+  snapshot: option(TEXT, 'read the disk as it was at this internal snapshot, by its id or name'),
+} as const
+
 /** Others may be writing to the image. */
 export const SHARE_OPTIONS = {
   /**
@@ -115,6 +123,7 @@ export const OPEN_OPTIONS = {
   bitmap: option(TEXT, 'the dirty bitmap that records what changed'),
   /** The image format. Default: recognised by its magic. */
   format: option(FORMAT, 'the format', { letter: 'f', value: 'format', fallback: 'by its magic' }),
+  ...POINT_OPTIONS,
   ...CHAIN_OPTIONS,
   ...SHARE_OPTIONS,
   ...NBD_OPTIONS,

@@ -67,6 +67,12 @@ export function oneLine(text: string): string {
   })
 }
 
+/** A list in a message: `'a', 'b' and 7 more`. */
+export function listed<T>(items: readonly T[], most: number, show: (item: T) => string): string {
+  const more = items.length - most
+  return items.slice(0, most).map(show).join(', ') + (more > 0 ? ` and ${more} more` : '')
+}
+
 /** An offset as messages show it. */
 export function hex(offset: number): string {
   return `0x${offset.toString(16)}`

@@ -37,11 +37,14 @@ export const FULL_OPTIONS: SchemaFor<FullOptions> = {
   ...COPY_OPTIONS,
 }
 
+/** A bitmap says what changed up to now, not up to a snapshot. */
+const { snapshot: _, ...SINCE_OPTIONS } = FULL_OPTIONS
+
 export const INCREMENTAL_OPTIONS: SchemaFor<IncrementalOptions> = {
   backing: option(PATH, 'the previous backup: qcow2, or the format of --backing-format', {
     value: 'previous',
   }),
-  ...FULL_OPTIONS,
+  ...SINCE_OPTIONS,
   ...TABLE_OPTIONS,
 }
 

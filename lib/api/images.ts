@@ -4,6 +4,7 @@ import {
   CONTROL_OPTIONS,
   type ControlOptions,
   FORMAT,
+  POINT_OPTIONS,
   SHARE_OPTIONS,
 } from '../options.ts'
 import type { CheckOptions as Check } from '../qemu-img/check/check-image.ts'
@@ -43,7 +44,10 @@ import { Call } from './call.ts'
 type Internal = 'open' | 'writable' | 'checking'
 
 /** How an image is read. */
-export type InfoOptions = Omit<Mapping, Internal | 'start' | 'length' | 'onOpen' | 'onProgress'> &
+export type InfoOptions = Omit<
+  Mapping,
+  Internal | 'snapshot' | 'start' | 'length' | 'onOpen' | 'onProgress'
+> &
   Pick<ControlOptions, 'signal'>
 export type CheckOptions = Omit<Check, Internal | 'disk'> & ControlOptions
 export type MapOptions = Omit<Mapping, Internal> & ControlOptions
@@ -69,24 +73,32 @@ const CHECK_OPTIONS: SchemaFor<CheckOptions> = {
 const MAP_OPTIONS: SchemaFor<MapOptions> = {
   ...ACCESS_OPTIONS,
   ...CONTROL_OPTIONS,
+  ...POINT_OPTIONS,
   start: option(whole(0, Number.MAX_SAFE_INTEGER, 'size'), 'first guest offset'),
   length: option(whole(0, Number.MAX_SAFE_INTEGER, 'size'), 'bytes'),
   onOpen: option(callback(), 'called when the image is open'),
 }
 
-const FORMATS: Rule<readonly [string | undefined, string | undefined]> = {
-  form: 'none',
-  fault(value) {
-    if (!Array.isArray(value) || value.length > 2) return `${show(value)} is not a pair of formats`
-    return value.map((one) => (one === undefined ? one : FORMAT.fault(one))).find(Boolean)
-  },
+/** One of each image, or none. */
+type Pair = readonly [string | undefined, string | undefined]
+
+function pair(what: string, rule: Rule<string>): Rule<Pair> {
+  return {
+    form: 'none',
+    fault(value) {
+      if (!Array.isArray(value) || value.length > 2)
+        return `${show(value)} is not a pair of ${what}`
+      return value.map((one) => (one === undefined ? one : rule.fault(one))).find(Boolean)
+    },
+  }
 }
 
 const { format: _, ...NO_FORMAT } = ACCESS_OPTIONS
 const COMPARE_OPTIONS: SchemaFor<CompareImagesOptions> = {
   ...NO_FORMAT,
   ...CONTROL_OPTIONS,
-  formats: option(FORMATS, 'the formats of the two images'),
+  formats: option(pair('formats', FORMAT), 'the formats of the two images'),
+  snapshots: option(pair('snapshots', TEXT), 'internal snapshots of the two images'),
   strict: option(BOOLEAN, 'sizes and what is allocated must be equal too'),
   compressedFlag: option(BOOLEAN, 'as versions from 8.2 on'),
   direct: option(BOOLEAN, 'read past the page cache'),

@@ -22,6 +22,8 @@ export interface Manifest extends ContentSummary {
   image: string
   /** When the image was complete, ISO 8601. */
   created: string
+  /** The internal snapshot of the source that it is a backup of, if it is of one. */
+  snapshot?: string
   /** As the image names it; missing for an image that stands alone. */
   backingFile?: string
   content: ContentHash
@@ -41,7 +43,11 @@ export function manifestPath(image: string): string {
 }
 
 /** What a manifest says of an image that was made. */
-export function manifestOf(image: string, written: ContentSummary, backingFile?: string): Manifest {
+export function manifestOf(
+  image: string,
+  written: ContentSummary,
+  { backingFile, snapshot }: Pick<Manifest, 'backingFile' | 'snapshot'>,
+): Manifest {
   const { virtualSize, dataBytes, zeroBytes, unchangedBytes, content } = written
   return {
     version: 1,
@@ -51,6 +57,7 @@ export function manifestOf(image: string, written: ContentSummary, backingFile?:
     dataBytes,
     zeroBytes,
     unchangedBytes,
+    ...(snapshot !== undefined && { snapshot }),
     ...(backingFile !== undefined && { backingFile }),
     content: content as ContentHash,
   }
@@ -137,7 +144,7 @@ function isManifest(value: unknown): boolean {
   if (typeof value !== 'object' || value === null) return false
   const manifest = value as Partial<Record<keyof Manifest, unknown>>
   const counts = [manifest.dataBytes, manifest.zeroBytes, manifest.unchangedBytes]
-  const names = [manifest.image, manifest.backingFile]
+  const names = [manifest.image, manifest.backingFile, manifest.snapshot]
   return (
     manifest.version === 1 &&
     isSize(manifest.virtualSize) &&

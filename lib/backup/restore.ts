@@ -27,6 +27,9 @@ export async function restore(
   options: RestoreOptions = {},
 ): Promise<CopyResult> {
   const { outputFormat = 'raw', format = 'qcow2', noHole, verify, ...rest } = options
+  if (verify && options.snapshot !== undefined) {
+    throw argumentError('verify', 'cannot be combined with a snapshot, which no manifest records')
+  }
   let verified: string[] | undefined
   const request = {
     from: backup,
@@ -73,7 +76,7 @@ function targetOf(
 /** What the manifest of a backup says, if that is a single image and there is one. */
 async function recordOf(path: string, source: Source): Promise<RecordedContent | undefined> {
   const [top] = source.stores as readonly SourceFile[]
-  if (source.format !== 'qcow2') return undefined
+  if (source.format !== 'qcow2' || source.snapshot) return undefined
   const header = await readHeader(await toOpenFile(path, top.handle))
   if (header.backingFile !== undefined || header.externalDataFile) return undefined
   const manifest = await readManifest(path)

@@ -147,7 +147,10 @@ class Session implements CopySession {
     await this.requireBacking()
     this.#compareWithRecord()
     const manifest = this.#request.options.manifest
-      ? manifestOf(target.path, this.#written(), this.#backing?.name)
+      ? manifestOf(target.path, this.#written(), {
+          backingFile: this.#backing?.name,
+          snapshot: source.snapshot?.name,
+        })
       : undefined
     await this.#manifest?.write(manifest)
   }

@@ -26,7 +26,7 @@ export interface FullOptions
 
 export interface IncrementalOptions
   extends CopyOptions,
-    OpenOptions,
+    Omit<OpenOptions, 'snapshot'>,
     ImageOptions,
     TableOptions,
     DiscardOptions,

@@ -3,7 +3,7 @@
  * against loops, one set of locks, one descriptor per file.
  */
 
-import { BackupError, badImage, unsupported } from '../errors.ts'
+import { BackupError, badImage, unsupported, usageError } from '../errors.ts'
 import { inFile } from '../format/format-error.ts'
 import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
@@ -14,6 +14,7 @@ import { quoted } from '../text.ts'
 import { roundUp } from '../units.ts'
 import { type OpenFile, openFound } from './file.ts'
 import { findPlaced, Gate, letGo, type PlacedFile } from './gate.ts'
+import { type InternalSnapshot, readAtSnapshot } from './internal-snapshot.ts'
 import { lockOpened, type Use } from './locks.ts'
 
 /** The formats that can be read. */
@@ -31,6 +32,8 @@ export interface ChainImage {
   readonly header?: Qcow2Header
   /** What its data clusters are in, if not in its own file. */
   readonly dataFile?: DataFile
+  /** The internal snapshot that it is read by: `size` and the tables of `header` are of that. */
+  readonly snapshot?: InternalSnapshot
 }
 
 /** A file that holds the data of an image. */
@@ -58,6 +61,8 @@ export interface ChainOptions {
   format?: string
   /** The format of backing files whose images do not record it. */
   backingFormat?: string
+  /** Id or name of an internal snapshot of the topmost image, by which that is read. */
+  snapshot?: string
   /** Directories below which files named inside images may be opened, besides their own. */
   allowPaths?: readonly string[]
   /** Open the topmost image to write to it too. Default: no. */
@@ -220,7 +225,8 @@ class ChainWalk {
       return `${path}: opened as ${known}, ${why}; ${image.size} bytes, depth ${this.#depth}`
     })
     await onImage?.(image, this.#depth)
-    return image
+    const { snapshot } = this.#options
+    return this.#depth > 0 || snapshot === undefined ? image : await atSnapshot(image, snapshot)
   }
 
   async #openDataFile(image: ChainImage, placed: PlacedFile): Promise<DataFile | undefined> {
@@ -286,6 +292,15 @@ class ChainWalk {
     if (error.code === 'ABORTED') return error
     return this.#options.reword?.(error, { depth: this.#depth, path, step }) ?? error
   }
+}
+
+/** An image as it was at an internal snapshot. */
+async function atSnapshot(image: ChainImage, idOrName: string): Promise<ChainImage> {
+  const { file, header } = image
+  if (!header) throw usageError(file.path, 'is raw and has no snapshots')
+  const then = await readAtSnapshot(file, header, idOrName)
+  log('image', () => `${file.path}: read as it was at snapshot ${quoted(then.snapshot.name)}`)
+  return { ...image, ...then, size: then.header.virtualSize }
 }
 
 /** A name in an image as it is relative to the working directory, as QEMU has it. */

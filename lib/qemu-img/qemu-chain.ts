@@ -42,6 +42,12 @@ export interface OpenChainOptions {
   signal?: AbortSignal
 }
 
+/** How an image is opened to read its content. */
+export interface OpenContentOptions extends OpenChainOptions {
+  /** Id or name of an internal snapshot: the image is read as it was then, and is of that size. */
+  snapshot?: string
+}
+
 /** An image, open with all that it builds on. */
 export interface OpenChain {
   /** Top first. */
@@ -57,13 +63,17 @@ export interface OpenChain {
  * @param name as the user gave it
  * @throws QemuImgError; no file stays open then
  */
-export async function openChain(name: string, options: OpenChainOptions = {}): Promise<OpenChain> {
+export async function openChain(
+  name: string,
+  options: OpenContentOptions = {},
+): Promise<OpenChain> {
   const path = pathOf(name, options)
   let qcow2: Qcow2Metadata | undefined
   const images = await openImages(path, {
     ...rulesOf(options, (metadata, depth) => {
       if (depth === 0) qcow2 = metadata
     }),
+    snapshot: options.snapshot,
     reword(error, place) {
       const below = 'Could not open backing file: '.repeat(place.depth)
       return cannotOpen(name, below + wordsOf(error, place), error)

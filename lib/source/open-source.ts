@@ -2,6 +2,7 @@ import { argumentError, type BackupError, unsupported } from '../errors.ts'
 import type { Extent } from '../extents/extent.ts'
 import { alignExtents, mergeExtents } from '../extents/merge.ts'
 import { requireUnchanged } from '../image/file.ts'
+import { requireSnapshot } from '../image/internal-snapshot.ts'
 import { isNbdUri } from '../nbd/uri.ts'
 import { withTurns } from '../turns.ts'
 import { mark } from './bitmaps/dirty-mappings.ts'
@@ -30,6 +31,9 @@ export async function openSource(
   location: string | CustomSource,
   options: OpenOptions = {},
 ): Promise<Source> {
+  if (options.snapshot !== undefined && (typeof location !== 'string' || isNbdUri(location))) {
+    throw argumentError('snapshot', 'only a qcow2 image has internal snapshots')
+  }
   if (typeof location !== 'string') return openCustom(location, options)
   if (isNbdUri(location)) return await openNbd(location, options)
   const scheme = /^(https?):\/\//.exec(location)
@@ -46,12 +50,14 @@ function onlyNbd(option: string): BackupError {
 
 function sourceOf(name: string, chain: Chain, signal?: AbortSignal): Source {
   const { format, layers, images, files, sparse, bitmap, notes } = chain
+  const { snapshot } = images[0]
   const mappings = () => withTurns(splitHoles(readLayers(layers), sparse), name, signal)
   return {
     name,
     format,
     size: layers[0].size,
     images,
+    snapshot: snapshot && { id: snapshot.id, name: snapshot.name },
     stores: files,
     canExtents: true,
     canDetectZeroes: true,
@@ -72,7 +78,12 @@ function sourceOf(name: string, chain: Chain, signal?: AbortSignal): Source {
       const why = 'is only supported for NBD exports and custom sources'
       throw argumentError('discardAfterCopy', why)
     },
-    checkUnchanged: () => requireUnchanged(files),
+    async checkUnchanged() {
+      if (!snapshot) return await requireUnchanged(files)
+      // What is written behind it after the snapshot makes no difference.
+      await requireUnchanged(files.slice(1))
+      await requireSnapshot(images[0].file, snapshot)
+    },
     close: () => closeAll(files),
   }
 }

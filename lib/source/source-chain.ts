@@ -1,4 +1,4 @@
-import { type Hint, throwIfAborted } from '../errors.ts'
+import { argumentError, type Hint, throwIfAborted } from '../errors.ts'
 import { inFile } from '../format/format-error.ts'
 import { Qcow2Image } from '../format/qcow2/qcow2-image.ts'
 import { requireActiveTable } from '../format/qcow2/validate.ts'
@@ -40,6 +40,11 @@ export interface OpenOptions extends NbdOptions {
    * server, one that it exports as `qemu:dirty-bitmap:NAME`.
    */
   bitmap?: string
+  /**
+   * Id or name of an internal snapshot of the topmost image: the disk is read as it was then, and is
+   * of the size that it had then. An id is looked for first.
+   */
+  snapshot?: string
   /** Ends opening it, and what looks up where the bytes of the disk are. */
   signal?: AbortSignal
 }
@@ -86,11 +91,15 @@ export interface Chain {
 export async function openChain(path: string, options: OpenChainOptions): Promise<Chain> {
   const { format, backingFormat, allowPaths, forceShare = false, bitmap: name } = options
   const { shared = () => forceShare, signal } = options
-  const { formatOption, foreignAsRaw = false } = options
+  const { formatOption, foreignAsRaw = false, snapshot } = options
+  if (snapshot !== undefined && name !== undefined) {
+    throw argumentError('snapshot', 'cannot be combined with a bitmap, which goes on after it')
+  }
   const notes: string[] = []
   const images = await openImages(path, {
     format,
     backingFormat,
+    snapshot,
     allowPaths,
     async onOpened(file) {
       throwIfAborted(signal, file.path)
@@ -106,6 +115,8 @@ export async function openChain(path: string, options: OpenChainOptions): Promis
     use: (_format, ...place) => (shared(...place) ? SHARED_READING : READING),
   })
   try {
+    const note = images[0].snapshot?.note
+    if (note !== undefined) notes.push(note)
     const bitmap = name === undefined ? undefined : await openBitmap(images, name)
     return { format: images[0].format, ...layersOf(images), images, bitmap, notes }
   } catch (error) {

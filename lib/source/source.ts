@@ -104,6 +104,8 @@ export interface Source extends Disk {
   readonly images?: readonly ChainImage[]
   /** The bitmap that it was opened with. */
   readonly bitmap?: SourceBitmap
+  /** The internal snapshot that it was opened at. */
+  readonly snapshot?: { readonly id: string; readonly name: string }
   /** What must be known of it, or of a copy that was made of it by now. */
   readonly notes?: readonly string[]
   /** Tells what need not be read; if not, all of it counts as data. */

@@ -64,6 +64,10 @@ async function prepare(t: Test, command: string, examples: readonly string[]): P
     truncateSync(name, 2 ** 31)
   }
   qemuImg('create', '-q', '-f', 'qcow2', 'disk.qcow2', '2G')
+  if (examples.some((example) => example.includes('before-update'))) {
+    qemuIo('disk.qcow2', 'write -s disk.raw 0 4k')
+    qemuImg('snapshot', '-c', 'before-update', 'disk.qcow2')
+  }
   for (const name of BITMAPS[command] ?? ['sunday', 'monday', 'tuesday']) {
     qemuImg('bitmap', '--add', 'disk.qcow2', name)
   }

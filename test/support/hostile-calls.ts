@@ -35,6 +35,10 @@ export const CALLS: Readonly<Record<string, () => Promise<unknown>>> = {
     const source = await library.openSource(DISK, { format })
     await drain(source.extents()).finally(() => source.close())
   },
+  async 'openSource, snapshot'() {
+    const source = await library.openSource(DISK, { format, snapshot: 's' })
+    await drain(source.extents()).finally(() => source.close())
+  },
   editBitmap: () => library.editBitmap(DISK, 'new', [{ kind: 'add' }]),
   listBitmaps: () => library.listBitmaps(DISK),
   readBitmap: () => library.readBitmap(DISK, 'b', () => {}),
@@ -49,6 +53,7 @@ export const CALLS: Readonly<Record<string, () => Promise<unknown>>> = {
   checkImage: () => library.checkImage(DISK, { format }),
   'checkImage, repair': () => library.checkImage(DISK, { format, repair: 'all' }),
   mapImage: () => drain(library.mapImage(DISK, { format })),
+  'mapImage, snapshot': () => drain(library.mapImage(DISK, { format, snapshot: 's' })),
   compareImages: () => library.compareImages([DISK, 'empty.raw'], { formats: [format, 'raw'] }),
   measureImage: () => library.measureImage(DISK, { format }),
 }

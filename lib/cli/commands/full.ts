@@ -12,6 +12,7 @@ Examples:
   qcow2-backup full disk.raw backup.qcow2
   qcow2-backup full --verify --manifest disk.raw backup.qcow2
   qcow2-backup full --compress zstd /dev/vg0/disk backup.qcow2
+  qcow2-backup full --snapshot before-update disk.qcow2 backup.qcow2
   qcow2-backup full 'nbd+unix:///disk?socket=/run/nbd' backup.qcow2
   qcow2-backup full --json --progress json overlay.qcow2 --allow-path /srv/base backup.qcow2`
 

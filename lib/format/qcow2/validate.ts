@@ -59,7 +59,7 @@ export function requireFeatures(fields: HeaderFields, names: () => FeatureName[]
  * @throws FormatError BAD_IMAGE
  */
 export function requireTables(fields: HeaderFields, checking = false): void {
-  const { clusterSize, refcountTableClusters, nbSnapshots, l1Size } = fields
+  const { clusterSize, refcountTableClusters, nbSnapshots } = fields
   if (refcountTableClusters === 0 && !checking) {
     throw malformed('image has no refcount table', 'Image does not contain a reference count table')
   }
@@ -87,20 +87,29 @@ export function requireTables(fields: HeaderFields, checking = false): void {
     )
   }
 
-  if (l1Size * 8 > MAX_L1_BYTES) {
-    throw malformed('active L1 table too large', 'Active L1 table too large')
-  }
-  requireAligned(
-    fields.l1TableOffset,
-    l1Size * 8,
-    fields,
-    'active L1 table',
-    'Active L1 table offset invalid',
-  )
-  const l1Needed = Math.ceil(fields.size / l2Coverage(fields))
+  requireL1(fields, 'active L1 table')
+}
+
+/**
+ * Checks where the L1 table of an internal snapshot is said to be, and that it is large enough for
+ * the disk of that time.
+ * @param fields of the image, with the table and the size of the snapshot
+ * @throws FormatError BAD_IMAGE, UNSUPPORTED
+ */
+export function requireSnapshotTable(fields: HeaderFields): void {
+  requireL1(fields, 'snapshot L1 table')
+  requireTableBehindHeader(fields, 'snapshot L1 table')
+}
+
+function requireL1(fields: HeaderFields, name: string): void {
+  const { l1Size, l1TableOffset, size } = fields
+  const capital = name[0].toUpperCase() + name.slice(1)
+  if (l1Size * 8 > MAX_L1_BYTES) throw malformed(`${name} too large`, `${capital} too large`)
+  requireAligned(l1TableOffset, l1Size * 8, fields, name, `${capital} offset invalid`)
+  const l1Needed = Math.ceil(size / l2Coverage(fields))
   if (l1Needed > 0x7fffffff) throw malformed('image is too big', 'Image is too big')
-  if (l1Size < l1Needed) throw malformed('L1 table is too small', 'L1 table is too small')
-  if (!Number.isSafeInteger(fields.size)) throw notSupported('image is larger than 8 PiB')
+  if (l1Size < l1Needed) throw malformed('L1 table is too small')
+  if (!Number.isSafeInteger(size)) throw notSupported('image is larger than 8 PiB')
 }
 
 /** @throws FormatError UNSUPPORTED for a method of encryption that does not exist */
@@ -176,10 +185,12 @@ export function requireReadable(header: Qcow2Header): void {
  * @throws FormatError BAD_IMAGE
  */
 export function requireActiveTable(header: Qcow2Header): void {
+  requireTableBehindHeader(header, 'active L1 table')
+}
+
+function requireTableBehindHeader({ l1Size, l1TableOffset }: HeaderFields, name: string): void {
   // The first cluster is the header's; QEMU would read the header as a table.
-  if (header.l1Size > 0 && header.l1TableOffset === 0) {
-    throw malformed('active L1 table lies over the header')
-  }
+  if (l1Size > 0 && l1TableOffset === 0) throw malformed(`${name} lies over the header`)
 }
 
 /**

@@ -7,6 +7,8 @@ export interface CompareImagesOptions
     Omit<CompareOptions, 'names' | 'onEqual'> {
   /** Of the two images. Default: recognised by their first bytes. */
   formats?: readonly [string | undefined, string | undefined]
+  /** Id or name of an internal snapshot of each: it is read as it was then, and is of that size. */
+  snapshots?: readonly [string | undefined, string | undefined]
   /** Called when both images are open. */
   onOpen?: () => void | Promise<void>
   /**
@@ -36,11 +38,12 @@ export async function compareImages(
   names: readonly [string, string],
   options: CompareImagesOptions = {},
 ): Promise<Comparison> {
-  const { formats = [], onOpen, onEqual, warn } = options
+  const { formats = [], snapshots = [], onOpen, onEqual, warn } = options
   const chains: OpenChain[] = []
   try {
     for (const [i, name] of names.entries()) {
-      chains.push(await openChain(name, { ...options, format: formats[i] }))
+      const chosen = { format: formats[i], snapshot: snapshots[i] }
+      chains.push(await openChain(name, { ...options, ...chosen }))
     }
     const [a, b] = chains.map(({ images }) => images)
     await onOpen?.()

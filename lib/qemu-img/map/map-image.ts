@@ -2,10 +2,10 @@ import { StatusError } from '../../block-status/status.ts'
 import type { ControlOptions } from '../../options.ts'
 import { nodeOf, textOf } from '../chain-node.ts'
 import { QemuImgError } from '../messages.ts'
-import { closeChain, type OpenChainOptions, openChain } from '../qemu-chain.ts'
+import { closeChain, type OpenContentOptions, openChain } from '../qemu-chain.ts'
 import { type MapEntry, type MapRange, mapNode } from './map.ts'
 
-export interface MapOptions extends OpenChainOptions, MapRange, ControlOptions {
+export interface MapOptions extends OpenContentOptions, MapRange, ControlOptions {
   /** Called when the image is open. */
   onOpen?: () => void | Promise<void>
 }

@@ -60,9 +60,10 @@ export async function measureImage(
   options: MeasureImageOptions = {},
   version: QemuVersion = NEWEST,
 ): Promise<Measure> {
-  const chain = await openChain(name, options)
+  const { snapshot, ...access } = options
+  const chain = await openChain(name, access)
   try {
-    const { warn, snapshot, signal, onProgress } = options
+    const { warn, signal, onProgress } = options
     const active = snapshot && chosenSnapshot(chain, snapshot)
     const content = nodeOf(chain.images, { warn, active })
     const bitmaps = chain.qcow2 && bitmapsOf(chain.qcow2)

@@ -1,4 +1,5 @@
 import type { Snapshot } from '../../format/qcow2/snapshots.ts'
+import { findSnapshot as findByIdOrName } from '../../image/internal-snapshot.ts'
 import { QemuImgError } from '../messages.ts'
 import { NEWEST } from '../version.ts'
 import { OptionError, parseOptions } from './create-options.ts'
@@ -29,11 +30,7 @@ export function findSnapshot(
   snapshots: readonly Snapshot[],
   choice: SnapshotChoice,
 ): Snapshot | undefined {
-  if ('idOrName' in choice) {
-    const { idOrName } = choice
-    const byId = snapshots.find(({ id }) => id === idOrName)
-    return byId ?? snapshots.find(({ name }) => name === idOrName)
-  }
+  if ('idOrName' in choice) return findByIdOrName(snapshots, choice.idOrName)
   const { id, name } = choice
   if (id === undefined && name === undefined) return undefined
   return snapshots.find(

@@ -5,7 +5,7 @@ import type { DirtyRun } from '../../format/qcow2/bits.ts'
 import type { Qcow2Header } from '../../format/qcow2/header-fields.ts'
 import type { ImageFile } from '../../format/read.ts'
 import { isWritten } from '../../image/locks.ts'
-import { quoted } from '../../text.ts'
+import { listed, quoted } from '../../text.ts'
 import type { SourceBitmap } from '../source.ts'
 import { factsOf, type LookedAt } from './facts.ts'
 import {
@@ -64,7 +64,9 @@ export async function openBitmap(chain: readonly LookedAt[], name: string): Prom
   )
   const [{ bitmaps }] = facts
   if (!bitmaps.some((one) => one.name === name)) {
-    throw unusable(file.path, `has no bitmap ${quoted(name)}; it has ${listed(bitmaps)}`)
+    const names = listed(bitmaps, MAX_LISTED, (one) => quoted(one.name))
+    const has = names === '' ? 'none' : names
+    throw unusable(file.path, `has no bitmap ${quoted(name)}; it has ${has}`)
   }
   requireHealthy(chain, facts, name)
   const run: Found[] = []
@@ -117,13 +119,6 @@ async function find(
   if (header.version < 3) return undefined
   const bitmap = (await readBitmaps(file, header)).find((one) => one.name === name)
   return bitmap && { file, header, bitmap }
-}
-
-function listed(bitmaps: readonly { name: string }[]): string {
-  if (bitmaps.length === 0) return 'none'
-  const names = bitmaps.slice(0, MAX_LISTED).map(({ name }) => quoted(name))
-  const more = bitmaps.length - names.length
-  return names.join(', ') + (more > 0 ? ` and ${more} more` : '')
 }
 
 function unusable(path: string, why: string): BackupError {

@@ -22,6 +22,8 @@ Options:
   -q, --quiet              print nothing but errors
   -T, --cache CACHE        none, off, directsync: read past the page cache, the default; writeback,
                            writethrough, unsafe: through it
+  --snapshot NAME          the first image as it was at this internal snapshot, by its id or name
+  --b-snapshot NAME        the same of the second image
   -U, --force-share        also read images that other processes have open
   --qemu-version X.Y       print what that version of qemu-img prints (default: the newest known)
   --allow-path DIR         let images name files below this directory too; repeatable, / allows all
@@ -34,6 +36,7 @@ and 4 its data could not be read.
 Examples:
   qcow2-backup compare -f raw -F qcow2 /dev/vg/disk backup.qcow2
   qcow2-backup compare -p --allow-path /srv/base overlay.qcow2 copy.qcow2
+  qcow2-backup compare --snapshot before-update disk.qcow2 backup.qcow2
 `
 
 const OPTIONS = [
@@ -45,10 +48,15 @@ const OPTIONS = [
   { name: 'quiet', letter: 'q' },
 ].map((spec) => ({ ...spec, longIn: hasRewrittenOptions }))
 
+const SNAPSHOTS = [
+  { name: 'snapshot', value: true, ours: true },
+  { name: 'b-snapshot', value: true, ours: true },
+]
+
 export const command: QemuImgCommand = {
   help: HELP,
   async run(argv, io) {
-    const args = parseArguments('compare', argv, OPTIONS)
+    const args = parseArguments('compare', argv, [...OPTIONS, ...SNAPSHOTS])
     if (args.operands.length !== 2) throw args.usageError('Expecting two image file names')
     const quiet = args.has('quiet')
     const say = (text: string) => (quiet ? Promise.resolve() : io.stdout(text))
@@ -57,6 +65,7 @@ export const command: QemuImgCommand = {
     try {
       const { finding } = await compareImages([a, b], {
         formats: [args.get('a-format'), args.get('b-format')],
+        snapshots: [args.get('snapshot'), args.get('b-snapshot')],
         ...args.access,
         warn: io.stderr,
         signal: io.signal,

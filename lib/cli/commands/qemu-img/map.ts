@@ -30,6 +30,7 @@ Options:
   --output human|json       how to print it (default: human, which only lists stored data)
   -s, --start-offset SIZE   guest offset to start at
   -l, --max-length SIZE     guest bytes to map
+  --snapshot NAME           the disk as it was at this internal snapshot, by its id or name
   -U, --force-share         also read an image that other processes have open
   --qemu-version X.Y        print what that version of qemu-img prints (default: the newest known)
   --allow-path DIR          let images name files below this directory too; repeatable, / allows all
@@ -52,6 +53,7 @@ const OPTIONS = [
   OUTPUT,
   sizeOption({ name: 'start-offset', letter: 's' }, START),
   sizeOption({ name: 'max-length', letter: 'l' }, LENGTH),
+  { name: 'snapshot', value: true, ours: true },
 ] as const
 
 type Entries = AsyncIterable<readonly MapEntry[]>
@@ -67,6 +69,7 @@ export const command: QemuImgCommand = {
     const json = wantsJson(args)
     const options = {
       format: args.get('format'),
+      snapshot: args.get('snapshot'),
       ...args.access,
       warn: io.stderr,
       signal: io.signal,
