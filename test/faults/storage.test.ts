@@ -146,7 +146,12 @@ t.test('images replace images only, and offer nothing else', SKIP, async (t) => 
     make(file)
     const device = loopOver(t, file)
     for (const force of [[], ['--force']]) {
-      await refused(t, cwd, ['full', 'base.raw', device, ...force], new RegExp(`: holds ${name}; `))
+      await refused(
+        t,
+        cwd,
+        ['full', 'base.raw', device, ...force],
+        new RegExp(`: contains ${name}; `),
+      )
     }
     run('losetup', ['--detach', device])
   }
