@@ -57,5 +57,6 @@ export function newerRuns(
 export function environmentOf({ qemu }: Run, thorough: boolean): NodeJS.ProcessEnv {
   if (qemu === undefined) return {}
   // Of the campaign a part will do: the installed QEMU has judged the same images.
-  return { PATH: `${resolve(qemu)}/bin:${process.env.PATH}`, IMAGES: thorough ? '50' : '5' }
+  const { PATH, IMAGES = thorough ? '50' : '5' } = process.env
+  return { PATH: `${resolve(qemu)}/bin:${PATH}`, IMAGES }
 }

@@ -40,6 +40,8 @@ Options:
   -b, --source-file FILE   with --merge: the image that holds SOURCE
   -F, --source-format FORMAT  that image's format (default: by its first bytes)
   -f, --format FORMAT      the format of FILE: qcow2
+  --qemu-version X.Y       the options and messages of that version of qemu-img (default: the newest
+                           known)
   --progress json          print progress on stderr as lines of JSON
   --no-progress            no progress bar on a terminal
   -h, --help               display this help
