@@ -101,7 +101,7 @@ std::vector<std::vector<StatusRun>> NbdStatus::status(uint64_t start, uint64_t l
   for (uint64_t done = first->length; complete && done < length;) {
     size_t count = 0;
     for (const auto& of_context : runs) count += of_context.size();
-    if (count > kManyRuns) break;
+    if (count > kManyRuns || NbdConnection::Clock::now() >= soon) break;
     ReplyRef reply = ask(start + done, length - done);
     // What does not come soon, and what fails, is for the call that begins with it.
     bool came = connection_->wait_until([&] { return is_over(*reply); }, kMostStatusBytes, soon);
