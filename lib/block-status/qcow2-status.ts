@@ -4,6 +4,7 @@ import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { alternate } from '../format/qcow2/refcount-table.ts'
 import { l2Coverage } from '../format/qcow2/validate.ts'
 import { OVER_AND_OVER, TableWork } from '../format/qcow2/work.ts'
+import { roundUp } from '../units.ts'
 import {
   contiguousSubclusters,
   hasHost,
@@ -56,6 +57,8 @@ interface Place {
   offset: number
   /** Its index in the part. */
   entry: number
+  /** Entries of the table before the part. */
+  before: number
   /** Guest offset of the cluster. */
   cluster: number
 }
@@ -69,6 +72,8 @@ export class Qcow2Node implements BlockNode {
   readonly stores: readonly HostFile[]
   readonly #parts: Qcow2Parts
   readonly #tables: MappingTables
+  /** Entries of a slice. */
+  readonly #slice: number
   readonly #work: TableWork
   #told = false
   /** Guest bytes, from one offset to another, that are known to be left to the backing file. */
@@ -86,6 +91,7 @@ export class Qcow2Node implements BlockNode {
     this.stores = [parts.data]
     this.#parts = parts
     this.#tables = new MappingTables(parts.file, parts.header)
+    this.#slice = sliceSize(parts.header) / l2EntrySize(parts.header)
     this.#work = new TableWork(parts.file.size, parts.header.extendedL2)
   }
 
@@ -118,13 +124,15 @@ export class Qcow2Node implements BlockNode {
     const found = this.#tables.l2(offset + part * partSize, index)
     if (found instanceof Promise) return found
     const entry = (cluster % perPart) / clusterSize
-    const wanted = Math.min(most + within, perPart - (cluster % perPart))
+    const before = (part * perPart) / clusterSize
+    const perAnswer = this.#parts.capped ? Math.min(perPart, this.#slice * clusterSize) : perPart
+    const wanted = Math.min(most + within, perAnswer - (cluster % perAnswer))
     if (found.uniform && !this.#parts.capped && isLeftToBacking(found.view)) {
       const from = cluster - (cluster % perPart)
       Object.assign(this.#unallocated, { from, to: Math.min(from + perPart, this.size) })
     }
     return this.#inTable(
-      { table: found.view, offset, entry, cluster },
+      { table: found.view, offset, entry, before, cluster },
       within,
       wanted,
       found.uniform,
@@ -168,7 +176,8 @@ export class Qcow2Node implements BlockNode {
         ? { subclusters: entries }
         : contiguousSubclusters(table, entry, first, entries, header)
     if ('invalid' in same) {
-      throw this.#corrupt(`Invalid cluster entry found  (${where(place.offset, same.invalid)})`)
+      const index = (place.before + same.invalid) % this.#slice
+      throw this.#corrupt(`Invalid cluster entry found  (${where(place.offset, index)})`)
     }
     const known = (first + same.subclusters) * subclusterSize
     if (known < wanted && !this.#work.allows(cluster + known, 1)) {
@@ -182,9 +191,14 @@ export class Qcow2Node implements BlockNode {
    * The host offset of the cluster of a type, if it has one.
    * @throws StatusError for an entry that QEMU takes for corrupt
    */
-  #hostOf({ table, offset, entry, cluster }: Place, at: number, type: SubclusterType): number {
+  #hostOf(
+    { table, offset, entry, before, cluster }: Place,
+    at: number,
+    type: SubclusterType,
+  ): number {
     const { header } = this.#parts
-    const place = where(offset, entry)
+    const index = (before + entry) % this.#slice
+    const place = where(offset, index)
     if (header.version < 3 && (type === 'zero' || type === 'zero+host')) {
       throw this.#corrupt(`Zero cluster entry found in pre-v3 image (${place})`)
     }
@@ -201,7 +215,7 @@ export class Qcow2Node implements BlockNode {
     if (header.externalDataFile && host !== cluster) {
       throw this.#corrupt(
         `External data file host cluster offset ${alternate(host)} does not match guest cluster ` +
-          `offset: ${alternate(cluster)}, L2 index: ${alternate(entry)})`,
+          `offset: ${alternate(cluster)}, L2 index: ${alternate(index)})`,
       )
     }
     return host
@@ -242,7 +256,21 @@ function isLeftToBacking(part: DataView): boolean {
   return part.getUint32(0) === 0 && part.getUint32(4) === 0
 }
 
-/** Where an L2 entry stands, as QEMU says it. */
-function where(table: number, entry: number): string {
-  return `L2 offset: ${alternate(table)}, L2 index: ${alternate(entry)}`
+/** Bytes of L2 tables that QEMU keeps. */
+const QEMU_CACHE = 32 * 2 ** 20
+
+/**
+ * Bytes of an L2 table that QEMU reads and looks at together, a slice: the table, where its cache holds
+ * all tables of the disk.
+ */
+function sliceSize(header: Qcow2Header): number {
+  const { virtualSize, clusterSize } = header
+  const entries = Math.ceil(virtualSize / clusterSize)
+  const tables = roundUp(entries * l2EntrySize(header), clusterSize)
+  return tables > QEMU_CACHE ? Math.min(clusterSize, 4096) : clusterSize
+}
+
+/** Where an L2 entry stands, as QEMU says it: in its slice. */
+function where(table: number, index: number): string {
+  return `L2 offset: ${alternate(table)}, L2 index: ${alternate(index)}`
 }

@@ -206,6 +206,29 @@ t.test('check: a file that ends inside an entry of the refcount table', async (t
   await sameAsQemuImg(t, dir, ['info', 'image'])
 })
 
+t.test(
+  'a corrupt L2 entry is named by its index in what QEMU reads of a table at once',
+  async (t) => {
+    const dir = t.testdir()
+    const path = join(dir, 'image')
+    // Of the small disk all tables are kept, so that they are read whole.
+    for (const size of ['1G', '600G']) {
+      for (const clusterSize of [512, 65536, 131072, 2 ** 21]) {
+        if (clusterSize === 512 && size !== '1G') continue
+        const options = `cluster_size=${clusterSize}`
+        qemuImg('create', '-q', '-f', 'qcow2', '-o', options, path, size)
+        const index = Math.floor((clusterSize / 8) * 0.78) % (2 ** 30 / clusterSize)
+        qemuIo({ path, format: 'qcow2' }, `write ${index * clusterSize} 512`)
+        const table = Number(peek64(path, Number(peek64(path, 40))) & 0x00fffffffffffe00n)
+        for (const entry of [(1n << 63n) | 0x200n, (1n << 62n) | (1n << 63n) | 0x201n]) {
+          poke(path, table + index * 8, entry)
+          await sameAsQemuImg(t, dir, ['map', 'image'], `${clusterSize} of ${size}, ${entry}`)
+        }
+      }
+    }
+  },
+)
+
 t.test('a method of encryption that no number with a sign holds', async (t) => {
   const dir = t.testdir()
   const path = join(dir, 'image')

@@ -41,6 +41,8 @@ const REFUSED = [
   'its format is not recorded, and not guessed',
   // It may also make a table so large that each of its entries is an error.
   'the image refers to the same tables over and over',
+  // Or name snapshots that the file does not hold.
+  'its snapshot table continues past the end of the file',
 ]
 
 /**
