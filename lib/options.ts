@@ -187,7 +187,7 @@ export const IMAGE_OPTIONS = {
   ...CLUSTER_SIZE_OPTIONS,
   /** Compress data clusters. Default: no. */
   compress: option(choice('zlib', 'zstd'), 'compress the data clusters', { value: 'method' }),
-  /** zlib 1 to 12 (libdeflate's scale), zstd 1 to 22. */
+  /** zlib 1 to 12 (libdeflate's scale), default 2; zstd 1 to 22, default 3. */
   compressionLevel: option(LEVEL, 'the compression level'),
 } as const
 

@@ -17,6 +17,7 @@ export type {
 export type { Progress } from '../progress.ts'
 export type { OpenOptions } from '../source/open-source.ts'
 
+/** Options of `fullBackup`; sizes in bytes. */
 export interface FullOptions
   extends CopyOptions,
     OpenOptions,
@@ -24,6 +25,7 @@ export interface FullOptions
     DiscardOptions,
     VerifyingOptions {}
 
+/** Options of `incrementalBackup`; sizes in bytes. */
 export interface IncrementalOptions
   extends CopyOptions,
     Omit<OpenOptions, 'snapshot'>,
@@ -31,32 +33,32 @@ export interface IncrementalOptions
     TableOptions,
     DiscardOptions,
     VerifyingOptions {
-  /** The bitmap that records what changed since the previous backup; a custom source says that itself. */
+  /** The bitmap with the changes since the previous backup; a custom source reports them itself. */
   bitmap?: string
   /**
-   * Path of the previous backup, which the new one builds on: qcow2, or raw if `backingFormat` says
-   * so. It must hold the disk as it was when the bitmap began.
+   * Path of the previous backup, the new image's backing file: qcow2, or raw with `backingFormat:
+   * 'raw'`. It must hold the disk as it was when the bitmap began.
    */
   backing: string
 }
 
+/** Options of `restore`; sizes in bytes. */
 export interface RestoreOptions extends CopyOptions, OpenOptions, ImageOptions {
   /** The target's format. Default raw; the image options are for qcow2. */
   outputFormat?: 'raw' | 'qcow2'
   /**
-   * Compare the backup with the manifests beside its images. Default: what is read of a single image
-   * that has one is compared while it is read. True: every image of the chain is checked and read
-   * first. False: manifests are ignored.
+   * Compare the backup with the manifests beside its images. Default: a single image that has one is
+   * compared while it is read. True: every image of the chain is checked and read first. False:
+   * manifests are ignored.
    */
   verify?: boolean
-  /** Have the NBD server that is restored to give room to what is zero, too. */
+  /** Have the NBD server allocate space for zeroes, too. */
   noHole?: boolean
 }
 
 /**
- * A hash of a disk's content: the hash of the hashes of its blocks, as imageio has it by default. Of
- * an image over a backing file it is that of what the image itself holds, see
- * native/copy/content_hash.h.
+ * A hash of a disk's content: the hash of the hashes of its blocks, imageio's default. For an image
+ * with a backing file it covers only the image's own clusters, see native/copy/content_hash.h.
  */
 export interface ContentHash {
   algorithm: 'blake2b-256'
@@ -66,7 +68,7 @@ export interface ContentHash {
   checksum: string
 }
 
-/** What a copy did. dataBytes + zeroBytes + unchangedBytes = virtualSize. */
+/** Result of a copy. dataBytes + zeroBytes + unchangedBytes = virtualSize. */
 export interface CopyResult {
   /** As given; where it is now if its directory was moved meanwhile, which `notes` say. */
   target: string
@@ -78,20 +80,24 @@ export interface CopyResult {
   zeroBytes: number
   /** Guest bytes left to the backing file. */
   unchangedBytes: number
-  /** The target file's length, or its size if it is a device, bytes. */
+  /** Length of the target file, or size of the device, export or custom target, bytes. */
   fileSize: number
-  /** The blocks the file system gave it, bytes; a device has all of its own. */
+  /**
+   * Blocks that the file system allocated, bytes. A device or an export counts in full; a custom target
+   * has the bytes written.
+   */
   allocatedBytes: number
   elapsedSeconds: number
-  /** How the kernel was asked, and whether the target was written past the page cache. */
+  /** The I/O engine used. */
   engine: 'io_uring' | 'threads'
+  /** The target was written with O_DIRECT. */
   direct: boolean
-  /** Of the content as it was read, with `verify` or `manifest`. */
+  /** Hash of the content as it was read, with `verify` or `manifest`. */
   content?: ContentHash
-  /** With `verify`: the image was found sound, and its content that which was read. */
+  /** With `verify`: the image is sound and its content equals the data read. */
   verified?: true
-  /** Path of the manifest, if one was wanted. */
+  /** Path of the manifest, with `manifest`. */
   manifest?: string
-  /** What must be known about the result, such as that a bitmap was disabled. */
+  /** Caveats, such as that a bitmap was disabled. */
   notes?: readonly string[]
 }
