@@ -19,11 +19,11 @@ export type ErrorCode =
   | 'BAD_BITMAP'
   /** The gate refused a file that an image names. */
   | 'NOT_ALLOWED'
-  /** Another process has the image open, for something that does not go along with this. */
+  /** Another process has the image open in a conflicting way. */
   | 'IN_USE'
-  /** A file that should be an image's manifest is none. */
+  /** A file that should be an image's manifest is not one. */
   | 'BAD_MANIFEST'
-  /** What should be the same is not. */
+  /** Content differs from the content expected. */
   | 'DIFFERENT'
   /** The source changed its size while it was read. */
   | 'SOURCE_CHANGED'
@@ -33,9 +33,9 @@ export type ErrorCode =
   | 'ABORTED'
   /** The native addon is not installed, or not one that this version can use. */
   | 'ADDON_MISSING'
-  /** A function that the caller passed has thrown; what it threw is the error's `cause`. */
+  /** A function that the caller passed has thrown; the exception is the error's `cause`. */
   | 'CALLBACK'
-  /** A fault of this library, or out of memory; `cause` is what was thrown. */
+  /** A fault of this library, or out of memory; `cause` is the exception. */
   | 'INTERNAL'
 
 /**
@@ -88,7 +88,7 @@ export class BackupError extends Error {
   declare readonly hintValue?: string
   /** Of a wrong argument: the name of the parameter, or the key of the option. */
   declare readonly argument?: string
-  /** What QEMU says where it refuses the same, for the commands that print what it prints. */
+  /** QEMU's message for the same fault, for the commands that print QEMU's output. */
   declare readonly qemu?: string
 
   constructor(code: ErrorCode, what: string, why: string, options: BackupErrorOptions = {}) {
@@ -98,7 +98,7 @@ export class BackupError extends Error {
     this.why = why
     const { cause: _, ...rest } = options
     for (const [key, value] of Object.entries(rest)) {
-      // Fields that say nothing are left out of what a log shows of the error.
+      // Undefined fields are left out of the error as logs show it.
       if (value !== undefined) Object.defineProperty(this, key, { value, enumerable: true })
     }
     setHeading(this)
@@ -173,7 +173,7 @@ export function argumentError(argument: string, why: string): BackupError {
 
 /**
  * A malformed image.
- * @param qemu what QEMU says, where it refuses it too
+ * @param qemu QEMU's message, where QEMU refuses the same
  */
 export function badImage(path: string, why: string, qemu?: string): BackupError {
   return new BackupError('BAD_IMAGE', path, why, { qemu })

@@ -21,7 +21,7 @@ import { decodeText, encodeText, showText } from './text.ts'
 export { constants } from 'node:fs'
 
 /**
- * Flag of open(2) that Node has no constant for: find a file without opening what it holds. Nothing
+ * Flag of open(2) that Node has no constant for: O_PATH, a handle without access to the content. Nothing
  * blocks and nothing happens to the file, whatever it is. The same on all of Linux but alpha, parisc
  * and sparc.
  */
@@ -35,7 +35,7 @@ export type { FileHandle } from 'node:fs/promises'
 export function pathBytes(path: string): Buffer {
   if (path.includes('\0')) throw usageError(path.replaceAll('\0', '\\x00'), 'has a NUL in its name')
   const bytes = encodeText(path)
-  // What stands for no character and no byte would become U+FFFD, and so another file's name.
+  // A code unit that is neither a character nor a byte would become U+FFFD, and name another file.
   if (decodeText(bytes) !== path) throw usageError(showText(path), 'is not a valid name')
   return bytes
 }
@@ -49,12 +49,12 @@ export async function open(
   return await fs.open(pathBytes(path), flags, mode)
 }
 
-/** Of what a name leads to. */
+/** Follows symbolic links. */
 export async function stat(path: string): Promise<BigIntStats> {
   return await fs.stat(pathBytes(path), { bigint: true })
 }
 
-/** Of what has the name, also if it is a symbolic link. */
+/** Does not follow a symbolic link. */
 export async function lstat(path: string): Promise<BigIntStats> {
   return await fs.lstat(pathBytes(path), { bigint: true })
 }
@@ -64,7 +64,7 @@ export async function realpath(path: string): Promise<string> {
   return decodeText(await fs.realpath(pathBytes(path), { encoding: 'buffer' }))
 }
 
-/** What a symbolic link says. */
+/** Target of a symbolic link. */
 export async function readlink(path: string): Promise<string> {
   return decodeText(await fs.readlink(pathBytes(path), { encoding: 'buffer' }))
 }

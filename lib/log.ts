@@ -7,7 +7,7 @@ import { type Channel, channel } from 'node:diagnostics_channel'
 import { writeSync } from 'node:fs'
 import { oneLine } from './text.ts'
 
-/** What lines are about; the channel is `qcow2-backup:TOPIC`. */
+/** Topics of log lines; the channel is `qcow2-backup:TOPIC`. */
 export const TOPICS = [
   /** Formats, and how images are opened. */
   'image',
@@ -19,7 +19,7 @@ export const TOPICS = [
   'nbd',
   /** Commands to QEMU's monitor, without their arguments. */
   'qmp',
-  /** What becomes of the parts of a disk. */
+  /** Decisions about the ranges of a disk. */
   'plan',
   /** The copy: engine, O_DIRECT, retries, discards. */
   'copy',
@@ -35,7 +35,7 @@ export const TOPICS = [
 
 export type Topic = (typeof TOPICS)[number]
 
-/** What subscribers get. */
+/** The message that subscribers get. */
 export interface LogLine {
   topic: Topic
   /** May hold anything that a file's name can. Never credentials. */
@@ -46,7 +46,7 @@ const CHANNELS = Object.fromEntries(
   TOPICS.map((topic) => [topic, channel(`qcow2-backup:${topic}`)]),
 ) as Record<Topic, Channel>
 
-/** Who somebody is to a server, and by what password: of a URI, all up to the last @ before a slash. */
+/** Credentials in a URI: everything up to the last @ before a slash. */
 const CREDENTIALS = /(\b[a-z][a-z+]*:\/\/)[^/?#\s]*@/gi
 
 /** @param text made only if somebody listens */
@@ -61,7 +61,7 @@ const printed = new Set<Topic>()
 /**
  * Prints lines on stderr from now on.
  * @param names topics, with commas between them; `*` for all
- * @returns names that are no topics
+ * @returns names that are not topics
  */
 export function printTopics(names: string): string[] {
   const wanted = names.split(',').map((name) => name.trim())
@@ -73,7 +73,7 @@ export function printTopics(names: string): string[] {
   return wanted.filter((name) => name !== '' && name !== '*' && !TOPICS.includes(name as Topic))
 }
 
-/** At once: what is printed last before a crash is what matters. */
+/** Synchronous: the last lines before a crash matter. */
 function print(line: unknown): void {
   const { topic, text } = line as LogLine
   say(`${topic}: ${text}`)

@@ -29,11 +29,11 @@ export interface CopyTargetExport extends CopyExport {
   noHole: boolean
 }
 
-/** What happened in a copy since it was asked last. */
+/** Events of a copy since the last call. */
 export interface CopyEvents {
   /** Triples id, offset, length: reads that the caller is to do, see copyCompleteRead. */
   reads: Float64Array
-  /** What the caller is to write, see copyCompleteWrite. */
+  /** Writes for the caller to do, see copyCompleteWrite. */
   writes: CopyWrite[]
   /** Pairs start, length: areas that cannot be read, see copyRetry and copyGiveUp. */
   failed: Float64Array
@@ -46,7 +46,7 @@ export interface NbdHandle {
   readonly __nbdHandle: unique symbol
 }
 
-/** What a server says of an export. Sizes in bytes. */
+/** A server's description of an export. Sizes in bytes. */
 export interface NbdInfo {
   size: number
   multiConn: boolean
@@ -55,13 +55,13 @@ export interface NbdInfo {
   /** Whether it makes zeroes by itself. */
   canZero: boolean
   canFlush: boolean
-  /** What offsets and lengths of requests must be multiples of. */
+  /** Alignment of offsets and lengths of requests. */
   blockMin: number
-  /** Most bytes that one request reads or writes. */
+  /** Maximum bytes of one request. */
   blockMax: number
   /** Which of the contexts that were asked for the server has, in that order. */
   contexts: boolean[]
-  /** All that identifies the export as far as the protocol tells: a line `key value` for each. */
+  /** Everything in the protocol that identifies the export: a line `key value` for each. */
   fingerprint: string
 }
 
@@ -75,13 +75,13 @@ export interface NativeFile {
   fd: number
 }
 
-/** What a job reads from; sizes in bytes. A `reader` is the calling program, see copyCompleteRead. */
+/** A job's source; sizes in bytes. A `reader` is the calling program, see copyCompleteRead. */
 export type NativeSource =
   | (NativeFile & { size: number })
   | (CopyExport & { kind: 'export' })
   | { kind: 'reader'; size: number }
 
-/** What a copy makes, and where. */
+/** Result of a copy, and its target. */
 export type NativeTarget =
   | {
       kind: 'qcow2'
@@ -94,12 +94,12 @@ export type NativeTarget =
       compression?: { type: 'zlib' | 'zstd'; level: number }
     }
   | { kind: 'raw'; store: NativeTargetStore }
-  /** A file that exists, in which what is skipped stays as it is; all rows are multiples of `unit`. */
+  /** An existing file, in which skipped ranges stay unchanged; all rows are multiples of `unit`. */
   | { kind: 'patch'; store: NativeFile; unit: number }
-  /** What is read is only hashed. */
+  /** The data read is only hashed. */
   | { kind: 'hash'; unit: number; hasBacking: boolean }
 
-/** What is written to. */
+/** The target's store. */
 export type NativeTargetStore = NativeFile | (CopyTargetExport & { kind: 'export' }) | NativeWriter
 
 /** The calling program, which writes by itself: see copyCompleteWrite. */
@@ -111,7 +111,7 @@ export interface NativeWriter {
   requests: number
 }
 
-/** What the caller of a copy is to write by itself. */
+/** A write for the caller of a copy to do. */
 export interface CopyWrite {
   id: number
   kind: 'write' | 'zero' | 'flush'
@@ -122,9 +122,9 @@ export interface CopyWrite {
   bytes?: Buffer
 }
 
-/** What a copy is started with, already checked. */
+/** Parameters of a copy, already checked. */
 export interface CopySpec {
-  /** What rows name by index; a reader at most once. */
+  /** Stores that rows name by index; a reader at most once. */
   sources: NativeSource[]
   target: NativeTarget
   /** Virtual size, bytes. */
@@ -148,7 +148,7 @@ export interface CompareJob {
   readonly __compareJob: unique symbol
 }
 
-/** What a comparison is started with; every field is needed and already checked. */
+/** Parameters of a comparison; every field is required and already checked. */
 export interface CompareSpec extends Pick<CopySpec, 'engine' | 'direct' | 'requests'> {
   /** Of both disks, as those of a copy. Rows name them by index. */
   sources: Exclude<NativeSource, { kind: 'reader' }>[]
@@ -161,15 +161,15 @@ export interface CompareSpec extends Pick<CopySpec, 'engine' | 'direct' | 'reque
   granularity: number
 }
 
-/** What a comparison came to since it was asked last. */
+/** Progress of a comparison since the last call. */
 export interface CompareEvents {
-  /** Guest bytes from 0 on of which every finding was told. */
+  /** Guest bytes from 0 on for which every finding was reported. */
   position: number
   /** Five numbers each: kind, start, length, side, errno; see native/compare/finding.h. */
   findings: Float64Array
 }
 
-/** How a copy ended: guest bytes by what became of them. */
+/** Result of a copy: guest bytes by kind. */
 export interface CopyCounters {
   dataBytes: number
   zeroBytes: number
@@ -180,7 +180,7 @@ export interface CopyCounters {
   checksum?: string
 }
 
-/** What the addon offers. Arguments are checked by the callers in TypeScript. */
+/** The addon's functions. The callers in TypeScript check the arguments. */
 export interface Addon {
   /** Versions of the libraries linked into the addon. */
   versions(): { deflate: string; zstd: string; zlib: string }
@@ -211,7 +211,7 @@ export interface Addon {
   exitNow(status: number): never
   /** Gives an unnamed file (O_TMPFILE) a name; fails with EEXIST if the name is taken. */
   linkFile(fd: number, path: Buffer): void
-  /** What an open symbolic link (O_PATH) says, whatever has its name by now. */
+  /** Target of an open symbolic link (O_PATH), whatever has its name by now. */
   readLink(fd: number): Buffer
   /**
    * Lets two names of one file system change places, atomically. Fails with code EINVAL or ENOSYS
@@ -219,7 +219,7 @@ export interface Addon {
    */
   exchangeNames(a: Buffer, b: Buffer): void
   /**
-   * What lies under an open loop device; undefined for another device, and where nothing does. `rdev`
+   * The backing file of an open loop device; undefined for another device, or without one. `rdev`
    * is 0 unless that is a device itself.
    */
   loopBacking(
@@ -246,9 +246,9 @@ export interface Addon {
    */
   nbdTrim(handle: NbdHandle, start: number, length: number): Promise<void>
   nbdClose(handle: NbdHandle): void
-  /** Starts a copy on a thread of its own. Only lib/copy calls what begins with `copy`. */
+  /** Starts a copy on its own thread. Only lib/copy calls the functions named `copy…`. */
   copyStart(spec: CopySpec): CopyJob
-  /** Hands over rows of the plan; resolves when there is room for more: false if the job ended. */
+  /** Hands over rows of the plan; resolves when more can be taken: false if the job ended. */
   copyPush(job: CopyJob, rows: Float64Array, files: number): Promise<boolean>
   /** No more rows come; resolves when the target lacks only its last sync. */
   copyFinish(job: CopyJob): Promise<CopyCounters>
@@ -257,14 +257,14 @@ export interface Addon {
   copyEvents(job: CopyJob): Promise<CopyEvents | undefined>
   /** The bytes of a read that was wanted, all of them; undefined: it failed. */
   copyCompleteRead(job: CopyJob, id: number, bytes: Uint8Array | undefined): void
-  /** What became of a write that was wanted. */
+  /** Reports the result of a requested write. */
   copyCompleteWrite(job: CopyJob, id: number, done: boolean): void
   /** Reads a failed area again, or ends the copy with its failure. */
   copyRetry(job: CopyJob, start: number): void
   copyGiveUp(job: CopyJob, start: number): void
-  /** Makes durable what the target was given so far; copyEvents reports when that is done. */
+  /** Syncs the target's data so far; copyEvents reports the completion. */
   copySync(job: CopyJob): void
-  /** Starts a comparison on a thread of its own. Only lib/compare calls what begins with `compare`. */
+  /** Starts a comparison on its own thread. Only lib/compare calls the functions named `compare…`. */
   compareStart(spec: CompareSpec): CompareJob
   /**
    * Hands over rows of the plan, two for each range: where either side has it. Resolves when there

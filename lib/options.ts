@@ -30,7 +30,7 @@ export const DEFAULT_TIMEOUT_SECONDS = 30
 const MAX_TIMEOUT_SECONDS = 86_400
 
 /**
- * Reads are of 1 MiB at most, and of what is scattered no larger than its pieces. Measured with
+ * Reads are at most 1 MiB; scattered data is read in its own pieces. Measured with
  * 20,000 scattered pieces of 64 KiB over NBD: 16 take 6.3 s, 64 take 4.5 s, 128 take 4.1 s. With
  * large pieces the buffers bound them, and 4, 8, 16 and 32 take the same time within the noise.
  */
@@ -42,7 +42,7 @@ export const DEFAULT_CLUSTER_SIZE = 65536
 export const MIN_CLUSTER_SIZE = 512
 const MAX_CLUSTER_SIZE = 2 ** 21
 
-/** What one bit of a bitmap may stand for, bytes. */
+/** Limits of a bitmap's granularity, bytes. */
 const MIN_GRANULARITY = 512
 const MAX_GRANULARITY = 2 ** 31
 
@@ -56,8 +56,8 @@ export const COMPRESSION_LEVELS = {
 /** For whatever can take long. */
 export const CONTROL_OPTIONS = {
   /**
-   * Ends the call, which rejects with BackupError ABORTED, whose cause is the signal's reason. What
-   * it was to make is not made.
+   * Ends the call, which rejects with BackupError ABORTED, whose cause is the signal's reason. The
+   * target is not made.
    */
   signal: option(SIGNAL, 'stops the call'),
   /** Called at most ten times a second, and once at the end. */
@@ -67,7 +67,7 @@ export const CONTROL_OPTIONS = {
   ),
 } as const
 
-/** Where files that images name may be, and what those are. */
+/** Where files that images name may be, and their format. */
 export const CHAIN_OPTIONS = {
   /** Directories below which files named inside images may be opened, besides their own. */
   allowPaths: option(
@@ -106,7 +106,7 @@ export const POINT_OPTIONS = {
 /** Others may be writing to the image. */
 export const SHARE_OPTIONS = {
   /**
-   * Read images that another process may be writing to; what is read may then be inconsistent.
+   * Read images that another process may be writing to; the data read may then be inconsistent.
    * Default: they are refused.
    */
   forceShare: option(BOOLEAN, 'also read images that another process may be writing to', {
@@ -117,7 +117,7 @@ export const SHARE_OPTIONS = {
 /** How a disk is opened. */
 export const OPEN_OPTIONS = {
   /**
-   * The dirty bitmap that records what changed: of an image, a persistent one of its own; of an NBD
+   * The dirty bitmap with the changes: of an image, a persistent one of its own; of an NBD
    * server, one that it exports as `qemu:dirty-bitmap:NAME`.
    */
   bitmap: option(TEXT, 'the dirty bitmap that records what changed'),
@@ -222,7 +222,7 @@ export const DISCARD_OPTIONS = {
 /** Verification of a new image. */
 export const VERIFYING_OPTIONS = {
   /**
-   * Before the image gets its name, check it, read back what was written, and compare that with a
+   * Before the image gets its name, check it, read back its content, and compare that with a
    * hash of the source's blocks as they were read. Takes as long as reading the image.
    */
   verify: option(BOOLEAN, 'check the new image, and compare its content with the data read'),

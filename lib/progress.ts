@@ -1,8 +1,8 @@
-/** What a call that takes long is doing. */
+/** Current work of a long call. */
 export type Phase =
   /** Copying. */
   | 'copy'
-  /** Reading again what was written, from its start. */
+  /** Reading back the data written, from its start. */
   | 'verify'
   /** Comparing two disks. */
   | 'compare'
@@ -10,14 +10,14 @@ export type Phase =
   | 'bitmaps'
   /** Looking at an image's metadata. */
   | 'check'
-  /** Looking up what is where. */
+  /** Reading the map of an image. */
   | 'map'
   /** Reading the bitmaps of the images of a chain. */
   | 'chain'
   /** Running qemu-img and this program side by side. */
   | 'parity'
 
-/** Where a running call stands. */
+/** Progress of a running call. */
 export interface Progress {
   phase: Phase
   /**

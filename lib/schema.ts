@@ -1,7 +1,7 @@
 /**
- * What arguments may be: each rule checks a value, gives its TypeScript type, and tells the command
- * line how to read a flag. Callers may be JavaScript, or pass on what stands in a file, so a rule
- * takes anything, runs none of the caller's code but getters, and never guesses what was meant.
+ * Rules for arguments: each checks a value, gives its TypeScript type, and defines for the command
+ * line how to read a flag. Callers may be JavaScript, or pass on the content of a file; so a rule
+ * takes anything, runs none of the caller's code but getters, and never guesses.
  */
 import { argumentError } from './errors.ts'
 import { shortSize } from './units.ts'
@@ -9,7 +9,7 @@ import { shortSize } from './units.ts'
 /** How the command line reads a value; `milliseconds` are written in seconds there. */
 export type Form = 'size' | 'count' | 'milliseconds' | 'text' | 'choice' | 'flag' | 'list' | 'none'
 
-/** What a value must be. */
+/** A rule for a value. */
 export interface Rule<T> {
   readonly form: Form
   /** The words of a `choice`. */
@@ -22,7 +22,7 @@ export interface Rule<T> {
   readonly type?: T
 }
 
-/** An option: a rule, and what its help says. */
+/** An option: a rule and its help text. */
 export interface OptionRule<T> extends Rule<T> {
   /** One line, without the range and the default. */
   readonly help: string
@@ -32,7 +32,7 @@ export interface OptionRule<T> extends Rule<T> {
   readonly flag?: string
   /** The letter of its short flag. */
   readonly letter?: string
-  /** What help calls its value, where the form is not enough: `dir` of `--allow-path <dir>`. */
+  /** Name of its value in help, where the form is not enough: `dir` of `--allow-path <dir>`. */
   readonly value?: string
   /** The help of the flag that turns it off, `--no-…`, where there is one. */
   readonly off?: string
@@ -40,7 +40,7 @@ export interface OptionRule<T> extends Rule<T> {
   readonly env?: string
 }
 
-/** What may be said of an option besides its help. */
+/** Optional properties of an option. */
 export type OptionDetails = Pick<
   OptionRule<unknown>,
   'fallback' | 'flag' | 'letter' | 'value' | 'off' | 'env'
@@ -114,7 +114,7 @@ export const TEXT: Rule<string> = rule('text', (value) =>
   typeof value === 'string' ? undefined : `${show(value)} is not a string`,
 )
 
-/** The name of a file or device. What follows a zero byte the system would not see. */
+/** The name of a file or device. The system would ignore everything after a zero byte. */
 export const PATH: Rule<string> = rule('text', (value) => {
   if (typeof value !== 'string') return `${show(value)} is not a path`
   if (value === '') return 'the name is empty'
@@ -170,7 +170,7 @@ export function record<T>(
   })
 }
 
-/** What any of several rules takes. */
+/** A value that any of several rules accepts. */
 export function either<A, B>(what: string, a: Rule<A>, b: Rule<B>): Rule<A | B> {
   return rule(a.form, (value) =>
     a.fault(value) === undefined || b.fault(value) === undefined
@@ -190,7 +190,7 @@ export function checkArgument<T>(name: string, one: Rule<T>, value: unknown): T 
 }
 
 /**
- * Checks the options of a call. Each is read once, so that what was checked is what is used, and
+ * Checks the options of a call. Each is read once, so that the checked value is the one used, and
  * nothing is inherited from a prototype that others may have written to.
  * @returns those that were given; undefined counts as not given
  * @throws BackupError USAGE naming the option
@@ -208,7 +208,7 @@ export function checkOptions<S extends Schema>(schema: S, value: unknown): Optio
   return checked
 }
 
-/** Runs what may call a getter or a proxy of the caller's. */
+/** Runs code that may call a getter or a proxy of the caller's. */
 function readable<T>(name: string, read: () => T): T {
   try {
     return read()

@@ -1,13 +1,13 @@
 /**
  * Names of files, in images and of bitmaps. They are UTF-8 as a rule, but may be any bytes, and two
  * different names must stay different: a byte that belongs to no character becomes one of the code
- * units U+DC80 to U+DCFF, which stand for nothing else when alone (as Python's `surrogateescape`
+ * units U+DC80 to U+DCFF, which mean nothing else when alone (as Python's `surrogateescape`
  * has it).
  */
 
 const ESCAPE = 0xdc00
 
-/** Code units that stand for a byte. A surrogate that is one of a pair does not match. */
+/** Code units that represent a byte. A surrogate that is one of a pair does not match. */
 const ESCAPED = /[\udc80-\udcff]/u
 export const ESCAPED_RUN = /[\udc80-\udcff]+/gu
 
@@ -56,7 +56,7 @@ function sequenceLength(first: number): number {
 
 /**
  * Makes a text safe to print as one line: names of files are anyone's, and may hold line breaks,
- * terminal commands, characters that reverse the writing direction, or bytes that are no UTF-8.
+ * terminal commands, characters that reverse the writing direction, or bytes that are not UTF-8.
  */
 export function oneLine(text: string): string {
   return showText(text).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) => {

@@ -16,14 +16,14 @@ export class Turns {
   #last = performance.now()
   #steps = 0
 
-  /** @param what the work is about, for the error */
+  /** @param what name of the work, for the error */
   constructor(what: string, signal?: AbortSignal) {
     this.#what = what
     this.#signal = signal
   }
 
   /**
-   * To be called for each step; what it returns, if anything, is to be awaited.
+   * To be called for each step; the caller awaits the promise it returns, if any.
    * @throws BackupError ABORTED
    */
   step(): Promise<void> | undefined {
@@ -40,7 +40,7 @@ export class Turns {
   }
 }
 
-/** The same batches, with a step for each. */
+/** Passes batches through, with a step for each. */
 export async function* withTurns<T>(
   batches: AsyncIterable<T>,
   what: string,

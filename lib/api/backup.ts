@@ -37,7 +37,7 @@ export const FULL_OPTIONS: SchemaFor<FullOptions> = {
   ...COPY_OPTIONS,
 }
 
-/** A bitmap says what changed up to now, not up to a snapshot. */
+/** A bitmap covers the writes up to now, not up to a snapshot. */
 const { snapshot: _, ...SINCE_OPTIONS } = FULL_OPTIONS
 
 export const INCREMENTAL_OPTIONS: SchemaFor<IncrementalOptions> = {
@@ -65,13 +65,13 @@ export const RESTORE_OPTIONS: SchemaFor<RestoreOptions> = {
 }
 
 /**
- * Backs up a whole disk into a new, standalone qcow2 image: what reads as zero through the source's
- * whole chain takes no room in it.
- * @param source path of a raw or qcow2 image or of a block device, an NBD URI, or a source of the
- * program's own
- * @param target path of the image, mode 0600; it appears there only when complete and synced. A target
- * of the program's own gets the disk as it is
- * @throws BackupError; what stood under the target's name is then as it was
+ * Backs up a whole disk into a new, standalone qcow2 image. Zeroes, as read through the source's
+ * whole chain, take no space in it.
+ * @param source path of a raw or qcow2 image or of a block device, an NBD URI, or a custom
+ * source
+ * @param target path of the image, mode 0600; it appears there only when complete and synced. A custom
+ * target gets the raw disk
+ * @throws BackupError; an existing target is then unchanged
  */
 export function fullBackup(
   source: string | CustomSource,
@@ -86,12 +86,12 @@ export function fullBackup(
 }
 
 /**
- * Backs up what changed since the previous backup, as recorded by a dirty bitmap, into a new qcow2 image
- * over that backup. What was written since and reads as zero now is recorded as zero, unread.
- * @param source a qcow2 image that holds the bitmap, an NBD export that offers it, or a source of
- * the program's own, whose extents say what is dirty
+ * Backs up the changes since the previous backup, as recorded by a dirty bitmap, into a new qcow2 image
+ * over that backup. Ranges that were written since and read as zero now become zero clusters, unread.
+ * @param source a qcow2 image that holds the bitmap, an NBD export that offers it, or a custom
+ * source, whose extents carry `dirty`
  * @param target path of the image, mode 0600; it appears there only when complete and synced
- * @throws BackupError; what stood under the target's name is then as it was
+ * @throws BackupError; an existing target is then unchanged
  */
 export function incrementalBackup(
   source: string | CustomSource,
@@ -108,11 +108,10 @@ export function incrementalBackup(
 /**
  * Writes the content of a backup, with its whole chain, to a new disk.
  * @param backup path of a qcow2 image. Not recognised by its content: a backup whose first bytes
- * are damaged must not pass for a raw disk; `format: 'raw'` says that it is one
+ * are damaged must not pass for a raw disk; `format: 'raw'` allows one
  * @param target path of a new sparse file, a block device, with `outputFormat: 'qcow2'` of a new image, or
- * the URI of an NBD export, which is overwritten; or a target of the program's own
- * @throws BackupError; what stood under the target's name is then as it was, but for a device and
- * an export
+ * the URI of an NBD export, which is overwritten; or a custom target
+ * @throws BackupError; an existing target is then unchanged, except a device, an export or a custom target
  */
 export async function restore(
   backup: string,

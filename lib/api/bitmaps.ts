@@ -65,7 +65,7 @@ const OPERATION: Rule<BitmapOperation> = {
  * Does several things to one bitmap of an image, in their order; all of them or, if one fails, none.
  * The image is checked first, and no other process may use it meanwhile.
  * @param image path of a qcow2 image of version 3
- * @param bitmap its name; '' will do to remove all
+ * @param bitmap its name; with 'remove-all' it may be ''
  * @throws BackupError BAD_BITMAP if an operation cannot be done, with QEMU's words in `qemu`;
  * BAD_IMAGE, UNSUPPORTED, IN_USE, IO, USAGE, ABORTED, CALLBACK
  */
@@ -102,7 +102,7 @@ export async function listBitmaps(
 }
 
 /**
- * What a bitmap of an image says.
+ * Reads the dirty and clean ranges of a bitmap of an image.
  * @param take is given ordered, contiguous runs from 0 to the virtual size, in batches of bounded
  * size; the next comes when what it returns has resolved
  * @throws BackupError BAD_BITMAP if it is not there or inconsistent; BAD_IMAGE, UNSUPPORTED, IN_USE,
@@ -167,7 +167,7 @@ const FACTS: Rule<readonly ImageFacts[]> = list(
 /**
  * Judges every bitmap of a backing chain by libvirt's rules: it is in the top image; the images that
  * have it are one run from there; and in each of them it is persistent, records, and is not
- * inconsistent. What is wrong with one says nothing of the others. Granularities may differ from
+ * inconsistent. Each bitmap is judged on its own. Granularities may differ from
  * image to image.
  * @param chain top first
  * @returns in the order in which the names come up, from the top down
@@ -197,7 +197,7 @@ const NODES: Rule<readonly NamedBlockNode[]> = list(
 )
 
 /**
- * What a running QEMU says of the bitmaps of a chain, for `validateBitmapChain`.
+ * Converts what a running QEMU reports about the bitmaps of a chain, for `validateBitmapChain`.
  * @param nodes the answer to `query-named-block-nodes`
  * @param chain names of the chain's format nodes, top first, as the caller knows them
  * @throws BackupError USAGE, also for a name that no node has

@@ -1,18 +1,18 @@
-/** What every public function does around its work: see `calling`. */
+/** Wraps the work of every public function: see `Call`. */
 import { abortedError, BackupError, ioError, isBackupError } from '../errors.ts'
 import type { Phase, Progress } from '../progress.ts'
 import type { CustomSource } from '../source/custom-source.ts'
 
 type OnProgress = (progress: Progress) => void
 
-/** One call of a public function: what the caller's own code does wrong meanwhile is noted here. */
+/** One call of a public function. Faults in the caller's own callbacks are noted here. */
 export class Call {
   readonly #what: string
   readonly #signal: AbortSignal | undefined
   /** Notes for the result. */
   readonly notes: string[] = []
 
-  /** @param what the call is about, for messages: its target, or its only image */
+  /** @param what name for messages: the call's target, or its only image */
   constructor(what: string, signal?: AbortSignal) {
     this.#what = what
     this.#signal = signal
@@ -31,7 +31,7 @@ export class Call {
     }
   }
 
-  /** The same for what is found bit by bit; the signal is looked at before each of them. */
+  /** Like `run`, for work that yields results one by one; checks the signal before each. */
   async *each<T>(work: () => AsyncIterable<T>): AsyncGenerator<T, void, undefined> {
     try {
       if (this.#signal?.aborted) throw abortedError(this.#what, this.#signal)
@@ -45,8 +45,8 @@ export class Call {
   }
 
   /**
-   * A callback that cannot do harm: what it throws ends the call, as an error of ours; what its
-   * promise rejects with, which comes too late for that, becomes a note.
+   * A guarded callback. An exception in it ends the call, as a BackupError; a rejection of its
+   * promise comes too late for that and becomes a note.
    */
   callback<A extends unknown[], R>(
     name: string,
@@ -65,7 +65,7 @@ export class Call {
     }
   }
 
-  /** A callback that is waited for. What it throws or rejects with ends the call. */
+  /** A callback that is awaited. If it throws or rejects, the call ends. */
   taker<A extends unknown[]>(name: string, call: (...args: A) => void | Promise<void>) {
     return async (...args: A): Promise<void> => {
       try {
@@ -112,7 +112,7 @@ export class Call {
 
   /** A result with the notes of this call. */
   async noted<R extends { notes?: readonly string[] }>(result: R): Promise<R> {
-    // A promise that was rejected by now has told so when this resolves.
+    // Rejections up to now have been reported when this resolves.
     await new Promise(setImmediate)
     return this.notes.length === 0
       ? result
@@ -136,7 +136,7 @@ export class Call {
   }
 }
 
-/** What a function of the caller's threw. */
+/** Wraps an exception of one of the caller's functions. */
 export function callbackError(name: string, error: unknown): BackupError {
   if (isBackupError(error)) return error
   return new BackupError('CALLBACK', `${name}()`, messageOf(error), { cause: error })

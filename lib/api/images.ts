@@ -40,7 +40,7 @@ import {
 } from '../schema.ts'
 import { Call } from './call.ts'
 
-/** What only the program itself asks for. */
+/** Options for internal callers only. */
 type Internal = 'open' | 'writable' | 'checking'
 
 /** How an image is read. */
@@ -140,7 +140,7 @@ export async function imageInfo(name: string, options: InfoOptions = {}): Promis
 }
 
 /**
- * Describes an image and those below it, top first. Every name found inside an image goes through
+ * Describes an image and its backing chain, top first. Every name found inside an image goes through
  * the gate, and no format is guessed but that of the file that the user named.
  * @throws QemuImgError, BackupError USAGE, ABORTED
  */
@@ -156,8 +156,8 @@ export async function backingChainInfo(
 }
 
 /**
- * Checks a qcow2 image: its refcounts, and that all it refers to is where it can be. Content is not
- * looked at. The images below it are opened, but not checked.
+ * Checks a qcow2 image: its refcounts, and that every reference has a possible value. Content is not
+ * read. Its backing files are opened, but not checked.
  * @throws QemuImgError if it cannot be opened or read; its status is 63 for a raw image.
  * BackupError USAGE, ABORTED, CALLBACK
  */
@@ -179,8 +179,8 @@ export async function checkImage(name: string, options: CheckOptions = {}): Prom
 }
 
 /**
- * Where the guest bytes of an image and of all below it are: batches of ordered, contiguous
- * entries, neighbours with equal status merged. Of an empty range one entry of length 0.
+ * Locates the guest bytes of an image and its backing chain: batches of ordered, contiguous
+ * entries (bytes), neighbours with equal status merged. An empty range gives one entry of length 0.
  * @throws QemuImgError, BackupError USAGE, ABORTED
  */
 export async function* mapImage(
@@ -203,8 +203,8 @@ export async function* mapImage(
 }
 
 /**
- * Compares what the guest sees of two images, each with all below it. Bytes are only read where the
- * metadata does not decide: zeroes, and what is the same place of the same file, are not.
+ * Compares the guest content of two images, each with its backing chain. Bytes are read only where
+ * the metadata does not decide: not for zeroes, nor for the same place of the same file.
  * @param names paths, as the user gave them
  * @throws QemuImgError if an image cannot be opened; BackupError USAGE, ABORTED
  */
@@ -231,7 +231,7 @@ export async function compareImages(
 }
 
 /**
- * How large a copy of an image, with all below it, will be.
+ * Computes the size of a copy of an image with its backing chain, bytes.
  * @throws QemuImgError, BackupError USAGE, ABORTED
  */
 export async function measureImage(
@@ -252,7 +252,7 @@ export async function measureImage(
 }
 
 /**
- * How large an image of an empty disk will be.
+ * Computes the size of an image of an empty disk, bytes.
  * @param size of the disk, bytes
  * @throws QemuImgError, BackupError USAGE
  */

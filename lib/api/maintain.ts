@@ -93,8 +93,8 @@ export const DIFF_DISKS_OPTIONS: SchemaFor<DiffDisksOptions> = {
 }
 
 /**
- * Makes an overlay over an image that nobody writes to any more, so that what is written from now on
- * is in the overlay. Every bitmap that records in the image and is valid along its chain goes on in
+ * Makes an overlay over an image that is no longer written to, so that later writes go
+ * to the overlay. Every bitmap that records in the image and is valid along its chain continues in
  * the overlay.
  * @param backing path of the image, qcow2, or raw as `backingFormat` says
  * @param overlay path of the qcow2 image to make
@@ -118,7 +118,7 @@ export async function createSnapshot(
 }
 
 /**
- * Brings what the images above a base hold down into the base, their bitmaps too: those that the base
+ * Commits the data and bitmaps of the images above a base into the base. Bitmaps that the base
  * lacks are created, then all are merged. An interrupted commit leaves a base that is sound, and can
  * be run again.
  * @param top path of the topmost image, which nobody has open
@@ -135,7 +135,7 @@ export async function commitImage(top: string, options: CommitOptions = {}): Pro
 }
 
 /**
- * Adds a bitmap to an image that has what the guest sees in it differently from a baseline: for a
+ * Adds a bitmap to an image, dirty where its guest content differs from a baseline: for a
  * chain of backups that lost its bitmap, or never had one.
  * @param image path of a qcow2 image of version 3, which no other process may use meanwhile
  * @param baseline path of a raw or qcow2 image, or the URI of an NBD export
@@ -164,7 +164,7 @@ export async function diffToBitmap(
  * point in time of a running machine, that QEMU exports, and its last backup.
  * @param disk path of a raw or qcow2 image, or the URI of an NBD export
  * @param baseline the same
- * @param take is given what differs, when all is compared: ordered, contiguous runs from 0 to the size
+ * @param take receives the differences after the comparison: ordered, contiguous runs from 0 to the size
  * of the disk, neighbours differ, in batches of bounded size
  * @throws BackupError as diffToBitmap; CALLBACK if `take` throws
  */

@@ -20,7 +20,7 @@ export const PARITY_OPTIONS: SchemaFor<ParityOptions> = {
 }
 
 /**
- * Runs our commands and qemu-img's on images, side by side, and compares what they print byte for
+ * Runs our commands and qemu-img's on images, side by side, and compares their output byte for
  * byte, and their exit statuses. Yields as each pair is done. Output goes through files in the
  * system's temporary directory, so that any amount of it takes no memory.
  * @throws BackupError IO if qemu-img cannot be run, UNSUPPORTED if it reports no version, ABORTED, USAGE, CALLBACK

@@ -1,4 +1,4 @@
-/** Rules of arguments that are no options. */
+/** Rules for arguments that are not options. */
 
 import type { CustomTarget } from '../copy/target/custom-target.ts'
 import { callback, either, list, PATH, type Rule, record, TEXT, whole } from '../schema.ts'
@@ -25,7 +25,7 @@ export const SOURCE: Rule<string | CustomSource> = {
 export const PATHS = list(PATH)
 
 /**
- * The name of what is to be made. `-` is refused: who writes it means standard output, and a file of
+ * Path of a file to make. `-` is refused: it usually means standard output, and a file of
  * that name would be a surprise.
  */
 export const TARGET: Rule<string> = {
@@ -42,7 +42,7 @@ const CUSTOM_TARGET: Rule<CustomTarget> = record(
   { open: true },
 )
 
-/** The name of what is to be made, or a target of the program's own, which is told of in detail. */
+/** Path of a file to make, or a custom target, whose faults are reported in detail. */
 export const ANY_TARGET: Rule<string | CustomTarget> = {
   ...either('neither a path nor a target', TARGET, CUSTOM_TARGET),
   fault(value) {

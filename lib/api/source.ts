@@ -7,7 +7,7 @@ import { Call } from './call.ts'
 import { SOURCE } from './rules.ts'
 
 export interface OpenSourceOptions extends Omit<OpenOptions, 'requests'> {
-  /** Ends what is done with the source: opening it, and looking up what it holds. */
+  /** Cancels work with the source: opening it, and reading its extents. */
   signal?: AbortSignal
 }
 
@@ -20,7 +20,7 @@ export const EXTENTS_OPTIONS: SchemaFor<ExtentsOptions> = {
 
 /**
  * Opens a disk for reading: a raw or qcow2 image, in a file or on a block device, with all that it
- * builds on, an export of an NBD server, or what the calling program reads by itself.
+ * builds on, an export of an NBD server, or a custom source.
  * @param location a path, an NBD URI, or a source of the program's own
  * @throws BackupError USAGE, BAD_IMAGE, BAD_BITMAP, UNSUPPORTED, NOT_ALLOWED (by the gate),
  * IN_USE, IO or ABORTED

@@ -11,8 +11,8 @@ export const VERIFY_OPTIONS: SchemaFor<VerifyManifestsOptions> = {
 }
 
 /**
- * Holds images against the manifests beside them: each is checked, and what it holds by itself is
- * read and compared with what was read from the source when it was made. The images it builds on
+ * Compares images with the manifests beside them: each is checked, and its own content is
+ * read and compared with the hash taken when it was made. The images it builds on
  * have manifests of their own.
  * @throws BackupError IO, BAD_MANIFEST, UNSUPPORTED, IN_USE, ABORTED, USAGE
  */

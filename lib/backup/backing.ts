@@ -9,7 +9,7 @@ import { type Chain, closeAll, type Format, openChain } from '../source/source-c
 import { encodeText } from '../text.ts'
 import type { OpenOptions } from './types.ts'
 
-/** The previous backup, open with its whole chain, and what an image over it records of it. */
+/** The previous backup, open with its whole chain, and the name that an image over it records. */
 export interface Backing {
   /** As given, for messages. */
   path: string
@@ -18,13 +18,13 @@ export interface Backing {
   format: Format
   /** Virtual size, bytes. */
   size: number
-  /** The backup with what it builds on. */
+  /** The backup with its backing chain. */
   chain: Chain
   /** Of the whole chain. */
   files: readonly OpenFile[]
   /**
    * To be called right before the target gets its name.
-   * @throws BackupError SOURCE_CHANGED if a file of the chain is not what it was when opened, or
+   * @throws BackupError SOURCE_CHANGED if a file of the chain was replaced since it was opened, or
    * the name by which the target would find it leads elsewhere now; IO if it leads nowhere
    */
   checkUnchanged(): Promise<void>
@@ -33,7 +33,7 @@ export interface Backing {
 
 /**
  * Opens a previous backup as the backing file of a target.
- * @param options its format is qcow2, or what `backingFormat` says: never what its content looks like
+ * @param options its format is qcow2, or `backingFormat`; never probed
  * @throws BackupError BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IN_USE or IO if it or its chain cannot be read;
  * BAD_TARGET if the target is one of its files or its name cannot be recorded
  */
@@ -49,7 +49,7 @@ export async function openBacking(
     forceShare,
     signal,
     formatOption: 'backingFormat',
-    // What begins like an image can be a disk all the same; only qcow2 is never taken for one.
+    // A raw disk may begin like an image; only a qcow2 header is never accepted as a raw disk.
     foreignAsRaw: backingFormat === 'raw',
   })
   const { format, files, layers } = chain
@@ -61,7 +61,7 @@ export async function openBacking(
     const place = placeOf(name, target)
     const checkUnchanged = async () => {
       await requireUnchanged(files)
-      // The user's own name for it may be a link, which is not what is recorded.
+      // The user's name may be a link; the name recorded is its target's.
       await requireInPlace(file, place)
       for (const other of others) await requireInPlace(other)
     }
@@ -84,7 +84,7 @@ export async function openBacking(
 }
 
 /**
- * @throws BackupError USAGE if the backup changes with the disk: what it holds would not be what
+ * @throws BackupError USAGE if the backup changes with the disk: its content would not be what
  * the disk held when the bitmap began
  */
 export function requireApart(source: Source, backing: Backing): void {
@@ -110,7 +110,7 @@ function requireFormat(path: string, found: Format, said: Format = 'qcow2'): voi
 
 /**
  * The target would build on whatever bears the name now.
- * @param place what the name leads to is looked up here
+ * @param place directory in which the name is resolved
  */
 async function requireInPlace({ path, identity }: OpenFile, place = path): Promise<void> {
   const now = await stat(place).catch((error) => {
@@ -156,7 +156,7 @@ function placeOf(name: string, target: Location): string {
   return name.startsWith('/') ? name : pathIn(target, name)
 }
 
-/** The same path so that QEMU takes no part of it for a protocol. */
+/** The path in a form that QEMU does not parse as a protocol. */
 function plain(path: string): string {
   return /^[^/]*:/.test(path) ? `./${path}` : path
 }

@@ -7,7 +7,7 @@ import type { Source } from '../source/source.ts'
 import { formatSize } from '../units.ts'
 
 /**
- * Makes sure that what a target can hold is enough, before what it holds is overwritten. How much
+ * Makes sure that a target is large enough before its old content is overwritten. How much
  * compression saves shows only later, so an image has to fit without it.
  * @throws BackupError BAD_TARGET; as the mappings of the source
  */
@@ -33,7 +33,7 @@ export function requireCapacity(path: string, capacity: number, bytes: number, w
   throw new BackupError('BAD_TARGET', path, why)
 }
 
-/** Reads a disk to find out whether what it holds besides zeroes fits: devices know of no holes. */
+/** Reads a disk to find out whether its nonzero content fits: devices do not report holes. */
 async function fitsWithoutZeroes(
   source: Source,
   image: ImageLayout,

@@ -6,10 +6,10 @@ import type { CopyCounters } from '../native.ts'
 import { ownLayer } from '../source/own-layer.ts'
 import type { ContentHash } from './types.ts'
 
-/** The same as in native/copy/content_hash.cc: do not change one without the other. */
+/** Must equal the constant in native/copy/content_hash.cc. */
 export const BLOCK_SIZE = 4 * 2 ** 20
 
-/** What a copy's checksum is in its result; nothing if none was taken. */
+/** The checksum as it appears in a copy's result; undefined if none was taken. */
 export function contentOf(checksum?: string): { content?: ContentHash } {
   if (checksum === undefined) return {}
   return { content: { algorithm: 'blake2b-256', blockSize: BLOCK_SIZE, checksum } }
@@ -20,12 +20,12 @@ export type ReadBackOptions = Partial<
   Pick<JobOptions, 'engine' | 'direct' | 'requests' | 'signal' | 'onProgress'>
 >
 
-/** What is read lies together, mostly. */
+/** Mappings are mostly adjacent. */
 const REQUESTS = 16
 
 /**
- * Reads what a qcow2 image itself holds, and hashes it as the copy did that made it.
- * @returns ContentHash.checksum, and guest bytes by what the image has them as
+ * Reads a qcow2 image's own clusters, without backing files, and hashes them as the copy did that made it.
+ * @returns ContentHash.checksum, and guest bytes by kind
  * @throws BackupError BAD_IMAGE, IO, ABORTED
  */
 export async function hashImage(

@@ -5,13 +5,13 @@ import { runSession } from './session.ts'
 import type { CopyResult, FullOptions } from './types.ts'
 
 /**
- * Backs up a whole disk into a new, standalone qcow2 image: what reads as zero through the source's
- * whole chain takes no room in it.
- * @param source path of a raw or qcow2 image or of a block device, an NBD URI, or a source of the
- * program's own
+ * Backs up a whole disk into a new, standalone qcow2 image. Zeroes, as read through the source's
+ * whole chain, take no space in it.
+ * @param source path of a raw or qcow2 image or of a block device, an NBD URI, or a custom
+ * source
  * @param target path of the image, mode 0600; it appears there only when complete and synced. A target
  * of the program's own gets the disk as it is
- * @throws BackupError; what stood under the target's name is then as it was
+ * @throws BackupError; an existing target is then unchanged
  */
 export function fullBackup(
   source: string | CustomSource,

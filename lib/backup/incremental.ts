@@ -4,12 +4,12 @@ import { runSession } from './session.ts'
 import type { CopyResult, IncrementalOptions } from './types.ts'
 
 /**
- * Backs up what changed since the previous backup, as recorded by a dirty bitmap, into a new qcow2 image
- * over that backup. What was written since and reads as zero now is recorded as zero, unread.
- * @param source a qcow2 image that holds the bitmap, an NBD export that offers it, or a source of
- * the program's own, whose extents say what is dirty
+ * Backs up the changes since the previous backup, as recorded by a dirty bitmap, into a new qcow2 image
+ * over that backup. Ranges that were written since and read as zero now become zero clusters, unread.
+ * @param source a qcow2 image that holds the bitmap, an NBD export that offers it, or a custom
+ * source, whose extents carry `dirty`
  * @param target path of the image, mode 0600; it appears there only when complete and synced
- * @throws BackupError; what stood under the target's name is then as it was
+ * @throws BackupError; an existing target is then unchanged
  */
 export async function incrementalBackup(
   source: string | CustomSource,

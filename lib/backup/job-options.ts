@@ -19,8 +19,8 @@ type MakingOptions = CopyOptions & ImageOptions & TableOptions & VerifyingOption
  * The options of a copy, each of which is one that may be, with the defaults filled in.
  * @param format the target's
  * @param size virtual size, bytes
- * @param backing what the target builds on
- * @throws BackupError USAGE naming an option that does not go with the others or the disk
+ * @param backing the target's backing file
+ * @throws BackupError USAGE naming an option that conflicts with the others or the disk
  */
 export function jobOptions(
   format: 'qcow2',
@@ -98,7 +98,7 @@ function compression({ compress, compressionLevel }: ImageOptions): Compression 
 }
 
 /**
- * The smallest cluster size with which a disk's L1 table stays within what QEMU opens, bytes. For
+ * The smallest cluster size with which a disk's L1 table stays within QEMU's limit, bytes. For
  * every size that is a safe integer there is one.
  */
 function smallestClusterSize(size: number): number {

@@ -5,14 +5,14 @@ import { type OpenFile, openFile } from '../image/file.ts'
 import { BLOCK_SIZE } from './content-hash.ts'
 import type { ContentHash, CopyResult } from './types.ts'
 
-/** What a manifest takes from a copy. */
+/** The part of a copy's result that a manifest records. */
 type ContentSummary = Pick<
   CopyResult,
   'virtualSize' | 'dataBytes' | 'zeroBytes' | 'unchangedBytes' | 'content'
 >
 
 /**
- * What is kept beside an image so that it can be verified without its source: one JSON object in
+ * Record beside an image, with which it can be verified without its source: one JSON object in
  * `IMAGE.manifest.json`.
  */
 export interface Manifest extends ContentSummary {
@@ -28,7 +28,7 @@ export interface Manifest extends ContentSummary {
   backingFile?: string
   content: ContentHash
   /**
-   * While an image is replaced, what the manifest says if it is beside the one before: null for one
+   * While an image is replaced, the record for the previous image: null for one
    * that had no manifest.
    */
   otherwise?: (Manifest | null)[]
@@ -42,7 +42,7 @@ export function manifestPath(image: string): string {
   return `${image}.manifest.json`
 }
 
-/** What a manifest says of an image that was made. */
+/** Builds the manifest of a new image. */
 export function manifestOf(
   image: string,
   written: ContentSummary,
@@ -63,7 +63,7 @@ export function manifestOf(
   }
 }
 
-/** What a manifest says, for each image that may be beside it; null: nothing. */
+/** A manifest's records, one for each image that may be beside it; null: no record. */
 export function recordsOf({ otherwise = [], ...record }: Manifest): (Manifest | null)[] {
   return [record, ...otherwise]
 }
@@ -80,11 +80,11 @@ export async function readManifest(image: string): Promise<Manifest | undefined>
 }
 
 /**
- * Reads what may be a manifest.
+ * Reads a manifest.
  * @param path as messages name it
  * @param place where it is looked up
- * @returns what it says, or why it is none; undefined if there is no such file
- * @throws BackupError IO; UNSUPPORTED for what is neither a regular file nor a block device
+ * @returns its records, or why it is not a manifest; undefined if there is no such file
+ * @throws BackupError IO; UNSUPPORTED if it is neither a regular file nor a block device
  */
 export async function findManifest(
   path: string,
@@ -135,7 +135,7 @@ function parse(path: string, text: string): Record<string, unknown> {
     const value: unknown = JSON.parse(text)
     if (typeof value === 'object' && value !== null) return value as Record<string, unknown>
   } catch {
-    // Told below.
+    // Reported below.
   }
   throw new BackupError('BAD_MANIFEST', path, 'is not a manifest of this program')
 }

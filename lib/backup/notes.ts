@@ -3,12 +3,12 @@ import { isMounted } from '../image/storage.ts'
 import type { Source } from '../source/source.ts'
 import { formatSize } from '../units.ts'
 
-/** What the user must know of the source: that it is empty, or in use as a file system. */
+/** Caveats about the source: it is empty, or in use as a file system. */
 export async function sourceNotes(source: Source): Promise<string[]> {
   if (source.size === 0) return [`${source.name}: is empty, a disk of 0 bytes`]
   for (const file of source.stores) {
     if (file.kind !== 'file') continue
-    // Where there is no /sys or /proc, nothing is known.
+    // Without /sys or /proc this cannot be determined.
     if (!(await isMounted(file).catch(() => false))) continue
     const why = 'is mounted for writing: the copy may mix several points in time'
     return [`${file.path}: ${why}`]
@@ -16,7 +16,7 @@ export async function sourceNotes(source: Source): Promise<string[]> {
   return []
 }
 
-/** What the user must know of the target: that its name misleads, or that it was not filled. */
+/** Caveats about the target: its name misleads, or it was not filled. */
 export function targetNotes(source: Source, target: Target, format: 'qcow2' | 'raw'): string[] {
   const { path, capacity, kind } = target
   if (format !== 'raw') return []

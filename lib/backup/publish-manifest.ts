@@ -2,14 +2,14 @@
  * An image and its manifest are two files, and no system call renames two. So that there is never an
  * image beside the manifest of another one, however a run ends:
  *
- * 1. A manifest for both gets the name: it says what the new image holds, and, as `otherwise`, what
+ * 1. A manifest for both gets the name: it describes the new image and, as `otherwise`, what
  *    the one before did. It is right beside either.
  * 2. The image gets its name.
  * 3. The manifest for the new image alone takes the place of the one for both.
  *
  * An image that is replaced by one without a manifest loses its own in the same way; in 3 it is
  * removed. If 1 or 2 fails, what was there before comes back; if 3 does, the one for both stays, and
- * is right. Killed anywhere, what stands there is the old or the new image beside a manifest of it.
+ * is right. Killed at any point, the result is the old or the new image beside a manifest of it.
  */
 import { type FileTarget, openFileTarget } from '../copy/target/file-target.ts'
 import { type ExistingTarget, judge, type SourceIdentity } from '../copy/target/judge.ts'
@@ -24,7 +24,7 @@ import { findManifest, MAX_BYTES, type Manifest, manifestPath, recordsOf } from 
 /** A manifest that is published in front of its image, or one that is removed with the old image. */
 export interface ManifestPublication extends Publication {
   /**
-   * What it will say; undefined: it is removed.
+   * Its new content; undefined: it is removed.
    * @throws BackupError IO
    */
   write(manifest: Manifest | undefined): Promise<void>
@@ -40,9 +40,9 @@ interface ManifestRequest {
 }
 
 /**
- * Opens what becomes of the manifest beside a target.
+ * Prepares writing or removing the manifest beside a target.
  * @returns undefined if there is none and none is wanted
- * @throws BackupError TARGET_EXISTS, BAD_TARGET, IO; USAGE if one is wanted of what is no file
+ * @throws BackupError TARGET_EXISTS, BAD_TARGET, IO; USAGE if one is requested for a target that is not a file
  */
 export async function openManifest(
   image: Target,
@@ -58,7 +58,7 @@ export async function openManifest(
   try {
     const found = await findManifest(path, pathIn(location)).catch((error: BackupError) => error)
     const old = found instanceof BackupError ? found : found?.manifest
-    // What is no manifest of ours belongs to somebody else.
+    // A file that is not our manifest must not be replaced.
     if (!wanted && (old === undefined || old instanceof BackupError)) {
       await location.directory.close()
       return undefined
@@ -86,7 +86,7 @@ class ManifestFile implements ManifestPublication {
   readonly replaced: string | undefined
   readonly #target: FileTarget
   readonly #location: Parameters<typeof pathIn>[0]
-  /** What is said of the image that is replaced; nothing if there is none. */
+  /** Records of the image that is replaced; empty if there is none. */
   readonly #before: readonly (Manifest | null)[]
   #manifest: Manifest | undefined
 

@@ -7,17 +7,17 @@ import { type Manifest, manifestPath, recordsOf } from './manifest.ts'
 /** Counts of a copy that a manifest records too, bytes. */
 export type Counts = Pick<Manifest, 'dataBytes' | 'zeroBytes' | 'unchangedBytes'>
 
-/** What came of comparing an image with its manifest. */
+/** Result of comparing an image with its manifest. */
 export interface Comparison {
-  /** What is not as it was recorded; undefined if all is. */
+  /** The difference from the record; undefined if there is none. */
   difference?: string
-  /** What it was compared with; undefined if nothing is recorded of this image. */
+  /** The record compared with; undefined if there is none for this image. */
   record?: Manifest
   notes: string[]
 }
 
 /**
- * What the manifest beside an image says of it. There may be several records, of which one holds: a
+ * The record for an image in the manifest beside it. There may be several records, of which one is valid: a
  * run that was replacing the image may have been killed.
  */
 export class RecordedContent {
@@ -32,13 +32,13 @@ export class RecordedContent {
     this.#faults = this.#records.map((record) => record && faultOf(path, record, header))
   }
 
-  /** What already differs in the image's metadata from the record. */
+  /** The difference between the image's metadata and the record, if any. */
   get difference(): string | undefined {
     return this.#faults.every(Boolean) ? (this.#faults[0] as string) : undefined
   }
 
   /**
-   * Compares what the image holds with what is recorded.
+   * Compares the image's content with the record.
    * @param counts not known where it was not read cluster by cluster
    */
   compare(checksum: string, counts?: Counts): Comparison {
@@ -55,7 +55,7 @@ export class RecordedContent {
   }
 }
 
-/** What does not go along with the record in what the image says of itself. */
+/** The difference between the image's header and the record, if any. */
 function faultOf(path: string, record: Manifest, header: Qcow2Header): string | undefined {
   const { virtualSize, image } = record
   if (header.virtualSize !== virtualSize) {

@@ -12,14 +12,13 @@ import type { CopyResult, RestoreOptions } from './types.ts'
 import { compareWithManifest } from './verify-manifests.ts'
 
 /**
- * Writes the content of a backup, with its whole chain, to a new disk. What is read of a single image
+ * Writes the content of a backup, with its whole chain, to a new disk. The data read from a single image
  * is compared with the manifest beside it, unless `verify` is false.
  * @param backup path of a qcow2 image. Not recognised by its content: a backup whose first bytes
  * are damaged must not pass for a raw disk; `format: 'raw'` says that it is one
  * @param target path of a new sparse file, a block device, with `outputFormat: 'qcow2'` of a new image, or
  * the URI of an NBD export, which is overwritten; or a target of the program's own
- * @throws BackupError; what stood under the target's name is then as it was, but for a device and
- * an export
+ * @throws BackupError; an existing target is then unchanged, except a device, an export or a custom target
  */
 export async function restore(
   backup: string,
@@ -73,7 +72,7 @@ function targetOf(
   }
 }
 
-/** What the manifest of a backup says, if that is a single image and there is one. */
+/** The record in a backup's manifest, if the backup is a single image and has one. */
 async function recordOf(path: string, source: Source): Promise<RecordedContent | undefined> {
   const [top] = source.stores as readonly SourceFile[]
   if (source.format !== 'qcow2' || source.snapshot) return undefined

@@ -32,10 +32,10 @@ import type {
 } from './types.ts'
 import { verifyWritten } from './verify-content.ts'
 
-/** What is copied, and where to. */
+/** Source and target of a copy. */
 export interface CopyRequest {
   from: string | CustomSource
-  /** A path; of what `openTarget` opens, a name for messages. */
+  /** A path; if `openTarget` is given, a name for messages. */
   to: string
   format: 'qcow2' | 'raw'
   options: CopyOptions &
@@ -44,14 +44,14 @@ export interface CopyRequest {
     TableOptions &
     DiscardOptions &
     VerifyingOptions
-  /** Path of what the target builds on; only what changed is copied then. */
+  /** Path of the target's backing file; only dirty ranges are copied then. */
   previous?: string
   /** Images take the place of images only; a disk that of anything. */
   replaces: 'image' | 'disk'
-  /** Opens a target that is no file or device. */
+  /** Opens a target that is not a file or device. */
   openTarget?: (sources: readonly SourceIdentity[]) => Promise<Target>
   /**
-   * What was recorded of the source when it was made, which what is read is compared with.
+   * The source's recorded content, with which the data read is compared.
    * @throws BackupError DIFFERENT if its metadata already show that it is not the same
    */
   recorded?: (source: Source) => Promise<RecordedContent | undefined>
@@ -65,11 +65,11 @@ export interface CopyRequest {
 export interface CopySession {
   /** Reads and writes everything. Nothing has a name yet. */
   copy(): Promise<void>
-  /** Checks what was written, and compares it with what was read. */
+  /** Checks the image written, and compares it with the data read. */
   verify(): Promise<void>
   /** Publishes this one alone. */
   publish(): Promise<CopyResult>
-  /** Releases everything; what is not published is gone then. Never fails, may be called twice. */
+  /** Releases everything and removes unpublished files. Never fails, may be called twice. */
   discard(): Promise<void>
 }
 
@@ -184,7 +184,7 @@ class Session implements CopySession {
     return this.#manifest ? [this.#manifest, this.#target!] : [this.#target!]
   }
 
-  /** @param left what publishing could not clean up */
+  /** @param left files that publishing could not clean up */
   async result(left: readonly string[]): Promise<CopyResult> {
     await this.#discarding?.finish()
     const { format, to, options } = this.#request

@@ -8,7 +8,7 @@ import { formatSize } from '../units.ts'
 import { hashImage, type ReadBackOptions } from './content-hash.ts'
 import type { ContentHash } from './types.ts'
 
-/** What an image is to hold. */
+/** Expected content of an image. */
 export interface ExpectedContent {
   /** Bytes. */
   virtualSize: number
@@ -16,7 +16,7 @@ export interface ExpectedContent {
 }
 
 /**
- * Looks at what a copy wrote, before it gets its name.
+ * Verifies an image before it gets its name.
  * @throws BackupError as `verifyContent`
  */
 export async function verifyWritten(
@@ -38,7 +38,7 @@ export async function verifyWritten(
 }
 
 /**
- * Checks an image, reads what it holds by itself, and compares that with what a copy read.
+ * Checks an image, reads its own clusters, and compares them with the data that a copy read.
  * @throws BackupError BAD_IMAGE if it is not sound, DIFFERENT if it does not match the data that was read,
  * UNSUPPORTED, IO, ABORTED
  */

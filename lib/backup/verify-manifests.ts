@@ -18,24 +18,24 @@ export interface VerifyManifestsOptions {
   onProgress?: (progress: Progress) => void
 }
 
-/** What became of one image. */
+/** Result for one image. */
 export interface ManifestVerdict {
   image: string
   /** Missing if there is none, or it cannot be read. */
   manifest?: Manifest
-  /** It is sound, and, where there is a manifest, holds what was read when it was made. */
+  /** The image is sound and, where there is a manifest, its content is as recorded. */
   same: boolean
-  /** What is wrong with it. */
+  /** The fault, if `same` is false. */
   difference?: string
-  /** `BackupError.code` of what is wrong. */
+  /** `BackupError.code` of the fault. */
   code?: BackupError['code']
-  /** What must be known of the result: that there is no manifest. */
+  /** Caveats, such as that there is no manifest. */
   notes: string[]
 }
 
 /**
  * Verifies backups: the structure of each image is checked, and, where there is a manifest beside it,
- * what it holds by itself is read and compared with what was read from the source when it was made.
+ * its own content is read and compared with the hash taken when it was made.
  * The images it builds on have manifests of their own. One result for each image, whatever is wrong
  * with one of them.
  * @throws BackupError ABORTED, and USAGE for an empty name

@@ -4,12 +4,12 @@ import type { Mapping, SourceFile } from '../source/source.ts'
 
 type DataMapping = Extract<Mapping, { kind: 'data' }>
 
-/** What file systems that share blocks between files want ranges to be multiples of, bytes. */
+/** Alignment that file systems require of shared ranges, bytes. */
 const BLOCK = 4096
 
 /**
  * Lets a file share blocks of other files instead of getting copies of them, where the file system
- * can (XFS, Btrfs). It changes no content: what cannot be shared is copied, to the same place.
+ * can (XFS, Btrfs). The content is the same: ranges that cannot be shared are copied, to the same place.
  */
 export class BlockSharer {
   readonly #files: readonly SourceFile[]
@@ -17,14 +17,14 @@ export class BlockSharer {
   /** Files whose blocks cannot be shared. */
   readonly #never = new Set<number>()
 
-  /** @param files what mappings point into */
+  /** @param files the stores that mappings point into */
   constructor(files: readonly SourceFile[], target: OpenFile) {
     this.#files = files
     this.#target = target
   }
 
   /**
-   * Shares what it can.
+   * Shares the blocks of mappings where possible.
    * @param mappings `start` is where in the target they go
    * @returns those that have to be copied
    */

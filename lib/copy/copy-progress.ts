@@ -6,7 +6,7 @@ export type { Progress } from '../progress.ts'
 /** Often enough for a bar that moves, seldom enough to cost nothing. */
 const PROGRESS_MS = 100
 
-/** Tells a caller how far a copy is. */
+/** Reports a copy's progress to the caller. */
 export class Reporter {
   readonly #job: CopyJob
   readonly #size: number
@@ -38,7 +38,7 @@ export class Reporter {
     }
   }
 
-  /** @throws what `onProgress` threw */
+  /** @throws any exception of `onProgress` */
   rethrow(): void {
     if (this.#thrown) throw this.#thrown.error
   }

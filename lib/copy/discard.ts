@@ -3,12 +3,12 @@ import { log } from '../log.ts'
 import { type CopyJob, native } from '../native.ts'
 import type { Discard } from '../source/source.ts'
 
-/** How often what was copied is made durable, so that it can be discarded. Costs a sync each time. */
+/** Interval between syncs that allow discarding the data copied so far. */
 const STEP_MS = 1000
 
 /**
- * Lets the source let go of what is durable in the target, so that what keeps a point in time for
- * the copy (QEMU's fleecing image) shrinks as it goes on.
+ * Discards at the source the data that is durable in the target, so that the image that keeps the
+ * point in time (QEMU's fleecing image) shrinks during the copy.
  */
 export class DiscardAfterCopy {
   readonly #discard: Discard
@@ -30,12 +30,12 @@ export class DiscardAfterCopy {
     this.#size = size
   }
 
-  /** Why the source would not let go of an area; it is asked no more then. */
+  /** Why the source refused a discard; no more are sent then. */
   get failure(): unknown {
     return this.#failure
   }
 
-  /** Has a running copy make durable what it has, again and again; returns a function that stops it. */
+  /** Syncs a running copy's target at intervals; returns a function that stops it. */
   watch(job: CopyJob): () => void {
     const timer = setInterval(() => native().copySync(job), STEP_MS)
     return () => clearInterval(timer)
@@ -46,7 +46,7 @@ export class DiscardAfterCopy {
    * @returns the area of which nothing must be read any more
    */
   upTo(position: number): Range {
-    // Inward: what a granule holds besides is still needed.
+    // Round inward: the rest of a partial granule is still needed.
     const end = position === this.#size ? position : position - (position % this.#granule)
     const area = { start: this.#done, length: Math.max(0, end - this.#done) }
     if (area.length === 0 || this.#failure) return { ...area, length: 0 }

@@ -2,7 +2,7 @@ import { BackupError, ioError } from '../errors.ts'
 import { lostServer, type NativeFailure, reasonOf } from '../source/native-failure.ts'
 import type { Disk } from '../source/source.ts'
 
-/** What the calling program's own read and write failed with. */
+/** Errors of a custom source's reads and a custom target's writes. */
 export interface Causes {
   read?: Error
   write?: Error

@@ -4,7 +4,7 @@ import { COLUMNS, ROW } from '../plan/rows.ts'
 import type { Disk } from '../source/source.ts'
 import type { Qcow2Format, RecordedBacking } from './spec.ts'
 
-/** What the size of a new image depends on, besides its content. */
+/** Parameters of a new image's size, besides its content. */
 export interface ImageLayout extends Pick<Qcow2Format, 'clusterBits'> {
   backing?: Pick<RecordedBacking, 'size'>
 }
@@ -13,7 +13,7 @@ export interface ImageLayout extends Pick<Qcow2Format, 'clusterBits'> {
 const ENTRY = 8
 const REFCOUNT = 2
 
-/** Bytes of an image in which every cluster of a disk is stored: the most that one takes. */
+/** Bytes of an image in which every cluster of a disk is stored: the maximum. */
 export function fullImageBytes(size: number, { clusterBits }: ImageLayout): number {
   const clusterSize = 2 ** clusterBits
   const tables = Math.ceil(size / (clusterSize ** 2 / ENTRY))
@@ -21,7 +21,7 @@ export function fullImageBytes(size: number, { clusterBits }: ImageLayout): numb
 }
 
 /**
- * The most that a new image of a disk takes, by what is known without reading its content: as if
+ * Upper bound of the size of a new image of a disk, from metadata only: as if
  * nothing could be compressed or turned out to be zero.
  * @returns bytes
  * @throws BackupError as the mappings of the disk
@@ -44,7 +44,7 @@ export async function plannedImageBytes(source: Disk, layout: ImageLayout): Prom
 }
 
 /**
- * The same by extents, of an image without a backing file.
+ * Like `maxImageSize`, by extents, for an image without a backing file.
  * @param enough counting ends when the image takes more, bytes
  */
 export async function extentsImageBytes(

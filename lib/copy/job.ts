@@ -15,14 +15,14 @@ import type { Target } from './target/target.ts'
 import { Tasks } from './tasks.ts'
 import { CallerWrites } from './writes.ts'
 
-/** What a copy writes to: of a hash only a name, for messages. */
+/** A copy's target; for a hash only a name, for messages. */
 type CopyTarget = Pick<Target, 'path'> & Partial<Pick<Target, 'store'>>
 
 /**
- * Copies a source, whole or what changed, into a fresh target. The target is complete but not
+ * Copies a source, all of it or its dirty ranges, into a fresh target. The target is complete but not
  * synced when the promise resolves; when it rejects, nothing is written any more.
- * @param discarding is given what is durable
- * @throws BackupError; or what `onProgress` threw, which ends the copy
+ * @param discarding receives the ranges that are durable
+ * @throws BackupError; or any exception of `onProgress`, which ends the copy
  */
 export async function copyDisk(
   source: Disk,
@@ -33,7 +33,7 @@ export async function copyDisk(
   return await runCopy(source, target, planOf(source, options.format), options, discarding)
 }
 
-/** The whole disk; over a backing file only what is dirty in the source's bitmap. */
+/** The whole disk; over a backing file only the ranges dirty in the source's bitmap. */
 function planOf(source: Disk, format: TargetFormat): AsyncIterable<Float64Array> {
   if (format.kind === 'qcow2' && format.backing) {
     return planOverlay(source, 2 ** format.clusterBits, format.backing.size)
@@ -47,7 +47,7 @@ function planOf(source: Disk, format: TargetFormat): AsyncIterable<Float64Array>
 
 /**
  * Runs a copy by a plan: see copyDisk.
- * @param source what the rows of the plan point into
+ * @param source the stores that rows of the plan point into
  */
 export async function runCopy(
   source: Pick<Disk, 'name' | 'size' | 'stores' | 'interrupt'>,
@@ -77,10 +77,10 @@ export async function runCopy(
       writes,
       discarding,
     })
-    // The job would wait for what nobody answers any more.
+    // The job would wait for replies that never come.
     attended.catch(abort)
-    // What the plan waits for is of no use any more: a server's answer, for which nobody else waits.
-    // Not after the plan: what was copied last is still to be discarded at the source.
+    // The plan may be waiting for a server's reply that is no longer needed.
+    // Not after the plan: the last data copied is still to be discarded at the source.
     let isPlanned = false
     const interrupt = () => isPlanned || source.interrupt?.()
     attended.then(interrupt, interrupt)
@@ -109,7 +109,7 @@ export async function runCopy(
   }
 }
 
-/** What the calling program has to read by itself: such a source has nothing else. */
+/** The store that the calling program reads; a custom source has no other. */
 function readsOf(job: CopyJob, source: Pick<Disk, 'stores'>): CallerReads | undefined {
   const [store] = source.stores
   return store?.kind === 'reader' ? new CallerReads(job, store) : undefined
@@ -154,7 +154,7 @@ interface Attendants {
   discarding?: DiscardAfterCopy
 }
 
-/** Does what the running job asks for, until it has ended. */
+/** Serves the running job's requests until it has ended. */
 async function attend(
   job: CopyJob,
   tasks: Tasks,

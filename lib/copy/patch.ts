@@ -10,25 +10,25 @@ import type { JobOptions } from './spec.ts'
 /** How bytes are copied into a base. */
 export type CopyOptions = Partial<Pick<JobOptions, 'rateLimit' | 'signal' | 'onProgress'>>
 
-/** What is written into a file that exists, in the order of the file. */
+/** Data to write into an existing file, in file order. */
 export interface Patch {
-  /** Where bytes come from; `start` is where in the file they go. What they leave out stays. */
+  /** Sources of the bytes; `start` is their offset in the file. Gaps between them are left unchanged. */
   mappings: AsyncIterable<readonly Mapping[]>
   /** Length of the file from now on, bytes. */
   size: number
-  /** What all starts and lengths are multiples of, and `size` too. */
+  /** Alignment of all starts and lengths, and of `size`. */
   unit: number
 }
 
 /** Mappings of a batch lie anywhere: as many at once as of a backup over NBD. */
 const REQUESTS = 64
-/** Larger ones gain nothing: it is what is looked at for zeroes at a time. */
+/** Larger units gain nothing: this is the unit of zero detection. */
 const MAX_UNIT = 65536
 const RETRIES = 3
 
 /**
  * Writes mappings into a file. All is durable when it resolves.
- * @param files what the mappings point into
+ * @param files the stores that the mappings point into
  * @throws BackupError
  */
 export async function patchFile(
@@ -73,7 +73,7 @@ async function* plan(
   if (end < size) yield packRows([{ kind: 'clean', start: end, length: size - end }], OVERLAY)
 }
 
-/** The largest power of two that all the numbers are multiples of, up to what is of use. */
+/** The largest useful power of two that divides all the numbers. */
 export function commonUnit(numbers: Iterable<number>): number {
   let unit = MAX_UNIT
   for (const number of numbers) while (number % unit !== 0) unit /= 2

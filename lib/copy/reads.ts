@@ -22,14 +22,14 @@ export class CallerReads {
     }
   }
 
-  /** Nobody waits for what lies in an area any more. */
+  /** Drops all reads in a range. */
   cancel({ start, length }: Range): void {
     for (const [controller, read] of this.#running) {
       if (read.start >= start && read.start + read.length <= start + length) controller.abort()
     }
   }
 
-  /** The same for all. */
+  /** Drops all reads. */
   stop(): void {
     for (const controller of this.#running.keys()) controller.abort()
   }

@@ -7,7 +7,7 @@ import type { Tasks } from './tasks.ts'
 /** The first wait before a failed area is read again; doubled each time. */
 const FIRST_WAIT_MS = 100
 
-/** Reads again what could not be read, a bounded number of times. */
+/** Retries failed reads, a bounded number of times. */
 export class Retries {
   readonly #job: CopyJob
   readonly #tasks: Tasks
@@ -15,7 +15,7 @@ export class Retries {
   /** How often areas failed, by where they start. */
   readonly #failures = new Map<number, number>()
 
-  /** @param most times that an area is read again */
+  /** @param most maximum retries of a range */
   constructor(job: CopyJob, tasks: Tasks, most: number) {
     this.#job = job
     this.#tasks = tasks

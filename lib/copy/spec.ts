@@ -1,13 +1,13 @@
 import type { Progress } from './copy-progress.ts'
 
-/** What a copy makes of a disk. */
+/** The result of a copy: image, raw file, patch or hash. */
 export type TargetFormat = Qcow2Format | RawFormat | PatchFormat | HashFormat
 
 /** A new image. */
 export interface Qcow2Format {
   kind: 'qcow2'
   clusterBits: number
-  /** What the image builds on: of the source only what is dirty in its bitmap is copied then. */
+  /** The image's backing file: only ranges dirty in the source's bitmap are copied then. */
   backing?: RecordedBacking
   /** Whether ranges of nothing but zero flags may share one L2 table. */
   sharedTables: boolean
@@ -34,23 +34,23 @@ export interface RawFormat {
   kind: 'raw'
 }
 
-/** The disk as it is, into a file that exists: what the plan skips stays as it is there. */
+/** Written in place into an existing file; skipped ranges are left unchanged. */
 export interface PatchFormat {
   kind: 'patch'
   /** Bytes that the starts and lengths of all rows, and the size, are multiples of. */
   unit: number
 }
 
-/** Nothing is written: what is read is only hashed. */
+/** Nothing is written; the data read is only hashed. */
 export interface HashFormat {
   kind: 'hash'
   /** As that of a patch. */
   unit: number
-  /** What the plan skips is not part of the content; else it reads as zero. */
+  /** Skipped ranges are not part of the content; else they count as zero. */
   hasBacking: boolean
 }
 
-/** What a copy makes, and how it is run: checked and complete. */
+/** Parameters of a copy, checked and complete. */
 export interface JobOptions<Format extends TargetFormat = TargetFormat> {
   format: Format
   engine: 'auto' | 'io_uring' | 'threads'

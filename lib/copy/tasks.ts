@@ -1,11 +1,11 @@
 import { type Range, RangeSet } from '../extents/range-set.ts'
 
 /**
- * What a copy has still to do. The rule is that of QEMU's block-copy, in which a fleecing client
+ * The areas that a copy still has to do. The rule is that of QEMU's block-copy, in which a fleecing client
  * may discard what it has stored: an area leaves the to-do set when its task starts, returns if
  * the task fails, and never returns once discarded; a discard cancels the tasks inside it.
  *
- * Bytes in flight belong to one task only, and what is in neither set is done or discarded, so
+ * Bytes in flight belong to one task only, and bytes in neither set are done or discarded, so
  * these two sets are all there is to keep: they stay small while a copy goes through its disk in
  * order, however large that is.
  */
@@ -35,20 +35,20 @@ export class Tasks {
 
   /**
    * Takes from the to-do set.
-   * @returns what of the area was to do, and is in flight from now on
+   * @returns the parts of the area that were to do, and are in flight from now on
    */
   start(area: Range): Range[] {
     return move(area, this.#toDo, this.#inFlight)
   }
 
-  /** What of the area is in flight is done. */
+  /** Marks the parts of the area in flight as done. */
   finish(area: Range): void {
     this.#inFlight.remove(area)
   }
 
   /**
    * Gives back to the to-do set.
-   * @returns what of the area was in flight, and is to do again: nothing that was discarded or done
+   * @returns the parts of the area that were in flight, and are to do again: none that were discarded or done
    * meanwhile
    */
   fail(area: Range): Range[] {
@@ -57,7 +57,7 @@ export class Tasks {
 
   /**
    * Drops the area for good, whether it is to do, in flight or done.
-   * @returns what of it was in flight: its tasks are to be cancelled, nothing that they bring may
+   * @returns the parts that were in flight: their tasks are to be cancelled, none of their data may
    * be used
    */
   discard(area: Range): Range[] {

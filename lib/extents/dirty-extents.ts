@@ -1,4 +1,4 @@
-/** A run of guest bytes by what an incremental backup needs to know of it. */
+/** A run of guest bytes with the flags that an incremental backup needs. */
 export interface DirtyExtent {
   /** Guest offset, bytes. */
   start: number

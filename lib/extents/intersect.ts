@@ -1,5 +1,5 @@
 /**
- * What an NBD server says of a range in one metadata context: pairs of a length in bytes and the
+ * An NBD server's status of a range in one metadata context: pairs of a length in bytes and the
  * flags of that many bytes (NBD protocol, NBD_REPLY_TYPE_BLOCK_STATUS).
  */
 export type StatusRuns = Float64Array

@@ -11,7 +11,7 @@ export interface Range {
  * order, and goes on behind the last one given if the set is changed meanwhile. An empty area
  * changes nothing.
  *
- * A change costs what lies behind it in the set, so large sets had best grow at their end.
+ * A change costs time for the ranges after it in the set; large sets should grow at their end.
  */
 export class RangeSet implements Iterable<Range> {
   /** Where the set begins (at even indexes) and ends (at odd ones), rising strictly. */
@@ -32,14 +32,14 @@ export class RangeSet implements Iterable<Range> {
     this.#assign(area, true)
   }
 
-  /** @returns what of the area was in the set, in order */
+  /** @returns the parts of the area that were in the set, in order */
   remove(area: Range): Range[] {
     const removed = this.within(area)
     this.#assign(area, false)
     return removed
   }
 
-  /** What of the area is in the set, in order. */
+  /** The parts of the area that are in the set, in order. */
   within({ start, length }: Range): Range[] {
     return [...this.#between(start, start + length)]
   }
@@ -94,7 +94,7 @@ export class RangeSet implements Iterable<Range> {
   }
 }
 
-/** Whether what follows so many edges is in the set. */
+/** Whether the bytes after this number of edges are in the set. */
 function isInside(edges: number): boolean {
   return edges % 2 === 1
 }

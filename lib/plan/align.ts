@@ -10,14 +10,14 @@ export interface CleanRange {
 }
 
 /**
- * Fits what is dirty to the clusters of a target over a backing file. A cluster is in the target
+ * Aligns dirty ranges to the clusters of a target over a backing file. A cluster is in the target
  * wholly or not at all: one with any dirty byte is wholly dirty, so that the rest of it is filled
- * with what the disk holds there. Dirty too is all that lies past the end of the backing file: a
+ * with the disk's content there. Everything past the end of the backing file is dirty, too: a
  * bitmap need not have it, because growing a disk writes nothing.
  * @param batches contiguous from 0
  * @param clusterSize of the target, bytes
  * @param backingSize virtual size of the backing file, bytes
- * @returns the same bytes; what is clean has lost where it is
+ * @returns the same bytes; clean ranges have lost their location
  */
 export async function* alignDirty(
   batches: AsyncIterable<readonly DirtyMapping[]>,
@@ -46,7 +46,7 @@ export async function* alignDirty(
   if (last.length > 0) yield last
 }
 
-/** Of what is clean, keeps only the last cluster until it is known whether it stays so. */
+/** Of a clean run, keeps only the last cluster until it is known whether it stays clean. */
 class Aligner {
   readonly #clusterSize: number
   #out: (Mapping | CleanRange)[] = []

@@ -9,7 +9,7 @@ export async function* planFresh(source: Disk): AsyncGenerator<Float64Array> {
 }
 
 /**
- * The plan of a copy of what changed into a target over the previous backup.
+ * The plan of an incremental copy into a target over the previous backup.
  * REQUIRES: the source was opened with a bitmap.
  * @param clusterSize of the target, bytes
  * @param backingSize virtual size of the previous backup, bytes

@@ -1,7 +1,7 @@
 import type { Mapping } from '../source/source.ts'
 
 /**
- * What becomes of a run of guest bytes.
+ * Decides whether a run of guest bytes is copied, zeroed or skipped.
  * - `copy`: read and stored (bytes that turn out to be zero are still not stored as data).
  * - `zero`: recorded as zero without being read.
  * - `skip`: nothing is recorded.
@@ -26,7 +26,7 @@ export const FRESH: Readonly<Record<Mapping['kind'], Action>> = {
 
 /**
  * The target lies over the previous backup, so whatever is not recorded in it reads as it was then.
- * The kinds are those of what is dirty; the rest is `clean`.
+ * The kinds are those of dirty ranges; the rest is `clean`.
  */
 export const OVERLAY: Readonly<Record<Mapping['kind'] | 'clean', Action>> = {
   // Written since, and there is content.

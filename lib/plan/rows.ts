@@ -17,13 +17,13 @@ export function areaOf(rows: Float64Array): Range {
   return { start, length: rows[last + 1] + rows[last + 2] - start }
 }
 
-/** What has a place in the plan. */
+/** An entry of the plan. */
 type PlannedMapping = Mapping | CleanRange
 
 /**
  * Packs mappings as the addon takes them: one array for many rows, so that the border is crossed
  * seldom. Neighbours that are skipped, or zero, become one row.
- * @param policy what becomes of each kind of mapping
+ * @param policy the decision for each kind of mapping
  */
 export function packRows<P extends PlannedMapping>(
   mappings: readonly P[],

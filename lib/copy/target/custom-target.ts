@@ -13,7 +13,7 @@ export interface CustomTarget {
   readonly size?: number
   /**
    * Writes `data`, at most 1 MiB. Several writes are under way at once, 16 at most, none of them over another;
-   * their offsets rise. What one rejects with ends the copy.
+   * their offsets rise. If one rejects, the copy ends.
    * @param data nobody else uses it
    * @param signal aborted when the copy has failed: the copy ends when the call does
    */
@@ -23,9 +23,9 @@ export interface CustomTarget {
    * leaves out reads as zero, so that every byte is either written or zeroed.
    */
   zero?(offset: number, length: number, signal: AbortSignal): Promise<void>
-  /** Makes durable what was written. Called when no write is under way, and once at the end. */
+  /** Makes all writes durable. Called when no write is under way, and once at the end. */
   flush(signal: AbortSignal): Promise<void>
-  /** Called when the copy has ended, however it did. What it rejects with fails a complete copy. */
+  /** Called when the copy has ended, in any way. If it rejects, a complete copy fails. */
   close?(): Promise<void> | void
 }
 

@@ -10,9 +10,9 @@ import { Replaced, TemporaryFile } from './temporary-file.ts'
 export type FileTarget = Target & { readonly kind: 'file'; readonly handle: FileHandle }
 
 /**
- * Makes the file that will replace what stands at a location, or take the name that is free.
+ * Makes the file that will replace the one at a location, or take a free name.
  * @param standing its handle is closed by `discard`
- * @throws BackupError IO, IN_USE; the location and what stands there are then closed by the caller
+ * @throws BackupError IO, IN_USE; the caller then closes the location and the file there
  */
 export async function openFileTarget(
   location: Location,

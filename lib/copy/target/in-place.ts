@@ -1,6 +1,6 @@
 import type { Publication } from './target.ts'
 
-/** The steps of publishing for what is written where it stands: there is nothing to be done. */
+/** The steps of publishing for a target written in place: there is nothing to do. */
 export const IN_PLACE: Omit<Publication, 'path' | 'sync' | 'discard'> = {
   async place() {},
   async settle() {},

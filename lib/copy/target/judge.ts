@@ -16,13 +16,13 @@ export interface SourceIdentity extends StorageFile {
 }
 
 /**
- * What a target may replace, so that swapped arguments do no harm: `image`: qcow2 images, empty
+ * Files a target may replace, so that swapped arguments do no harm: `image`: qcow2 images, empty
  * files, and devices that hold nothing else; `text`: files that hold no disk; `disk`: any file or
  * device.
  */
 export type Replaceable = 'image' | 'text' | 'disk'
 
-/** What stands under a target's name. */
+/** The existing file at a target's name. */
 export interface ExistingTarget {
   kind: 'file' | 'device'
   /** See SourceFile.identity. */
@@ -43,8 +43,8 @@ interface TargetRequest {
 const QCOW2_MAGIC = Buffer.from('514649fb', 'hex')
 
 /**
- * Judges what stands at a location, by what is opened there once: names may change meanwhile.
- * @returns undefined if nothing stands there; the caller closes its handle
+ * Judges the existing file at a location. It is opened once, as names may change meanwhile.
+ * @returns undefined if there is none; the caller closes its handle
  * @throws BackupError TARGET_EXISTS, BAD_TARGET, IN_USE, or IO if it cannot be read
  */
 export async function judge(
@@ -125,10 +125,10 @@ export async function requireNoSource(
   throw new BackupError('BAD_TARGET', path, why)
 }
 
-/** The same file, whatever its name is by now. It was judged before: no FIFO, no device that acts. */
+/** Reopens the file for reading, by descriptor. It was judged before: not a FIFO or character device. */
 async function openForReading(entry: FileHandle): Promise<FileHandle | undefined> {
   const flags = constants.O_RDONLY | constants.O_NONBLOCK
-  // What cannot be read can be replaced all the same, where its content does not matter.
+  // An unreadable file can still be replaced where its content does not matter.
   return await open(descriptorPath(entry), flags).catch(() => undefined)
 }
 
@@ -155,7 +155,7 @@ async function requireReplaceable(
   if (why) throw new BackupError(force ? 'BAD_TARGET' : 'TARGET_EXISTS', path, why)
 }
 
-/** Why no image must replace what stands there, which no option overrides. */
+/** Why the existing file must never be replaced, whatever the options. */
 async function whyNoImage(stats: BigIntStats, handle?: FileHandle): Promise<string | undefined> {
   if (!handle) return 'exists and cannot be read, so its content is unknown; remove it first'
   const size = stats.isBlockDevice() ? native().deviceSize(handle.fd) : Number(stats.size)

@@ -14,7 +14,7 @@ import { native } from '../../native.ts'
 import { decodeText } from '../../text.ts'
 
 /**
- * A name in a directory that is held open: whatever becomes of the path that led there, what is made,
+ * A name in a directory that is held open: whatever happens to the path that led there, what is made,
  * compared, renamed and removed under the name is in this directory.
  */
 export interface Location {
@@ -47,7 +47,7 @@ export async function whereIs(location: Location): Promise<string> {
 }
 
 /**
- * What the user must know of a file whose directory was moved while it was made.
+ * Note about a file whose directory was moved while it was made.
  * @param at where it is now
  * @param backing the backing file's name as the file records it
  */
@@ -72,7 +72,7 @@ async function leadsTo(path: string, { directory, name }: Location): Promise<boo
   }
 }
 
-/** Opens what has a name, without following a link and without an effect on it: O_PATH. */
+/** Opens a name without following links and without side effects: O_PATH. */
 export async function openEntry(path: string): Promise<FileHandle> {
   return await open(path, O_PATH | constants.O_NOFOLLOW)
 }
@@ -123,7 +123,7 @@ class Walk {
       throw procMissing(this.#path)
     })
     const parts = this.#path.split('/')
-    // What was gone through, for messages.
+    // The path followed so far, for messages.
     const gone: string[] = []
     for (;;) {
       const part = parts.shift() as string
@@ -190,7 +190,7 @@ class Walk {
     }
   }
 
-  /** What a symbolic link says; undefined for anything else. */
+  /** Target of a symbolic link; undefined for anything else. */
   async #linkTarget(entry: FileHandle, shown: string): Promise<string | undefined> {
     const stats = await entry.stat({ bigint: true })
     if (!stats.isSymbolicLink()) return undefined

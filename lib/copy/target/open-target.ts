@@ -10,9 +10,9 @@ export { publishAll } from './publish.ts'
 export type { Target } from './target.ts'
 
 export interface TargetOptions {
-  /** Replace what stands under the name; it stays as it is until the new one is published. */
+  /** Replace an existing file; it stays unchanged until the new one is published. */
   force?: boolean
-  /** What may be replaced. Default: any disk. */
+  /** Kinds of file that may be replaced. Default: any disk. */
   replaces?: Replaceable
   /** Everything that is read, none of which may be the target, or lie on the same storage. */
   sources: readonly SourceIdentity[]
@@ -20,7 +20,7 @@ export interface TargetOptions {
 
 /**
  * Opens a target, after the checks that can be made before a byte is written. A symbolic link is
- * followed, and what it names is made or replaced.
+ * followed, and its target is made or replaced.
  * @param to a path, or where that leads, which `discard` of the target closes; closed if this fails
  * @throws BackupError USAGE, TARGET_EXISTS, BAD_TARGET, IN_USE, or IO naming the target or its
  * directory

@@ -6,10 +6,10 @@ import type { Publication } from './target.ts'
  * Gives several things their names: all of them, or none. Until the last one has its name, what they
  * replace is kept aside and comes back if anything fails; killed in between, some have their new
  * names and what they replaced is beside them as `.NAME.RANDOM.partial`.
- * @param groups what belongs together, such as an image and its manifest. The first of a group must
- * be right also beside what stands under the names of the later ones before they get them
- * @returns what could not be cleaned up
- * @throws BackupError; it says what stands under the names if that is not what stood there before
+ * @param groups files that belong together, such as an image and its manifest. The first of a group must
+ * be valid also beside the files that have the later names before they are replaced
+ * @returns files that could not be cleaned up
+ * @throws BackupError; it names the files left under the names if they are not the old ones
  */
 export async function publishAll(groups: readonly (readonly Publication[])[]): Promise<string[]> {
   const all = groups.flat()
@@ -66,7 +66,7 @@ async function revertAll(
         takenBack.push(one)
         continue
       }
-      // What came before it in the group is right beside it, and would not be beside the one before.
+      // Earlier files of the group match this one, and would not match the one it replaced.
       states.push(state)
       break
     }
@@ -91,7 +91,7 @@ function sayTakenBack(all: readonly Publication[]): string[] {
   return [`the name ${path} was taken back: ${now}`]
 }
 
-/** The failure, with what stands under the names now. */
+/** The failure, with the files that have the names now. */
 function withState(error: unknown, states: readonly string[]): unknown {
   if (states.length === 0 || !(error instanceof BackupError)) return error
   const { code, what, why, errno, hint } = error

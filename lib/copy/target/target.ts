@@ -4,11 +4,11 @@ import type { NativeTargetStore, NativeWriter } from '../../native.ts'
 /** Where a copy writes. */
 export interface Target extends Publication {
   readonly kind: 'file' | 'device' | 'nbd' | 'custom'
-  /** What the addon writes to. Closed by `discard`. */
+  /** The store that the addon writes to. Closed by `discard`. */
   readonly store: TargetStore
   /** Of a file or a device, open for reading and writing. Closed by `discard`. */
   readonly handle?: FileHandle
-  /** It is written where it stands; a file stands nowhere before it is published. */
+  /** It is written in place; a file has no name before it is published. */
   readonly inPlace: boolean
   /** Bytes that it can hold; undefined for a file, which grows. */
   readonly capacity?: number
@@ -21,10 +21,10 @@ export interface Target extends Publication {
   located(): Promise<string>
 }
 
-/** What a copy writes to. */
+/** A copy's target. */
 export type TargetStore = Exclude<NativeTargetStore, NativeWriter> | TargetWriter
 
-/** What the calling program writes by itself. */
+/** A target that the calling program writes. */
 export interface TargetWriter extends Readonly<NativeWriter> {
   write(offset: number, bytes: Uint8Array, signal: AbortSignal): Promise<void>
   zero?(offset: number, length: number, signal: AbortSignal): Promise<void>
@@ -33,9 +33,9 @@ export interface TargetWriter extends Readonly<NativeWriter> {
 
 /** Bytes. */
 export interface TargetSizes {
-  /** The file's length, or what a device or an export holds. */
+  /** Length of the file, or size of the device or export, bytes. */
   fileSize: number
-  /** What the file system gave it; a device has all of its own. */
+  /** Blocks that the file system allocated, bytes; a device counts in full. */
   allocatedBytes: number
 }
 
@@ -48,7 +48,7 @@ export interface Publication {
   readonly path: string
   /** Identity of the file that it replaces (SourceFile.identity); undefined if there is none. */
   readonly replaced?: string
-  /** Makes durable what was written, under no name yet. */
+  /** Syncs the data, before it gets its name. */
   sync(): Promise<void>
   /**
    * Gives it its name, atomically; what had it is kept aside.
@@ -63,10 +63,10 @@ export interface Publication {
    */
   revert(): Promise<string | undefined>
   /**
-   * Removes what was kept aside.
-   * @returns what could not be, for the user to know
+   * Removes the replaced file that was kept aside.
+   * @returns files that could not be removed, for a note
    */
   finish(): Promise<string | undefined>
-  /** Releases everything, and removes what was not published. Never fails; may be called twice. */
+  /** Releases everything, and removes unpublished files. Never fails; may be called twice. */
   discard(): Promise<void>
 }

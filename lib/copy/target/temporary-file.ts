@@ -21,13 +21,13 @@ import { type Location, pathIn } from './location.ts'
 
 /** Node has no constant for it; the same on all of Linux but alpha, parisc and sparc. */
 const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY
-/** What open(2) answers where the kernel or the file system has no O_TMPFILE. */
+/** Errors of open(2) where the kernel or the file system has no O_TMPFILE. */
 const NO_TMPFILE = ['ENOTSUP', 'EISDIR', 'EINVAL', 'ENOENT']
-/** What link(2) answers where the file system has no hard links. */
+/** Errors of link(2) where the file system has no hard links. */
 const NO_LINKS = ['EPERM', 'ENOTSUP', 'ENOSYS']
-/** What renameat2(2) answers where names cannot be exchanged. */
+/** Errors of renameat2(2) where names cannot be exchanged. */
 const NO_EXCHANGE = ['EINVAL', 'ENOSYS', 'ENOTSUP', 'EPERM']
-/** A disk's content is nobody else's business. */
+/** A disk's content is private. */
 const MODE = 0o600
 /** Bytes of the target's name in a temporary one, which may have 255 in all. */
 const NAME_BYTES = 200
@@ -44,7 +44,7 @@ process.on('exit', () => {
   }
 })
 
-/** What stands under a name is not what was judged. */
+/** The file at a name is not the one that was judged. */
 export class Replaced extends Error {
   /** It is a directory now. */
   readonly isDirectory: boolean
@@ -58,7 +58,7 @@ export class Replaced extends Error {
 /**
  * A new file without its final name: one without any name (O_TMPFILE), which the kernel removes
  * however the process ends; where O_TMPFILE is unavailable, one with a temporary name. Methods throw
- * what the system calls throw.
+ * the errors of the system calls.
  */
 export class TemporaryFile {
   /** Open for reading and writing. */
@@ -68,7 +68,7 @@ export class TemporaryFile {
   /** The temporary name: of the new file, or, once they changed places, of the old one. */
   #name: string | undefined
   #listed: { path: string; identity: string } | undefined
-  /** What gave the file its final name; undefined while it has none. */
+  /** The call that gave the file its final name; undefined while it has none. */
   #placed: 'linked' | 'renamed' | { old: string } | undefined
 
   /** Makes one in the directory of a location, from which it can take that name. */
@@ -103,7 +103,7 @@ export class TemporaryFile {
 
   /**
    * Gives the file its final name.
-   * @param old identity of what has the name and is to be replaced, atomically; undefined: nothing
+   * @param old identity of the file that has the name and is to be replaced, atomically; undefined: none
    * has it
    * @throws EEXIST if something has the name that should be free; Replaced if something else has it
    */
@@ -119,7 +119,7 @@ export class TemporaryFile {
   }
 
   /**
-   * Takes the final name back, and gives it to what had it before.
+   * Undoes the final name, and gives it back to the file that had it before.
    * @returns false if that is gone: where names cannot be exchanged
    */
   async revert(): Promise<boolean> {
@@ -139,7 +139,7 @@ export class TemporaryFile {
     return true
   }
 
-  /** Removes what had the final name before. */
+  /** Removes the replaced file. */
   async removeOld(): Promise<void> {
     if (typeof this.#placed !== 'object') return
     const { old } = this.#placed
@@ -150,7 +150,7 @@ export class TemporaryFile {
   }
 
   /**
-   * Closes the file, and removes it unless it has its final name. What had that before stays where
+   * Closes the file, and removes it unless it has its final name. The replaced file stays where
    * it is. Never fails.
    */
   async discard(): Promise<void> {
@@ -158,7 +158,7 @@ export class TemporaryFile {
     await this.handle.close().catch(() => {})
   }
 
-  /** Where what was replaced is kept until removeOld; undefined if it is not kept. */
+  /** Name of the replaced file until removeOld; undefined if it is not kept. */
   get keptName(): string | undefined {
     return typeof this.#placed === 'object' ? this.#name : undefined
   }
@@ -192,7 +192,7 @@ export class TemporaryFile {
       this.#setName(name)
     }
     if (!this.#exchange()) {
-      // As near as it gets: what is compared here may be another one in the next moment.
+      // Best effort: the name may lead to another file in the next moment.
       await this.#isThere(old)
       await this.#rename()
       this.#placed = 'renamed'
@@ -219,7 +219,7 @@ export class TemporaryFile {
   }
 
   /**
-   * Whether what is to be replaced still has the name; false if nothing has it.
+   * Whether the file to be replaced still has the name; false if the name is free.
    * @throws Replaced if something else has
    */
   async #isThere(old: string): Promise<boolean> {
