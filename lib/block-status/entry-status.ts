@@ -15,7 +15,7 @@ import {
 } from '../format/qcow2/entries.ts'
 import type { TableLayout } from '../format/qcow2/tables.ts'
 
-/** `+host`: a host cluster stands behind it. */
+/** `+host`: a host cluster is allocated for it. */
 export type SubclusterType =
   | 'unallocated'
   | 'unallocated+host'
@@ -39,7 +39,7 @@ export function subclusterType(
 ): SubclusterType {
   if (isCompressed(table, at)) return 'compressed'
   const offset = hostOffset(table, at)
-  // Offset 0 is a cluster like others in a data file; there only the flag tells.
+  // In a data file offset 0 is a valid cluster; only the flag says whether it is used.
   const host = offset !== 0 || (layout.externalDataFile && isCopied(table, at))
   if (!layout.extendedL2) {
     // Behind a zero cluster there is a host cluster only where the entry has an offset.

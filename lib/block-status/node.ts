@@ -5,22 +5,22 @@ import { ALLOCATED, DATA, EOF, OFFSET_VALID, RECURSE, ZERO } from './status.ts'
 export interface BlockNode {
   /** Virtual size, bytes. */
   readonly size: number
-  /** What it does not hold may be its backing file's. */
+  /** Unallocated ranges may be the backing file's. */
   readonly overlay: boolean
   readonly backing?: BlockNode
-  /** What its answers may name as holding guest bytes, without what its backing file names. */
+  /** Stores that its answers may name, without those of its backing file. */
   readonly stores: readonly GuestStore[]
-  /** The file that may know of holes in what this node holds. */
+  /** The file whose holes may show zeroes in this node's data. */
   readonly host?: BlockNode
   /**
-   * What the node says by itself of the bytes from `at`, which lie inside it.
+   * The node's own status of the bytes from `at`, which lie inside it.
    * @param bytes more than 0; the answer, which becomes the caller's, is for as many at most
    * @throws StatusError
    */
   ask(at: number, bytes: number): Answer
 }
 
-/** What the answers of disks, each with all below it, may name as holding guest bytes. */
+/** Stores that the answers of disks, each with its backing chain, may name. */
 export function storesOf(disks: readonly BlockNode[]): GuestStore[] {
   const stores: GuestStore[] = []
   for (const top of disks) {
@@ -41,7 +41,7 @@ export function blockStatus(node: BlockNode, at: number, bytes: number): Answer 
   const status = node.ask(at, Math.min(bytes, node.size - at))
   if (status instanceof Promise) return status
   if ((status.flags & (DATA | ZERO)) !== 0) status.flags |= ALLOCATED
-  // What no backing file can hold is zero.
+  // Bytes that no backing file covers are zero.
   else if (node.overlay && at >= (node.backing?.size ?? 0)) status.flags |= ZERO
   const below = (status.flags & RECURSE) !== 0 ? narrowToHoles(node, status) : undefined
   if (below) return below
@@ -50,14 +50,14 @@ export function blockStatus(node: BlockNode, at: number, bytes: number): Answer 
   return status
 }
 
-/** What the file below knows of holes; changes `status`. */
+/** Applies the file's holes to `status`. */
 function narrowToHoles({ host }: BlockNode, status: Status): Promise<void> | undefined {
   const wanted = DATA | OFFSET_VALID
   if (!host || (status.flags & (wanted | ZERO)) !== wanted) return undefined
   const below = blockStatus(host, status.offset, status.length)
   if (below instanceof Promise) return below
   const beyond = (below.flags & EOF) !== 0 && (below.length === 0 || (below.flags & ZERO) !== 0)
-  // What the file lacks reads as zero, to the end.
+  // Bytes past the end of the file read as zero.
   if (beyond) {
     status.flags |= ZERO
   } else {

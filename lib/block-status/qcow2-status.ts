@@ -28,28 +28,28 @@ import {
 } from './status.ts'
 import { MappingTables } from './tables.ts'
 
-/** QEMU asks a qcow2 image for this many bytes at most. */
+/** Maximum bytes that QEMU asks a qcow2 image for at once. */
 const MOST = 2 ** 31 - 1
 
-/** What an image and its files are to a `Qcow2Node`. */
+/** An image and its files, as a `Qcow2Node` needs them. */
 export interface Qcow2Parts {
   file: HostFile
   /** Checked as QEMU does on open. */
   header: Qcow2Header
   /** The file that data clusters are in: the image itself, or its external data file. */
   data: HostFile
-  /** What the image builds on. */
+  /** The image's backing file. */
   backing?: BlockNode
   /**
    * Answers are as long as QEMU's, which matters where more than their sum is looked at. Default: as
    * long as they can be.
    */
   capped?: boolean
-  /** Called with what turns out to be corrupt but does not keep the status from being known. */
+  /** Called with corruption that does not prevent an answer. */
   onCorrupt: (message: string) => void
 }
 
-/** Where an L2 entry stands. */
+/** Position of an L2 entry. */
 interface Place {
   /** A part of the table. */
   table: DataView
@@ -96,7 +96,7 @@ export class Qcow2Node implements BlockNode {
   }
 
   ask(at: number, bytes: number): Answer {
-    // In a long chain most images have nothing of what is asked, and are asked for all of it.
+    // In a long chain most images have none of the range, and are asked for all of it.
     const { from, to } = this.#unallocated
     if (at >= from && at < to) return { flags: 0, length: Math.min(bytes, to - at), offset: 0 }
     if (this.#preallocated === undefined) return this.#lookForPreallocation()
@@ -159,7 +159,7 @@ export class Qcow2Node implements BlockNode {
     })
   }
 
-  /** The status of `wanted` bytes of clusters at most, but for the first `within`. */
+  /** The status of at most `wanted` bytes of clusters, without the first `within`. */
   #inTable(place: Place, within: number, wanted: number, uniform: boolean): Status {
     const { header } = this.#parts
     const { clusterSize } = header
@@ -270,7 +270,7 @@ function sliceSize(header: Qcow2Header): number {
   return tables > QEMU_CACHE ? Math.min(clusterSize, 4096) : clusterSize
 }
 
-/** Where an L2 entry stands, as QEMU says it: in its slice. */
+/** Position of an L2 entry as QEMU reports it: in its slice. */
 function where(table: number, index: number): string {
   return `L2 offset: ${alternate(table)}, L2 index: ${alternate(index)}`
 }

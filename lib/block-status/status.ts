@@ -2,8 +2,8 @@ import type { OpenFile } from '../image/file.ts'
 import type { SourceExport } from '../nbd/export.ts'
 
 /**
- * What QEMU's block layer says of a range of guest bytes, as flags (BDRV_BLOCK_… in its
- * include/block/block-common.h). `map`, `compare` and `measure` print what follows from them, so
+ * The status that QEMU's block layer reports for a range of guest bytes, as flags (BDRV_BLOCK_… in its
+ * include/block/block-common.h). The output of `map`, `compare` and `measure` follows from them, so
  * every flag and every length here is QEMU's own answer, also where another would be as true.
  */
 export const DATA = 0x01
@@ -20,7 +20,7 @@ export const RECURSE = 0x40
 /** Since 8.2. */
 export const COMPRESSED = 0x80
 
-/** The stream of a compressed cluster; `within` bytes into what it expands to the range starts. */
+/** The stream of a compressed cluster; the range starts `within` bytes into the expanded cluster. */
 export interface Stream {
   method: 'deflate' | 'zstd'
   /** Host offset, bytes. */
@@ -51,7 +51,7 @@ export interface HostFile extends OpenFile {
   readonly filename: string
 }
 
-/** What guest bytes are read from. */
+/** The store that guest bytes are read from. */
 export type GuestStore = HostFile | SourceExport
 
 /** An answer, or the promise that asking again will get further: something has to be read first. */
@@ -60,7 +60,7 @@ export type Answer = Status | Promise<void>
 /** The status cannot be known, because a table is corrupt; QEMU ends with EIO. */
 export class StatusError extends Error {
   override readonly name = 'StatusError'
-  /** What QEMU says of it; nothing if it has already said that the image is corrupt. */
+  /** QEMU's message; undefined if it has already reported the image as corrupt. */
   readonly corruption: string | undefined
 
   constructor(message: string, told = false) {
@@ -69,7 +69,7 @@ export class StatusError extends Error {
   }
 }
 
-/** Asks until there is an answer. Most answers come at once, from a table already in memory. */
+/** Waits for an answer if needed. Most come synchronously, from a table already in memory. */
 export async function answered(ask: () => Answer): Promise<Status> {
   for (;;) {
     const answer = ask()

@@ -42,7 +42,7 @@ export class MappingTables {
     const { l1Size, l1TableOffset } = this.#header
     let next = index + 1
     while (next < l1Size && this.#known(next) === 0) next++
-    // What the file lacks of the table is zero.
+    // Bytes of the table past the end of the file are zero.
     const past = l1TableOffset + next * 8 >= this.#file.size
     return (next >= l1Size || past ? Number.POSITIVE_INFINITY : next) - index
   }

@@ -10,7 +10,7 @@ import { type CheckResult, Report } from './report.ts'
 import { checkSnapshotTable } from './snapshot-table.ts'
 
 /**
- * Checks a qcow2 image: its refcounts against what its tables refer to, and the flags that follow
+ * Checks a qcow2 image: its refcounts against the references in its tables, and the flags that follow
  * from them (`qcow2_co_check`).
  * @throws CheckFailed if it cannot be done
  */

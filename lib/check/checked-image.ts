@@ -2,7 +2,7 @@ import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import type { Snapshot } from '../format/qcow2/snapshots.ts'
 import type { OpenFile } from '../image/file.ts'
 
-/** What a check reads. */
+/** An image as a check reads it. */
 export interface CheckedImage {
   file: OpenFile
   header: Qcow2Header

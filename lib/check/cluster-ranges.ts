@@ -1,5 +1,5 @@
 /**
- * A set of cluster numbers, kept as ranges: what an image claims may be any number of clusters, but
+ * A set of cluster numbers, kept as ranges: an image may claim any number of clusters, but
  * takes only as much memory as the claims themselves.
  */
 export class ClusterRanges {

@@ -41,7 +41,7 @@ export async function checkCopied(
     if (l2?.byteLength !== 0) report.table(clusterSize)
     const cluster = Math.floor(offset / clusterSize)
     const refcount = stored.get(cluster) ?? (await loaded(cluster))
-    // That it cannot be read was told before.
+    // The read error was reported before.
     if (refcount instanceof Unreadable) continue
     if (isWrong(entry, 0, refcount)) {
       report.say(

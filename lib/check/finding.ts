@@ -1,6 +1,6 @@
 import type { BackupError } from '../errors.ts'
 
-/** One line of what a check has to say, without a line feed. */
+/** One line of a check's output, without a line feed. */
 export interface Finding {
   /**
    * - `finding`: something that is wrong, or repaired.

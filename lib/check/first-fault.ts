@@ -6,7 +6,7 @@ import { type Finding, findingText } from './finding.ts'
 import { CheckFailed } from './report.ts'
 
 /**
- * What a check finds first; undefined if the image is sound.
+ * The first finding of a check; undefined if the image is sound.
  * @param leaks whether a leaked cluster is a fault, which does no harm
  * @throws BackupError as the check does
  */

@@ -3,7 +3,7 @@ import type { Report } from './report.ts'
 import type { Block, StoredRefcounts } from './stored-refcounts.ts'
 import { Unreadable } from './stored-refcounts.ts'
 
-/** What a repair may change. */
+/** Scope of a repair. */
 export interface Fix {
   leaks: boolean
   errors: boolean
@@ -11,7 +11,7 @@ export interface Fix {
 
 export const NOTHING: Fix = { leaks: false, errors: false }
 
-/** What comparing says of the image as a whole. */
+/** Result of the comparison for the whole image. */
 export interface RefcountComparison {
   /** A cluster that is referenced has a refcount of 0: its block may be needed by itself. */
   rebuild: boolean
@@ -21,7 +21,7 @@ export interface RefcountComparison {
 
 /**
  * Compares the refcounts of an image with the references that were counted.
- * @param fix what is repaired, in the blocks in memory
+ * @param fix scope of the repair, in the blocks in memory
  * @param write is given each block that was changed, when all its changes are made
  */
 export async function compareRefcounts(
@@ -43,7 +43,7 @@ export async function compareRefcounts(
       comparison.changed = undefined
       cluster = next
     } else {
-      // Nothing is stored: only what is referenced matters.
+      // No block is stored: only referenced clusters matter.
       const from = counts.nextReferenced(cluster)
       const to = Math.min(next, counts.clusters)
       if (from < to) comparison.block(from, to)

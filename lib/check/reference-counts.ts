@@ -11,7 +11,7 @@ type Page = Uint8Array | Uint16Array | Uint32Array
 /** The maximum of clusters of a file that is checked. */
 const MAX_CLUSTERS = 2 ** 31
 
-/** How often each cluster of an image is referenced: what its refcounts should be. */
+/** Number of references to each cluster of an image: its correct refcounts. */
 export class ReferenceCounts {
   /** Clusters that are known of: those of the file, and those that something refers to. */
   clusters: number
@@ -20,7 +20,7 @@ export class ReferenceCounts {
   /** A cluster is referenced more than once. */
   shared = false
   readonly #clusterSize: number
-  /** The largest count: what a refcount can hold. */
+  /** Maximum count: the maximum of a refcount. */
   readonly #most: number
   readonly #bits: number
   #fileSize: number
@@ -41,7 +41,7 @@ export class ReferenceCounts {
 
   /**
    * Counts a reference to a range, that is to each cluster of which it has a byte. The last cluster
-   * of a file may be cut short; what lies further behind its end is a corruption.
+   * of a file may be cut short; references further past its end are corruption.
    * @param offset bytes
    * @param shown the offset, where a number cannot hold it
    */

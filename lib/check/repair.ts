@@ -17,7 +17,7 @@ import type { Block } from './stored-refcounts.ts'
 import { ImageWriter } from './writer.ts'
 
 /**
- * Mends what a check finds (`qemu-img check -r`). Each step is on the disk before the next begins,
+ * Repairs the findings of a check (`qemu-img check -r`). Each step is durable before the next begins,
  * and none makes the image worse than it was, so that a repair can be interrupted, and begun again.
  * @param file open for writing
  * @param disk how it is written to; default: its file
@@ -70,7 +70,7 @@ class Repair {
     this.#writer = writer
   }
 
-  /** Mends refcounts: in their place if they can be, or all of them anew. */
+  /** Repairs refcounts: in place if possible, else by rebuilding all of them. */
   async refcounts(): Promise<RefcountComparison> {
     const report = this.#report
     const writer = this.#fix.errors ? this.#writer : undefined
@@ -86,7 +86,7 @@ class Repair {
     return await this.#compare(this.#fix)
   }
 
-  /** Mends the COPIED flags. To fix leaks only, just where all else is right. */
+  /** Repairs the COPIED flags; with `leaks`, only where everything else is correct. */
   async copied(): Promise<void> {
     const { checkErrors, corruptions, leaks } = this.#report.result
     const safe = this.#fix.errors || checkErrors + corruptions + leaks === 0
@@ -119,7 +119,7 @@ class Repair {
     if (await this.#isFree(header.snapshotsOffset, snapshotsSize)) {
       this.#report.say('qcow2_free_clusters failed: Invalid argument')
     }
-    // What was the table is in use for nothing.
+    // The old table's clusters are leaked now.
     const quiet = new Report(() => {}, this.#checked.file)
     this.#surveyed = await survey(this.#checked, quiet)
     await this.#compare({ leaks: true, errors: false }, quiet)
@@ -175,7 +175,7 @@ class Repair {
     const saved = { ...result }
     const compared = await this.#compare({ leaks: true, errors: false })
     if (compared.rebuild) {
-      // The file has become longer, and what lay behind its end before has references now.
+      // The file has grown, so clusters that were past its end are referenced now.
       if (again > 0) return await this.#rebuild(again - 1)
       report.say('ERROR rebuilt refcount structure is still broken')
     }

@@ -5,7 +5,7 @@ import type { ControlOptions } from '../options.ts'
 import { positions } from '../progress.ts'
 import type { Say } from './finding.ts'
 
-/** What a check found and repaired, by QEMU's names; clusters are counted, `imageEndOffset` is bytes. */
+/** Result of a check and repair, by QEMU's names, in clusters; `imageEndOffset` is bytes. */
 export interface CheckResult {
   /** Errors that endanger data. */
   corruptions: number
@@ -13,7 +13,7 @@ export interface CheckResult {
   /** Clusters that are in use for nothing. */
   leaks: number
   leaksFixed: number
-  /** What could not be read. */
+  /** A read that failed. */
   checkErrors: number
   totalClusters: number
   allocatedClusters: number
@@ -25,7 +25,7 @@ export interface CheckResult {
 
 /** Ends a check before it is done: the image is too damaged to be checked further. */
 export class CheckFailed extends BackupError {
-  /** @param qemu what QEMU says of it, where it does */
+  /** @param qemu QEMU's message, if it has one */
   constructor(path: string, why: string, qemu?: string, cause?: unknown) {
     super('BAD_IMAGE', path, why, { qemu, cause })
   }
@@ -39,7 +39,7 @@ export const TOO_LARGE = 'File too large'
 /** Work that is done for each byte of a file: tables that are read again and again end it. */
 const WORK_PER_BYTE = 128
 const BASE_WORK = 2 ** 27
-/** What a message counts as, and what a table does at least: reading it costs more than its bytes. */
+/** Cost of a message, and minimum cost of a table: reading it costs more than its bytes. */
 const LINE_WORK = 2048
 const MIN_TABLE_WORK = 8192
 
@@ -58,7 +58,7 @@ export function emptyResult(): CheckResult {
   }
 }
 
-/** Collects what a check finds, and passes on what it says. */
+/** Collects the findings of a check, and passes on its messages. */
 export class Report {
   readonly result = emptyResult()
   /** Lines that were said. */
@@ -97,13 +97,13 @@ export class Report {
     this.#say({ kind: 'message', text, cause })
   }
 
-  /** Says what is damaged but does not keep the check from going on. */
+  /** Reports damage that does not stop the check. */
   corrupt(text: string): void {
     this.work(LINE_WORK)
     this.#say({ kind: 'corrupt', text })
   }
 
-  /** What ends the check. */
+  /** The error that ends the check. */
   failed(why: string, qemu?: string, cause?: unknown): CheckFailed {
     return new CheckFailed(this.#path, why, qemu, cause)
   }

@@ -19,8 +19,8 @@ const KNOWN_EXTRA = 24
 const NOT_COUNTED = 2n ** 64n - 1n
 
 /**
- * Reads the snapshots of an image, and reports what is wrong with their table.
- * @param writer repairs what would keep the table from being read, if given
+ * Reads the snapshots of an image, and reports faults of their table.
+ * @param writer if given, repairs faults that would prevent reading the table
  * @throws CheckFailed
  */
 export async function checkSnapshotTable(
@@ -114,12 +114,12 @@ function encodeSnapshot({ raw, vmStateSize, diskSize, instructions }: Snapshot):
   const fixed = Buffer.from(raw.fixed)
   const known = Buffer.alloc(KNOWN_EXTRA)
   known.writeBigUInt64BE(vmStateSize)
-  // As it stands there, be it more than a number holds.
+  // The raw value, even if larger than a safe integer.
   if (raw.extra.length >= NEEDED_EXTRA) raw.extra.copy(known, 8, 8, NEEDED_EXTRA)
   else known.writeBigUInt64BE(BigInt(diskSize), 8)
   known.writeBigUInt64BE(instructions ?? NOT_COUNTED, 16)
   const extra = Buffer.concat([known, raw.extra.subarray(KNOWN_EXTRA)])
-  // What does not fit is told by the extra data alone.
+  // Whether the entry fits follows from the extra data alone.
   fixed.writeUInt32BE(vmStateSize <= 0xffffffffn ? Number(vmStateSize) : 0, 32)
   fixed.writeUInt32BE(extra.length, 36)
   return Buffer.concat([fixed, extra, raw.id, raw.name])

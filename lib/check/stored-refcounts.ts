@@ -27,7 +27,7 @@ export class Unreadable {
   }
 }
 
-/** The refcounts as they stand in an image. */
+/** The refcounts stored in an image. */
 export class StoredRefcounts {
   /** Clusters whose refcounts are in one block. */
   readonly perBlock: number
@@ -45,7 +45,7 @@ export class StoredRefcounts {
   readonly entries: number
   readonly stored: number
   #told = false
-  /** Entries from which on there is no block, up to the one that has the next. */
+  /** Runs of table entries without a block. */
   #gapStart = 0
   #gapEnd = -1
 
@@ -65,14 +65,14 @@ export class StoredRefcounts {
     this.perBlock = (header.clusterSize * 8) / this.bits
   }
 
-  /** @param onCorrupt takes what is damaged but does not keep the rest from being read */
+  /** @param onCorrupt receives damage that does not prevent reading the rest */
   static async open(
     file: OpenFile,
     header: Qcow2Header,
     onCorrupt: (text: string) => void,
   ): Promise<StoredRefcounts> {
     const { refcountTableOffset: offset, refcountTableClusters, clusterSize } = header
-    // What lies past the end of the file reads as zero: no blocks. An entry may be cut there, too.
+    // Bytes past the end of the file read as zero: no blocks. An entry may be cut there, too.
     const inFile = roundUp(Math.max(0, file.size - offset), 8)
     const bytes = Math.min(refcountTableClusters * clusterSize, inFile)
     return new StoredRefcounts(file, header, await readAt(file, offset, bytes), onCorrupt)

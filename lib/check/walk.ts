@@ -46,7 +46,7 @@ interface TableReference {
   offset: number
 }
 
-/** Goes through mapping tables, counts what they refer to, and reports entries that are wrong. */
+/** Walks mapping tables, counts their references, and reports invalid entries. */
 export class Walk {
   /** Entries that can be repaired one by one. Filled only in a repair. */
   readonly badEntries: BadEntry[] = []
@@ -209,7 +209,7 @@ export class Walk {
         const what = 'Preallocated cluster is not properly aligned; L2 entry corrupted.'
         report.say(`${this.#repair ? 'Repairing' : 'ERROR'} offset=${shown()}: ${what}`)
         if (this.#repair) {
-          // What it names is not in use any more.
+          // Its cluster is no longer in use.
           this.badEntries.push({ table: l2Offset, index: at / l2EntrySize(header) })
           return next
         }
@@ -250,7 +250,7 @@ export interface ReadTable extends TableReference {
 
 /**
  * The L2 tables that an L1 table names, each as often as it does, in order. A few are read ahead.
- * What lies past the end of the file reads as zero, as it does for QEMU.
+ * Bytes past the end of the file read as zero, as in QEMU.
  * The view of a table holds until the next one is asked for.
  * @param leaveOut offsets of tables that need not be read; may change meanwhile
  */

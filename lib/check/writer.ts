@@ -10,7 +10,7 @@ import { IO_ERROR, type Report } from './report.ts'
 import type { StoredRefcounts } from './stored-refcounts.ts'
 
 /**
- * Writes to an image that is repaired, in steps as every edit does: what one step relies on is durable
+ * Writes repairs to an image, in steps as every edit does: the data that one step relies on is durable
  * before it begins, so an image whose repair is interrupted is at most as broken as before, and can be
  * repaired again. Within a repair what was written is read again, so it is not gathered.
  */
@@ -20,7 +20,7 @@ export class ImageWriter {
   readonly #disk: ImageDisk
   readonly #clusterSize: number
   readonly #report: Report
-  /** Clusters of what a mapping table must not lie over. */
+  /** Clusters that a mapping table must not overlap. */
   #metadata = new ClusterRanges()
 
   #wrote = false
@@ -42,7 +42,7 @@ export class ImageWriter {
     this.#report = report
   }
 
-  /** Learns where the image has what is no L2 table. */
+  /** Records the clusters of metadata other than L2 tables. */
   protect({ header, snapshots, snapshotsSize }: CheckedImage, stored: StoredRefcounts): void {
     this.#metadata = new ClusterRanges()
     this.#add(0, 1)

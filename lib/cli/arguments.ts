@@ -2,7 +2,7 @@ import { usageError } from '../errors.ts'
 import { commandLineBytes } from '../files.ts'
 import { decodeText, showText } from '../text.ts'
 
-/** What Node makes of bytes that are no UTF-8. */
+/** Node's replacement for bytes that are not UTF-8. */
 const REPLACEMENT = '\ufffd'
 
 /**

@@ -6,8 +6,8 @@ import { type Naming, wordError } from './wording.ts'
 
 /**
  * An error in one line, `WHAT: WHY`.
- * @param naming what the command that failed calls the library's arguments
- * @returns undefined for what is no error: `--help` and `--version`
+ * @param naming the failed command's names for the library's arguments
+ * @returns undefined for `--help` and `--version`, which are not errors
  */
 export function describeError(
   error: unknown,

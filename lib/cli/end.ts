@@ -1,7 +1,7 @@
 import { native } from '../native.ts'
 
 /**
- * Ends the process at once, after what has to be cleaned up was. process.exit() would wait for the
+ * Ends the process at once, after the clean-up. process.exit() would wait for the
  * threads of libuv's pool, one of which may hang in a system call for good.
  */
 export function endProcess(status: number): void {

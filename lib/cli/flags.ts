@@ -19,7 +19,7 @@ export class Flag extends Option {
   }
 }
 
-/** What the flag of an option is called, without dashes. */
+/** Name of an option's flag, without dashes. */
 export function flagName(key: string, { flag }: { flag?: string } = {}): string {
   return flag ?? key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
 }
@@ -45,7 +45,7 @@ export function optionsFrom<S extends Schema>(flags: object, schema: S): Options
   return values as OptionsOf<S>
 }
 
-/** Two for what can be turned on and off. */
+/** Two flags for an option that can be turned on and off. */
 function flagsOf(key: string, rule: OptionRule<unknown>): Flag[] {
   const name = flagName(key, rule)
   const short = rule.letter === undefined ? '' : `-${rule.letter}, `
@@ -53,7 +53,7 @@ function flagsOf(key: string, rule: OptionRule<unknown>): Flag[] {
   if (rule.form === 'flag') {
     const on = new Flag(key, `${short}--${name}`, describe(rule))
     const off = rule.off === undefined ? [] : [new Flag(key, `--no-${name}`, rule.off)]
-    // What is on by default can only be turned off.
+    // An option that is on by default can only be turned off.
     return rule.fallback === 'on' ? off : [on, ...off]
   }
   const flag = new Flag(
@@ -72,7 +72,7 @@ function describe({ help, range, fallback }: OptionRule<unknown>): string {
   return fallback === undefined ? text : `${text} (default: ${fallback})`
 }
 
-/** What help calls a value of each form. */
+/** Names in help for values of each form. */
 const VALUES = {
   size: 'size',
   count: 'n',

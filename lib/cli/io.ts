@@ -3,7 +3,7 @@ import { encodeText } from '../text.ts'
 import { print } from './print.ts'
 import { interruptible, runningSignal } from './signals.ts'
 
-/** What a command has of the world: where it prints, and what may stop it. */
+/** A command's environment: its output streams, and the signal that may stop it. */
 export interface Io extends CommandIo {
   readonly canDraw: boolean
   readonly columns: number

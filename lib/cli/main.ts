@@ -9,7 +9,7 @@ import { setEnd, wasInterrupted } from './signals.ts'
 
 setEnd(endProcess)
 
-// A failed write to stdout is seen by whoever awaits it. One to stderr is nobody's: a backup must
+// A failed write to stdout is reported to its caller. One to stderr is ignored: a backup must
 // not fail because the reader of its log went away.
 process.stdout.on('error', () => {})
 process.stderr.on('error', () => {})
@@ -22,7 +22,7 @@ let isOver = false
 run(programArguments).then((status) => {
   isOver = true
   process.exitCode = status
-  // Else no process.exit(): what was written to a pipe must still arrive there. After a signal nothing
+  // Else no process.exit(): output written to a pipe must still arrive there. After a signal nothing
   // waits for a reader that does not read, nor for a thread that hangs.
   if (wasInterrupted() && status !== 0) process.stderr.write('', () => endProcess(status))
 })

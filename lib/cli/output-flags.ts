@@ -2,7 +2,7 @@ import { type Command, Option } from 'commander'
 
 /** How results and progress are printed: options of the command line alone. */
 
-/** What `addOutputFlags` yields. */
+/** Values of the flags that `addOutputFlags` adds. */
 export interface OutputFlags extends ProgressFlags {
   json?: boolean
 }

@@ -13,7 +13,7 @@ export async function* formatExtents(
   let text = '['
   let separator = ''
   for await (const extent of extents) {
-    // Whatever their order in memory, the names stand in this one.
+    // The names are printed in this order.
     const { start, length, zero } = extent
     const fields =
       'dirty' in extent
@@ -29,7 +29,7 @@ export async function* formatExtents(
   yield `${text}]\n`
 }
 
-/** What a copy did, in lines for people. */
+/** The result of a copy, in lines for people. */
 export function describeCopy(result: CopyResult): string[] {
   const { virtualSize, dataBytes, zeroBytes, unchangedBytes, notes = [] } = result
   const { fileSize, allocatedBytes, elapsedSeconds, content, verified } = result

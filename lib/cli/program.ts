@@ -3,7 +3,7 @@ import { Command } from 'commander'
 import type { Io } from './io.ts'
 import { QEMU_IMG_COMMANDS } from './qemu-img.ts'
 
-/** A command's module: what it takes and does is declared only once it was asked for. */
+/** A command's module, loaded only when the command is used. */
 interface CommandModule {
   /** Gives the command its arguments, options, help and action. */
   declare(command: Command, io: Io): void

@@ -11,7 +11,7 @@ export interface ProgressDisplay {
   say(text: string): void
   /** Removes the bar while something else prints, and draws it again. */
   around(print: () => Promise<void>): Promise<void>
-  /** Removes what must not stay on the terminal. */
+  /** Removes the bar from the terminal. */
   close(): void
 }
 
@@ -36,7 +36,7 @@ export function openProgress(
 
 /**
  * Runs work that shows its progress and that signals stop.
- * @param work is given the library's options for that, and the display, for what else it prints
+ * @param work receives the library's options for that, and the display, for its other output
  */
 export async function runWithProgress<T>(
   io: Io,
@@ -92,10 +92,10 @@ function bar(io: Pick<Io, 'stderr' | 'columns'>): ProgressDisplay {
   }
 }
 
-/** What a phase is called in front of the bar. */
+/** Name of a phase, in front of the bar. */
 const PHASES: Partial<Record<Phase, string>> = { verify: 'verifying', check: 'checking' }
 
-/** Phases whose positions are no bytes. */
+/** Phases whose positions are not bytes. */
 const COUNTED: readonly Phase[] = ['chain', 'parity']
 
 /**

@@ -3,7 +3,7 @@ import { HelpRequest } from '../qemu-img/getopt.ts'
 import { errorText, QemuImgError } from '../qemu-img/messages.ts'
 import { type Io, STANDARD } from './io.ts'
 
-/** The commands that do what qemu-img's do, each with its summary. */
+/** The commands that mirror qemu-img's, each with its summary. */
 export const QEMU_IMG_COMMANDS = {
   info: 'describe an image, as qemu-img info does',
   check: 'check an image for errors, and repair them, as qemu-img check does',
@@ -13,12 +13,12 @@ export const QEMU_IMG_COMMANDS = {
   measure: 'calculate the size of a new image, as qemu-img measure does',
 } as const
 
-/** Where such a command prints, and what may stop it. */
+/** Output streams of such a command, and the signal that may stop it. */
 export type QemuImgIo = CommandIo & Partial<Pick<Io, 'interruptible'>>
 
 type Name = keyof typeof QEMU_IMG_COMMANDS
 
-/** Loaded one by one, and without what the other commands need: most of these run for an instant. */
+/** Loaded one by one, without the other commands' modules: most of these run for an instant. */
 const LOAD: Record<Name, () => Promise<{ command: QemuImgCommand }>> = {
   info: () => import('./commands/qemu-img/info.ts'),
   check: () => import('./commands/qemu-img/check.ts'),
@@ -28,7 +28,7 @@ const LOAD: Record<Name, () => Promise<{ command: QemuImgCommand }>> = {
   measure: () => import('./commands/qemu-img/measure.ts'),
 }
 
-/** Hints about what qemu-img has no words for; everything else is printed exactly as it does. */
+/** Hints that qemu-img has no words for; everything else is printed exactly as it does. */
 const OURS: Partial<Record<string, string>> = {
   allowPaths: '--allow-path',
   backingFormat: '--backing-format',
@@ -40,7 +40,7 @@ export function isQemuImgCommand(name: string | undefined): name is Name {
 }
 
 /**
- * Runs such a command: what it prints, and on which stream, is what qemu-img prints.
+ * Runs such a command: its output on each stream is the output of qemu-img.
  * @param io where it prints; default: the standard streams
  * @returns the exit status, qemu-img's
  */

@@ -9,9 +9,9 @@ import { runWithProgress } from './progress-display.ts'
 export interface Report<Found> {
   /** One finding, in lines for people. */
   describe(found: Found): readonly string[]
-  /** What the error names if not all are the same. */
+  /** The subject of the error if not all are the same. */
   subject: string
-  /** What those are counted as: `images are not good`. */
+  /** Wording after the count: `images are not good`. */
   failures: string
 }
 

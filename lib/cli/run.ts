@@ -7,7 +7,7 @@ import { isQemuImgCommand, runQemuImg } from './qemu-img.ts'
 /**
  * Runs the command line. Results are on stdout and an error is one line on stderr when it returns.
  * @param given returns the arguments after the program's name
- * @param io where it prints and what may stop it; default: the process's own
+ * @param io output streams and signal; default: the process's own
  * @returns the exit status
  */
 export async function run(given: () => readonly string[], io: Io = STANDARD): Promise<number> {
@@ -19,7 +19,7 @@ export async function run(given: () => readonly string[], io: Io = STANDARD): Pr
     const args = rearranged(argv)
     const [name, ...rest] = args
     if (isQemuImgCommand(name)) return await runQemuImg(name, rest, io)
-    // Loaded only now: what qemu-img does in 10 ms must not wait for all this.
+    // Loaded only now: qemu-img's commands take 10 ms and must not wait for it.
     const { buildProgram } = await import('./program.ts')
     let help = ''
     const program = buildProgram(io, (text) => {
@@ -56,7 +56,7 @@ function rearranged(argv: readonly string[]): string[] {
   return [...argv.slice(at, at + 1), ...argv.slice(0, Math.max(at, 0)), ...argv.slice(at + 1)]
 }
 
-/** The stack of an error and of what caused it. */
+/** The stacks of an error and its causes. */
 function stackOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error)
   const cause = error.cause === undefined ? '' : `\ncaused by ${stackOf(error.cause)}`

@@ -6,9 +6,9 @@
 // Numbers of the signals; importing node:os for them would be done before the handlers are there.
 const SIGNALS = { SIGINT: 2, SIGTERM: 15 } as const
 
-/** A signal stopped the run, which has been cleaned up; `cause` is what the run ended with. */
+/** A signal stopped the run, which has been cleaned up; `cause` is the run's error. */
 export class Interrupted extends Error {
-  /** What a shell reports for the signal: 130 or 143. */
+  /** Exit status that a shell reports for the signal: 130 or 143. */
   readonly status: number
 
   constructor(status: number, cause: unknown) {
@@ -26,7 +26,7 @@ export function setEnd(how: (status: number) => void): void {
 }
 
 const controller = new AbortController()
-/** What is under way; the first signal lets it clean up. */
+/** The current run; the first signal lets it clean up. */
 let working = 0
 let done = false
 /** Of the first signal. */
@@ -34,7 +34,7 @@ let received: number | undefined
 
 /**
  * Nothing made yet: ends at once. Work under way: it is aborted, and cleans up; a second signal ends
- * the process whatever hangs. Work that is done: its result stands, so the status is what it earned.
+ * the process whatever hangs. If the work is complete, the result counts and the status is its own.
  */
 function onSignal(name: keyof typeof SIGNALS): void {
   const first = received === undefined

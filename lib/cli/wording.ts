@@ -2,7 +2,7 @@ import type { Command } from 'commander'
 import type { BackupError, Hint } from '../errors.ts'
 import { Flag } from './flags.ts'
 
-/** What an argument of the library is called; undefined if it cannot be given. */
+/** The command's name for an argument of the library; undefined if it has none. */
 export type Naming = (argument: string) => string | undefined
 
 /** Parameters of the library's functions whose operands have another name. */
@@ -19,7 +19,7 @@ export function namingOf(command: Command | undefined): Naming {
   }
 }
 
-/** What each hint's option does, `%` standing for the flag with its value. */
+/** The effect of each hint's option; `%` is the flag with its value. */
 const REMEDIES: Record<Hint, string> = {
   force: '% replaces it',
   forceShare: '% reads the image as it is',

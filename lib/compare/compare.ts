@@ -4,7 +4,7 @@ import type { Found } from './found.ts'
 import { runComparison } from './job.ts'
 import { type PlanOptions, planComparison, type Side, type Step } from './plan.ts'
 
-/** What ends a comparison. */
+/** The finding that ends a comparison. */
 export type Finding =
   /** The first sector that differs starts at this guest offset, bytes. */
   | { kind: 'content'; start: number }
@@ -32,10 +32,10 @@ export interface CompareOptions extends PlanOptions {
 }
 
 /**
- * Compares what the guest sees of two disks. Bytes are only read where the metadata does not decide:
- * zeroes, and what is the same place of the same file, are not.
- * @returns what was found first, in the order of the guest; undefined if they are equal
- * @throws BackupError IO, ABORTED; what the callbacks throw
+ * Compares the guest content of two disks. Bytes are read only where the metadata does not decide:
+ * not for zeroes, nor for the same place of the same file.
+ * @returns the first finding in guest order; undefined if they are equal
+ * @throws BackupError IO, ABORTED; exceptions of the callbacks
  */
 export async function compareDisks(
   disks: readonly [BlockNode, BlockNode],
@@ -68,7 +68,7 @@ function findingOf(found: Found): Finding {
   return { kind: 'unreadable', start, side, why: whyUnreadable(found), errno: errnoOf(found) }
 }
 
-/** What a step that reads nothing says: such a step is the last one. */
+/** The finding of a step that reads nothing; such a step is the last one. */
 function foundBy(step: Step): Finding | undefined {
   const ends = step.kind === 'sizes' || step.kind === 'status' || step.kind === 'unknown'
   return ends ? step : undefined

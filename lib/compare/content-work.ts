@@ -1,7 +1,7 @@
 import { DATA_OVER_AND_OVER, DataWork } from '../format/qcow2/work.ts'
 import type { Content } from './content.ts'
 
-/** Bounds what is read of each file of a comparison: an image may name its clusters over and over. */
+/** Bounds the bytes read from each file of a comparison: an image may name a cluster many times. */
 export class ContentWork {
   readonly #works = new Map<string, DataWork>()
 

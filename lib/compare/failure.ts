@@ -4,7 +4,7 @@ import { abortedError, BackupError, ioError, isBackupError } from '../errors.ts'
 import { lostServer, type NativeFailure } from '../source/native-failure.ts'
 import type { Unreadable } from './found.ts'
 
-/** What a comparison that could not go on ends with. */
+/** The error of a comparison that could not continue. */
 export function compareError(
   error: unknown,
   names: readonly [string, string],
@@ -14,7 +14,7 @@ export function compareError(
   if (signal?.aborted) return abortedError(names[0], signal)
   const native = error as NativeFailure
   const { failure, code, context, file } = native
-  // An error of the plan, or of who is told.
+  // An error of the plan, or of a callback.
   if (isBackupError(error) || code === undefined) return error
   const path = stores[file ?? 0]?.path ?? names[0]
   if (failure === 6)

@@ -6,10 +6,10 @@ export interface Unreadable {
   start: number
   length: number
   side: Side
-  /** The system or the server refused, with `errnum`; the file shrank; a cluster is no stream. */
+  /** The system or the server refused, with `errnum`; the file shrank; a compressed cluster is invalid. */
   reason: 'read' | 'shrank' | 'damaged'
   errnum: number
 }
 
-/** What the job finds: guest bytes. */
+/** A finding of the job: a range of guest bytes. */
 export type Found = { kind: 'differs'; start: number; length: number } | Unreadable

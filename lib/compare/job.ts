@@ -12,16 +12,16 @@ import { RowPairs } from './rows.ts'
 export interface JobOptions {
   /** Of the two disks, for messages. */
   names: readonly [string, string]
-  /** What the contents of steps lie in. */
+  /** The stores that steps read. */
   stores: readonly GuestStore[]
   /** Findings are whole granules of so many bytes; 0: the first sector, which ends the job. */
   granularity: number
   /** Read past the page cache where files can be. */
   direct: boolean
   signal?: AbortSignal
-  /** Takes what was found, in the order of the guest. */
+  /** Receives findings, in guest order. */
   onFound(found: Found): void
-  /** Called with each step, in order, once it is compared and what it has is found. */
+  /** Called with each step, in order, after its findings. */
   onCompared(step: Step): void | Promise<void>
 }
 
@@ -35,9 +35,9 @@ const REQUESTS = 32
 const MEMORY = 12 * 2 ** 20
 /** With an export: a request on each of several connections while the server works on others. */
 const REMOTE_MEMORY = 24 * 2 ** 20
-/** Steps that are planned ahead at most: those that read nothing are as many as the image has runs. */
+/** Maximum steps planned ahead: there are as many that read nothing as the image has runs. */
 const MAX_AHEAD = 4096
-/** Time after which the plan lets the event loop turn: most of its answers come at once. */
+/** Time after which the plan yields to the event loop: most of its answers come synchronously. */
 const BUSY_MS = 10
 
 /** Numbers of a finding, see native/napi/compare_handle.cc. */
@@ -46,8 +46,8 @@ const FINDING_COLUMNS = 5
 const REASONS = [undefined, 'read', 'shrank', 'damaged'] as const
 
 /**
- * Compares what steps say, until they end or, without a granularity, something is found.
- * @throws BackupError IO if it cannot go on, ABORTED; what the steps or the callbacks throw
+ * Compares steps until they end or, without a granularity, something is found.
+ * @throws BackupError IO if it cannot continue, ABORTED; exceptions of the steps or the callbacks
  */
 export async function runComparison(
   steps: AsyncIterable<Step>,
@@ -137,7 +137,7 @@ class Comparison {
     return await this.#until(native().comparePush(this.#job, this.#rows.take(), files))
   }
 
-  /** Waits until half of what is planned is compared; false if the job has ended. */
+  /** Waits until half of the planned steps are compared; false if the job has ended. */
   async #catchUp(): Promise<boolean> {
     if (!(await this.#push())) return false
     await this.#tell()
@@ -149,7 +149,7 @@ class Comparison {
     return true
   }
 
-  /** Takes what the job finds, until it has ended. */
+  /** Receives the job's findings, until it has ended. */
   async #attend(): Promise<void> {
     try {
       for (;;) {
@@ -172,7 +172,7 @@ class Comparison {
     })
   }
 
-  /** Waits for something, and meanwhile reports what is compared. */
+  /** Waits for a promise, and reports progress meanwhile. */
   async #until<T>(wanted: Promise<T>): Promise<T> {
     let settled = false
     const done = () => {
@@ -186,7 +186,7 @@ class Comparison {
     return await wanted
   }
 
-  /** Tells of the steps that are compared, and of those behind them that read nothing. */
+  /** Reports the steps that are compared, and those after them that read nothing. */
   async #tell(): Promise<void> {
     let told = 0
     try {
@@ -213,7 +213,7 @@ function* findingsOf(columns: Float64Array): Generator<Found> {
 }
 
 /**
- * The same, but an abort ends it at once, whatever is being waited for.
+ * Passes on items; an abort ends it at once, whatever it is waiting for.
  * @throws the signal's reason
  */
 async function* abortable<T>(items: AsyncIterable<T>, signal?: AbortSignal): AsyncGenerator<T> {

@@ -25,9 +25,9 @@ export type Step =
   | { kind: 'skip'; start: number; length: number }
   /** Equal if both read the same. */
   | { kind: 'compare'; start: number; length: number; content: [Content, Content] }
-  /** Equal if what this side holds is zero. */
+  /** Equal if this side's content is zero. */
   | { kind: 'empty'; start: number; length: number; side: Side; content: Content }
-  /** All that both have is equal; now comes what only the larger one has. */
+  /** The common part is equal; the rest of the larger disk follows. */
   | { kind: 'tail' }
   /** Not equal in strict mode. */
   | { kind: 'sizes' }
@@ -46,12 +46,12 @@ export function isRead(step: Step): step is ReadStep {
 export interface PlanOptions {
   /** Sizes and every flag of the block status must be equal, too. */
   strict?: boolean
-  /** Which flags QEMU knows: since 8.2 it tells compressed clusters. */
+  /** The flags that QEMU knows: since 8.2 it reports compressed clusters. */
   compressedFlag?: boolean
 }
 
 /**
- * What has to be read to compare two images, from their metadata alone. A last step that is not
+ * Plans the reads needed to compare two images, from their metadata alone. A last step that is not
  * one of bytes ends the comparison.
  */
 export async function* planComparison(

@@ -3,12 +3,12 @@ import { COLUMNS, ROW } from '../plan/rows.ts'
 import type { Content } from './content.ts'
 import type { ReadStep } from './plan.ts'
 
-/** Pairs that cross the border at a time at most. */
+/** Maximum pairs that cross the border at a time. */
 const MAX_PAIRS = 512
 /** Guest bytes that cross the border at a time, so that the job is soon under way: bytes. */
 const MAX_BYTES = 64 * 2 ** 20
 
-/** What tells a store from others: an open file has several descriptions of itself. */
+/** Identity of a store: an open file may be described by several objects. */
 function keyOf(store: GuestStore): unknown {
   return store.kind === 'file' ? store.handle : store
 }
@@ -20,7 +20,7 @@ export class RowPairs {
   #pairs = 0
   #bytes = 0
 
-  /** @param stores what contents may lie in; rows name them by their index */
+  /** @param stores stores of the content; rows name them by index */
   constructor(stores: readonly GuestStore[]) {
     for (const [i, store] of stores.entries()) this.#index.set(keyOf(store), i)
   }
@@ -46,7 +46,7 @@ export class RowPairs {
     this.#bytes += step.length
   }
 
-  /** What was added since; only valid until something is added again. */
+  /** Rows added since the last call; valid until the next is added. */
   take(): Float64Array {
     const taken = this.#rows.subarray(0, this.#pairs * 2 * COLUMNS)
     this.#pairs = 0

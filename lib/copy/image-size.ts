@@ -44,7 +44,7 @@ export async function plannedImageBytes(source: Disk, layout: ImageLayout): Prom
 }
 
 /**
- * Like `maxImageSize`, by extents, for an image without a backing file.
+ * Like `plannedImageBytes`, by extents, for an image without a backing file.
  * @param enough counting ends when the image takes more, bytes
  */
 export async function extentsImageBytes(

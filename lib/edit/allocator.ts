@@ -12,7 +12,7 @@ export interface MovedTable {
   clusters: number
 }
 
-/** What is to be written so that clusters count as in use, in this order, each durable before the next. */
+/** Writes that make clusters count as in use, in order, each durable before the next. */
 export interface Allocation {
   /** New refcount blocks and a new refcount table: in clusters that nothing refers to yet. */
   fresh: Write[]
@@ -25,7 +25,7 @@ export interface Allocation {
 }
 
 /**
- * Hands out clusters that an image does not use, by its own refcounts. Nothing is written: what has
+ * Hands out clusters that an image does not use, by its own refcounts. Nothing is written; what has
  * to be is gathered. REQUIRES: the image was checked and is sound, and nobody else writes to it.
  */
 export class Allocator {
@@ -75,7 +75,7 @@ export class Allocator {
     return first * this.#header.clusterSize
   }
 
-  /** What makes the clusters count as used. To be called once. */
+  /** The writes that make the clusters count as used. To be called once. */
   async finish(): Promise<Allocation> {
     const { clusterSize, refcountOrder, refcountTableOffset } = this.#header
     const perBlock = this.#stored.perBlock
@@ -119,7 +119,7 @@ export class Allocator {
     }
   }
 
-  /** Makes room for the refcounts of a block's clusters. */
+  /** Allocates a refcount block for a range of clusters. */
   async #requireBlock(index: number): Promise<void> {
     if (this.#stored.hasBlock(index) || this.#blocks.has(index)) return
     if (index >= this.#capacity) {
@@ -139,7 +139,7 @@ export class Allocator {
   /** Takes clusters for a refcount table that has an entry for a block. */
   async #growTable(index: number): Promise<void> {
     const { clusterSize } = this.#header
-    // Half as much again, and what the table's own clusters may need.
+    // Half as much again, plus the table's own clusters.
     const entries = Math.ceil((index + 1) * 1.5) + 8
     const clusters = Math.ceil((entries * 8) / clusterSize)
     if (clusters * clusterSize > MAX_REFCOUNT_TABLE_BYTES) {

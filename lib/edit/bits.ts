@@ -16,7 +16,7 @@ const ZEROES = Buffer.alloc(PART)
  * of which no bit is set take no memory, and those of which all are set share one buffer.
  */
 export class Bits {
-  /** Guest bytes that one bit stands for. */
+  /** Granularity: guest bytes per bit. */
   readonly granularity: number
   /** Of the disk, bytes. */
   readonly size: number
@@ -128,7 +128,7 @@ export class Bits {
     yield runs.end()
   }
 
-  /** Clears the bits that stand for nothing. */
+  /** Clears the unused bits past the end of the disk. */
   trim(): void {
     const bits = Math.ceil(this.size / this.granularity)
     const perPart = this.#partBytes * 8
@@ -208,7 +208,7 @@ function setBits(bytes: Buffer, from: number, to: number): void {
   for (; bit < to; bit++) bytes[bit >> 3] |= 1 << (bit & 7)
 }
 
-/** What is done while a stored bitmap is added. */
+/** Hooks called while a stored bitmap is added. */
 export interface AddOptions {
   signal?: AbortSignal
   /** Called with the guest bytes that are done. */
@@ -216,7 +216,7 @@ export interface AddOptions {
 }
 
 /**
- * Adds what a stored bitmap has as dirty. What lies past the end of the smaller disk is left out.
+ * Adds the dirty ranges of a stored bitmap, up to the end of the smaller disk.
  * @param bitmap of `file`, of the size of its disk
  * @throws BackupError BAD_IMAGE, IO, ABORTED
  */

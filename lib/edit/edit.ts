@@ -13,7 +13,7 @@ export interface PlannedEdit {
   allocator: Allocator
   /** References that clusters lose by it. */
   lost: Lost
-  /** Writes what nothing refers to yet, of which `fresh` is a part; all of it is durable then. */
+  /** Writes data that nothing refers to yet, including `fresh`, and syncs it. */
   prepare(fresh: readonly Write[]): Promise<void>
   /**
    * How the image comes to name it, a step after the other.
@@ -23,8 +23,8 @@ export interface PlannedEdit {
 }
 
 /**
- * Edits an image: what is new is written where nothing is in use, counted as in use, then named, and
- * what was named before is free last. Each step is durable before the next begins, so an edit that
+ * Edits an image: new data is written to free clusters, counted as in use, then referred to, and
+ * the old data is freed last. Each step is durable before the next begins, so an edit that
  * ends anywhere leaves a sound image; it may have leaked clusters. The file ends with a whole cluster.
  * @returns the clusters that are free by it, in order
  */
@@ -49,9 +49,9 @@ export async function runEdit(
 }
 
 /**
- * Writes what nothing refers to yet, in one step. If that fails the file is as long as before.
+ * Writes data that nothing refers to yet, in one step. If that fails the file has its old length.
  * @param signal ends it, and so the edit: the last moment at which that does no harm
- * @throws what the disk throws; BackupError ABORTED
+ * @throws errors of the disk; BackupError ABORTED
  */
 export async function writeUnreferenced(
   { file }: EditedImage,

@@ -12,7 +12,7 @@ import {
 } from '../format/qcow2/entries.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 
-/** What an image has of a cluster. */
+/** An image's content of a cluster. */
 export interface Entry {
   /** `mixed`: subclusters of several kinds. */
   kind: 'unallocated' | 'zero' | 'data' | 'mixed' | 'compressed'
@@ -45,7 +45,7 @@ export function readEntry(
 
 /** Whether data for a cluster has to go to another host cluster than the one that it may have. */
 export function takesNewCluster({ kind, size, copied }: Entry): boolean {
-  // Behind what reads as zero or is not there, the host cluster shows nothing.
+  // The host cluster of a zero or unallocated entry is not visible.
   return !(copied && size > 0 && (kind === 'data' || kind === 'zero' || kind === 'unallocated'))
 }
 

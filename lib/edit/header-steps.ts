@@ -25,7 +25,7 @@ interface NewHeader {
   table?: MovedTable
 }
 
-/** Forgets what others said with features that we do not know, before anything is written (spec). */
+/** Clears autoclear features that we do not know, before anything is written (spec). */
 export function foreignFeatures({ header }: EditedImage): Write[] {
   const { version, autoclearFeatures } = header
   if (version < 3 || (autoclearFeatures & ~KNOWN_AUTOCLEAR) === 0n) return []
@@ -43,7 +43,7 @@ function number64(value: bigint): Buffer {
   return bytes
 }
 
-/** @throws BackupError UNSUPPORTED if the header has no room for what it is to name */
+/** @throws BackupError UNSUPPORTED if the header has no space for the new extension */
 export function requireRoom(
   { file, first, header }: EditedImage,
   extension: BitmapsExtension | 'room' | undefined,
@@ -57,7 +57,7 @@ export function requireRoom(
  * How the header comes to say something else. Each step is one write within one sector, which is
  * atomic, or is to bytes that mean nothing yet; so that a power failure during any of them leaves the
  * header as it was or as it is to be, and no bitmap out of date. Only where the first cluster has no
- * room for the old place and the new one of what has to move is it one write of several sectors.
+ * room for both the old and the new place is it one write of several sectors.
  * REQUIRES: requireRoom
  */
 export function headerSteps(image: EditedImage, wanted: NewHeader): Write[][] {
@@ -119,7 +119,7 @@ function firstSectorOf(sector: Buffer, rest: Buffer): Buffer {
   return cluster
 }
 
-/** What differs, as one write; none if nothing does. */
+/** The bytes that differ, as one write; none if equal. */
 function changed(from: Buffer, to: Buffer): Write[] {
   const span = spanOf(from, to)
   return span ? [{ offset: span[0], bytes: Buffer.from(to.subarray(span[0], span[1])) }] : []

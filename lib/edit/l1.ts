@@ -66,7 +66,7 @@ export class L1Table {
     return users?.size === 1 ? [...users][0] : undefined
   }
 
-  /** What was set since this was asked last. */
+  /** Entries set since the last call. */
   changes(): Write[] {
     const writes: Write[] = []
     let end = -1

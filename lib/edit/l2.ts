@@ -18,19 +18,19 @@ export interface L2Table {
 
 /**
  * The L2 tables that a batch of changes touches. One that others may use too is not changed: the L1
- * entry gets a copy. Nothing is written, what has to be is gathered.
+ * entry gets a copy. Nothing is written; the writes are gathered.
  */
 export class L2Tables {
   readonly #image: EditedImage
   readonly #l1: L1Table
   readonly #allocator: Allocator
-  /** What is not referred to any more. */
+  /** Clusters that are no longer referred to. */
   readonly #lost: Lost
   readonly #tables = new Map<number, L2Table>()
   readonly #entrySize: number
   /** A table that is known to have nothing but zeroes. */
   #knownZero = 0
-  /** What a table of zeroes is filled with. */
+  /** The entry that fills a table of zeroes. */
   #zeroes: Buffer | undefined
 
   constructor(image: EditedImage, l1: L1Table, allocator: Allocator, lost: Lost) {
@@ -102,7 +102,7 @@ export class L2Tables {
     return true
   }
 
-  /** What is to be written: the new tables, to which nothing refers yet, and those that changed. */
+  /** Tables to be written: new ones, to which nothing refers yet, and changed ones. */
   finish(): { fresh: Write[]; changed: Write[] } {
     const tables = [...this.#tables.values()]
     const writes = (fresh: boolean) =>
@@ -134,7 +134,7 @@ export class L2Tables {
     }
   }
 
-  /** The table of an L1 entry is not used by it any more, nor is what it names. */
+  /** Releases the table of an L1 entry, and the clusters that it names. */
   async #drop(index: number): Promise<void> {
     const { clusterSize } = this.#image.header
     const known = this.#tables.get(index)

@@ -9,7 +9,7 @@ export type Lost = Map<number, number>
 /**
  * Refcount blocks after dropping these references.
  * @param path for messages
- * @returns what is to be written, and the clusters that nothing refers to any more, in order
+ * @returns the writes, and the clusters that nothing refers to any more, in order
  * @throws BackupError BAD_IMAGE if a cluster has fewer references than it is to lose; IO
  */
 export async function release(

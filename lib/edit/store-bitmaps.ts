@@ -23,19 +23,19 @@ export interface NewBitmap extends Pick<Bitmap, 'name' | 'granularityBits' | 'in
   bits?: Bits
 }
 
-/** How an image with other bitmaps differs from what it was besides. */
+/** Further changes of an image that gets other bitmaps. */
 export interface StoreOptions {
   /** How it is written to; default: its file. */
   disk?: ImageDisk
   /** Its new size, bytes; not below the old one, and its L1 table is large enough. */
   virtualSize?: number
-  /** Ends it until the image names what is new. */
+  /** Cancels it, until the image refers to the new bitmaps. */
   signal?: AbortSignal
 }
 
 /**
- * Gives an image other bitmaps. What is new goes to clusters that were not in use; the image names it
- * when all of it is durable, by one write of a sector; and what it named before is freed last. So an
+ * Replaces an image's bitmaps. New data goes to clusters that were not in use; the image refers to it
+ * when all of it is durable, by one write of a sector; the old clusters are freed last. So an
  * image whose edit ends anywhere has its old bitmaps or its new ones; it may have leaked clusters.
  * Only where the last bitmap goes, it may also say that it is out of date.
  * @param bitmaps those to have, each of the new size if there is one, or in use
@@ -80,7 +80,7 @@ export async function storeBitmaps(
   }
 }
 
-/** What is written to clusters that were not in use. */
+/** Writes to clusters that were not in use. */
 class Content {
   readonly #fileSize: number
   readonly #writes: Write[] = []
@@ -105,7 +105,7 @@ class Content {
     this.add({ offset, bytes })
   }
 
-  /** What has to be written: zeroes behind the end of the file are there by themselves. */
+  /** The bytes to write: zeroes past the end of the file need no write. */
   writes(): Write[] {
     return this.#writes.filter(({ offset, bytes }) => {
       const isHole = offset >= this.#fileSize && this.#zeroes.get(bytes.length) === bytes
@@ -114,7 +114,7 @@ class Content {
   }
 }
 
-/** Finds a place for what is new of a bitmap; returns its entry of the directory. */
+/** Allocates clusters for a bitmap's new data; returns its directory entry. */
 async function place(
   { name, granularityBits, inUse, auto, stored, bits }: NewBitmap,
   header: Qcow2Header,
@@ -144,7 +144,7 @@ async function place(
   return { name, granularityBits, inUse, auto, tableOffset, tableSize, raw: stored?.raw }
 }
 
-/** What the image has for bitmaps now and is not to have any more. */
+/** Clusters of the current bitmaps that are to be freed. */
 async function unusedBy(
   image: EditedImage,
   bitmaps: readonly NewBitmap[],

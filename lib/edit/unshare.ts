@@ -40,7 +40,7 @@ export async function unshareTables(
 ): Promise<EditedImage> {
   const l1 = await L1Table.read(image)
   const entries = await entriesToUnshare(image, l1, signal)
-  // Without a backing file what is not allocated is zero, too.
+  // Without a backing file, unallocated clusters are zero, too.
   const zeroesAreNeeded = image.header.backingFile !== undefined
   let now = image
   for (let done = 0; done < entries.length; ) {

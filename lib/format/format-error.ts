@@ -1,5 +1,5 @@
 /**
- * What a decoder finds wrong with bytes. Decoders are pure and know no file; whoever read the bytes
+ * A fault that a decoder finds. Decoders are pure and know no file; whoever read the bytes
  * names it, with `inFile`.
  */
 import { BackupError } from '../errors.ts'
@@ -8,7 +8,7 @@ import { BackupError } from '../errors.ts'
 export class FormatError extends Error {
   override readonly name = 'FormatError'
   readonly code: 'BAD_IMAGE' | 'UNSUPPORTED'
-  /** What QEMU says, where it refuses the same. */
+  /** QEMU's message, where it refuses the same. */
   readonly qemu?: string
 
   constructor(code: FormatError['code'], why: string, qemu?: string) {
@@ -20,7 +20,7 @@ export class FormatError extends Error {
 
 /**
  * Bytes that break the format.
- * @param qemu what QEMU says, where it refuses them too
+ * @param qemu QEMU's message, where it refuses them too
  */
 export function malformed(why: string, qemu?: string): FormatError {
   return new FormatError('BAD_IMAGE', why, qemu)

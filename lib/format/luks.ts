@@ -118,7 +118,7 @@ function overlap(a: LuksSlot, b: LuksSlot, bytes: number): boolean {
   return a.keyOffset < b.keyOffset + bytes && b.keyOffset < a.keyOffset + bytes
 }
 
-/** @param qemu what QEMU writes before it */
+/** @param qemu QEMU's prefix of the message */
 function wrong(why: string, qemu = '') {
   return malformed(`LUKS: ${why}`, qemu + why)
 }

@@ -1,11 +1,11 @@
 /**
- * What a file is by its content, for files that the user names without their format. A backing file
+ * Probes the format of a file that the user named without one. A backing file
  * is never probed: a raw one's first bytes belong to the guest, who could write a header there that
  * names any file of the host.
  */
 import { MAGIC, SECTOR_SIZE } from './qcow2/constants.ts'
 
-/** Bytes at the start, and at the end, of a file that its format is told by. */
+/** Bytes at the start, and at the end, of a file that identify its format. */
 export const PROBE_BYTES = SECTOR_SIZE
 
 /** A format that is not read here. */
@@ -16,7 +16,7 @@ export interface ForeignFormat {
   readonly driver?: string
 }
 
-/** What a file is taken for: `luks` and `empty` are raw, with something to be said about them. */
+/** A probed format: `luks` and `empty` are raw, with a note about them. */
 export type ProbedFormat = 'qcow2' | 'raw' | 'luks' | 'empty' | ForeignFormat
 
 /** Bytes that a format has at an offset; one past the end of the file is counted from there. */
@@ -82,7 +82,7 @@ const FOREIGN: readonly Signature[] = [
 ]
 
 /**
- * What a file is by its content.
+ * Probes a file's format from its first and last bytes.
  * @param head its first PROBE_BYTES bytes, or all
  * @param tail its last PROBE_BYTES bytes, or all
  */
@@ -102,9 +102,9 @@ export function probe(head: Buffer, tail: Buffer): ProbedFormat {
 }
 
 /**
- * What QEMU takes a file for: the name of its driver, `raw` if it knows no better.
+ * The driver that QEMU would choose for a file; `raw` if it recognises no format.
  * @param head the first PROBE_BYTES bytes, the last sector filled up with zeroes
- * @param filename QEMU tells one format by its name
+ * @param filename QEMU recognises one format by the file's name
  */
 export function probeAsQemu(head: Buffer, filename: string): string {
   if (head.length >= 8 && head.readUInt32BE(0) === MAGIC && head.readUInt32BE(VERSION_AT) > 0) {
@@ -118,7 +118,7 @@ export function probeAsQemu(head: Buffer, filename: string): string {
   return found?.driver ?? (filename.endsWith('.dmg') ? 'dmg' : 'raw')
 }
 
-/** QEMU tells the text that describes a VMDK by its version, before which only comments may stand. */
+/** QEMU recognises a VMDK descriptor by its version line, before which only comments are allowed. */
 function isDescriptor(head: Buffer): boolean {
   return /^(?:#[^\n]*\n| +\r?\n)*version=[123]\r?\n/.test(head.toString('latin1'))
 }

@@ -10,7 +10,7 @@ export interface ImageFile {
 }
 
 /**
- * Reads `length` bytes at `offset`. What lies past the end of the file reads as zero: the last
+ * Reads `length` bytes at `offset`. Bytes past the end of the file read as zero: the last
  * cluster of an image may be cut short.
  * @throws BackupError IO, or SOURCE_CHANGED if the file has become shorter than it was
  */
@@ -18,7 +18,7 @@ export async function readAt(file: ImageFile, offset: number, length: number): P
   return await readInto(Buffer.alloc(length), file, offset)
 }
 
-/** The same, into the whole of a buffer that is there already; returns it. */
+/** Like `readAt`, into the whole of an existing buffer; returns it. */
 export async function readInto(buffer: Buffer, file: ImageFile, offset: number): Promise<Buffer> {
   const wanted = Math.max(0, Math.min(buffer.length, file.size - offset))
   if (wanted < buffer.length) buffer.fill(0, wanted)

@@ -2,7 +2,7 @@ import type { FileHandle } from '../files.ts'
 
 /**
  * Writes all of `bytes` at `offset`, however the kernel cuts it.
- * @throws what the system call throws
+ * @throws errors of the system call
  */
 export async function writeAt(
   handle: FileHandle,

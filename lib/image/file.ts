@@ -11,7 +11,7 @@ export interface SourceFile {
   readonly handle: FileHandle
   /** Bytes when it was opened. */
   readonly size: number
-  /** Tells this file from all others, also through links: `dev:ino` (devices: `rdev:N`). */
+  /** Identity of the file, also through links: `dev:ino` (devices: `rdev:N`). */
   readonly identity: string
 }
 
@@ -19,7 +19,7 @@ export interface SourceFile {
 export interface OpenFile extends SourceFile {
   /** A block device: holds data everywhere. */
   readonly blockDevice: boolean
-  /** What the file system has given it, bytes; of a block device, 0. */
+  /** Blocks that the file system allocated, bytes; of a block device, 0. */
   readonly allocatedBytes: number
 }
 
@@ -34,14 +34,14 @@ export interface FoundFile {
 /**
  * Opens a regular file or a block device for reading. Its name is looked up once, without opening
  * what is there: opening a FIFO waits for a writer, and opening a device may already do something.
- * What was found is judged, and that very file is then opened.
+ * The file found is judged, and that very file is then opened.
  * @throws BackupError IO, or UNSUPPORTED for another kind of file
  */
 export async function openFile(path: string): Promise<OpenFile> {
   return await using(await findFile(path), (found) => openFound(found))
 }
 
-/** The same, to write to it too. */
+/** Like `openFile`, for writing too. */
 export async function openWritable(path: string): Promise<OpenFile> {
   return await using(await findFile(path), (found) => openFound(found, true))
 }
@@ -97,7 +97,7 @@ export async function reopenWritable(file: OpenFile): Promise<OpenFile> {
 }
 
 /**
- * Opens by its descriptor what a handle has open: the same file, whatever its name leads to by now.
+ * Reopens the file of a handle through its descriptor, whatever its name leads to by now.
  * No flag against blocking: its kind is known, and with O_NONBLOCK the kernel would fail reads that
  * have to wait.
  */
@@ -108,7 +108,7 @@ async function openAgain({ handle, path }: FoundFile, flags: number): Promise<Fi
   })
 }
 
-/** Looking the name up a second time instead is no way out: it may lead elsewhere by then. */
+/** Resolving the name a second time is not an alternative: it may lead elsewhere by then. */
 export function procMissing(path: string): BackupError {
   return new BackupError('IO', path, 'cannot be opened where /proc is not mounted')
 }
@@ -127,7 +127,7 @@ async function using<H extends { handle: FileHandle }, T>(
 
 /**
  * A regular file or a block device that is open already.
- * @throws BackupError UNSUPPORTED; what the system calls throw
+ * @throws BackupError UNSUPPORTED; errors of the system calls
  */
 export async function toOpenFile(path: string, handle: FileHandle): Promise<OpenFile> {
   const now = await handle.stat({ bigint: true })
@@ -151,7 +151,7 @@ export function identityOf(
 }
 
 /**
- * Compares the sizes of files with what they were when opened.
+ * Compares the sizes of files with their sizes when opened.
  * @throws BackupError SOURCE_CHANGED
  */
 export async function requireUnchanged(files: readonly SourceFile[]): Promise<void> {
@@ -177,8 +177,8 @@ async function sizeOf(handle: FileHandle): Promise<number> {
 }
 
 /**
- * Checks that what was found can be read as a disk.
- * @throws BackupError IO, or UNSUPPORTED for what is neither a regular file nor a block device
+ * Checks that a file found can be read as a disk.
+ * @throws BackupError IO, or UNSUPPORTED if it is neither a regular file nor a block device
  */
 export async function requireReadable({ path, handle }: FoundFile): Promise<void> {
   requireKind(path, await handle.stat({ bigint: true }))

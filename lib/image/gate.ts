@@ -14,7 +14,7 @@ import { log } from '../log.ts'
 import { quoted } from '../text.ts'
 import { type FoundFile, procMissing, requireReadable } from './file.ts'
 
-/** What a file named inside an image is to it. */
+/** Role of a file that an image names. */
 export type Role = 'backing file' | 'data file'
 
 /** A file that was found together with the directory that its name is in. */
@@ -22,15 +22,15 @@ export interface PlacedFile extends FoundFile {
   /** By which the file was named, relative to the working directory. */
   readonly named: string
   /**
-   * Opened with O_PATH: what names inside the file are relative to. Owned by whoever found it, as
-   * the file is.
+   * The directory to which names inside the file are relative, opened with O_PATH. It has the same
+   * owner as the file.
    */
   readonly directory: FileHandle
 }
 
 /**
  * Finds a file that the user names, wherever it lies.
- * @throws BackupError IO, or UNSUPPORTED for what is neither a regular file nor a block device
+ * @throws BackupError IO, or UNSUPPORTED if it is neither a regular file nor a block device
  */
 export async function findPlaced(path: string): Promise<PlacedFile> {
   let found: LookedUp
@@ -48,7 +48,7 @@ export async function findPlaced(path: string): Promise<PlacedFile> {
   return { path, named: path, ...found }
 }
 
-/** Closes what was found, but not what was opened from it. */
+/** Closes the O_PATH handles, but not the files opened from them. */
 export async function letGo({ handle, directory }: LookedUp): Promise<void> {
   await handle.close()
   await directory.close()
@@ -64,7 +64,7 @@ export async function letGo({ handle, directory }: LookedUp): Promise<void> {
  */
 export class Gate {
   readonly #allowPaths: readonly string[]
-  /** The same without links; looked up when the first name needs them. */
+  /** The directories without links; resolved when the first name needs them. */
   #allowed: Promise<string[]> | undefined
 
   /** @param allowPaths directories below which any file may be opened */
@@ -74,7 +74,7 @@ export class Gate {
 
   /**
    * Finds a file that an image names.
-   * @param name as it stands in the image; relative to the image's directory, as in QEMU
+   * @param name as in the image; relative to the image's directory, as in QEMU
    * @returns its `path` being the one without links
    * @throws BackupError NOT_ALLOWED; IO if an allowed file is not there; UNSUPPORTED for an allowed
    * one that is neither a regular file nor a block device
@@ -97,7 +97,7 @@ export class Gate {
     try {
       found = await lookUp(name, image.directory)
     } catch (error) {
-      // A name that leads nowhere is judged as it reads: a refusal must not tell what exists outside.
+      // A name that leads nowhere is judged as written: a refusal must not reveal what exists outside.
       const text = name.startsWith('/') ? name : `${await nameOf(image.directory)}/${name}`
       const judged = absolute(text)
       if (await this.#allows(judged, image)) throw ioError(named, error)
@@ -133,14 +133,14 @@ export class Gate {
 type LookedUp = Pick<PlacedFile, 'handle' | 'directory'>
 
 /**
- * Opens what has a name, and the directory that the name is in, with O_PATH.
- * @param from what a relative name is relative to; default: the working directory
+ * Opens a name, and the directory that it is in, with O_PATH.
+ * @param from directory for relative names; default: the working directory
  */
 async function lookUp(name: string, from?: FileHandle): Promise<LookedUp> {
   if (name === '') throw Object.assign(new Error('no name'), { code: 'ENOENT' })
   const start = from && !name.startsWith('/') ? `${descriptorPath(from)}/` : ''
   const last = name.lastIndexOf('/') + 1
-  // The dot makes the kernel mount what is mounted on demand, which O_PATH alone does not.
+  // The dot triggers automounts, which O_PATH alone does not.
   const path = `${start}${name.slice(0, last)}.`
   const directory = await open(path, O_PATH | constants.O_DIRECTORY)
   try {

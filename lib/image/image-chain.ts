@@ -30,7 +30,7 @@ export interface ChainImage {
   readonly file: OpenFile
   /** Of a qcow2 image. */
   readonly header?: Qcow2Header
-  /** What its data clusters are in, if not in its own file. */
+  /** The external data file, if the image has one. */
   readonly dataFile?: DataFile
   /** The internal snapshot that it is read by: `size` and the tables of `header` are of that. */
   readonly snapshot?: InternalSnapshot
@@ -50,7 +50,7 @@ export interface ChainPlace {
   /** As `ChainImage.path`. */
   readonly path: string
   /**
-   * A file is looked up and opened, or what it holds is read; it is above already; there are too many.
+   * A file is looked up and opened, or its content is read; it is in the chain already; there are too many.
    */
   readonly step: 'open' | 'read' | 'loop' | 'depth'
 }
@@ -67,15 +67,15 @@ export interface ChainOptions {
   allowPaths?: readonly string[]
   /** Open the topmost image to write to it too. Default: no. */
   writable?: boolean
-  /** Let pass what a check finds in headers. Default: no. */
+  /** Accept faults in headers that a check reports. Default: no. */
   checking?: boolean
   /** Also open the files that data is in which is not in an image's own. Default: yes. */
   dataFiles?: boolean
-  /** What makes an image one that is above already: that it is the same file, or has the same name. */
+  /** How a repeated image is recognised: it is the same file, or has the same name. */
   sameBy?: 'file' | 'path'
-  /** What a file without a known format is taken for. */
+  /** The format assumed for a file without a known one. */
   recognise: (file: OpenFile) => Promise<string>
-  /** What is done with a file, and what others may not do meanwhile. */
+  /** The lock taken: our use of a file, and uses denied to others. */
   use: (format: Format, depth: number, isDataFile: boolean) => Use
   /** Called for each file when it was opened, before it is locked and anything of it is read. */
   onOpened?: (file: OpenFile) => Promise<void> | void
@@ -86,7 +86,7 @@ export interface ChainOptions {
 }
 
 /**
- * Most images of a chain. Each costs a file descriptor and some hundred KiB of tables; real chains
+ * Maximum images of a chain. Each costs a file descriptor and some hundred KiB of tables; real chains
  * have some dozens of images, and libvirt stops at 200.
  */
 export const MAX_DEPTH = 256
@@ -176,7 +176,7 @@ class ChainWalk {
     return await this.#add(found, format)
   }
 
-  /** Lets go of what names in the last image are looked up by. */
+  /** Closes the directory used for names in the last image. */
   async end(): Promise<void> {
     const last = this.#last
     this.#last = undefined

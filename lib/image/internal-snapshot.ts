@@ -13,7 +13,7 @@ import { type OpenFile, toOpenFile } from './file.ts'
 export interface InternalSnapshot {
   readonly id: string
   readonly name: string
-  /** What must be known of the choice: that other snapshots have that name, too. */
+  /** Caveat: other snapshots have that name, too. */
   readonly note?: string
   /** Its entry in the table. */
   readonly entry: SnapshotEntry

@@ -22,13 +22,13 @@ const NAMES: Record<number, string> = {
 const USED = 100
 const DENIED = 200
 
-/** What is done to an image, and what others may not do meanwhile. */
+/** Our use of an image, and uses denied to others. */
 export interface Use {
   uses: readonly number[]
   denies: readonly number[]
 }
 
-/** Reading while nobody writes: what is read belongs together. */
+/** Reading while nobody writes: the content is consistent. */
 export const READING: Use = { uses: [READ], denies: [WRITE, RESIZE] }
 /** Reading whatever others do. */
 export const SHARED_READING: Use = { uses: [READ], denies: [] }
@@ -38,7 +38,7 @@ export const WRITING: Use = { uses: [READ, WRITE, RESIZE], denies: [WRITE, RESIZ
 /**
  * Locks an open file for a use. The locks last until it is closed.
  * @param name of the file, for messages
- * @throws BackupError IN_USE if others have it open for what does not go along with that; IO
+ * @throws BackupError IN_USE if others have it open in a conflicting way; IO
  */
 export function lockFile(handle: FileHandle, name: string, { uses, denies }: Use): void {
   const locks = [...uses.map((n) => USED + n), ...denies.map((n) => DENIED + n)]
@@ -53,7 +53,7 @@ export function lockFile(handle: FileHandle, name: string, { uses, denies }: Use
 }
 
 /**
- * Locks a file for a use. What was read of it before may have changed until the lock was ours.
+ * Locks a file for a use. Data read before the lock was taken may have changed.
  * @param name of the file, for messages
  * @returns the file as it is under the lock
  * @throws BackupError IN_USE, IO
@@ -70,7 +70,7 @@ export function isWritten(handle: FileHandle): boolean {
 
 /** @param byte that others have locked */
 function inUse(name: string, byte: number): BackupError {
-  // They use what is denied to them, or deny what is used.
+  // They use something we deny, or deny something we use.
   const shared = byte < DENIED
   const permission = NAMES[byte - (shared ? USED : DENIED)]
   const why = shared

@@ -4,13 +4,13 @@ import { type ImageFile, readAt } from '../format/read.ts'
 import type { Format } from './image-chain.ts'
 
 /**
- * What a file that the user named is by its content; only its ends are read.
+ * Recognises the format of a file that the user named; only its ends are read.
  * @throws BackupError IO
  */
 export async function probeFile(file: ImageFile): Promise<ProbedFormat> {
   const length = Math.min(PROBE_BYTES, file.size)
   const head = await readAt(file, 0, length)
-  // A format that is told by the end of a file is not told where that cannot be read; whoever reads the
+  // A format with its magic at the end is not recognised where that cannot be read; whoever reads the
   // disk up to there fails then.
   const tail = await readAt(file, file.size - length, length).catch(() => Buffer.alloc(0))
   return probe(head, tail)
@@ -31,7 +31,7 @@ export function formatOf(
   return probed === 'qcow2' ? 'qcow2' : 'raw'
 }
 
-/** What must be known about a disk that was recognised as raw, if anything. */
+/** Caveat about a disk that was recognised as raw, if any. */
 export function noteOf(path: string, probed: ProbedFormat): string | undefined {
   if (probed !== 'luks') return undefined
   return `${path} contains a LUKS volume, which is copied as it is: encrypted`

@@ -18,7 +18,7 @@ import { identityOf, type SourceFile } from './file.ts'
 /**
  * Removes a file that is open, and the symbolic link that named it, if one did. What has taken its
  * name since is left alone: names are looked up in a directory that is held open, so that nothing on
- * the way to it can be replaced, and what is removed was compared under a name that nobody else knows.
+ * the path to it can be replaced, and the file removed was compared under a private name.
  * @param path by which it was opened
  * @throws BackupError SOURCE_CHANGED if another file has the name now; IO
  */
@@ -47,9 +47,9 @@ async function requireRemoved(...args: Parameters<typeof removeIf>): Promise<voi
 }
 
 /**
- * Removes what has a name if it is what is meant. Between a comparison and unlink(2) another file could
+ * Removes a name if it leads to the expected file. Between a comparison and unlink(2) another file could
  * take the name, and would be lost. So it gets a private name first, is compared under that, and gets
- * its name back if it is another's. A crash in between leaves what is to be removed under the private
+ * its name back if it is another's. A crash in between leaves the file under the private
  * name, or in that short moment another's file, which is still there then.
  * @param path as messages name it
  * @returns whether it was
@@ -77,7 +77,7 @@ async function removeIf(
   return false
 }
 
-/** What a symbolic link says; undefined if the name is not one. */
+/** Target of a symbolic link; undefined if the name is not one. */
 async function linkAt(path: string): Promise<string | undefined> {
   return await readlink(path).catch((error) => {
     if ((error as NodeJS.ErrnoException).code === 'EINVAL') return undefined

@@ -1,8 +1,8 @@
 /**
- * What a file or device holds by its first and last bytes, so that a disk is not taken for an image
- * that may be overwritten. A table of our own, and neither libblkid nor `blkid -p`: it reads the
+ * Recognises the content of a file or device by its first and last bytes, so that a disk is not
+ * mistaken for an image that may be overwritten. A table of our own, and neither libblkid nor `blkid -p`: it reads the
  * descriptor that will be written to, needs no program in a container and no device node, and what is
- * asked is only whether there is something, not what its label is.
+ * asked is only whether there is something, not its label.
  */
 import type { FileHandle } from '../files.ts'
 
@@ -60,10 +60,10 @@ const SIGNATURES: readonly Signature[] = [
 const KIB = 1024
 
 /**
- * Names what a disk holds that is not an image: a partition table, a file system, a volume.
+ * Names the content of a disk that is not an image: a partition table, a file system, a volume.
  * @param size of the file or device, bytes
  * @returns undefined if nothing is known to be there
- * @throws what the system calls throw
+ * @throws errors of the system calls
  */
 export async function foreignSignature(
   handle: FileHandle,

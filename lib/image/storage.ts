@@ -1,7 +1,7 @@
 /**
  * Finds out whether two files or devices lie on the same storage, whatever their names are: a loop
- * device over a file, a partition and its disk, what device-mapper or md built on a disk. Writing to
- * one of them then changes what is read from the other.
+ * device over a file, a partition and its disk, a device-mapper or md device and its disks. Writing to
+ * one of them then changes the other's content.
  */
 import { join } from 'node:path'
 import { BackupError, ioError } from '../errors.ts'
@@ -10,11 +10,11 @@ import { native } from '../native.ts'
 import { decodeText } from '../text.ts'
 import { identityOf } from './file.ts'
 
-/** What is asked about: a file that is open. */
+/** The file in question, open. */
 export interface StorageFile {
   /** See SourceFile.identity. */
   readonly identity: string
-  /** Missing for what is not read from a file, such as an export of an NBD server. */
+  /** Missing if the store is not a file, such as an export of an NBD server. */
   readonly handle?: FileHandle
 }
 
@@ -34,7 +34,7 @@ interface StoragePart {
 type StorageRange = Pick<StoragePart, 'start' | 'end' | 'allocators'>
 
 const SECTOR = 512
-/** Nothing real is stacked deeper; and what is must not keep us for ever. */
+/** Real stacks are not deeper; the limit ends loops. */
 const MAX_DEPTH = 32
 const WHOLE: StorageRange = { start: 0, end: Number.POSITIVE_INFINITY, allocators: [] }
 
@@ -107,8 +107,8 @@ function overlap(a: StoragePart, b: StoragePart): boolean {
 
 /**
  * All that a file lies on, from the file itself down.
- * @param fileSystem also what its file system lies on: for what is read, which is gone with its file
- * system. What is written to a file changes nothing else on that.
+ * @param fileSystem also the device of its file system: for files read, which are gone with their file
+ * system. Writing to a file changes nothing else on that.
  */
 async function partsOf(file: StorageFile, sys: string, fileSystem: boolean) {
   if (!file.handle) return [{ ...WHOLE, identity: file.identity }]
@@ -117,7 +117,7 @@ async function partsOf(file: StorageFile, sys: string, fileSystem: boolean) {
   return survey.parts
 }
 
-/** What stat reports of a file or device. */
+/** The result of stat on a file or device. */
 interface Stats {
   dev: bigint
   ino: bigint
@@ -208,7 +208,7 @@ class Survey {
     await this.add(stats, within(range, start, size), depth)
   }
 
-  /** What device-mapper, md, bcache and their like are built on: anywhere on it. */
+  /** The devices below device-mapper, md, bcache and the like: anywhere on them. */
   async #addSlaves(directory: string, { allocators }: StorageRange, depth: number): Promise<void> {
     const slaves = await readdir(join(directory, 'slaves')).catch(() => [])
     if (slaves.length === 0) return
@@ -224,7 +224,7 @@ class Survey {
   }
 }
 
-/** A range of something, as a range of what that is a part of. */
+/** A range of a partition, as a range of its disk. */
 function within(range: StorageRange, start: number, size: number): StorageRange {
   return {
     start: start + range.start,
@@ -249,7 +249,7 @@ async function loopStatus(directory: string, device: string) {
   }
 }
 
-/** What a file of sysfs says; undefined where there is none. */
+/** Content of a sysfs file; undefined if there is none. */
 async function content(path: string): Promise<string | undefined> {
   return await readFile(path).then(
     (bytes) => decodeText(bytes).replace(/\n$/, ''),

@@ -53,7 +53,7 @@ export async function readBitmapChain(
 }
 
 /**
- * The same of a chain that is open.
+ * Like `readBitmapChain`, for a chain that is open.
  * @throws BackupError BAD_IMAGE, UNSUPPORTED, IO, ABORTED
  */
 export async function judgeBitmapChain(

@@ -31,7 +31,7 @@ export interface SnapshotOptions
   onProgress?: (progress: Progress) => void
 }
 
-/** What a snapshot made. */
+/** Result of `createSnapshot`; sizes in bytes. */
 export interface SnapshotResult {
   /** As given; where it is now if its directory was moved meanwhile, which `notes` say. */
   overlay: string
@@ -41,12 +41,12 @@ export interface SnapshotResult {
   backing: string
   /** Bitmaps that continue in the overlay. */
   bitmaps: string[]
-  /** With `force`, what ends here though it was recording, with the reason; what else must be known. */
+  /** With `force`, recording bitmaps that end here, with the reason; other caveats. */
   notes: string[]
 }
 
 /**
- * Makes an overlay over an image that nobody writes to any more, so that what is written from now on
+ * Makes an overlay over an image that is no longer written to, so that everything written from now on
  * is in the overlay. Every bitmap that records in the image and is valid along its chain goes on
  * there: an empty one of the same name and granularity (libvirt's rule). Disabled ones do not.
  * @param backing path of a qcow2 image, or raw as `backingFormat` says
@@ -144,7 +144,7 @@ function nothing(name: string, size: number): Disk {
   }
 }
 
-/** The most that empty bitmaps take in an image, bytes. */
+/** Maximum bytes of empty bitmaps in an image. */
 function bitmapBytes(
   size: number,
   { clusterBits }: Qcow2Format,

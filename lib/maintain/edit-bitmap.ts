@@ -19,7 +19,7 @@ import { positions } from '../progress.ts'
 import { encodeText, quoted } from '../text.ts'
 import { withBitmapsOf } from './open-bitmaps.ts'
 
-/** What is done to a bitmap of an image. */
+/** An operation on a bitmap of an image. */
 export type BitmapOperation =
   /** Adds it, without a bit set, recording. `granularity`: bytes; default: the cluster size, from 4 to 64 KiB. */
   | { kind: 'add'; granularity?: number }
@@ -81,8 +81,8 @@ export interface AddedBitmap {
 /**
  * Adds a bitmap whose bits have to be found out first. No other process may use the image meanwhile.
  * @param fill sets the bits
- * @returns what came of it
- * @throws BackupError as editBitmap; what `fill` threw
+ * @returns its result
+ * @throws BackupError as editBitmap; exceptions of `fill`
  */
 export async function addBitmap(
   path: string,
@@ -129,8 +129,8 @@ export async function mergeIntoBitmap(
 /**
  * Looks whether mergeIntoBitmap will do: comparing disks takes its time.
  * @param size of the disk, bytes
- * @param read what is compared, none of which may be the image
- * @throws BackupError as it would; BAD_TARGET if the image is on the storage of what is read
+ * @param read the files compared, none of which may be the image
+ * @throws BackupError as it would; BAD_TARGET if the image is on the storage of a file read
  */
 export async function requireMergeable(
   path: string,
@@ -207,7 +207,7 @@ class Edit {
     this.#replace((bitmap) => ({ ...bitmap, bits, auto }))
   }
 
-  /** Tells that all is done. */
+  /** Reports completion. */
   told(): void {
     this.#tell?.(this.#image.header.virtualSize, true)
   }

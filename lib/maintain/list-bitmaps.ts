@@ -19,9 +19,9 @@ export interface ReadBitmapOptions extends ControlOptions {
 /** A bitmap of a qcow2 image. */
 export interface BitmapInfo {
   name: string
-  /** Bytes that one bit stands for. */
+  /** Bytes per bit. */
   granularity: number
-  /** It records what is written. */
+  /** It records writes. */
   recording: boolean
   /** Whoever had the image open last did not store it; only to be removed. */
   inconsistent: boolean
@@ -65,7 +65,7 @@ export async function listBitmaps(
 }
 
 /**
- * What a persistent bitmap of an image says, without those of the images below.
+ * Reads a persistent bitmap of an image, without those of its backing files.
  * @param take is given ordered, contiguous runs from 0 to the virtual size, neighbours differ, in
  * batches of bounded size
  * @throws BackupError BAD_BITMAP if there is none, or it is inconsistent; BAD_IMAGE, UNSUPPORTED,

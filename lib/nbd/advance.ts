@@ -5,7 +5,7 @@ const MIN_RUNS_PER_ANSWER = 16
 /** Answers of which the average is taken. */
 const ANSWERS = 1024
 
-/** What a server must get through within its timeout: 10 TiB would take most of a year. */
+/** Minimum progress of a server within its timeout: 10 TiB would take most of a year. */
 const MIN_BYTES_PER_TIMEOUT = 16 * 2 ** 20
 const MIN_RUNS_PER_TIMEOUT = 1024
 

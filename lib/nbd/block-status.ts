@@ -13,13 +13,13 @@ export const DIRTY_FLAG = 1
  */
 const STEP = 2 ** 40
 
-/** The export that is asked, and what offsets of requests must be multiples of. */
+/** The export, and the alignment of requests to it. */
 export type AskedExport = Pick<SourceExport, 'path' | 'blockMin'>
 
 /** Asks for the status of a range: the runs of some contexts from `start` on. */
 export type AskStatus = (start: number, length: number) => Promise<StatusRuns[]>
 
-/** What is known of a stretch of an export; the runs may end behind it. */
+/** Known status of a range of an export; the runs may end after it. */
 export interface StatusWindow {
   start: number
   end: number
@@ -63,7 +63,7 @@ export async function* statusAnswers(
   for (let start = from; start < to; ) {
     const contexts = await asked
     const known = start + Math.min(...contexts.map(coveredBytes))
-    // Servers are not all as strict with their answers as with what they are asked.
+    // Servers may align their answers less strictly than they require of requests.
     const end = known >= to ? to : known - (known % blockMin)
     if (!(end > start)) {
       const why = `the server's answer about the bytes at ${start} is empty`

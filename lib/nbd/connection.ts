@@ -18,7 +18,7 @@ export interface NbdServer extends NbdAddress {
 /** Reason of a signal that is aborted because the source was closed, by nobody's wish to abort. */
 export class Closed extends Error {}
 
-/** What a connection needs of it. */
+/** The part of an export that a connection needs. */
 export type ReachedServer = Pick<NbdServer, 'uri' | 'displayUri' | 'timeoutMs' | 'signal'>
 
 /** As often as a connection for reading is made again (native/source/nbd_client.h). */
@@ -30,21 +30,21 @@ const MAX_TIMEOUTS = 3
 /** Bytes, such that offsets of whole sectors are exact. */
 const MAX_SIZE = 2 ** 53 - SECTOR_SIZE
 
-/** What the addon's errors carry: what was being done, in libnbd's words, and the errno's name. */
+/** Properties of the addon's errors: the failed operation, in libnbd's words, and the errno's name. */
 interface NbdFailure extends Error {
   code?: string
   context?: string
 }
 
-/** What the addon does when a server refused to answer block status, and the connection goes on. */
+/** The addon's error when a server refused block status, and the connection is still usable. */
 const BLOCK_STATUS = 'block status'
 
 /**
- * A connection that asks what an export holds. When the server's signal is
+ * A connection that reads an export's block status. When the server's signal is
  * aborted everything that is under way rejects at once.
  */
 export class NbdConnection {
-  /** What the server said when it was reached first. */
+  /** The export's description from the first connection. */
   readonly info: NbdInfo
   readonly #server: ReachedServer
   readonly #contexts: readonly string[]
@@ -97,9 +97,9 @@ export class NbdConnection {
 
   /**
    * Asks for one block status reply, on a new connection if the old one is lost. One call at a time.
-   * @returns for each context, in the order given, what the server says from `start` on; of one
+   * @returns for each context, in the order given, the server's status from `start` on; of one
    * that it does not have, nothing
-   * @throws BackupError IO, ABORTED; SOURCE_CHANGED if what comes back is another export
+   * @throws BackupError IO, ABORTED; SOURCE_CHANGED if the export differs after a reconnect
    */
   async status(start: number, length: number): Promise<StatusRuns[]> {
     return await this.#ask(`${BLOCK_STATUS} of ${length} bytes at ${start}`, (handle) =>
@@ -149,13 +149,13 @@ export class NbdConnection {
     return handle
   }
 
-  /** Lets go of the server until something is asked again. */
+  /** Disconnects until the next request. */
   release(): void {
     if (this.#handle) native().nbdClose(this.#handle)
     this.#handle = undefined
   }
 
-  /** Ends what is under way, too. */
+  /** Cancels requests under way, too. */
   close(): void {
     this.#close()
   }
@@ -171,7 +171,7 @@ export class NbdConnection {
     const { code = '' } = error as NbdFailure
     if (this.#closed.signal.aborted || error instanceof BackupError || code === 'ETIMEDOUT')
       return false
-    // What else comes over such a connection cannot be trusted.
+    // Further replies over such a connection cannot be trusted.
     if (code === 'EPROTO') this.release()
     if (code === 'EPROTO') return false
     if (LOST.includes(code)) this.release()
@@ -197,7 +197,7 @@ export class NbdConnection {
   }
 }
 
-/** What differs first between two exports of one size. */
+/** The first difference between two exports of one size. */
 function difference(before: NbdInfo, now: NbdInfo): string {
   const lines = now.fingerprint.split('\n')
   const other = before.fingerprint.split('\n').find((line, i) => line !== lines[i])
@@ -239,7 +239,7 @@ export function isRefusedStatus(error: unknown): boolean {
 
 /**
  * Puts a failure of a call about an export into words. Errors of ours pass unchanged.
- * @param doing what was tried
+ * @param doing the operation tried
  */
 export function nbdError(server: ReachedServer, doing: string, error: unknown): BackupError {
   if (error instanceof BackupError) return error

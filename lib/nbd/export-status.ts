@@ -14,7 +14,7 @@ const ALLOCATION = 'base:allocation'
 
 /** Bytes that are taken for data when a server refuses to say: of the one request that it refused. */
 const REFUSED_BYTES = 2 ** 31
-/** Times that a server may refuse to say what is allocated before it is asked no more. */
+/** Refusals of allocation status after which the server is not asked again. */
 const MAX_REFUSALS = 8
 
 function bitmapContext(name: string): string {
@@ -22,13 +22,13 @@ function bitmapContext(name: string): string {
 }
 
 /**
- * What an export holds: its allocation, and a dirty bitmap if one is wanted. Allocation only saves
- * work, so where the server does not tell it all is data, and `notes` say so; the bitmap decides
- * what is right, so where that is not told it is an error.
+ * Block status of an export: its allocation, and a dirty bitmap if requested. Allocation only saves
+ * work, so where the server does not report it all is data, and `notes` say so; the bitmap decides
+ * the result, so where that is not reported it is an error.
  */
 export class ExportStatus {
   readonly connection: NbdConnection
-  /** What must be known of the answers. */
+  /** Caveats about the answers. */
   readonly notes: string[] = []
   readonly #server: NbdServer
   readonly #stop: AbortController
@@ -48,7 +48,7 @@ export class ExportStatus {
   }
 
   /**
-   * Connects, and negotiates what is to be asked.
+   * Connects, and negotiates the metadata contexts.
    * @returns undefined if the export has no such bitmap
    * @throws BackupError IO, ABORTED, or UNSUPPORTED without libnbd
    */
@@ -60,14 +60,14 @@ export class ExportStatus {
       const connection = await NbdConnection.open(server, [ALLOCATION])
       return new ExportStatus(server, stop, connection)
     }
-    // Not made again when lost: what lost it may be the two contexts, see windows().
+    // Not reconnected: asking for two contexts may be the cause, see windows().
     const connection = await NbdConnection.open(server, [ALLOCATION, bitmapContext(bitmap)], 0)
     if (connection.info.contexts[1]) return new ExportStatus(server, stop, connection, bitmap)
     connection.close()
     return undefined
   }
 
-  /** Ends whatever is being asked, for good, and lets go of the server. */
+  /** Cancels all requests, for good, and disconnects. */
   close(): void {
     this.#stop.abort(new Closed())
   }
@@ -166,7 +166,7 @@ export class ExportStatus {
     }
   }
 
-  /** Once is enough: what is lost is the same each time. */
+  /** Noted once: the loss is the same each time. */
   #note(start: number, why: string): void {
     if (this.notes.length > 0) return
     this.notes.push(

@@ -20,7 +20,7 @@ export interface SourceExport {
   /** Maximum connections, and requests in flight on each. */
   readonly connections: number
   readonly requests: number
-  /** What offsets and lengths of requests must be multiples of, bytes. */
+  /** Alignment of offsets and lengths of requests, bytes. */
   readonly blockMin: number
   /** Maximum bytes of one request. */
   readonly blockMax: number

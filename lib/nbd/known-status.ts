@@ -2,7 +2,7 @@ import { BackupError } from '../errors.ts'
 import { intersect } from '../extents/intersect.ts'
 import { DIRTY_FLAG, type StatusWindow } from './block-status.ts'
 
-/** Most runs that are kept: 32 MiB of them. */
+/** Maximum runs kept: 32 MiB of them. */
 export const MAX_KNOWN_RUNS = 4 * 2 ** 20
 /** Runs of one window that is handed out. */
 const WINDOW_RUNS = 8192
@@ -23,14 +23,14 @@ export class KnownStatus {
   #length = 0
   #flags = 0
 
-  /** @param max runs that are kept at most; for tests */
+  /** @param max maximum runs kept; for tests */
   constructor(path: string, max = MAX_KNOWN_RUNS) {
     this.#path = path
     this.#max = max
   }
 
   /**
-   * Adds what follows on what is there.
+   * Appends runs.
    * @throws BackupError UNSUPPORTED if it is split into more runs than are kept
    */
   add({ start, end, allocation, dirty }: StatusWindow): void {
@@ -43,7 +43,7 @@ export class KnownStatus {
     }
   }
 
-  /** What was added, in windows of bounded size. */
+  /** The runs added, in windows of bounded size. */
   *windows(): Generator<StatusWindow> {
     this.#store()
     for (const { start, runs, count } of this.#windows) {

@@ -1,4 +1,4 @@
-/** What a call fails with when its connection is gone; whatever else it fails with, the server answered. */
+/** Errors of a call whose connection is lost; after any other error the server has answered. */
 export const LOST = ['ENOTCONN', 'ECONNRESET', 'EPIPE', 'ESHUTDOWN']
 
 /** libnbd's words for the end of a connection, for which it has no errno. */

@@ -10,7 +10,7 @@ export interface NbdAddress {
   readonly identity: string
   /** Whether the connection is encrypted. */
   readonly tls: boolean
-  /** What stands behind the question mark, unescaped. */
+  /** Query parameters, unescaped. */
   readonly parameters: ReadonlyMap<string, string>
 }
 
@@ -36,7 +36,7 @@ export function isNbdUri(location: string): boolean {
  */
 export function parseNbdUri(uri: string): NbdAddress {
   const parts = PARTS.exec(uri)?.groups
-  // What comes after may be a password.
+  // The part after it may be a password.
   const what = uri.replace(/[?#].*/s, '').replace(/\/\/[^/]*@/, '//')
   if (!parts || !isNbdUri(uri)) {
     throw usageError(what, 'is not an NBD URI; write nbd://HOST[:PORT]/EXPORT')

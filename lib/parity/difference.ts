@@ -10,7 +10,7 @@ const SHOWN = 4096
 
 /**
  * How two files differ, as `diff -u` shows it, up to some thousand characters.
- * @param stream what they are called
+ * @param stream name of the stream
  * @returns undefined if they are equal
  * @throws BackupError IO
  */

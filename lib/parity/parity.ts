@@ -11,7 +11,7 @@ import { requireAllowed } from './require-allowed.ts'
 
 /** How images are read. */
 export interface ParityOptions extends ControlOptions {
-  /** The qemu-img to stand beside. Default: `qemu-img`, found in PATH. */
+  /** The qemu-img to compare with. Default: `qemu-img`, found in PATH. */
   against?: string
   /** The images' format. Default: recognised by their first bytes, by each program itself. */
   format?: 'raw' | 'qcow2'
@@ -23,7 +23,7 @@ export interface ParityOptions extends ControlOptions {
   forceShare?: boolean
 }
 
-/** What one command said of one image. */
+/** Result of one command on one image. */
 export interface CommandComparison {
   image: string
   /** The command with its options, without the image: `check --output=json`. */
@@ -32,7 +32,7 @@ export interface CommandComparison {
   same: boolean
   /** The exit status of both; of qemu-img, where they differ. */
   status: number
-  /** What differs, as `diff -u` has it, from qemu-img's to ours. */
+  /** The difference in the form of `diff -u`, from qemu-img's to ours. */
   difference?: string
 }
 
@@ -49,7 +49,7 @@ const COMMANDS = [
 ]
 
 /**
- * Runs our commands and qemu-img's on images, side by side, and compares what they print byte for
+ * Runs our commands and qemu-img's on images, side by side, and compares their output byte for
  * byte, and their exit statuses. Yields as each pair is done. Output goes through files in the
  * system's temporary directory, so that any amount of it takes no memory.
  * @throws BackupError NOT_ALLOWED for an image that names files it may not; IO if qemu-img cannot be run, UNSUPPORTED if it reports no version, ABORTED

@@ -5,11 +5,11 @@ import { abortedError, ioError, throwIfAborted } from '../errors.ts'
 import { open } from '../files.ts'
 import { encodeText } from '../text.ts'
 
-/** What a program did. */
+/** Result of a program. */
 export interface ProgramOutput {
   /** The exit status; 128 and its number for a signal that ended it. */
   status: number
-  /** Files that hold what it printed. */
+  /** Files with its output. */
   stdout: string
   stderr: string
 }
@@ -62,7 +62,7 @@ function statusOf(
 
 /**
  * How a program is started with arguments that may be any bytes. Node writes every string as UTF-8,
- * so a shell, which is told the bytes as octal numbers, takes the program's place then.
+ * so a shell, which gets the bytes as octal numbers, runs it then.
  */
 function spawned(argv: readonly string[]): { program: string; command: string; args: string[] } {
   const [program, ...args] = argv
@@ -78,7 +78,7 @@ function octal(text: string): string {
   return [...encodeText(text)].map((byte) => `\\${byte.toString(8).padStart(3, '0')}`).join('')
 }
 
-/** What a program prints on stdout, of which there is little. */
+/** A program's stdout, which is short. */
 export async function textOf(argv: readonly string[], signal?: AbortSignal): Promise<string> {
   const { program, command, args } = spawned(argv)
   try {

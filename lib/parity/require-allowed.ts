@@ -5,7 +5,7 @@ import { recogniseAsQemu } from '../qemu-img/qemu-chain.ts'
 /**
  * Lets the gate judge all that an image names before another program opens it, which would follow any
  * name. An image that is damaged itself, or not there, is let pass: nothing that it names was found.
- * @throws BackupError NOT_ALLOWED, or why what the image names cannot be opened
+ * @throws BackupError NOT_ALLOWED, or the error of opening a file that the image names
  */
 export async function requireAllowed(
   image: string,

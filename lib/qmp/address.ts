@@ -3,7 +3,7 @@ import { usageError } from '../errors.ts'
 /** Where a monitor listens. */
 export type QmpAddress = { path: string } | { host: string; port: number }
 
-/** A host, the last colon, and digits to the end; an IPv6 address stands in brackets. */
+/** A host, the last colon, and digits to the end; an IPv6 address is in brackets. */
 const HOST_AND_PORT = /^(?:\[(?<v6>[^\]/]+)\]|(?<host>[^:/[\]]+)):(?<port>\d{1,5})$/
 
 /**

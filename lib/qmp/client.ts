@@ -22,7 +22,7 @@ const MAX_PENDING = 256
 
 /** How a command is run. */
 export interface ExecuteOptions extends WaitOptions {
-  /** Run it out of band, before what waits (`exec-oob`): only if that was negotiated. */
+  /** Run it out of band, before waiting commands (`exec-oob`): only if that was negotiated. */
   outOfBand?: boolean
 }
 
@@ -34,7 +34,7 @@ interface PendingCommand {
 
 /**
  * A connection to the monitor of a QEMU or a qemu-storage-daemon. Commands may be run at the same
- * time; their answers are told apart by ids and may come in any order. What a peer can make it keep
+ * time; their answers are matched by ids and may come in any order. The memory that a peer can make it use
  * is bounded: a line in work, the answers that are waited for, and the queues of events. A peer that
  * breaks the protocol is disconnected, and every call fails with the reason.
  */
@@ -101,7 +101,7 @@ export class QmpClient {
     }
   }
 
-  /** What the server offers, enabled or not. */
+  /** Capabilities that the server offers, enabled or not. */
   get capabilities(): readonly string[] {
     return this.#greeting?.capabilities ?? []
   }
@@ -114,7 +114,7 @@ export class QmpClient {
   /**
    * Runs a command. When it is given up (`timeoutMs`, default 30,000; `signal`) the server may still
    * carry it out.
-   * @returns what it returns
+   * @returns the command's result
    * @throws QmpError if the server refuses; BackupError IO, naming the command, when the connection
    * ends or the time is over; ABORTED
    */

@@ -1,7 +1,7 @@
 import { BackupError } from '../errors.ts'
 import type { QmpEvent, QmpObject } from './protocol.ts'
 
-/** Events that a queue holds at most until somebody takes them. */
+/** Maximum events queued until they are taken. */
 export const MAX_QUEUED = 4096
 
 /** Which events are wanted: of these names (undefined: all), and fitting by their data. */
@@ -54,7 +54,7 @@ export class QmpEvents {
     this.#wake()
   }
 
-  /** No more will come; what is queued can still be taken. */
+  /** No more will come; queued events can still be taken. */
   fail(failure: BackupError): void {
     this.#failure ??= failure
     this.#wake()

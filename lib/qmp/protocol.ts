@@ -1,9 +1,9 @@
-/** What goes over a QMP connection (QEMU's docs/interop/qmp-spec.rst): JSON objects, one per line. */
+/** Messages of a QMP connection (QEMU's docs/interop/qmp-spec.rst): JSON objects, one per line. */
 
 /** Any JSON object. */
 export type QmpObject = Record<string, unknown>
 
-/** What the server says of itself when it is connected to. */
+/** The server's greeting. */
 export interface QmpGreeting {
   version: { qemu: { major: number; minor: number; micro: number }; package: string }
   capabilities: readonly string[]
@@ -31,7 +31,7 @@ export class QmpProtocolError extends Error {
 
 /**
  * Reads one line.
- * @throws QmpProtocolError if it is no message
+ * @throws QmpProtocolError if it is not a message
  */
 export function parseMessage(line: string): QmpMessage {
   const message = parseObject(line)
@@ -96,23 +96,23 @@ function greetingOf({ version, capabilities }: QmpObject): QmpGreeting {
 }
 
 /**
- * Most bytes of a line: `query-named-block-nodes` of a hundred disks with long chains is a few MiB.
+ * Maximum bytes of a line: `query-named-block-nodes` of a hundred disks with long chains is a few MiB.
  */
 export const MAX_LINE_BYTES = 32 * 2 ** 20
 
-/** Cuts what is received into lines. */
+/** Splits received bytes into lines. */
 export class LineReader {
   readonly #max: number
   #parts: Buffer[] = []
   #length = 0
 
-  /** @param max bytes of a line at most */
+  /** @param max maximum bytes of a line */
   constructor(max = MAX_LINE_BYTES) {
     this.#max = max
   }
 
   /**
-   * Takes what was received next.
+   * Takes the next bytes received.
    * @returns the lines that are complete by it, without empty ones
    * @throws QmpProtocolError if a line is too long
    */

@@ -29,7 +29,7 @@ export interface CustomSource {
   /** Virtual size in bytes, a multiple of 512. */
   readonly size: number
   /**
-   * What the disk holds: ordered, contiguous, from 0 to `size`. Asked for ahead of the reads, a
+   * The disk's extents, bytes: ordered, contiguous, from 0 to `size`. Iterated ahead of the reads, a
    * little at a time.
    */
   extents(): AsyncIterable<CustomExtent> | Iterable<CustomExtent>
@@ -40,7 +40,7 @@ export interface CustomSource {
    */
   read(start: number, length: number, signal: AbortSignal): Promise<Uint8Array>
   /**
-   * What is durable in the target may be let go of; only called with the option `discardAfterCopy`,
+   * Discards a range that is durable in the target; only called with the option `discardAfterCopy`,
    * with whole granules. No byte of it is asked for again.
    */
   discard?(start: number, length: number): Promise<void>

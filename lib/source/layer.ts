@@ -12,11 +12,11 @@ export interface OpenRange {
 export interface Window {
   readonly start: number
   readonly end: number
-  /** Appends what the layer holds of the guest bytes `from` to `to`, which lie in the window. */
+  /** Appends the layer's mappings of the guest bytes `from` to `to`, which lie in the window. */
   fill(from: number, to: number, out: (Mapping | OpenRange)[]): void
 }
 
-/** One file of a chain, with what belongs to it. */
+/** One image of a chain with its files. */
 export interface Layer {
   /** Virtual size, bytes. Beyond it the layer, and with it all below, reads as zero. */
   readonly size: number
@@ -31,7 +31,7 @@ export interface Layer {
 export const BATCH = 8192
 
 /**
- * Reads a chain, top first: every layer answers for what the ones above it leave open. Each is a
+ * Reads a chain, top first: every layer answers for the ranges that the ones above it leave open. Each is a
  * stage that a stream of batches flows through, so memory is bounded by the number of layers, and
  * a table that is never asked for is never read.
  * @param range default: all
@@ -43,7 +43,7 @@ export async function* readLayers(
   for await (const batch of readOpen(layers, range)) yield batch.map(closed)
 }
 
-/** The same of some layers of a chain, which leave to the ones below what they do not hold. */
+/** Like `readLayers`, for some layers of a chain, which leave unallocated ranges to the ones below. */
 export async function* readOpen(
   layers: readonly Layer[],
   range: Range,
@@ -57,12 +57,12 @@ async function* start(batch: (Mapping | OpenRange)[]): AsyncGenerator<(Mapping |
   yield batch
 }
 
-/** What no layer holds is a hole. */
+/** Ranges that no layer holds are holes. */
 function closed(item: Mapping | OpenRange): Mapping {
   return item.kind === 'open' ? { ...item, kind: 'hole' } : item
 }
 
-/** Lets one layer answer for what is open in `batches`. */
+/** Fills in the open ranges of `batches` from one layer. */
 async function* fillFrom(
   batches: AsyncIterable<(Mapping | OpenRange)[]>,
   layer: Layer,

@@ -2,7 +2,7 @@ import type { Progress } from '../progress.ts'
 import { positions } from '../progress.ts'
 
 /**
- * The same batches of runs of guest bytes, ordered and contiguous from 0; reports their progress.
+ * Passes on batches of runs of guest bytes, ordered and contiguous from 0, and reports progress.
  * @param size of the disk, bytes
  */
 export async function* withProgress<T extends { start: number; length: number }>(

@@ -1,11 +1,11 @@
 import { ioError } from '../errors.ts'
 import { wasClosed } from '../nbd/lost.ts'
 
-/** What the addon's errors carry, see native/copy/error.h and native/napi/errors.cc. */
+/** Properties of the addon's errors, see native/copy/error.h and native/napi/errors.cc. */
 export interface NativeFailure extends Error {
   /** The errno's name. */
   code?: string
-  /** What was being done. */
+  /** The failed operation. */
   context?: string
   /** native/copy/error.h: do not change one without the other. */
   failure?: 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7
@@ -15,7 +15,7 @@ export interface NativeFailure extends Error {
   offset?: number
 }
 
-/** Why the system refused, without what was being done. */
+/** Why the system refused, without the operation. */
 export function reasonOf(failure: NativeFailure): string {
   const { why } = ioError('', failure)
   const context = `${failure.context}: `

@@ -90,7 +90,7 @@ class NbdSource implements Source {
     this.#connection = status.connection
     this.#known = known
     this.name = asked.path
-    // The guest sees whole sectors, as qemu-img does; what the export lacks of the last is a hole.
+    // The guest sees whole sectors, as in qemu-img; the missing part of the last one is a hole.
     this.size = roundUp(asked.size, SECTOR_SIZE)
     this.stores = [{ ...asked, takeConnection: () => this.#takeConnection() }]
     const { contexts, readOnly, canTrim, multiConn } = this.#connection.info

@@ -22,7 +22,7 @@ const SECTOR = 512
 
 /**
  * Opens a disk for reading: a raw or qcow2 image, in a file or on a block device, with all that it
- * builds on, an export of an NBD server, or what the calling program reads by itself.
+ * builds on, an export of an NBD server, or a custom source.
  * @param location a path, an NBD URI, or a source of the program's own
  * @throws BackupError USAGE, BAD_IMAGE, BAD_BITMAP, UNSUPPORTED, NOT_ALLOWED (by the gate),
  * IN_USE or IO
@@ -80,7 +80,7 @@ function sourceOf(name: string, chain: Chain, signal?: AbortSignal): Source {
     },
     async checkUnchanged() {
       if (!snapshot) return await requireUnchanged(files)
-      // What is written behind it after the snapshot makes no difference.
+      // Growth of the file after the snapshot makes no difference.
       await requireUnchanged(files.slice(1))
       await requireSnapshot(images[0].file, snapshot)
     },

@@ -6,7 +6,7 @@ import { qcow2Layer } from './qcow2-layer.ts'
 import type { Disk, Mapping } from './source.ts'
 
 /**
- * What an image itself holds, without what it builds on: dirty is what it has, be it data or zero.
+ * An image without its backing file: allocated ranges, data or zero, are dirty.
  * REQUIRES: its clusters are in no other file.
  */
 export function ownLayer(file: OpenFile, header: Qcow2Header): Disk {

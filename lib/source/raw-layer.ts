@@ -5,7 +5,7 @@ import { roundUp } from '../units.ts'
 import type { Layer, Window } from './layer.ts'
 
 /**
- * A raw image as a layer: what the file system has no blocks for is left open (and so becomes a
+ * A raw image as a layer: ranges without blocks in the file system are left open (and so become a
  * hole, since a raw image is always the last of a chain). The guest sees whole sectors; what the
  * file lacks of the last one belongs to the hole.
  * @param index of the file in `Source.stores`

@@ -36,7 +36,7 @@ export interface OpenOptions extends NbdOptions {
    */
   forceShare?: boolean
   /**
-   * The dirty bitmap that records what changed: of an image, a persistent one of its own; of an NBD
+   * The dirty bitmap with the changes: of an image, a persistent one of its own; of an NBD
    * server, one that it exports as `qemu:dirty-bitmap:NAME`.
    */
   bitmap?: string
@@ -45,20 +45,20 @@ export interface OpenOptions extends NbdOptions {
    * of the size that it had then. An id is looked for first.
    */
   snapshot?: string
-  /** Ends opening it, and what looks up where the bytes of the disk are. */
+  /** Cancels opening it, and reading its mappings. */
   signal?: AbortSignal
 }
 
 /** How the images of a chain are opened. */
 export interface OpenChainOptions extends OpenOptions {
   /**
-   * What others may do meanwhile with the image at a depth, the topmost being at 0: anything
+   * Uses allowed to others of the image at a depth, the topmost being at 0: anything
    * (`true`), or only read; and with the file that its data is in. Default: as `forceShare` says.
    */
   shared?: (depth: number, isDataFile: boolean) => boolean
   /** By which the user says the topmost image's format; null: by none. Default: `format`. */
   formatOption?: Hint | null
-  /** Take a format that is not read for raw, without a look at what it is. Default: it is refused. */
+  /** Read a file of an unsupported format as raw, without probing. Default: it is refused. */
   foreignAsRaw?: boolean
   /** See ChainOptions of lib/image/image-chain.ts. */
   onOpened?: ChainOptions['onOpened']
@@ -70,7 +70,7 @@ export interface Chain {
   format: Format
   /** Top first. */
   layers: Layer[]
-  /** The same images. */
+  /** The images of the chain. */
   images: ChainImage[]
   /** Every file that was opened. */
   files: OpenFile[]
@@ -78,12 +78,12 @@ export interface Chain {
   sparse: Map<number, OpenFile>
   /** The one that was asked for, of the topmost image. */
   bitmap?: ImageBitmap
-  /** What must be known about the topmost image. */
+  /** Caveats about the topmost image. */
   notes: readonly string[]
 }
 
 /**
- * Opens an image and its chain, to read what the guest sees.
+ * Opens an image and its chain, to read the guest content.
  * @param path of the topmost image, which the user names, so it is opened wherever it lies
  * @throws BackupError BAD_IMAGE, BAD_BITMAP, UNSUPPORTED, NOT_ALLOWED, IN_USE, IO; no file stays open
  * then

@@ -41,20 +41,20 @@ export interface SourceReader {
   read(start: number, length: number, signal: AbortSignal): Promise<Uint8Array>
 }
 
-/** What guest bytes are read from, by `kind`. */
+/** A store of guest bytes, by `kind`. */
 export type SourceStore = SourceFile | SourceExport | SourceReader
 
-/** Lets go of guest bytes that are stored elsewhere now. */
+/** Discards guest bytes that are stored elsewhere now. */
 export type Discard = (start: number, length: number) => Promise<void>
 
 export interface ExtentsOptions {
-  /** Read what is stored, to find zeroes in it: takes as long as reading the disk. Default: no. */
+  /** Read the data to find zeroes in it: takes as long as reading the disk. Default: no. */
   detectZeroes?: boolean
   /** Called at most ten times a second, and once at the end. */
   onProgress?: (progress: Progress) => void
 }
 
-/** What a mapping is without where it is. */
+/** A mapping without its guest range. */
 export function extentOf({ kind, start, length }: Mapping): Extent {
   return { start, length, zero: kind === 'zero' || kind === 'hole', hole: kind === 'hole' }
 }
@@ -65,19 +65,19 @@ export type DirtyMapping = Mapping & { dirty: boolean }
 /** The dirty bitmap that a source was opened with. */
 export interface SourceBitmap {
   readonly name: string
-  /** Bytes that one bit stands for; unknown to NBD clients. */
+  /** Bytes per bit; unknown to NBD clients. */
   readonly granularity?: number
-  /** What a user of the result must know, such as that the bitmap is disabled. */
+  /** Caveats for the result, such as that the bitmap is disabled. */
   readonly notes: readonly string[]
 }
 
-/** What a copy needs of what it reads. */
+/** A disk as a copy reads it. */
 export interface Disk {
   /** As messages name it. */
   readonly name: string
   /** Virtual size in bytes, a multiple of 512. */
   readonly size: number
-  /** What mappings point into: `Mapping.store` is an index here. */
+  /** Stores that mappings point into: `Mapping.store` is an index here. */
   readonly stores: readonly SourceStore[]
   /**
    * Where every byte from 0 to `size` is: batches of ordered, contiguous mappings, made as they are
@@ -86,7 +86,7 @@ export interface Disk {
    */
   mappings(): AsyncGenerator<readonly Mapping[]>
   /**
-   * The same, each mapping being wholly dirty or wholly clean.
+   * Like `mappings`, each mapping being wholly dirty or wholly clean.
    * REQUIRES: opened with a bitmap.
    */
   dirtyMappings(): AsyncGenerator<readonly DirtyMapping[]>
@@ -106,24 +106,24 @@ export interface Source extends Disk {
   readonly bitmap?: SourceBitmap
   /** The internal snapshot that it was opened at. */
   readonly snapshot?: { readonly id: string; readonly name: string }
-  /** What must be known of it, or of a copy that was made of it by now. */
+  /** Caveats about it, or about the copies made of it so far. */
   readonly notes?: readonly string[]
-  /** Tells what need not be read; if not, all of it counts as data. */
+  /** It reports zeroes and holes; if false, all of it counts as data. */
   readonly canExtents: boolean
   /** `extents` can find zeroes by reading. */
   readonly canDetectZeroes: boolean
-  /** What was copied can be let go of there. */
+  /** Copied ranges can be discarded there. */
   readonly canDiscard: boolean
   /** `mappings` as extents, neighbours with equal flags merged over the whole disk. */
   extents(options?: ExtentsOptions): AsyncGenerator<Extent>
   /**
-   * How what was copied can be let go of.
+   * Returns the function that discards copied ranges.
    * @param granule bytes that the areas are to be multiples of
    * @throws BackupError UNSUPPORTED or USAGE saying why this one cannot, unless `canDiscard`; USAGE
    * if the granule is too small
    */
   discarding(granule: number): Discard
-  /** @throws BackupError SOURCE_CHANGED if a file's size is not what it was when opened */
+  /** @throws BackupError SOURCE_CHANGED if a file's size has changed since it was opened */
   checkUnchanged(): Promise<void>
   close(): Promise<void>
 }

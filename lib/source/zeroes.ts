@@ -9,8 +9,8 @@ const STEP = 2 ** 20
 const ZEROES = Buffer.alloc(GRANULE)
 
 /**
- * Reads what is stored and tells apart what of it is nothing but zeroes: those extents read as
- * zero and are no holes. Compressed clusters count as data unread: no program compresses zeroes.
+ * Reads the data and finds the parts that are all zeroes: those extents read as
+ * zero and are not holes. Compressed clusters count as data unread: no program compresses zeroes.
  * @throws BackupError as `readAt`
  */
 export async function* detectZeroes(

@@ -34,7 +34,7 @@ const OPTIONS = {
   bitmap: option(TEXT, 'the new bitmap, or the one to merge into'),
 }
 
-/** `diff IMAGE BASELINE`: a bitmap, or a list, of what differs. */
+/** `diff IMAGE BASELINE`: a bitmap, or a list, of the differences. */
 export function declare(command: Command, io: Io): void {
   command
     .description(

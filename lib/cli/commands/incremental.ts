@@ -17,7 +17,7 @@ Examples:
     --backing sunday.qcow2
   qcow2-backup restore monday.qcow2 disk.raw`
 
-/** `incremental SOURCE TARGET --bitmap NAME --backing PREVIOUS`: what changed since PREVIOUS. */
+/** `incremental SOURCE TARGET --bitmap NAME --backing PREVIOUS`: the changes since PREVIOUS. */
 export function declare(command: Command, io: Io): void {
   command
     .description(

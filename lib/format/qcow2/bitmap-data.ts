@@ -19,7 +19,7 @@ export interface BitsRun {
 
 /** Bytes of a table, and of bits, that are read at a time. */
 const PART = 64 * 1024
-/** Bytes of bits that are decoded at a time: at most 16384 runs. */
+/** Bytes of bits decoded at a time: at most 16384 runs. */
 const STEP = 2048
 /** Runs per batch, about. */
 const BATCH = 8192
@@ -30,7 +30,7 @@ const OFFSET_LOW = 0xfffffe00
 const ALL_ONES = 1
 
 /**
- * What a bitmap says of the disk: batches of ordered, contiguous runs from 0 to the virtual size,
+ * The ranges of a bitmap: batches of ordered, contiguous runs from 0 to the virtual size,
  * neighbours differ. Table and bits are read as they are asked for, a part at a time.
  * REQUIRES: `tableSize` is `bitmapTableSize`.
  * @param work that of all bitmaps of the image that are read together; default: this one's alone

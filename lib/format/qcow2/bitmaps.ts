@@ -20,14 +20,14 @@ export interface Bitmap {
   tableOffset: number
   /** Entries of its table. */
   tableSize: number
-  /** A bit stands for 2^granularityBits bytes. */
+  /** Granularity is 2^granularityBits bytes. */
   granularityBits: number
-  /** It was not stored by whoever opened it last: what it says is out of date. */
+  /** The last program that opened it did not store it: its content is out of date. */
   inUse: boolean
-  /** It records what is written. */
+  /** It records writes. */
   auto: boolean
   /**
-   * The entry as it stands in the directory, padding included: whoever writes the directory anew
+   * The raw directory entry, padding included: whoever rewrites the directory
    * keeps every byte that is not meant to change. None of a bitmap that is not stored yet.
    */
   raw?: Buffer
@@ -61,7 +61,7 @@ export function bitmapTableSize(
   return Math.ceil(Math.ceil(bits / 8) / clusterSize)
 }
 
-/** Whether a bitmap takes more room in an image than QEMU lets it. */
+/** Whether a bitmap is larger than QEMU's limit. */
 export function bitmapIsTooLarge(
   header: Pick<Qcow2Header, 'virtualSize' | 'clusterSize'>,
   bitmap: Pick<Bitmap, 'granularityBits'>,
@@ -84,7 +84,7 @@ export async function readBitmaps(file: ImageFile, header: Qcow2Header): Promise
   return bitmapsAreCurrent(header) ? await readAnyBitmaps(file, header) : []
 }
 
-/** The same, also where they are not current: then nothing that they say is to be trusted. */
+/** Like `readBitmaps`, also if they are not current: their content must not be trusted then. */
 export async function readAnyBitmaps(file: ImageFile, header: Qcow2Header): Promise<Bitmap[]> {
   const extension = header.extensions.bitmaps
   if (!extension) return []
@@ -97,7 +97,7 @@ export async function readAnyBitmaps(file: ImageFile, header: Qcow2Header): Prom
     const why = 'the bitmap directory is outside the file'
     throw badImage(file.path, why, unsound(''))
   }
-  // No more than there is, and what an entry that is cut off may lack: beyond are no entries.
+  // Bounded by the directory's bytes: a cut entry is reported, and nothing follows it.
   const most = file.size - directoryOffset + PAST_END
   const directory = await readAt(file, directoryOffset, Math.min(directorySize, most))
   return inFile(file.path, () => decodeBitmapDirectory(directory, extension, header))
@@ -137,7 +137,7 @@ export function decodeBitmapDirectory(
   return bitmaps
 }
 
-/** What QEMU says of all that can be wrong with an entry. */
+/** QEMU's message for any fault of an entry. */
 function unsound(name: string): string {
   return `Bitmap '${name}' doesn't satisfy the constraints`
 }
@@ -157,7 +157,7 @@ function requireUnique(bitmaps: readonly Bitmap[]): void {
   }
 }
 
-/** Bytes of the entry at `at`, with what pads it. */
+/** Length of the entry at `at` with its padding, bytes. */
 function entryBytes(directory: Buffer, at: number): number {
   const nameSize = directory.readUInt16BE(at + 18)
   const extraDataSize = directory.readUInt32BE(at + 20)

@@ -7,13 +7,13 @@ export interface DirtyRun {
 
 /**
  * Makes runs of the bits of a bitmap (spec: "Bitmap data"), lowest bit of each byte first. Bits that
- * stand for nothing, past the end of the disk, may be anything. Pure; only runs not yet taken are in
+ * lie past the end of the disk may be anything. Pure; only runs not yet taken are in
  * memory.
  */
 export class BitRuns {
   readonly #granularity: number
   readonly #size: number
-  /** The guest offset that the next bit stands for. */
+  /** The guest offset of the next bit. */
   #position = 0
   /** The run that goes on. */
   #start = 0
@@ -21,7 +21,7 @@ export class BitRuns {
   #runs: DirtyRun[] = []
 
   /**
-   * @param granularity bytes that a bit stands for
+   * @param granularity bytes per bit
    * @param size of the disk, bytes
    */
   constructor(granularity: number, size: number) {
@@ -39,7 +39,7 @@ export class BitRuns {
     const bits = Math.max(0, Math.min(bytes.length * 8, meant))
     for (let bit = 0; bit < bits; ) {
       const byte = bytes[bit >> 3]
-      // Most of a bitmap is alike.
+      // Most words of a bitmap repeat.
       if ((bit & 7) === 0 && byte === (this.#dirty ? 0xff : 0)) {
         bit += 8
       } else {
@@ -65,7 +65,7 @@ export class BitRuns {
     return runs
   }
 
-  /** The same with the last run; the bits were all added. */
+  /** Takes the runs including the last one, after all bits were added. */
   end(): DirtyRun[] {
     this.#turn(this.#size)
     return this.take()

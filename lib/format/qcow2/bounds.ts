@@ -11,8 +11,8 @@ interface MetadataRegion {
 }
 
 /**
- * Holds what table entries claim against the file: its end, and the metadata whose place the
- * header tells. A cluster that starts inside the file but ends past it is legal (the last one may
+ * Checks table entries against the file: its end, and the metadata whose place the
+ * header gives. A cluster that starts inside the file but ends past it is legal (the last one may
  * be cut short) and reads as zero there.
  */
 export class HostBounds {
@@ -54,7 +54,7 @@ export class HostBounds {
     if (offset % this.#clusterSize !== 0) throw bad('is unaligned')
     const end = offset + this.#clusterSize
     if (offset >= this.#fileSize) throw bad('is past the end of the file')
-    // Unlike clusters of data, tables are always written whole. Were what is missing read as zero,
+    // Unlike data clusters, tables are always written whole. If the missing part read as zero,
     // a truncated image would show what its backing file holds.
     if (end > this.#fileSize) throw bad('reaches past the end of the file')
     const area = this.#areaIn(offset, end)
@@ -62,7 +62,7 @@ export class HostBounds {
   }
 
   /**
-   * The same runs; data past the end of the file has become zeroes, and no compressed stream
+   * Checks runs: data past the end of the file becomes zeroes, and no compressed stream
    * reaches past it.
    * @throws FormatError for a cluster that lies in metadata or past the end of the file
    */

@@ -3,12 +3,12 @@
 /** "QFI" and 0xfb, the first four bytes of every image. */
 export const MAGIC = 0x514649fb
 
-/** Bytes of a version 2 header; least, and usual, bytes of a version 3 one. */
+/** Bytes of a version 2 header; minimum and usual bytes of a version 3 header. */
 export const V2_HEADER_LENGTH = 72
 export const V3_HEADER_MIN_LENGTH = 104
 export const V3_HEADER_LENGTH = 112
 
-/** Where the fields of the header stand, bytes (spec: "Header"). */
+/** Byte offsets of the header fields (spec: "Header"). */
 export const FIELD = {
   version: 4,
   backingFileOffset: 8,
@@ -63,7 +63,7 @@ export const EXT_DATA_FILE = 0x44415441
 export const CRYPT_AES = 1
 export const CRYPT_LUKS = 2
 
-/** QEMU's limits, which bound what we allocate too. */
+/** QEMU's limits; they bound our allocations, too. */
 export const MAX_BACKING_NAME = 1023
 export const MAX_BACKING_FORMAT = 15
 export const MAX_L1_BYTES = 32 * 2 ** 20

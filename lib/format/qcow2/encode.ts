@@ -3,7 +3,7 @@ import type { Bitmap } from './bitmaps.ts'
 import { EXT_BITMAPS, EXT_END, FIELD, SECTOR_SIZE } from './constants.ts'
 import type { BitmapsExtension, Qcow2Header, RawExtension } from './header-fields.ts'
 
-/** What of an image's header is written by those who edit it; the inverse of decodeHeader. */
+/** Header fields that an edit writes; the inverse of decodeHeader. */
 
 /** Bytes of an entry of the bitmap directory before its name. */
 const ENTRY_BYTES = 24
@@ -56,19 +56,19 @@ const BITMAPS_BYTES = 32
 /** Bytes of an extension's type and length. */
 const EXT_HEAD = 8
 
-/** What the first cluster has of bitmaps: the extension, or `room` for one that means nothing. */
+/** The bitmaps extension of the first cluster, or `room`: a placeholder without a meaning. */
 export type BitmapsPlace = BitmapsExtension | 'room' | undefined
 
 const isOurs = ({ type }: RawExtension) => type === EXT_BITMAPS || type === EXT_ROOM
 
 /**
  * The first cluster of an image with another bitmaps extension, or without one. All other extensions
- * stay, also those that nobody knows, and what is in the header's fields.
+ * stay, also unknown ones, and so do the header's fields.
  * @param first the first cluster as it is
  * @param header decoded from it
  * @param bitmaps `room`: an extension of the same size that means nothing
  * @param inFront make it the first extension; default: where it is, or else the last
- * @returns as many bytes as `first`; undefined if there is no room in them
+ * @returns as many bytes as `first`; undefined if they are too few
  */
 export function withBitmaps(
   first: Buffer,
@@ -127,8 +127,8 @@ export function withBitmapsInPlace(
 /**
  * The first cluster with a bitmaps extension in its first sector, where all that does not fit into
  * that sector besides is moved to bytes that mean nothing yet. So the other sectors can be written
- * first, and the first one, which is atomic, is what makes the change.
- * @returns undefined if there is no room for both places
+ * first, and the first one, which is atomic, makes the change.
+ * @returns undefined if the two places do not fit
  */
 export function withBitmapsInFirstSector(
   first: Buffer,

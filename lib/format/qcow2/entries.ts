@@ -1,6 +1,6 @@
 /**
- * Entries of the mapping tables, bit by bit (spec: "Cluster mapping"). What a reader, a check, QEMU's
- * block status and an edit make of them differs; what the bits are does not, and stands here alone.
+ * Entries of the mapping tables, bit by bit (spec: "Cluster mapping"). How a reader, a check, QEMU's
+ * block status and an edit interpret them differs; the bits do not, and are defined only here.
  * Pure. An entry is read as two 32-bit halves, because BigInt would cost more than everything else
  * together.
  */
@@ -67,7 +67,7 @@ export function compressedRange(
 }
 
 /**
- * How many of the `most` entries behind the one at byte `at` are the same bit by bit. Tables of
+ * How many of the next `most` entries equal the one at byte `at`. Tables of
  * zeroes, which all of a disk may share, are gone through ten times as fast by this.
  */
 export function sameEntries(table: DataView, at: number, most: number): number {
@@ -84,7 +84,7 @@ export function sameEntries(table: DataView, at: number, most: number): number {
 const RUN_ENDS = new WeakMap<DataView, Uint32Array>()
 
 /**
- * The same as `sameEntries`, of a table that does not change: it is gone through once, however many L1
+ * Like `sameEntries`, for a table that does not change: it is scanned once, however many L1
  * entries name it.
  */
 export function sameEntriesOnce(table: DataView, at: number, most: number): number {
@@ -102,7 +102,7 @@ export function sameEntriesOnce(table: DataView, at: number, most: number): numb
   return Math.min(ends[at / 8] - at / 8 - 1, most)
 }
 
-/** What a cluster is, subclusters left aside (`qcow2_get_cluster_type`). */
+/** Type of a cluster, without subclusters (`qcow2_get_cluster_type`). */
 export type ClusterType = 'unallocated' | 'zero' | 'zero+host' | 'data' | 'compressed'
 
 /** The type of the entry at byte `at` of an L2 table. */
@@ -116,7 +116,7 @@ export function clusterType(
   if (!extendedL2 && isZeroFlagged(table, at)) {
     return host === 0 ? 'zero' : 'zero+host'
   }
-  // Offset 0 is a cluster like others in a data file; there only the flag tells.
+  // In a data file offset 0 is a valid cluster; only the flag says whether it is used.
   if (host !== 0 || (externalDataFile && isCopied(table, at))) return 'data'
   return 'unallocated'
 }
@@ -133,7 +133,7 @@ export function plainHost(table: DataView, at: number, clusterSize: number): num
 }
 
 /**
- * How many of the `most` entries from byte `at` on are like the first one, each naming the cluster
+ * How many of the next `most` entries from byte `at` on continue the first one, each naming the cluster
  * behind the one before. A run that crosses 4 GiB is two.
  * REQUIRES: `plainHost` of the first one is not 0
  */

@@ -14,12 +14,12 @@ import { cString, u64 } from './fields.ts'
 import type { BitmapsExtension, Extensions, FeatureName, HeaderFields } from './header-fields.ts'
 import { requireBitmaps } from './validate.ts'
 
-/** A bound on what a hostile image makes us keep; programs write five at most. */
+/** Bounds the memory that a hostile image takes; programs write at most five. */
 const MAX_EXTENSIONS = 1024
 /** Bytes of an entry of the feature name table: kind u8, bit u8, name. */
 const FEATURE_NAME_BYTES = 48
 
-/** What of the header the extensions depend on. */
+/** Header fields that the extensions depend on. */
 type Fields = Pick<
   HeaderFields,
   'headerLength' | 'backingFileOffset' | 'clusterSize' | 'cryptMethod' | 'autoclearFeatures'
@@ -29,7 +29,7 @@ type Fields = Pick<
  * Decodes the extension area (spec: "Header extensions"): type u32, length u32, data padded to 8
  * bytes. It goes from the end of the header to an end marker, to the backing name or to the end of
  * the cluster. Of an extension that comes twice the later one wins, as in QEMU.
- * @param cluster the first one, as far as the file has it: what it lacks is zero
+ * @param cluster the first cluster; bytes that the file lacks are zero
  * @throws FormatError BAD_IMAGE
  */
 export function decodeExtensions(cluster: Buffer, fields: Fields): Extensions {
@@ -44,7 +44,7 @@ export function readFeatureNames(cluster: Buffer, fields: Fields): FeatureName[]
   try {
     addExtensions(extensions, cluster, fields)
   } catch {
-    // What comes first is the features that are not known.
+    // Unknown features are reported first.
   }
   return extensions.featureNames
 }

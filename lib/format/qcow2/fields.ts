@@ -1,7 +1,7 @@
 import { decodeText } from '../../text.ts'
 
 /**
- * A 64-bit size or offset. One that a number cannot hold, which is beyond what any file has, is
+ * A 64-bit size or offset. A value above the safe integers, larger than any file, is
  * Infinity: out of every bound, and aligned to nothing.
  */
 export function u64(buffer: Buffer, at: number): number {

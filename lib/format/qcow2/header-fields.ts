@@ -4,7 +4,7 @@ export interface HeaderFields {
   backingFileOffset: number
   backingFileSize: number
   clusterBits: number
-  /** As it stands in the image; what the guest sees is `virtualSize`. */
+  /** The raw value; the guest sees `virtualSize`. */
   size: number
   /** 0 none, 1 AES, 2 LUKS. */
   cryptMethod: number
@@ -26,7 +26,7 @@ export interface HeaderFields {
 
   /** Derived: 2^clusterBits. */
   clusterSize: number
-  /** Derived: what the guest sees. QEMU rounds the size down to sectors, so we do. */
+  /** Derived: the size a guest sees. Rounded down to sectors, as in QEMU. */
   virtualSize: number
   /** Derived: L2 entries are 128 bits wide and know 32 subclusters. */
   extendedL2: boolean
@@ -39,11 +39,11 @@ export interface HeaderFields {
 /** A qcow2 header with all that belongs to it. */
 export interface Qcow2Header extends HeaderFields {
   extensions: Extensions
-  /** The backing file's name as it stands in the image. Not to be followed without the gate. */
+  /** The backing file's name in the image. Must not be followed without the gate. */
   backingFile?: string
 }
 
-/** One header extension as it stands in the image. */
+/** One raw header extension. */
 export interface RawExtension {
   type: number
   data: Buffer

@@ -25,7 +25,7 @@ import {
 
 /** For whom a header is decoded. */
 export interface HeaderOptions {
-  /** To check the image: what a check may find or repair is let pass. Default: no. */
+  /** To check the image: faults that a check reports or repairs are accepted. Default: no. */
   checking?: boolean
 }
 
@@ -35,7 +35,7 @@ export interface HeaderOptions {
  * flags only forbid writing.
  * @param head the image's first cluster, or its first 2 MiB; shorter only if the file is, which then
  * is as good as filled up with zeroes
- * @throws FormatError BAD_IMAGE, or UNSUPPORTED for what this version does not know
+ * @throws FormatError BAD_IMAGE, or UNSUPPORTED for unknown features
  */
 export function decodeHeader(head: Buffer, options: HeaderOptions = {}): Qcow2Header {
   if (head.length < 4 || head.readUInt32BE(0) !== MAGIC) {
@@ -100,7 +100,7 @@ function decodeFields(head: Buffer): HeaderFields {
   }
 }
 
-/** What version 3 added, as version 2 has it. */
+/** Version 2's values of the fields that version 3 added. */
 const VERSION_2 = {
   incompatibleFeatures: 0n,
   compatibleFeatures: 0n,

@@ -25,7 +25,7 @@ export interface TableWindow {
 
 /** Parts that are read ahead where a guest is walked in order: disks serve several at once. */
 const AHEAD = 8
-/** Most runs that a window can make: as many as a part of a standard L2 table has entries. */
+/** Maximum runs of a window: as many as a part of a standard L2 table has entries. */
 const WINDOW_RUNS = PART / 8
 
 /** A part of the L1 table, read from `offset` of the image. */
@@ -57,7 +57,7 @@ export async function readHeader(file: ImageFile): Promise<Qcow2Header> {
 }
 
 /**
- * One qcow2 image by itself: says where its own guest bytes are, never what its backing file
+ * One qcow2 image without its backing file: maps its own guest bytes, never what its backing file
  * holds. Tables are read as they are asked for, and only what was read last is kept. That suffices
  * because guests are walked in order, and it serves the one legal way in which a table comes again,
  * L1 entries in a row that share an L2 table.
@@ -97,7 +97,7 @@ export class Qcow2Image {
     this.#tables = new TableCache(file, header)
     this.#partSize = this.#tables.partSize
     // Unlike the tail of a cluster, the end of this table is always written: QEMU's fresh files end
-    // right after it. Reading what is missing as zero would turn a truncated image into an empty
+    // right after it. Reading the missing part as zero would turn a truncated image into an empty
     // disk.
     if (header.l1Size > 0 && header.l1TableOffset + header.l1Size * 8 > file.size) {
       throw badImage(file.path, 'active L1 table reaches past the end of the file')
@@ -206,7 +206,7 @@ export class Qcow2Image {
     return await this.#tables.load([offset, ...this.#tablesAfter(index, l1)])
   }
 
-  /** Begins to read what comes behind a part of the table of L1 entry `index`. */
+  /** Starts reading the part after a part of the table of L1 entry `index`. */
   #readAhead(table: number, part: number, index: number, l1: Part): void {
     // Small tables come several at a time anyway.
     if (this.#partSize < PART) return
@@ -253,7 +253,7 @@ export class Qcow2Image {
   }
 }
 
-/** What a table says whose entries are all the same, if that is nothing but this. */
+/** The one mapping of a table whose entries are all the same, if there is one. */
 function emptyKind(view: DataView, { version }: TableLayout): 'zero' | 'unallocated' | undefined {
   const high = view.getUint32(0)
   const low = view.getUint32(4)

@@ -4,7 +4,7 @@ const RESERVED = 0x1ff
 
 /** An entry of the refcount table. */
 export interface TableEntry {
-  /** Where the block is, bytes, rounded if it is no place in a file; 0: there is none. */
+  /** Offset of the block, bytes, rounded if it is not a valid offset; 0: there is none. */
   offset: number
   aligned: boolean
   reserved: boolean
@@ -21,7 +21,7 @@ export function tableEntry(table: Buffer, index: number, clusterSize: number): T
   }
 }
 
-/** What QEMU says of an entry that is not aligned, when it needs the block. */
+/** QEMU's message for an unaligned entry, when it needs the block. */
 export function unaligned(table: Buffer, index: number): string {
   const offset = table.readBigUInt64BE(index * 8) & ~BigInt(RESERVED)
   return `Refblock offset 0x${offset.toString(16)} unaligned (reftable index: ${alternate(index)})`

@@ -24,13 +24,13 @@ export interface Snapshot {
   diskSize: number
   /** Instructions that the guest had executed, if they were counted. */
   instructions?: bigint
-  /** The entry as it stands in the table, without what pads it. */
+  /** The raw entry, without padding. */
   raw: SnapshotEntry
 }
 
-/** The parts of an entry as they stand in the table. */
+/** The raw parts of an entry. */
 export interface SnapshotEntry {
-  /** What every entry has. */
+  /** The fixed part of an entry. */
   fixed: Buffer
   extra: Buffer
   id: Buffer
@@ -44,9 +44,9 @@ export interface SnapshotTable {
   size: number
 }
 
-/** Takes what is wrong with a table of snapshots, of which it then is read what can be. */
+/** Receives faults of a snapshot table; the rest of it is then read as far as possible. */
 export interface Lenient {
-  /** Entry `index` has so many bytes of extra data; what is more than allowed is left out. */
+  /** Bytes of extra data of entry `index`; the excess over the limit is left out. */
   tooMuchExtra(index: number, bytes: number): void
   /** The table is too big; entries from `index` on are left out. */
   tooBig(index: number): void
@@ -59,14 +59,14 @@ const ENTRY_BYTES = 40
 /** QEMU's limits: bytes of extra data, and of the table. */
 export const MAX_EXTRA_DATA = 1024
 const MAX_TABLE_BYTES = 64 * 2 ** 20
-/** Where the table ends at most, bytes from its start. */
+/** Maximum end of the table, bytes from its start. */
 const MAX_OFFSET = 2 ** 31 - 1
 /** Bytes of an id and of a name that QEMU takes notice of. */
 const MAX_ID = 127
 const MAX_NAME = 255
 /**
  * Entries that may lie past the end of the file, where they read as zero. A file that was cut off may
- * lack a few; what claims more is made up, and would cost as much as if it were there.
+ * lack a few; larger claims are false, and would cost as much as if they were true.
  */
 const MAX_PAST_END = 64
 /** Bytes that are read at a time. */
@@ -75,8 +75,8 @@ const PART = 256 * 1024
 const NOT_COUNTED = 2n ** 64n - 1n
 
 /**
- * The internal snapshots of an image, in their order. What lies past the end of the file reads as
- * zero, as it does for QEMU, but no more than a few entries.
+ * The internal snapshots of an image, in their order. Bytes past the end of the file read as
+ * zero, as in QEMU, but no more than a few entries.
  * @throws BackupError BAD_IMAGE, IO
  */
 export async function readSnapshots(file: ImageFile, header: Qcow2Header): Promise<Snapshot[]> {
@@ -84,7 +84,7 @@ export async function readSnapshots(file: ImageFile, header: Qcow2Header): Promi
 }
 
 /**
- * The same, with the size of the table.
+ * Like `readSnapshots`, with the size of the table.
  * @param lenient instead of an error
  * @throws BackupError BAD_IMAGE, IO
  */
@@ -97,7 +97,7 @@ export async function readSnapshotTable(
   const bytes = partsOf(file, header.snapshotsOffset)
   let at = 0
   let size = 0
-  /** What an entry would take that had no more extra data than is allowed. */
+  /** Bytes of an entry whose extra data is cut to the limit. */
   let lawful = 0
   let pastEnd = 0
   for (let index = 0; index < header.nbSnapshots; index++) {
@@ -131,7 +131,7 @@ export async function readSnapshotTable(
   return { snapshots, size }
 }
 
-/** Reads a table a part at a time; what is returned stays as it is. */
+/** Reads a table a part at a time; returned buffers do not change. */
 function partsOf(file: ImageFile, offset: number): (at: number, length: number) => Promise<Buffer> {
   let part: Buffer = Buffer.alloc(0)
   /** Bytes from the start of the table. */

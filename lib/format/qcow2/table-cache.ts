@@ -14,13 +14,13 @@ export interface TablePart {
   /** Where it is in the image, bytes. */
   readonly offset: number
   readonly view: DataView
-  /** Whether its entries are all the same, bit by bit, and so can be told at once. */
+  /** Whether its entries are all equal, and so map to one run. */
   readonly uniform: boolean
 }
 
 /**
- * Parts of an image's L2 tables: those that were used last, in bounded memory. What lies past the end
- * of the file reads as zero, and takes none.
+ * Cache of parts of an image's L2 tables, in bounded memory. Bytes past the end
+ * of the file read as zero, and take none.
  */
 export class TableCache {
   /** Bytes of a part. */
@@ -78,7 +78,7 @@ export class TableCache {
     this.#parts.set(part.offset, part)
   }
 
-  /** The reader begins at the start of the guest again: what it asks for counts anew. */
+  /** The reader restarts at guest offset 0: its work is counted anew. */
   restart(): void {
     this.#reads.restart()
   }
@@ -88,7 +88,7 @@ export class TableCache {
     return { offset, view: this.#zeroes, uniform: true }
   }
 
-  /** Standard entries only: what extended ones say takes more than a look. */
+  /** Standard entries only: extended ones take more than one comparison. */
   #isUniform(view: DataView): boolean {
     const entries = view.byteLength / this.#entrySize
     return this.#entrySize === 8 && sameEntries(view, 0, entries - 1) === entries - 1

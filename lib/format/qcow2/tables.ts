@@ -1,5 +1,5 @@
 /**
- * What L2 tables map, as a reader needs it: strictly, and in runs. Pure: bytes in, runs out.
+ * Decodes L2 tables for a reader: strictly, and in runs. Pure: bytes in, runs out.
  *
  * Reserved bits are ignored, as QEMU ignores them when it reads; only a check reports them.
  */
@@ -41,7 +41,7 @@ export type Run =
       within: number
     }
 
-/** What decoding an entry depends on. */
+/** Parameters of decoding an entry. */
 export type TableLayout = Pick<
   Qcow2Header,
   'version' | 'clusterBits' | 'clusterSize' | 'extendedL2' | 'externalDataFile'
@@ -77,7 +77,7 @@ export function decodeL2(
       runs.push({ kind: 'compressed', start, length: end - start, ...range, within })
     } else {
       const host = hostOffset(table, at)
-      // Offset 0 is a cluster like others in a data file; there only the flag tells.
+      // In a data file offset 0 is a valid cluster; only the flag says whether it is used.
       const allocated = host !== 0 || (layout.externalDataFile && isCopied(table, at))
       if (allocated) requireHost(host, cluster, layout)
       if (layout.extendedL2) {

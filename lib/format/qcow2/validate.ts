@@ -26,7 +26,7 @@ import type {
 
 const KNOWN_INCOMPATIBLE = DIRTY | CORRUPT | EXTERNAL_DATA_FILE | COMPRESSION_TYPE | EXTENDED_L2
 
-/** Least bytes of an entry of the snapshot table. */
+/** Minimum bytes of an entry of the snapshot table. */
 const SNAPSHOT_BYTES = 40
 /** No file reaches to here: offsets are signed for the system. */
 export const END_OF_FILES = 2 ** 63
@@ -55,7 +55,7 @@ export function requireFeatures(fields: HeaderFields, names: () => FeatureName[]
 
 /**
  * Checks where the tables of an image are said to be.
- * @param checking what a check finds, and repairs, is let pass
+ * @param checking faults that a check reports or repairs are accepted
  * @throws FormatError BAD_IMAGE
  */
 export function requireTables(fields: HeaderFields, checking = false): void {
@@ -120,7 +120,7 @@ export function requireKnownEncryption({ cryptMethod }: HeaderFields): void {
   throw notSupported(`unsupported ${why}`, `Unsupported encryption method ${cryptMethod | 0}`)
 }
 
-/** @throws FormatError BAD_IMAGE if an image encrypted with LUKS does not tell where its header is */
+/** @throws FormatError BAD_IMAGE if an image encrypted with LUKS has no pointer to its header */
 export function requireLuksHeader({ cryptMethod }: HeaderFields, { luks }: Extensions): void {
   if (cryptMethod !== CRYPT_LUKS || luks) return
   const why = 'encrypted with LUKS, but the LUKS header is not recorded'
@@ -128,7 +128,7 @@ export function requireLuksHeader({ cryptMethod }: HeaderFields, { luks }: Exten
 }
 
 /**
- * Checks what is known of bitmaps that are current.
+ * Checks the bitmaps extension if it is current.
  * @throws FormatError BAD_IMAGE
  */
 export function requireBitmaps(
@@ -241,7 +241,7 @@ function unknownFeatures(unknown: bigint, names: readonly FeatureName[]): Format
     const known = named.find((feature) => feature.bit === bit)
     ours.push(known ? quoted(known.name) : `incompatible feature bit ${bit}`)
   }
-  // QEMU follows the table, and shows what that does not name as one number.
+  // QEMU uses the feature name table, and shows unnamed features as one number.
   let rest = unknown
   const qemu: string[] = []
   for (const { bit, name } of named) {
@@ -257,7 +257,7 @@ function unknownFeatures(unknown: bigint, names: readonly FeatureName[]): Format
 
 /**
  * @param bytes of the table
- * @param qemu what QEMU says
+ * @param qemu QEMU's message
  */
 function requireAligned(
   offset: number,

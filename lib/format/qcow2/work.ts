@@ -1,7 +1,7 @@
 /**
  * How much work an image may ask for. A small file can name one table, cluster or bitmap any number of
  * times, and so claim more than can ever be read. A sound image names each of its clusters once, but
- * for tables of zeroes and what snapshots share, so what it may ask for follows from its size.
+ * for tables of zeroes and tables shared with snapshots, so the limit follows from its size.
  */
 
 /** Changes within L2 tables that any image may have. */
@@ -16,13 +16,13 @@ const DATA_PER_BYTE = 16
 const REMEMBERED = 2 ** 16
 const MAX_REPEATED = 1024
 
-/** What is said of an image that asks for more. */
+/** Message about an image that exceeds the limit. */
 export const OVER_AND_OVER = 'the image refers to the same tables over and over'
 export const DATA_OVER_AND_OVER = 'the image refers to the same clusters over and over'
 
 /**
  * How often the status of the guest may change within L2 tables, in one pass. A sound image has no
- * more changes than its file has room for entries. One kind of cluster all over a table is no change:
+ * more changes than its file can hold entries. A table with one kind of cluster is not a change:
  * a table of zeroes may be shared by all of a disk.
  */
 export class TableWork {
@@ -101,7 +101,7 @@ export class DataWork {
   }
 
   /**
-   * Counts a compressed cluster, whose size says nothing of what it costs.
+   * Counts a compressed cluster, whose cost does not follow from its size.
    * @param offset of its stream, bytes
    */
   allowsStream(at: number, offset: number): boolean {

@@ -20,7 +20,7 @@ import type { Mapping } from '../../source/source.ts'
 import { type Change, covers, isZero } from './changes.ts'
 import { joined, stretches } from './placed.ts'
 
-/** What a batch writes to. */
+/** The base, as a batch writes to it. */
 export interface CommitDisk extends ImageDisk {
   /** Writes mappings, ordered by where in the image they go. All that was written is durable then. */
   copy(mappings: readonly Mapping[], end: number): Promise<void>
@@ -33,9 +33,9 @@ export interface CommitBase {
   image: EditedImage
   l1: L1Table
   disk: CommitDisk
-  /** What the base and those below it hold, as it was before this batch. */
+  /** The content of the base and its backing chain before this batch. */
   layers: readonly Layer[]
-  /** Guest bytes from which on nothing below the base is seen, so that what it lacks is zero. */
+  /** Guest offset from which the base's backing file is not visible: unallocated clusters are zero there. */
   below: number
   /** Of the disk when all is committed, bytes. */
   size: number
@@ -43,19 +43,19 @@ export interface CommitBase {
   searchFrom: number
 }
 
-/** Bounds of a batch: what it holds in memory, and how much has to be done again after a crash. */
+/** Bounds of a batch: its memory, and the work repeated after a crash. */
 const MAX_DATA_BYTES = 512 * 2 ** 20
 const MAX_PIECES = 65536
 const MAX_TABLE_BYTES = 32 * 2 ** 20
 const MAX_LOST_CLUSTERS = 2 ** 18
-/** Runs of freed clusters of at least so many bytes are given back to the file system. */
+/** Minimum run of freed clusters that is deallocated in the file system, bytes. */
 const MIN_FREED_BYTES = 2 ** 20
 
 /**
  * Changes of a base that become visible together. Data goes into clusters that are not in use, or
- * into those of the base that the images above hide; what refers to it is written when it is
- * durable; and what is not referred to any more is free last. So the base is sound whenever this
- * ends, and what the guest sees through the images above is the same all the time.
+ * into those of the base that the images above hide; references to it are written when it is
+ * durable; and clusters no longer referred to are freed last. So the base is sound whenever this
+ * ends, and the guest content seen through the images above never changes.
  */
 export class Batch {
   readonly #base: CommitBase
@@ -95,7 +95,7 @@ export class Batch {
 
   /**
    * Takes a change, or of a large one its beginning.
-   * @returns what is left of it
+   * @returns the part that is left
    */
   async add(change: Change): Promise<Change | undefined> {
     if (change.kind === 'cluster') {
@@ -144,7 +144,7 @@ export class Batch {
     writeData(view, at, host, header.extendedL2)
   }
 
-  /** Mappings, and between them what the base and those below it have. */
+  /** Mappings, with the content of the base and its backing chain between them. */
   async #filledUp(start: number, end: number, mappings: readonly Mapping[]): Promise<Mapping[]> {
     const all: Mapping[] = []
     let at = start
@@ -184,7 +184,7 @@ export class Batch {
     for (let at = start; at < end; at += clusterSize) {
       if (await this.#readsZero(at)) continue
       if (at < below && version < 3) {
-        // There is no flag for it.
+        // There is no zero flag in version 2.
         await this.#fillZero(at)
         continue
       }

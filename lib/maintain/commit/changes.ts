@@ -4,7 +4,7 @@ import { readOpen } from '../../source/layer.ts'
 import type { Mapping } from '../../source/source.ts'
 
 /**
- * What a commit changes of its base.
+ * The changes that a commit makes to its base.
  * - `zero`: whole clusters, the last of which may end with the disk, come to read as zero.
  * - `cluster`: the cluster at `start` comes to hold `mappings`, in order; it keeps the rest.
  */
@@ -13,7 +13,7 @@ export type Change =
   | { kind: 'cluster'; start: number; mappings: Mapping[] }
 
 /**
- * Guest bytes that images above a base hold; what a short one of them lacks is zero.
+ * Guest bytes allocated in the images above a base; past the end of a shorter image they are zero.
  * @param baseSize bytes of the disk of the base
  */
 export async function* heldMappings(
@@ -26,7 +26,7 @@ export async function* heldMappings(
   }
 }
 
-/** Guest bytes of mappings by what they are. */
+/** Guest bytes of mappings by kind. */
 export class ByteCounter {
   dataBytes = 0
   zeroBytes = 0
@@ -50,7 +50,7 @@ function growth({ start, length }: OpenRange, baseSize: number): Mapping[] {
 }
 
 /**
- * Fits what is committed to the clusters of the base.
+ * Aligns the changes to the clusters of the base.
  * @param clusterSize of the base, bytes
  * @param size of its disk when all is committed, bytes
  */

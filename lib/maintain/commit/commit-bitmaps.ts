@@ -24,21 +24,21 @@ import type { CommitPlan } from './to-qcow2.ts'
 /** Bytes of bits that are held in memory until they are stored, but for those of one bitmap more. */
 const MAX_BITS_BYTES = 32 * 2 ** 20
 
-/** What becomes of the bitmaps of a chain when the images above a base are committed. */
+/** The bitmaps of a chain in a commit of the images above a base. */
 export interface BitmapPlan {
   /** Of the base, to which those of the images above are added (libvirt's rule). */
   merged: string[]
   /** Not of the base, but valid above it: they go on there. */
   created: { name: string; granularity: number }[]
-  /** Of the base and recording, but not valid seen from the top: they get what changes. */
+  /** Recording bitmaps of the base that are not valid from the top: they get the changed ranges. */
   recording: string[]
-  /** What ends, with the reason. */
+  /** Bitmaps that end, with the reason. */
   notes: string[]
 }
 
 /**
  * Judges the bitmaps along the whole chain, before anything is written.
- * @throws BackupError BAD_BITMAP, UNSUPPORTED if the base cannot hold what it is to hold
+ * @throws BackupError BAD_BITMAP, UNSUPPORTED if the base cannot hold its new bitmaps
  */
 export async function planBitmaps(
   { chain, base, size }: CommitPlan,
@@ -105,7 +105,7 @@ function requireFits(image: EditedImage, { created, merged }: BitmapPlan, size: 
 }
 
 /**
- * Before data is written: lets every bitmap of the base that records have what will be written, so
+ * Before data is written: marks in every recording bitmap of the base the ranges to be written, so
  * that none of them lacks it at any moment. As many at once as memory is allowed for.
  * @returns the base as it is then
  */
@@ -142,7 +142,7 @@ export async function recordFirst(
 }
 
 /**
- * After the data: adds what is missing, and lets the base become as large as its disk is by now.
+ * After the data: adds the missing bits, and grows the bitmaps to the disk's new size.
  */
 export async function finishBitmaps(
   image: EditedImage,
@@ -228,8 +228,8 @@ async function bitmapsAbove({ chain, base }: CommitPlan): Promise<ImageAbove[]> 
 }
 
 /**
- * Adds what a bitmap has in the images above the base. What lies past the end of a shorter one counts
- * as dirty: it hides what those below it have there, which no bitmap records.
+ * Adds a bitmap's dirty ranges in the images above the base. Bytes past the end of a shorter image count
+ * as dirty: it hides the content of those below it there, which no bitmap records.
  */
 async function addAbove(
   bits: Bits,
@@ -247,7 +247,7 @@ async function addAbove(
 }
 
 /**
- * Adds what the base comes to hold and does not now. Less than what the images above it hold: of a
+ * Adds the clusters that the base gains. Fewer than the images above it hold: of a
  * commit that is done again, nothing.
  */
 async function addChanged(bits: Bits, { chain, base, signal }: CommitPlan): Promise<void> {

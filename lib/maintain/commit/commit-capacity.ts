@@ -15,7 +15,7 @@ import type { CommitPlan } from './to-qcow2.ts'
 
 /**
  * Makes sure that a base on a device, which does not grow, has free clusters for all that a commit may
- * allocate, before any of it is written. What the commit frees meanwhile does not count.
+ * allocate, before any of it is written. Clusters that the commit frees do not count.
  * @throws BackupError BAD_TARGET; as the mappings of the images above
  */
 export async function requireFreeClusters(
@@ -75,7 +75,7 @@ async function neededClusters(
   return needed === 0 ? 0 : needed + blocks + table
 }
 
-/** The most that the bitmaps take which are stored anew: before the data, and when the base grows. */
+/** Maximum bytes of the bitmaps that are stored anew: before the data, and when the base grows. */
 function bitmapClusters(
   { header, bitmaps }: EditedImage,
   size: number,

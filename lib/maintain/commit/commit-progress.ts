@@ -4,7 +4,7 @@ import type { ByteCounter } from './changes.ts'
 /** Often enough for a bar that moves, seldom enough to cost nothing. */
 const INTERVAL_MS = 100
 
-/** Tells how far a commit is: first with its bitmaps, then its data, then its bitmaps again. */
+/** Progress of a commit: first its bitmaps, then its data, then its bitmaps again. */
 export class CommitProgress {
   readonly #size: number
   readonly #counter: ByteCounter
@@ -18,7 +18,7 @@ export class CommitProgress {
 
   /**
    * @param size of the disk when all is committed, bytes
-   * @param counter what is to be committed, as far as it is known
+   * @param counter bytes to be committed, as far as known
    */
   constructor(size: number, counter: ByteCounter, onProgress?: (progress: Progress) => void) {
     this.#size = size

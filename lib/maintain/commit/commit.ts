@@ -22,7 +22,7 @@ export interface CommitOptions extends Pick<OpenOptions, 'allowPaths' | 'backing
   base?: string
   /** Remove the images that were committed, when all of it is durable. */
   delete?: boolean
-  /** Bytes read per second, at most. */
+  /** Maximum bytes read per second. */
   rateLimit?: number
   signal?: AbortSignal
   onProgress?: (progress: Progress) => void
@@ -30,7 +30,7 @@ export interface CommitOptions extends Pick<OpenOptions, 'allowPaths' | 'backing
   disk?: (disk: CommitDisk) => CommitDisk
 }
 
-/** What a commit did. */
+/** Result of a commit; sizes in bytes. */
 export interface CommitResult {
   top: string
   /** The image that holds the content now. */
@@ -40,7 +40,7 @@ export interface CommitResult {
   /** Guest bytes that the images above the base held as data, and as zero. */
   dataBytes: number
   zeroBytes: number
-  /** Bitmaps of the base that got what those of the same name above had. */
+  /** Bitmaps of the base into which those of the same name above were merged. */
   merged: string[]
   /** Bitmaps that the base did not have. */
   created: string[]
@@ -53,8 +53,8 @@ export interface CommitResult {
 
 /**
  * Brings the content of an image, and of all between it and a base, down into the base; and then the
- * bitmaps: what is dirty in the base is what was dirty in any of them, and no more. The images above
- * the base are not written to, and what the guest sees through them stays the same all the time: so a
+ * bitmaps: the base's is the union of them, and no more. The images above
+ * the base are not written to, and the guest content seen through them never changes: so a
  * commit that is interrupted can be run again, whatever was done of it. Nobody else may write to any
  * of the images.
  * @param top path of a qcow2 image
@@ -139,8 +139,8 @@ function sizeOf({ layers }: Chain, base: number): number {
 }
 
 /**
- * From the top down: what is left is sound as long as there is something left.
- * @throws BackupError that says what stands: the commit is complete
+ * From the top down: the remaining images are a sound chain at every step.
+ * @throws BackupError, which says that the commit is complete
  */
 async function removeImages({ images }: Chain, base: number): Promise<string[]> {
   const deleted: string[] = []

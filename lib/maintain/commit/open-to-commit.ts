@@ -10,7 +10,7 @@ export interface ChainToCommit {
   chain: Chain
   /** The base by its index in the chain. */
   base: number
-  /** The same file as that of the base, locked for writing; to be closed besides the chain. */
+  /** The base's file, locked for writing; to be closed besides the chain. */
   file: OpenFile
 }
 
@@ -18,7 +18,7 @@ type Access = Pick<OpenOptions, 'allowPaths' | 'backingFormat' | 'signal'>
 
 /**
  * Opens a chain to commit images into one of them. Every image is locked before any of it is read
- * that counts; and what is written to is the file that the gate let pass, not its name.
+ * that counts; and the file written to is the one that the gate allowed, not its name.
  * @param path of the base; default: the image below the top
  * @throws BackupError USAGE if the base is not below the top; IN_USE, BAD_IMAGE, UNSUPPORTED,
  * NOT_ALLOWED, IO; BAD_TARGET if the base lies on the storage of

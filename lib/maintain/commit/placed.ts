@@ -3,7 +3,7 @@ import type { Range } from '../../extents/range-set.ts'
 import type { Mapping } from '../../source/source.ts'
 import { isZero } from './changes.ts'
 
-/** In their order; what continues each other is one. */
+/** In order, with adjacent ones joined. */
 export function joined(mappings: readonly Mapping[]): Mapping[] {
   const sorted = [...mappings].sort((a, b) => a.start - b.start)
   const all: Mapping[] = []
@@ -25,7 +25,7 @@ function continues(last: Mapping, next: Mapping): boolean {
 /**
  * Stretches of clusters that lie one behind the other.
  * @param clusters their numbers, in order
- * @param least bytes of the stretches that count
+ * @param least minimum bytes of a range
  */
 export function stretches(
   clusters: readonly number[],

@@ -15,14 +15,14 @@ import { Batch, type CommitBase, type CommitDisk } from './batch.ts'
 import { type ByteCounter, type Change, changesOf, heldMappings } from './changes.ts'
 import type { CommitProgress } from './commit-progress.ts'
 
-/** Which image of a chain is committed to, and up to what size. */
+/** The image of a chain that is committed to, and its new size. */
 export interface CommitPlan {
   /** The base by its index in the chain. */
   chain: Chain
   base: number
   /** Of the disk when all is committed, bytes. */
   size: number
-  /** Counts what is committed. */
+  /** Counts the bytes committed. */
   counter: ByteCounter
   signal?: AbortSignal
   progress: CommitProgress
@@ -69,13 +69,13 @@ export async function commitToQcow2(
   return await reopened(image)
 }
 
-/** What the base itself holds now. */
+/** The base's own content now. */
 function layerOf({ file, header }: EditedImage, files: readonly OpenFile[]): Layer {
   const index = files.findIndex(({ identity }) => identity === file.identity)
   return qcow2Layer(new Qcow2Image(file, header, file), index)
 }
 
-/** @param files what is read from */
+/** @param files the stores read from */
 export function commitDisk(
   { file, header }: EditedImage,
   files: readonly SourceFile[],

@@ -28,7 +28,7 @@ export async function commitToRaw(
       return [virtualSize, extendedL2 ? clusterSize / SUBCLUSTERS : clusterSize]
     }),
   ])
-  // What the file lacks is zero anyway.
+  // Bytes past the end of the file are zero anyway.
   const mappings = counter.count(
     heldMappings(chain.layers.slice(0, base), Number.POSITIVE_INFINITY),
   )

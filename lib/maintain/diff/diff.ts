@@ -12,7 +12,7 @@ import { type SideOptions, withSides } from './sides.ts'
 
 /** How two disks are compared. */
 export interface CompareOptions extends Pick<OpenOptions, 'connections' | 'timeoutMs'> {
-  /** Bytes that one bit stands for. Default of a bitmap: the cluster size, from 4 to 64 KiB; else 64 KiB. */
+  /** Bytes per bit. Default of a bitmap: the cluster size, from 4 to 64 KiB; else 64 KiB. */
   granularity?: number
   /** The format of the disk. Default: recognised by its magic. */
   format?: 'raw' | 'qcow2'
@@ -28,7 +28,7 @@ export interface CompareOptions extends Pick<OpenOptions, 'connections' | 'timeo
 }
 
 export interface DiffOptions extends CompareOptions {
-  /** Let it record what is written from now on. Default: no. */
+  /** Let it record writes from now on. Default: no. */
   enable?: boolean
 }
 
@@ -38,7 +38,7 @@ export interface DiffDisksOptions extends CompareOptions {
   /** The name of that bitmap. One that does not exist is added, disabled. */
   bitmap?: string
   /**
-   * Path of a new file that gets what differs as a JSON array of {start, length, dirty}, mode 0600; it
+   * Path of a new file that gets the differences as a JSON array of {start, length, dirty}, mode 0600; it
    * appears there only when complete and synced.
    */
   output?: string
@@ -46,7 +46,7 @@ export interface DiffDisksOptions extends CompareOptions {
   force?: boolean
 }
 
-/** What a comparison made. */
+/** Result of `diffToBitmap`; sizes in bytes. */
 export interface DiffResult {
   image: string
   bitmap: string
@@ -57,7 +57,7 @@ export interface DiffResult {
   unreadable: UnreadableRange[]
 }
 
-/** What is known of two disks when they are compared. */
+/** Result of comparing two disks; sizes in bytes. */
 export interface Differences {
   /** Of the first disk, bytes. */
   virtualSize: number
@@ -66,7 +66,7 @@ export interface Differences {
   /** Guest bytes in the granules that differ. */
   dirtyBytes: number
   unreadable: UnreadableRange[]
-  /** What must be known about the file that lists them. */
+  /** Caveats about the output file. */
   notes?: readonly string[]
 }
 
@@ -75,8 +75,8 @@ const DEFAULT_GRANULARITY = 65536
 /**
  * Adds a bitmap to an image that has exactly those granules dirty in which the guest sees something
  * else than in a known state of the disk, such as the last backup: for a bitmap that was lost or
- * never made. Bytes that one of the two lacks, being smaller, are zero. What both have as zero, and
- * what is the same place of the same file, is not read. Nobody else may write to the image meanwhile.
+ * never made. Bytes past the end of the smaller one are zero. Ranges that are zero in both, and
+ * the same place of the same file, are not read. Nobody else may write to the image meanwhile.
  * @param image path of a qcow2 image of version 3
  * @param baseline path of a raw or qcow2 image, or the URI of an NBD export
  * @throws BackupError BAD_BITMAP if the bitmap is there already or cannot be; BAD_IMAGE, UNSUPPORTED,
@@ -123,7 +123,7 @@ export async function diffToBitmap(
  * point in time of a running machine, that QEMU exports, and its last backup. As diffToBitmap.
  * @param disk path of a raw or qcow2 image, or the URI of an NBD export
  * @param baseline the same
- * @param take is given what differs, when all is compared: ordered, contiguous runs from 0 to the size
+ * @param take receives the differences after the comparison: ordered, contiguous runs from 0 to the size
  * of the disk, neighbours differ, in batches of bounded size
  * @throws BackupError as diffToBitmap
  */

@@ -26,7 +26,7 @@ const PROGRESS_BYTES = 64 * 2 ** 20
 /**
  * Adds every granule of a disk in which the guest sees something else than in another. What the other
  * lacks, being smaller, is zero.
- * @returns what could not be read, and counts as different
+ * @returns ranges that could not be read, and count as different
  * @throws BackupError BAD_IMAGE if the block status cannot be read; IO, ABORTED
  */
 export async function addDifferences(
@@ -36,7 +36,7 @@ export async function addDifferences(
 ): Promise<UnreadableRange[]> {
   const unreadable: UnreadableRange[] = []
   const disks = [sides[0].node, sides[1].node] as const
-  // What only the second one has is no part of the first.
+  // Bytes that only the second disk has are not part of the first.
   const size = Math.min(bits.size, disks[0].size)
   let told = 0
   await runComparison(within(size, planComparison(disks)), {

@@ -8,7 +8,7 @@ export interface ListFile {
   add(items: readonly object[]): Promise<void>
   /**
    * It appears under its name now, complete and synced.
-   * @returns what must be known about it
+   * @returns caveats about it
    */
   publish(): Promise<string[]>
   /** Leaves nothing that was not published. Never fails. */
@@ -17,7 +17,7 @@ export interface ListFile {
 
 /**
  * Makes a file for a list.
- * @param sources what is read, none of which may be the file
+ * @param sources the files read, none of which may be the output file
  * @throws BackupError TARGET_EXISTS, BAD_TARGET, IO
  */
 export async function openList(

@@ -14,7 +14,7 @@ export interface DiffSide {
 }
 
 export interface OpenDiffSide extends DiffSide {
-  /** What is read. */
+  /** The files read. */
   stores: readonly SourceIdentity[]
   close(): Promise<void>
 }

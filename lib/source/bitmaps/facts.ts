@@ -18,7 +18,7 @@ export interface LookedAt {
 }
 
 /**
- * What an image of a chain holds of bitmaps.
+ * The bitmaps of an image of a chain.
  * @param live another process has it open for writing
  * @throws BackupError BAD_IMAGE, UNSUPPORTED, IO
  */
@@ -39,7 +39,7 @@ export async function factsOf(
   }
 }
 
-/** Of those that are not current QEMU takes none for an image's; what can be told of them is told. */
+/** Bitmaps that are not current: QEMU ignores them; they are listed as far as they can be read. */
 async function bitmapsOf(file: ImageFile, header: Qcow2Header): Promise<Bitmap[]> {
   if (bitmapsAreCurrent(header)) return await readBitmaps(file, header)
   try {
@@ -67,7 +67,7 @@ function distrust(bitmap: Bitmap, header: Qcow2Header, live: boolean): string | 
   if (!bitmapsAreCurrent(header)) {
     return 'is out of date: a program that keeps no bitmaps wrote to the image'
   }
-  // While a process has the image open, that is how it marks what is in its memory.
+  // A process that has the image open marks bitmaps that it keeps in memory in this way.
   if (bitmap.inUse && live) return undefined
   if (bitmap.inUse) {
     return 'is inconsistent: a process that had the image open did not store it'

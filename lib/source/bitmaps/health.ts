@@ -1,15 +1,15 @@
 import { quoted } from '../../text.ts'
 
-/** What an image of a chain holds of one bitmap. */
+/** One bitmap in one image of a chain. */
 export interface BitmapFacts {
   name: string
-  /** Bytes that one bit stands for. */
+  /** Bytes per bit. */
   granularity: number
-  /** It records what is written (flag `auto`; QMP: `recording`). */
+  /** It records writes (flag `auto`; QMP: `recording`). */
   recording: boolean
   /** It is stored with the image, or will be: not only in a process's memory. */
   persistent: boolean
-  /** What it says is not to be trusted. */
+  /** Its content must not be trusted. */
   inconsistent: boolean
   /** Why, in words; default: it was in use when its process ended. */
   why?: string
@@ -36,14 +36,14 @@ export interface BitmapPlace {
   granularity: number | null
 }
 
-/** Whether a bitmap records what changed, along a chain. */
+/** Whether a bitmap records all changes along a chain. */
 export interface BitmapHealth {
   name: string
   /** An incremental backup by it is right. */
   valid: boolean
-  /** What is wrong, in words, each with the image it is about and the remedy. */
+  /** Faults, in words, each with its image and the remedy. */
   reasons: string[]
-  /** What else is to be known, in words: what counts as changed though it may not be. */
+  /** Caveats, in words: ranges that count as changed though they may not be. */
   notes: string[]
   /** One for each image of the chain, top first. */
   images: BitmapPlace[]
@@ -54,7 +54,7 @@ const REMEDY = 'remove it, take a full backup and add a new one'
 /**
  * Judges every bitmap of a backing chain by libvirt's rules (`qemuBlockBitmapChainIsValid`): it is
  * in the top image; the images that have it are one run from there; and in each of them it is
- * persistent, records, and is not inconsistent. What is wrong with one says nothing of the others.
+ * persistent, records, and is not inconsistent. Each bitmap is judged on its own.
  * Granularities may differ from image to image.
  * @param chain top first
  * @returns in the order in which the names come up, from the top down
@@ -86,7 +86,7 @@ function healthOf(
 
 /**
  * Says of images that have a bitmap and are shorter than the disk that the rest counts as changed:
- * they hide what those below them have there, which no bitmap records.
+ * they hide the content of those below them there, which no bitmap records.
  */
 export function shorterThanDisk(name: string, chain: readonly ImageFacts[]): string[] {
   const found = chain.map(({ bitmaps }) => bitmaps.find((one) => one.name === name))
@@ -106,11 +106,11 @@ function shorterNotes(
   })
 }
 
-/** What is wrong with a bitmap in one image. */
+/** The fault of a bitmap in one image. */
 export interface BitmapFault {
   /** The image, by its index in the chain. */
   image: number
-  /** It does not record: what it says may be right all the same, if it is known since when. */
+  /** It does not record: its content may still be right, if it is known when it was disabled. */
   disabled: boolean
   /** In words, with the remedy. */
   why: string
@@ -154,7 +154,7 @@ function gaps(
   return all
 }
 
-/** What is wrong with it where it is. */
+/** Its fault in the images that have it. */
 function faults(name: string, found: readonly (BitmapFacts | undefined)[]): BitmapFault[] {
   return found.flatMap((bitmap, image) => {
     if (!bitmap) return []

@@ -19,7 +19,7 @@ import { unionOfRuns } from './union.ts'
 
 /** A persistent bitmap of a qcow2 image. */
 export interface ImageBitmap extends SourceBitmap {
-  /** What it says of the disk: ordered, contiguous, from 0 to the virtual size. */
+  /** Its runs: ordered, contiguous, from 0 to the virtual size. */
   runs(): AsyncIterable<readonly DirtyRun[]>
 }
 
@@ -45,7 +45,7 @@ export class BadBitmapChain extends BackupError {
 }
 
 /**
- * Opens a bitmap as what changed since it was added: that of the topmost image, and where the chain
+ * Opens a bitmap as the changes since it was added: that of the topmost image, and where the chain
  * was built on since, of each image below it down to where it began. One that may have lost writes
  * unnoticed is refused: an incremental backup by it would be wrong, and nobody would know.
  * @param chain top first
@@ -84,7 +84,7 @@ export async function openBitmap(chain: readonly LookedAt[], name: string): Prom
   return { name, granularity, notes, runs: () => union(run, header.virtualSize) }
 }
 
-/** Of the top it may be disabled: that is how what a comparison found is stored. */
+/** In the topmost image it may be disabled, as `diff` stores it. */
 function requireHealthy(
   chain: readonly LookedAt[],
   facts: readonly ImageFacts[],

@@ -1,6 +1,6 @@
 import type { BitmapFacts, ImageFacts } from './health.ts'
 
-/** What is used of a node that QMP's `query-named-block-nodes` tells of; the rest is let pass. */
+/** The fields used of a node in the answer to QMP's `query-named-block-nodes`; others are ignored. */
 export interface NamedBlockNode {
   'node-name'?: string
   file?: string
@@ -19,7 +19,7 @@ export interface NamedBitmap {
 }
 
 /**
- * What a running QEMU says of the bitmaps of a chain, for `validateBitmapChain`.
+ * Converts what a running QEMU reports about the bitmaps of a chain, for `validateBitmapChain`.
  * @param nodes the answer to `query-named-block-nodes`
  * @param chain names of the chain's format nodes, top first, as the caller knows them
  * @throws Error for a name that no node has

@@ -20,7 +20,7 @@ export class RunCursor {
     return undefined
   }
 
-  /** The same, from the batches to come; undefined if the runs end before. */
+  /** Like `at`, from the batches to come; undefined if the runs end before. */
   async read(offset: number): Promise<DirtyRun | undefined> {
     for (;;) {
       const run = this.at(offset)

@@ -3,8 +3,8 @@ import { BATCH } from '../layer.ts'
 import { RunCursor } from './run-cursor.ts'
 
 /**
- * What any of several bitmaps of a chain has as dirty. An image that is shorter than the disk hides
- * what those below it have there, and its bitmap cannot say so: what lies past its end counts as dirty.
+ * The union of several bitmaps of a chain. An image that is shorter than the disk hides
+ * the content of those below it there, and its bitmap cannot record that: bytes past its end count as dirty.
  * @returns batches of contiguous runs from 0 to `size`, neighbours differ
  * @param all each ordered and contiguous from 0 to the end of its image's disk
  * @param size bytes

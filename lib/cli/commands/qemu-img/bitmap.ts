@@ -62,7 +62,7 @@ const PROGRESS_OPTIONS = [
   { name: 'no-progress', ours: true },
 ] as const
 
-/** What it is called in messages. */
+/** Its name in messages. */
 const GRANULARITY = 'granularity'
 
 const hasRemoveAll = since(11, 0)
@@ -87,7 +87,7 @@ const NO_NAME = "Could not open '': The 'file' block driver requires a file name
 const KINDS = ['add', 'remove', 'remove-all', 'clear', 'enable', 'disable', 'merge'] as const
 type Kind = (typeof KINDS)[number]
 
-/** What can be asked for instead of an operation. */
+/** Subcommands besides the operations. */
 const WORDS = ['list', 'show'] as const
 
 const LIST_OPTIONS = [
@@ -157,7 +157,7 @@ function operationsOf(args: Arguments): BitmapOperation[] {
   return given.map(({ name, value }): BitmapOperation => {
     const kind = name as Kind
     if (kind === 'merge') return { kind, source: value, from, format }
-    // 0 is none, and so is what 32 bits do not hold.
+    // 0 is not a granularity, nor is a value above 32 bits.
     if (kind === 'add') return { kind, granularity: size === 0n ? undefined : Number(size) }
     return { kind }
   })
@@ -182,7 +182,7 @@ function requireFormat(path: string, format: string | undefined): void {
   throw new QemuImgError(`Could not open '${path}': raw images hold no bitmaps`)
 }
 
-/** @throws QemuImgError for what the image or an operation does not allow */
+/** @throws QemuImgError if the image or an operation does not allow it */
 async function inQemusWords(
   path: string,
   bitmap: string,
@@ -228,7 +228,7 @@ function describe({ name, granularity, recording, inconsistent, dirtyBytes }: Bi
   return `${name}: ${state}, ${formatSize(granularity)} a bit${dirty}`
 }
 
-/** A JSON array of what the bitmap has as dirty and as clean, one run to a line. */
+/** A JSON array of the bitmap's dirty and clean runs, one to a line. */
 async function show(argv: readonly string[], io: CommandIo): Promise<void> {
   const args = parseArguments('bitmap show', argv, LIST_OPTIONS)
   const [word, path, name] = args.operands

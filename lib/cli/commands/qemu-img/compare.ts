@@ -100,7 +100,7 @@ function directOf(cache: string | undefined): boolean {
   return direct
 }
 
-/** Prints what was found; the exit status. */
+/** Prints the finding; returns the exit status. */
 async function conclude(
   finding: Finding | undefined,
   names: readonly [string, string],

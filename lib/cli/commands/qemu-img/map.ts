@@ -44,7 +44,7 @@ Examples:
   qcow2-backup map --allow-path /srv/base -s 1G -l 64M overlay.qcow2
 `
 
-/** What these sizes are called in messages. */
+/** Names of these sizes in messages. */
 const START = 'start offset'
 const LENGTH = 'max length'
 

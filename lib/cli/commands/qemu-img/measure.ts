@@ -39,7 +39,7 @@ Examples:
   qcow2-backup measure -O qcow2 -o cluster_size=2M --output=json disk.raw
 `
 
-/** What it is called in messages. */
+/** Its name in messages. */
 const SIZE = 'image size'
 
 const longIn = hasRewrittenOptions
