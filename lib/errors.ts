@@ -216,10 +216,31 @@ const REASONS: Record<string, string> = {
   ECONNREFUSED: 'connection refused',
 }
 
+/** What was thrown, in words. A caller's code may throw anything; this never throws. */
+export function messageOf(thrown: unknown): string {
+  try {
+    return `${thrown instanceof Error ? thrown.message : thrown}`
+  } catch {
+    // A symbol, an object without a prototype, a getter that throws.
+    return 'what was thrown has no message'
+  }
+}
+
+/** What was thrown as an Error. Never throws. */
+export function asError(thrown: unknown): Error {
+  try {
+    // Its message was read once, so it can be read again.
+    if (thrown instanceof Error && typeof thrown.message === 'string') return thrown
+  } catch {
+    // A proxy, or a getter that throws.
+  }
+  return new Error(messageOf(thrown), { cause: thrown })
+}
+
 /** Puts a failed system call into words that name the file. Errors of ours pass unchanged. */
 export function ioError(what: string, error: unknown): BackupError {
   if (isBackupError(error)) return error
   const errno = (error as NodeJS.ErrnoException)?.code
-  const why = (errno && REASONS[errno]) ?? (error instanceof Error ? error.message : String(error))
+  const why = (errno && REASONS[errno]) ?? messageOf(error)
   return new BackupError('IO', what, why, { cause: error, errno })
 }

@@ -79,9 +79,9 @@ export function fullBackup(
   options: FullOptions = {},
 ): Promise<CopyResult> {
   const rules = { target: ANY_TARGET, options: FULL_OPTIONS }
-  return copy(source, target, rules, options, async (from, checked) => {
+  return copy(source, target, rules, options, async (from, to, checked) => {
     const { fullBackup: run } = await import('../backup/full.ts')
-    return await run(from, target, checked)
+    return await run(from, to, checked)
   })
 }
 
@@ -99,9 +99,9 @@ export function incrementalBackup(
   options: IncrementalOptions,
 ): Promise<CopyResult> {
   const rules = { target: TARGET, options: INCREMENTAL_OPTIONS }
-  return copy(source, target, rules, options, async (from, checked) => {
+  return copy(source, target, rules, options, async (from, to, checked) => {
     const { incrementalBackup: run } = await import('../backup/incremental.ts')
-    return await run(from, target, checked)
+    return await run(from, to, checked)
   })
 }
 
@@ -120,25 +120,32 @@ export async function restore(
 ): Promise<CopyResult> {
   checkArgument('backup', PATH, backup)
   const rules = { target: ANY_TARGET, options: RESTORE_OPTIONS }
-  return await copy(backup, target, rules, options, async (_from, checked) => {
+  return await copy(backup, target, rules, options, async (_from, to, checked) => {
     const { restore: run } = await import('../backup/restore.ts')
-    return await run(backup, target, checked)
+    return await run(backup, to, checked)
   })
 }
 
-async function copy<O extends CopyOptions>(
+async function copy<O extends CopyOptions, T extends string | CustomTarget>(
   source: string | CustomSource,
-  target: string | CustomTarget,
+  target: T,
   rules: { target: Rule<string> | Rule<string | CustomTarget>; options: Schema },
   options: O,
-  run: (source: string | CustomSource, checked: O) => Promise<CopyResult>,
+  run: (source: string | CustomSource, target: T, checked: O) => Promise<CopyResult>,
 ): Promise<CopyResult> {
   checkArgument('source', SOURCE, source)
   checkArgument('target', rules.target, target)
   const checked = checkOptions(rules.options, options) as O
   const call = new Call(typeof target === 'string' ? target : target.name, checked.signal)
   const onProgress = call.callback('onProgress', checked.onProgress)
-  return await call.run(async () =>
-    call.noted(await run(call.source(source), Object.assign(checked, { onProgress }))),
-  )
+  const [from, to] = [call.source(source), call.target(target)]
+  return await call.run(async () => {
+    try {
+      return await call.noted(await run(from, to, Object.assign(checked, { onProgress })))
+    } finally {
+      // What did not come as far as opening them.
+      if (typeof from !== 'string') await from.close?.()
+      if (typeof to !== 'string') await Promise.resolve(to.close?.()).catch(() => {})
+    }
+  })
 }

@@ -1,5 +1,6 @@
 /** Wraps the work of every public function: see `Call`. */
-import { abortedError, BackupError, ioError, isBackupError } from '../errors.ts'
+import type { CustomTarget } from '../copy/target/custom-target.ts'
+import { abortedError, BackupError, ioError, isBackupError, messageOf } from '../errors.ts'
 import type { Phase, Progress } from '../progress.ts'
 import type { CustomSource } from '../source/custom-source.ts'
 
@@ -60,7 +61,7 @@ export class Call {
       } catch (error) {
         throw callbackError(name, error)
       }
-      if (result instanceof Promise) result.catch((error) => this.#note(`${name}()`, error))
+      Promise.resolve(result).catch((error) => this.#note(`${name}()`, error))
       return result
     }
   }
@@ -100,14 +101,30 @@ export class Call {
       ...(source.discard && {
         discard: (start: number, length: number) => source.discard!(start, length),
       }),
-      close: async () => {
+      close: once(async () => {
         try {
           await source.close?.()
         } catch (error) {
           this.#note(`close() of ${source.name}`, error)
         }
-      },
+      }),
     }
+  }
+
+  /** A target that is closed once. */
+  target<T extends string | CustomTarget>(target: T): T {
+    if (typeof target === 'string') return target
+    return {
+      name: target.name,
+      size: target.size,
+      write: (offset, data, signal) => target.write(offset, data, signal),
+      ...(target.zero && {
+        zero: (offset: number, length: number, signal: AbortSignal) =>
+          target.zero!(offset, length, signal),
+      }),
+      flush: (signal) => target.flush(signal),
+      close: once(async () => await target.close?.()),
+    } satisfies CustomTarget as CustomTarget as T
   }
 
   /** A result with the notes of this call. */
@@ -136,13 +153,18 @@ export class Call {
   }
 }
 
+/** A function that does its work when it is called first, and nothing after that. */
+function once(work: () => Promise<void>): () => Promise<void> {
+  let isDone = false
+  return async () => {
+    if (isDone) return
+    isDone = true
+    await work()
+  }
+}
+
 /** Wraps an exception of one of the caller's functions. */
 export function callbackError(name: string, error: unknown): BackupError {
   if (isBackupError(error)) return error
   return new BackupError('CALLBACK', `${name}()`, messageOf(error), { cause: error })
-}
-
-function messageOf(error: unknown): string {
-  if (!(error instanceof Error)) return typeof error === 'string' ? error : 'without an Error'
-  return error.message
 }

@@ -1,3 +1,4 @@
+import { asError } from '../errors.ts'
 import type { Range } from '../extents/range-set.ts'
 import { type CopyJob, native } from '../native.ts'
 import type { SourceReader } from '../source/source.ts'
@@ -41,7 +42,7 @@ export class CallerReads {
     try {
       bytes = checked(await this.#reader.read(area.start, area.length, controller.signal), area)
     } catch (error) {
-      this.failure = error instanceof Error ? error : new Error(String(error))
+      this.failure = asError(error)
     } finally {
       this.#running.delete(controller)
     }

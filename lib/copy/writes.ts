@@ -1,3 +1,4 @@
+import { asError } from '../errors.ts'
 import { type CopyJob, type CopyWrite, native } from '../native.ts'
 import type { TargetWriter } from './target/target.ts'
 
@@ -37,7 +38,7 @@ export class CallerWrites {
       else await this.#writer.flush(signal)
       isDone = true
     } catch (error) {
-      this.failure ??= error instanceof Error ? error : new Error(String(error))
+      this.failure ??= asError(error)
     }
     native().copyCompleteWrite(this.#job, id, isDone)
   }

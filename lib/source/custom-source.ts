@@ -1,6 +1,7 @@
-import { argumentError, BackupError, usageError } from '../errors.ts'
+import { argumentError, BackupError, messageOf, usageError } from '../errors.ts'
 import { alignExtents, mergeExtents } from '../extents/merge.ts'
 import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
+import { show } from '../schema.ts'
 import { withTurns } from '../turns.ts'
 import { BATCH } from './layer.ts'
 import { withProgress } from './look-up-progress.ts'
@@ -44,7 +45,7 @@ export interface CustomSource {
    * with whole granules. No byte of it is asked for again.
    */
   discard?(start: number, length: number): Promise<void>
-  /** Called when the copy has ended, however it did. */
+  /** Called once when the copy has ended, however it did, also where it could not begin. */
   close?(): Promise<void> | void
 }
 
@@ -124,21 +125,24 @@ async function* checked(custom: CustomSource, marked: boolean): AsyncGenerator<C
   let at = 0
   try {
     for await (const extent of custom.extents()) {
-      const { start, length, dirty } = extent
+      const { start, length, zero, dirty } = extent
       if (start !== at) throw wrong(`an extent starts at ${start} where the last ended at ${at}`)
       if (!Number.isSafeInteger(length) || length <= 0 || length > size - at) {
         throw wrong(`an extent of ${length} bytes at ${start} of a disk of ${size}`)
       }
-      if (marked && dirty === undefined) {
-        throw wrong(`the extent at ${start} does not say whether it is dirty`)
+      // A text or a number that counts as true or false would leave data out.
+      if (typeof zero !== 'boolean') {
+        throw wrong(`the extent at ${start} does not say whether it is zero: ${show(zero)}`)
       }
-      yield extent
+      if (marked && typeof dirty !== 'boolean') {
+        throw wrong(`the extent at ${start} does not say whether it is dirty: ${show(dirty)}`)
+      }
+      yield { start, length, zero, dirty }
       at += length
     }
   } catch (error) {
     if (error instanceof BackupError) throw error
-    const why = error instanceof Error ? error.message : String(error)
-    throw new BackupError('IO', name, `extents(): ${why}`, { cause: error })
+    throw new BackupError('IO', name, `extents(): ${messageOf(error)}`, { cause: error })
   }
   if (at !== size) throw wrong(`they end at ${at}, the disk at ${size}`)
 }

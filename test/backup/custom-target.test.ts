@@ -229,3 +229,34 @@ t.test('a worker that is terminated while it writes takes nobody along', async (
   await restore(backup, target)
   t.ok(bytes.subarray(0, SIZE).equals(readFileSync(disk)))
 })
+
+t.test(
+  'what a target rejects with may be anything: the call ends, with an error of ours',
+  async (t) => {
+    const { backup } = await backedUp(t)
+    const unreadable = Object.defineProperty(new Error('x'), 'message', {
+      get() {
+        throw new Error('no')
+      },
+    })
+    for (const thrown of [undefined, Symbol('x'), Object.create(null), unreadable]) {
+      const { target, asked } = memoryTarget({ write: () => Promise.reject(thrown) })
+      await t.rejects(restore(backup, target), { code: 'IO', what: 'volume 17' })
+      t.equal(asked.closes, 1)
+    }
+  },
+)
+
+t.test('a target is closed once, also where the copy cannot begin', async (t) => {
+  const { backup } = await backedUp(t)
+  const cases = [
+    { from: `${backup}.missing`, size: undefined },
+    { from: backup, size: 512 },
+    { from: backup, size: undefined },
+  ]
+  for (const { from, size } of cases) {
+    const { target, asked } = memoryTarget({ size })
+    await restore(from, target).catch(() => {})
+    t.equal(asked.closes, 1, from)
+  }
+})

@@ -90,8 +90,38 @@ t.test('an incremental backup, by what it says is dirty', async (t) => {
 
   await t.rejects(incrementalBackup(custom, target, { backing, force: true }), {
     code: 'USAGE',
-    message: 'a disk in memory: extents(): the extent at 0 does not say whether it is dirty',
+    message:
+      'a disk in memory: extents(): the extent at 0 does not say whether it is dirty: undefined',
   })
+})
+
+t.test('what does not say true or false of an extent is refused, not taken for one', async (t) => {
+  const directory = t.testdir()
+  const backing = join(directory, 'full.qcow2')
+  await fullBackup(memoryDisk().custom, backing)
+  const target = join(directory, 'target.qcow2')
+  for (const wrong of ['false', 0, 1, null, {}]) {
+    const of = (extent: object) =>
+      memoryDisk({ extents: () => [{ start: 0, length: SIZE, ...extent } as CustomExtent] }).custom
+    await t.rejects(fullBackup(of({ zero: wrong }), target), { code: 'USAGE', message: /zero: / })
+    const marked = of({ zero: false, dirty: wrong })
+    const incremental = incrementalBackup(marked, target, { backing })
+    await t.rejects(incremental, { code: 'USAGE', message: /dirty: / })
+  }
+})
+
+t.test('a source is closed once, also where the copy cannot begin', async (t) => {
+  const directory = t.testdir()
+  for (const [name, code] of [
+    ['none/target.qcow2', 'IO'],
+    ['target.qcow2', undefined],
+  ]) {
+    let closed = 0
+    const { custom } = memoryDisk({ close: () => void closed++ })
+    const ended = await fullBackup(custom, join(directory, name!)).catch((error) => error)
+    t.equal(ended.code, code)
+    t.equal(closed, 1)
+  }
 })
 
 t.test('reads that fail are asked again, a bounded number of times', async (t) => {

@@ -25,22 +25,22 @@ export interface CustomTarget {
   zero?(offset: number, length: number, signal: AbortSignal): Promise<void>
   /** Makes all writes durable. Called when no write is under way, and once at the end. */
   flush(signal: AbortSignal): Promise<void>
-  /** Called when the copy has ended, in any way. If it rejects, a complete copy fails. */
+  /**
+   * Called once when the copy has ended, in any way, also where it could not begin. If it rejects, a complete
+   * copy fails.
+   */
   close?(): Promise<void> | void
 }
 
 /** Writes that the program is asked for at once: each has a copy of its bytes. */
 const REQUESTS = 16
 
-/** Takes a custom target as one that a copy writes to. */
+/**
+ * Takes a custom target as one that a copy writes to.
+ * @param custom its `close` does its work once, and rejects rather than throws
+ */
 export function openCustomTarget(custom: CustomTarget): Target {
   const { name: path, size } = custom
-  let closed = false
-  const close = async () => {
-    if (closed) return
-    closed = true
-    await custom.close?.()
-  }
   let end = 0
   let written = 0
   const store: TargetWriter = {
@@ -72,13 +72,13 @@ export function openCustomTarget(custom: CustomTarget): Target {
     // The copy ends with a flush.
     async sync() {
       try {
-        await close()
+        await custom.close?.()
       } catch (error) {
         throw ioError(path, error)
       }
     },
     async discard() {
-      await close().catch(() => {})
+      await Promise.resolve(custom.close?.()).catch(() => {})
     },
   }
 }
