@@ -5,7 +5,7 @@ import { resolve } from 'node:path'
 /** A test file, and the QEMU that it is run with. */
 export interface Run {
   file: string
-  /** The folder of a newer one. Default: what is installed. */
+  /** The folder of a newer one. Default: the installed one. */
   qemu?: string
 }
 
@@ -13,14 +13,14 @@ const FOLDER = '.qemu'
 
 /** Parts of `npm test`. */
 const QUICK = ['qemu-img/arguments', 'qemu-img/bitmap', 'qemu-img/campaign-1']
-/** With THOROUGH=1 also these: what we write is read by QEMU, or the other way round. */
+/** With THOROUGH=1 also these: QEMU reads our images, or we read QEMU's. */
 const THOROUGH = [
   'qemu-img/commands',
   'qemu-img/campaign-2',
-  'maintain/bitmaps',
+  'maintain/edit-bitmap',
   'maintain/commit',
   'maintain/diff-nbd',
-  'source/nbd',
+  'source/nbd-source',
   'source/nbd-bitmap',
   'backup/nbd-chain',
   'backup/restore-nbd',

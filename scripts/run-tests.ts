@@ -1,7 +1,7 @@
 /**
  * Runs test files, several at a time, each in a process of its own: `run-tests.js FILE.js...`; those
  * that QEMU judges again with each newer QEMU that is at hand.
- * Prints what failed. All that the files printed is in .tap/results.tap, `PASSED FAILED` of the
+ * Prints failures. The output of all files is in .tap/results.tap, `PASSED FAILED` of the
  * named tests in .tap/counts.
  *
  * Not `tap run`: it loads itself into every Node process that a test starts, and then our program
@@ -25,7 +25,7 @@ const LONG = [
   'qemu-img/campaign-2',
   'maintain/commit',
   'qemu-img/hostile',
-  'maintain/bitmaps',
+  'maintain/edit-bitmap',
   'maintain/commit-crashes',
   'compare/disks',
   'check/repair',
@@ -144,7 +144,7 @@ function report({ title, output, crash, seconds }: Ended): void {
   }
 }
 
-/** The next that can run; what waits for the end of another is left to the one who runs that. */
+/** The next that can run; a file that waits for another is left to that one's runner. */
 function next(): Run | undefined {
   const at = waiting.findIndex(({ file }) => !busy.has(file))
   return at < 0 ? undefined : waiting.splice(at, 1)[0]
