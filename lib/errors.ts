@@ -51,7 +51,7 @@ export type Hint =
   | 'format'
   | 'timeoutMs'
 
-/** Further fields of a BackupError. */
+/** Optional fields of a BackupError; see there. */
 export interface BackupErrorOptions {
   cause?: unknown
   errno?: string

@@ -33,6 +33,7 @@ export const TOPICS = [
   'compare',
 ] as const
 
+/** The topic of a log line. */
 export type Topic = (typeof TOPICS)[number]
 
 /** The message that subscribers get. */

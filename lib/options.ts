@@ -238,9 +238,15 @@ export const GRANULARITY_OPTIONS = {
   ),
 } as const
 
+/** Cancelling and progress of a call. */
 export type ControlOptions = OptionsOf<typeof CONTROL_OPTIONS>
+/** How a copy is run. */
 export type CopyOptions = OptionsOf<typeof COPY_OPTIONS>
+/** How the clusters of a new qcow2 image are made. */
 export type ImageOptions = OptionsOf<typeof IMAGE_OPTIONS>
+/** How the tables of an image over a backing file are made. */
 export type TableOptions = OptionsOf<typeof TABLE_OPTIONS>
+/** Discarding copied data at the source. */
 export type DiscardOptions = OptionsOf<typeof DISCARD_OPTIONS>
+/** Verification of a new image. */
 export type VerifyingOptions = OptionsOf<typeof VERIFYING_OPTIONS>

@@ -62,7 +62,7 @@ function find(file: string, name: string): { file: string; name: string } | unde
   return from && find(from.file, from.name)
 }
 
-/** The text of the API: exports in alphabetical order, then what they name. */
+/** The text of the API: exports in alphabetical order, then their declarations. */
 export function describeApi(): string {
   const exported: string[] = []
   const found = new Map<string, string>()

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 
 const CLI = join(import.meta.dirname, '../lib/cli/main.cjs')
 
-/** Runs commands in a folder of its own, each with a line that says what it is for. */
+/** Runs commands in a folder of its own, each with a line that says its purpose. */
 class Show {
   readonly folder = mkdtempSync(join(tmpdir(), 'qcow2-backup-demo-'))
 
@@ -63,7 +63,7 @@ function play(show: Show): void {
   show.step('And the note can be read from it.', "debugfs -R 'cat note.txt' restored.raw")
 }
 
-// Ctrl-C ends the command that runs; what follows from that is the failed step below.
+// Ctrl-C ends the command that runs; its failure is reported below.
 process.on('SIGINT', () => {})
 const show = new Show()
 try {

@@ -1,7 +1,7 @@
 # Sourced by the scripts beside it, from the top of the checkout.
 PATH="$PWD/node_modules/.bin:$PATH"
 
-# node-gyp downloads Node's headers unless it is told where they are: packages and tarballs of Node
+# node-gyp downloads Node's headers unless npm_config_nodedir is set: packages and tarballs of Node
 # bring them along, beside the binary.
 if [ -z "${npm_config_nodedir:-}" ]; then
   node_prefix=$(dirname "$(dirname "$(readlink -f "$(command -v node)")")")

@@ -42,7 +42,7 @@ const SIDES: readonly Side[] = [
   },
 ]
 
-/** What each room is for. */
+/** The purpose of each room. */
 const PURPOSES: Record<string, string> = {
   text: 'names as text that keeps any bytes',
   errors: 'the one family of errors, with its codes',
@@ -87,7 +87,7 @@ const NATIVE_PURPOSES: Record<string, string> = {
   napi: 'the only room that knows of Node',
 }
 
-/** What is wrong with an import of a file, if anything. */
+/** The fault of an import, if any. */
 function fault(side: Side, file: string, imported: string): string | undefined {
   const from = roomOf(file)
   const to = roomOf(imported)

@@ -1,4 +1,4 @@
-/** Reading what a test file prints, in the Test Anything Protocol. */
+/** Parses a test file's output, in the Test Anything Protocol. */
 
 /** How many tests passed and failed. */
 export interface Counts {

@@ -43,15 +43,19 @@ import { Call } from './call.ts'
 /** Options for internal callers only. */
 type Internal = 'open' | 'writable' | 'checking'
 
-/** How an image is read. */
+/** Options of `imageInfo` and `backingChainInfo`: how an image is opened. */
 export type InfoOptions = Omit<
   Mapping,
   Internal | 'snapshot' | 'start' | 'length' | 'onOpen' | 'onProgress'
 > &
   Pick<ControlOptions, 'signal'>
+/** Options of `checkImage`: how the image is opened, repair, and callbacks for findings. */
 export type CheckOptions = Omit<Check, Internal | 'disk'> & ControlOptions
+/** Options of `mapImage`: how the image is opened, and the range, in guest bytes. */
 export type MapOptions = Omit<Mapping, Internal> & ControlOptions
+/** Options of `compareImages`: formats and snapshots are pairs, one for each image. */
 export type CompareImagesOptions = Omit<Compare, Internal> & ControlOptions
+/** Options of `measureImage`: how the image is opened, and the format of the copy measured. */
 export type MeasureImageOptions = Omit<MeasureImage, Internal> & ControlOptions
 
 const ACCESS_OPTIONS: SchemaFor<InfoOptions> = {
@@ -129,7 +133,7 @@ const MEASURE_OPTIONS: SchemaFor<MeasureImageOptions> = {
 /**
  * Describes an image by itself, as `qemu-img info` does.
  * @param name path, as the user gave it
- * @throws QemuImgError, BackupError USAGE, ABORTED
+ * @throws QemuImgError; BackupError USAGE, ABORTED, CALLBACK
  */
 export async function imageInfo(name: string, options: InfoOptions = {}): Promise<ImageInfo> {
   checkArgument('image', PATH, name)
@@ -142,7 +146,7 @@ export async function imageInfo(name: string, options: InfoOptions = {}): Promis
 /**
  * Describes an image and its backing chain, top first. Every name found inside an image goes through
  * the gate, and no format is guessed but that of the file that the user named.
- * @throws QemuImgError, BackupError USAGE, ABORTED
+ * @throws QemuImgError; BackupError USAGE, ABORTED, CALLBACK
  */
 export async function backingChainInfo(
   name: string,
@@ -181,7 +185,7 @@ export async function checkImage(name: string, options: CheckOptions = {}): Prom
 /**
  * Locates the guest bytes of an image and its backing chain: batches of ordered, contiguous
  * entries (bytes), neighbours with equal status merged. An empty range gives one entry of length 0.
- * @throws QemuImgError, BackupError USAGE, ABORTED
+ * @throws QemuImgError; BackupError USAGE, ABORTED, CALLBACK
  */
 export async function* mapImage(
   name: string,
@@ -206,7 +210,7 @@ export async function* mapImage(
  * Compares the guest content of two images, each with its backing chain. Bytes are read only where
  * the metadata does not decide: not for zeroes, nor for the same place of the same file.
  * @param names paths, as the user gave them
- * @throws QemuImgError if an image cannot be opened; BackupError USAGE, ABORTED
+ * @throws QemuImgError if an image cannot be opened; BackupError USAGE, ABORTED, CALLBACK
  */
 export async function compareImages(
   names: readonly [string, string],
@@ -232,7 +236,7 @@ export async function compareImages(
 
 /**
  * Computes the size of a copy of an image with its backing chain, bytes.
- * @throws QemuImgError, BackupError USAGE, ABORTED
+ * @throws QemuImgError; BackupError USAGE, ABORTED, CALLBACK
  */
 export async function measureImage(
   name: string,
@@ -254,7 +258,7 @@ export async function measureImage(
 /**
  * Computes the size of an image of an empty disk, bytes.
  * @param size of the disk, bytes
- * @throws QemuImgError, BackupError USAGE
+ * @throws QemuImgError; BackupError USAGE
  */
 export async function measureSize(size: bigint, target: MeasureTarget = {}): Promise<Measure> {
   if (typeof size !== 'bigint' || size < 0n || size >= 2n ** 63n) {

@@ -99,7 +99,7 @@ export const DIFF_DISKS_OPTIONS: SchemaFor<DiffDisksOptions> = {
  * @param backing path of the image, qcow2, or raw as `backingFormat` says
  * @param overlay path of the qcow2 image to make
  * @throws BackupError BAD_BITMAP if a bitmap that records is not valid; TARGET_EXISTS, BAD_TARGET,
- * BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IN_USE, IO, USAGE, ABORTED
+ * BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IN_USE, IO, USAGE, ABORTED, CALLBACK
  */
 export async function createSnapshot(
   backing: string,
@@ -123,7 +123,7 @@ export async function createSnapshot(
  * be run again.
  * @param top path of the topmost image, which nobody has open
  * @throws BackupError BAD_BITMAP, BAD_IMAGE, BAD_TARGET, UNSUPPORTED, NOT_ALLOWED, IN_USE, IO, USAGE,
- * ABORTED
+ * ABORTED, CALLBACK
  */
 export async function commitImage(top: string, options: CommitOptions = {}): Promise<CommitResult> {
   checkArgument('top', PATH, top)
@@ -141,7 +141,7 @@ export async function commitImage(top: string, options: CommitOptions = {}): Pro
  * @param baseline path of a raw or qcow2 image, or the URI of an NBD export
  * @param bitmap the name of the bitmap to add
  * @throws BackupError BAD_BITMAP if the bitmap is there already or cannot be; BAD_IMAGE, UNSUPPORTED,
- * NOT_ALLOWED, IN_USE, IO, USAGE, ABORTED: the image is as it was then
+ * NOT_ALLOWED, IN_USE, IO, USAGE, ABORTED, CALLBACK: the image is then unchanged
  */
 export async function diffToBitmap(
   image: string,
@@ -166,7 +166,7 @@ export async function diffToBitmap(
  * @param baseline the same
  * @param take receives the differences after the comparison: ordered, contiguous runs from 0 to the size
  * of the disk, neighbours differ, in batches of bounded size
- * @throws BackupError as diffToBitmap; CALLBACK if `take` throws
+ * @throws BackupError as diffToBitmap; CALLBACK also if `take` throws
  */
 export async function diffDisks(
   disk: string,

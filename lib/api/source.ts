@@ -6,6 +6,7 @@ import type { ExtentsOptions, Source } from '../source/source.ts'
 import { Call } from './call.ts'
 import { SOURCE } from './rules.ts'
 
+/** Options of `openSource`. */
 export interface OpenSourceOptions extends Omit<OpenOptions, 'requests'> {
   /** Cancels work with the source: opening it, and reading its extents. */
   signal?: AbortSignal

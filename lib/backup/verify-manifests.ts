@@ -20,6 +20,7 @@ export interface VerifyManifestsOptions {
 
 /** Result for one image. */
 export interface ManifestVerdict {
+  /** Path, as given. */
   image: string
   /** Missing if there is none, or it cannot be read. */
   manifest?: Manifest

@@ -20,6 +20,7 @@ import type { Disk, Mapping } from '../source/source.ts'
 import type { OpenOptions } from '../source/source-chain.ts'
 import { judgeBitmapChain } from './chain-report.ts'
 
+/** Options of `createSnapshot`. */
 export interface SnapshotOptions
   extends Pick<OpenOptions, 'allowPaths' | 'backingFormat'>,
     Pick<ImageOptions, 'clusterSize'> {

@@ -26,7 +26,7 @@ export interface ImageAccess {
   forceShare: boolean
 }
 
-/** What a command was given. */
+/** Parsed arguments of a command. */
 export interface Arguments {
   /** The command's own options in their order. */
   options: GivenOption[]
@@ -43,7 +43,7 @@ export interface Arguments {
 }
 
 /**
- * Options that every command of qemu-img's that reads an image has. They stand behind the command's
+ * Options of every qemu-img command that reads an image. They follow the command's
  * own, which is the order in which messages name them.
  */
 const COMMON: readonly OptionSpec[] = [

@@ -7,7 +7,7 @@ import { quoted } from '../text.ts'
 import { Turns } from '../turns.ts'
 
 /**
- * Checks what QEMU finds when it loads the bitmaps of an image that it opens. Those in use it does
+ * Checks bitmaps as QEMU does when it opens an image. Those in use it does
  * not load.
  * @throws BackupError BAD_IMAGE, IO, ABORTED
  */
@@ -56,7 +56,7 @@ class Tables {
   async isSound({ tableOffset, tableSize }: Bitmap): Promise<boolean> {
     const table = `${tableOffset} ${tableSize}`
     if (this.#seen.has(table)) return true
-    // What is past the end of the file reads as zero, which is sound.
+    // Bytes past the end of the file read as zero, which is sound.
     const end = Math.min(tableOffset + tableSize * 8, this.#file.size)
     for (let at = tableOffset; at < end; at += this.#clusterSize) {
       await this.#turns.step()

@@ -13,11 +13,11 @@ export interface ActiveTable {
 
 /** How an image is read. */
 export interface NodeOptions {
-  /** Takes what QEMU prints of a corrupt image that it goes on with. */
+  /** Receives QEMU's message about a corrupt image that it continues with. */
   warn?: (text: string) => void
   /** Instead of the image's own tables. */
   active?: ActiveTable
-  /** Answers are no longer than QEMU's. */
+  /** Answers are at most as long as QEMU's. */
   capped?: boolean
 }
 
@@ -42,7 +42,7 @@ export function nodeOf(
   })
 }
 
-/** What QEMU prints of a corrupt image. */
+/** QEMU's message about a corrupt image. */
 export function corruptionText(message: string): string {
   return (
     `qcow2: Image is corrupt: ${message}; ` +
@@ -50,7 +50,7 @@ export function corruptionText(message: string): string {
   )
 }
 
-/** What QEMU prints of an image when a status cannot be known, besides the error itself. */
+/** QEMU's message about an image whose status cannot be read, besides the error itself. */
 export function textOf({ corruption }: { corruption?: string }): string {
   return corruption === undefined ? '' : corruptionText(corruption)
 }

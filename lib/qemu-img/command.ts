@@ -11,14 +11,14 @@ export interface CommandIo {
   readonly columns?: number
 }
 
-/** A command that does what the one of qemu-img does that has its name. */
+/** A command that mirrors the qemu-img command of its name. */
 export interface QemuImgCommand {
-  /** What `--help` prints. */
+  /** The text of `--help`. */
   readonly help: string
   /**
-   * @param argv what stands behind the command's name
+   * @param argv the arguments after the command's name
    * @returns the exit status
-   * @throws QemuImgError, with what qemu-img would print; HelpRequest for `--help`
+   * @throws QemuImgError, with qemu-img's message; HelpRequest for `--help`
    */
   run(argv: readonly string[], io: CommandIo): Promise<number>
 }

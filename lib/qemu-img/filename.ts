@@ -7,7 +7,7 @@ export function hasProtocol(name: string): boolean {
 
 /**
  * The full name of a file that an image names: relative to the directory of the image.
- * @param name as it stands in the image
+ * @param name as in the image
  * @param image the name by which the image was opened
  */
 export function fullName(name: string, image: string): string {

@@ -7,7 +7,7 @@ type In = (version: QemuVersion) => boolean
 
 /** An option that a command takes. */
 export interface OptionSpec {
-  /** What it is called in the result, and its long name. */
+  /** Its key in the result, and its long name. */
   readonly name: string
   /** Another name that it has in the result. */
   readonly means?: string
@@ -23,12 +23,12 @@ export interface OptionSpec {
   readonly judge?: (value: string, reading: Reading) => void
 }
 
-/** What reading a command line depends on. */
+/** Parameters of parsing a command line. */
 export interface Reading {
   /** The command's name. */
   command: string
   version: QemuVersion
-  /** Takes what qemu-img prints and goes on. */
+  /** Receives messages after which qemu-img continues. */
   warn: (text: string) => void
 }
 
@@ -75,7 +75,7 @@ function hasLetter({ letter, letterIn }: OptionSpec, version: QemuVersion): bool
  * Reads a command line as glibc's getopt_long does, and qemu-img with it: operands anywhere, letters
  * in a cluster, `-fraw`, `--output=json` and `--output json`, unambiguous beginnings of long names,
  * and `--`.
- * @param specs what the version knows
+ * @param specs options that the version knows
  * @returns options and operands in their order
  * @throws QemuImgError in qemu-img's words, HelpRequest
  */
@@ -84,7 +84,7 @@ export function* readOptions(
   argv: readonly string[],
   specs: readonly OptionSpec[],
 ): Generator<GivenOption | string> {
-  // What stands before the argument that is looked at: getopt moves operands behind the options.
+  // Operands before the current argument: getopt moves them behind the options.
   let before = reading.command
   let operand: string | undefined
   for (let at = 0; at < argv.length; at++) {
@@ -117,7 +117,7 @@ export function* readOptions(
   }
 }
 
-/** What one argument holds; options may come before an error. */
+/** The options in one argument; options may come before an error. */
 interface Found {
   options: { spec: OptionSpec; value: string }[]
   /** The next argument is the value of the last one. */
@@ -151,7 +151,7 @@ function findLong(typed: string, long: readonly OptionSpec[]): readonly OptionSp
   return exact ? [exact] : long.filter(({ name, ours }) => !ours && name.startsWith(typed))
 }
 
-/** @param before what 7.2 names in a message while the cluster goes on: a slip of its own */
+/** @param before the part that 7.2 names in a message inside a cluster of options: a slip of its own */
 function readCluster(
   argument: string,
   next: string | undefined,

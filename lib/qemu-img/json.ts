@@ -1,6 +1,6 @@
 import { ESCAPED_RUN, encodeText } from '../text.ts'
 
-/** What QEMU's JSON is made of; numbers of more than 53 bits are bigints. */
+/** A value of QEMU's JSON; numbers of more than 53 bits are bigints. */
 export type JsonValue =
   | null
   | boolean
@@ -23,7 +23,7 @@ const ESCAPES: Record<string, string> = {
 
 /**
  * A value as QEMU prints it (its qobject/json-writer.c, "pretty"), with a line feed at its end. Keys
- * stand in the order they have; those whose value is undefined are left out.
+ * keep their order; those whose value is undefined are left out.
  */
 export function formatJson(value: JsonValue): string {
   return `${format(value, '')}\n`
@@ -43,7 +43,7 @@ function format(value: JsonValue, indent: string): string {
   return `{${lines(members)}}`
 }
 
-/** `Array.isArray` does not tell a readonly array from an object. */
+/** `Array.isArray` does not distinguish a readonly array from an object. */
 function isList(value: object): value is readonly JsonValue[] {
   return Array.isArray(value)
 }
@@ -58,7 +58,7 @@ function quote(text: string): string {
 }
 
 /**
- * What QEMU reads in bytes that are no characters: where one could begin, one that cannot be told,
+ * QEMU's reading of bytes that are not characters: where one could begin, an unknown one,
  * with all that could belong to it.
  */
 function replaceBytes(run: string): string {
@@ -83,7 +83,7 @@ const SEQUENCE = new RegExp(
 function escapeCharacter(character: string): string {
   const code = character.codePointAt(0)!
   if (code >= 0x20 && code < 0x7f) return character
-  // What Unicode keeps for internal use QEMU does not take for characters.
+  // QEMU does not accept Unicode's noncharacters.
   if (isNoncharacter(code)) return '\\uFFFD'
   return Array.from({ length: character.length }, (_, i) => unit(character.charCodeAt(i))).join('')
 }

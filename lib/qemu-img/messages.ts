@@ -1,8 +1,8 @@
 import { BackupError, type ErrorCode, isBackupError, setHeading } from '../errors.ts'
 
 /**
- * What qemu-img's messages begin with. The commands that do what qemu-img does begin theirs so, too,
- * for what they print is what it prints.
+ * Prefix of qemu-img's messages. The commands that mirror qemu-img's use it, too,
+ * since their output is the same.
  */
 const PROGRAM = 'qemu-img'
 
@@ -13,7 +13,7 @@ export interface QemuImgErrorOptions extends ErrorOptions {
 }
 
 /**
- * A failure in qemu-img's words: `message` is what qemu-img prints behind its name, and `status` its
+ * A failure in qemu-img's words: `message` is qemu-img's message after its name, and `status` its
  * exit status. The other fields are those of the failure that caused it, where there is one.
  */
 export class QemuImgError extends BackupError {
@@ -35,7 +35,7 @@ export class QemuImgError extends BackupError {
   }
 }
 
-/** The failure that lies behind what was put into QEMU's words. */
+/** The original failure behind an error in QEMU's words. */
 export function reasonOf(error: unknown): BackupError | undefined {
   let cause = error
   while (cause instanceof Error) {
@@ -47,7 +47,7 @@ export function reasonOf(error: unknown): BackupError | undefined {
 
 /** A wrong use of a command, after which qemu-img points to its help. */
 export class QemuImgUsageError extends QemuImgError {
-  /** What the message begins with. */
+  /** Prefix of the message. */
   readonly program: string
   /** The line that follows it. */
   readonly help: string

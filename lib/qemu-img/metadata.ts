@@ -6,7 +6,7 @@ import type { OpenFile } from '../image/file.ts'
 import { requireLoadable } from './bitmap-list.ts'
 import { warningLine } from './messages.ts'
 
-/** What a qcow2 image says of itself. */
+/** Metadata of a qcow2 image. */
 export interface Qcow2Metadata {
   header: Qcow2Header
   /** Not read for a check. */
@@ -18,7 +18,7 @@ export interface Qcow2Metadata {
 }
 
 /**
- * Reads what QEMU reads of a qcow2 image when it opens it, and as strictly.
+ * Reads the metadata that QEMU reads when it opens a qcow2 image, and as strictly.
  * @throws BackupError BAD_IMAGE, UNSUPPORTED, IO
  */
 export async function readMetadata(
@@ -39,7 +39,7 @@ export async function readMetadata(
   return { header, snapshots, bitmaps, luks }
 }
 
-/** What QEMU prints of bitmaps that it therefore does not read; it forgets the last line feed. */
+/** QEMU's message about bitmaps that it therefore does not read; without the last line feed, as in QEMU. */
 function outOfDate({ version }: Qcow2Header): string {
   const what =
     version < 3

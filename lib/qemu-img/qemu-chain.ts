@@ -26,9 +26,9 @@ import { describeImageError, describeOpenError } from './strerror.ts'
 export interface OpenChainOptions {
   /** Default: recognised by its first bytes. */
   format?: string
-  /** To check it: what a check may find is let pass, and snapshots are not read. Default: no. */
+  /** To check it: faults that a check reports are accepted, and snapshots are not read. Default: no. */
   checking?: boolean
-  /** Takes what qemu-img prints on stderr about an image that it opens all the same. */
+  /** Receives qemu-img's messages on stderr about an image that it opens all the same. */
   warn?: (text: string) => void
   /** Other processes may have it open for writing. Default: not. */
   forceShare?: boolean
@@ -137,7 +137,7 @@ export async function* walkImages(
   }
 }
 
-/** @param take is given what each image says of itself; undefined if it is raw */
+/** @param take receives the metadata of each image; undefined if it is raw */
 function rulesOf(
   options: OpenChainOptions,
   take: (metadata: Qcow2Metadata | undefined, depth: number) => void,
@@ -162,7 +162,7 @@ function rulesOf(
 }
 
 /**
- * What QEMU makes of a name that the user gave, before it looks for a file.
+ * QEMU's interpretation of a name that the user gave, before it looks for a file.
  * @throws QemuImgError
  */
 function pathOf(name: string, { format, writable, forceShare }: OpenChainOptions): string {
@@ -175,7 +175,7 @@ function pathOf(name: string, { format, writable, forceShare }: OpenChainOptions
   let path = name
   if (hasProtocol(name)) {
     const protocol = name.slice(0, name.indexOf(':'))
-    // Nothing but files is read here. That QEMU has more of them is no reason to know their names.
+    // Only files are read here, so QEMU's other protocols are not listed.
     if (protocol !== 'file') throw cannotOpen(name, `Unknown protocol '${protocol}'`)
     const rest = name.slice('file:'.length)
     path = hasProtocol(rest) ? `./${rest}` : rest
@@ -184,13 +184,13 @@ function pathOf(name: string, { format, writable, forceShare }: OpenChainOptions
   return path
 }
 
-/** What QEMU takes a file for by its first bytes. */
+/** The format that QEMU probes from a file's first bytes. */
 export async function recogniseAsQemu(file: OpenFile): Promise<string> {
   const head = await readAt(file, 0, Math.min(PROBE_BYTES, roundUp(file.size, SECTOR_SIZE)))
   return probeAsQemu(head, file.path)
 }
 
-/** What QEMU does to an image of a format that it opens. */
+/** QEMU's use of an image of a format that it opens. */
 function useOf(format: Format, { writable, forceShare }: OpenChainOptions): Use {
   if (writable) return WRITING
   // Metadata must not change while it is read; in a raw image there is none.
@@ -205,7 +205,7 @@ function cannotOpen(name: string, why: string, cause?: unknown): QemuImgError {
   return new QemuImgError(`Could not open '${name}': ${why}`, 1, { cause })
 }
 
-/** What QEMU prints where a guest could have made the image look like anything. */
+/** QEMU's warning where a guest could have made the image look like anything. */
 function guessedRaw(filename: string): string {
   return (
     `WARNING: Image format was not specified for '${filename}' and probing guessed raw.\n` +

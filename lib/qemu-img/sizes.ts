@@ -2,7 +2,7 @@
 import { QemuImgError, warningLine } from './messages.ts'
 import { atLeast, hasDraftOptions, hasRewrittenOptions, type QemuVersion } from './version.ts'
 
-/** A number; or why there is none: it is no number, or none that fits into 64 bits. */
+/** A number; or the fault: not a number, or larger than 64 bits. */
 export type ParsedNumber = bigint | 'invalid' | 'range'
 
 const MAX_U64 = 2n ** 64n - 1n
@@ -32,7 +32,7 @@ export function parseSize(text: string, version: QemuVersion): ParsedNumber {
   return scaled(BigInt(digits), Number(`0.${decimals ?? ''}0`), scaleOf(suffix), anew)
 }
 
-/** Whether it is a negative number with nothing behind it: older versions only tell one of 64 bits. */
+/** Whether it is a negative number without a suffix: older versions report only those of 64 bits. */
 function isBelow(text: string, anew: boolean): boolean {
   const digits = /^\s*-(\d+|\.\d+)$/.exec(text)?.[1]
   return digits !== undefined && (anew || (!digits.startsWith('.') && BigInt(digits) > MAX_U64))
@@ -52,7 +52,7 @@ function scaled(whole: bigint, fraction: number, scale: bigint, anew: boolean): 
   // Before 8.1 the fraction had 64 bits, of which one that is 1 leaves none.
   const bits = anew ? fixed : BigInt.asUintN(64, fixed)
   const carried = bits >> 64n === 1n
-  // Of bytes there are no parts.
+  // Fractions of a byte are not allowed.
   if (scale === 1n && !carried && (anew ? fraction !== 0 : bits !== 0n)) return 'invalid'
   return inRange(whole * scale + ((bits * scale + 2n ** 63n) >> 64n))
 }
@@ -73,7 +73,7 @@ const MAX_SIZE = 2n ** 63n - 1n
 
 /**
  * The value of an option that is a size, bytes.
- * @param what the size is, for the message
+ * @param what name of the size, for the message
  * @throws QemuImgError
  */
 export function sizeArgument(text: string, what: string, version: QemuVersion): bigint {
@@ -94,7 +94,7 @@ function invalid(text: string, version: QemuVersion): string {
   )
 }
 
-/** What QEMU prints of a size that it takes, but would rather not; '' if nothing. */
+/** QEMU's warning about a size that it accepts but discourages; '' if none. */
 export function sizeWarning(text: string, version: QemuVersion): string {
   if (atLeast(version, 8, 1) || !/^\s*\+?0x[\da-f]+[kmgtp]/i.test(text)) return ''
   return warningLine(`Using a multiplier suffix on hex numbers is deprecated: ${text}`)

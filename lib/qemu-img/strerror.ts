@@ -1,6 +1,6 @@
 import type { BackupError } from '../errors.ts'
 
-/** What C's strerror says; other codes are rare and self-explanatory. */
+/** Texts of C's strerror; other codes are rare and self-explanatory. */
 const STRERROR: Record<string, string> = {
   EPERM: 'Operation not permitted',
   ENOENT: 'No such file or directory',
@@ -40,7 +40,7 @@ export function describeOpenError(filename: string, error: BackupError): string 
   return `Could not open '${filename}': ${strerror(error.errno) ?? error.why}`
 }
 
-/** What C says for the name of an error, if it is a known one. */
+/** strerror's text for the name of an error, if it is a known one. */
 export function strerror(errno: string | undefined): string | undefined {
   return STRERROR[errno ?? '']
 }

@@ -1,4 +1,4 @@
-/** A version of QEMU, as far as what it prints depends on it. */
+/** A version of QEMU, as far as its output depends on it. */
 export interface QemuVersion {
   major: number
   minor: number
@@ -6,7 +6,7 @@ export interface QemuVersion {
   debian?: true
 }
 
-/** The newest that the tests compare us with: what is printed unless another version is asked for. */
+/** The newest that the tests compare us with: the default. */
 export const NEWEST: QemuVersion = { major: 11, minor: 1 }
 
 /**

@@ -10,7 +10,7 @@
 
 namespace qb {
 
-// What every known device and file system accepts as alignment of memory and offsets.
+// Alignment of memory and offsets that every known device and file system accepts.
 inline constexpr size_t kPage = 4096;
 
 // Page-aligned memory. Move-free: shared by BufferRef, given back to its pool by the last holder.
@@ -32,10 +32,10 @@ class Buffer {
 using BufferRef = std::shared_ptr<Buffer>;
 
 // Hands out buffers of at least the wanted size, in powers of two; content is undefined.
-// Thread-safe. The pool must outlive what it handed out.
+// Thread-safe. The pool must outlive its buffers.
 class BufferPool {
  public:
-  // What is free beyond `max_free` bytes goes back to the system.
+  // Free memory beyond `max_free` bytes is returned to the system.
   explicit BufferPool(size_t max_free = kMaxFree) : max_free_(max_free) {}
   BufferRef get(size_t size);
   // Zero-filled over `size` bytes.

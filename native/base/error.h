@@ -1,4 +1,4 @@
-// One error type for everything native: an errno and what was being done.
+// One error type for everything native: an errno and the failed operation.
 #pragma once
 
 #include <cerrno>
@@ -8,7 +8,7 @@
 namespace qb {
 
 // Thrown by constructors and checks; carried as a value across threads (std::exception_ptr or a
-// copy). `errnum` is a positive errno, `context` says what was being done ("write at 65536").
+// copy). `errnum` is a positive errno, `context` names the operation ("write at 65536").
 class Error : public std::runtime_error {
  public:
   Error(int errnum, const std::string& context);

@@ -55,14 +55,14 @@ int reopen(int fd, int flags) {
 }
 
 // The alignment that direct transfers of an open file need, 0 where there is no direct I/O.
-// statx tells since Linux 6.1. Before, a device takes its logical sectors, and a page is what all
-// file systems accept.
+// statx reports it since Linux 6.1. Before, a device takes its logical sectors, and a page is what
+// all file systems accept.
 unsigned direct_alignment(int fd, bool is_device) {
 #ifdef STATX_DIOALIGN
   struct statx info;
   if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &info) == 0 &&
       (info.stx_mask & STATX_DIOALIGN)) {
-    // What opens with O_DIRECT and has none is buffered, or refuses the transfers.
+    // A file that opens with O_DIRECT without support is buffered, or refuses the transfers.
     if (info.stx_dio_offset_align == 0) return 0;
     return std::max({info.stx_dio_offset_align, info.stx_dio_mem_align, 512u});
   }

@@ -30,7 +30,7 @@ class File {
   void close();
   int fd() const { return fd_; }
   bool direct() const { return alignment_ > 1; }
-  // What offset, length and memory address of a transfer must be multiples of; 1 when buffered.
+  // Alignment of offset, length and memory address of a transfer; 1 when buffered.
   unsigned alignment() const { return alignment_; }
   bool is_aligned(uint64_t offset, uint64_t length, const void* memory) const;
 
@@ -41,7 +41,7 @@ class File {
   void set_length(uint64_t length);
   // After buffered writes up to `end` in rising order: starts their write-back and drops what was
   // written before from the page cache, which a backup would otherwise push everything else out of.
-  // Throws Error when what was written before could not be stored. The kernel reports that once to
+  // Throws Error if earlier writes could not be stored. The kernel reports that once to
   // each open file description: whoever ignored it here would see the next fdatasync(2) succeed.
   void written_up_to(uint64_t end);
   // Makes [offset, offset + length) of a device read as zero without sending the zeroes. False

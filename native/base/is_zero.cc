@@ -6,7 +6,7 @@
 namespace qb {
 namespace {
 
-// What every x86-64 and arm64 processor holds in one register. Written as a vector, because gcc 12
+// The register width of every x86-64 and arm64 processor. Written as a vector, because gcc 12
 // makes one of a plain loop only at -O3, and not memcmp(data, data + 1, size - 1), because musl's
 // goes byte by byte.
 using Vector = uint64_t __attribute__((vector_size(16)));

@@ -1,4 +1,4 @@
-// What a thread of ours that does a job from its start to its end does first.
+// Set-up of a thread that runs one job from start to end.
 #pragma once
 
 #include <system_error>

@@ -1,4 +1,4 @@
-// What compresses clusters: bytes to bytes.
+// Compresses clusters: bytes to bytes.
 #pragma once
 
 #include <cstddef>

@@ -12,7 +12,7 @@ struct libdeflate_compressor;
 namespace qb {
 
 // decompress() for Compression::kDeflate. Any window is read, `in` may go on after the stream, and
-// the stream may hold more than one cluster: QEMU's rules, which take what fills the cluster.
+// the stream may hold more than one cluster: as in QEMU, the first cluster of output counts.
 bool inflate_cluster(const uint8_t* in, size_t in_size, uint8_t* out, size_t out_size);
 
 // `level` 1…12, see make_compressor().

@@ -24,7 +24,7 @@ ZSTD_DCtx* thread_decompressor() {
 
 }  // namespace
 
-// Frame by frame: where each one ends is found first, so that what follows the last one is never
+// Frame by frame: the end of each is found first, so that bytes after the last one are never
 // taken for a frame. Decoding whole frames straight into the cluster needs no window of its own: a
 // frame that asks for gigabytes costs nothing. QEMU streams with the same outcome
 // (qcow2_zstd_decompress).

@@ -12,7 +12,7 @@ struct ZSTD_CCtx_s;
 namespace qb {
 
 // decompress() for Compression::kZstd. Frames, skippable ones too, are decoded one after the other
-// until the cluster is full, and the last must end just there; what follows it is not looked at.
+// until the cluster is full, and the last must end just there; bytes after it are ignored.
 bool unzstd_cluster(const uint8_t* in, size_t in_size, uint8_t* out, size_t out_size);
 
 // `level` 1…22, see make_compressor().

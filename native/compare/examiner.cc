@@ -12,10 +12,10 @@ namespace qb {
 
 namespace {
 
-// What QEMU counts in when it says where a difference is.
+// QEMU reports the offset of a difference in this unit.
 constexpr uint64_t kSector = 512;
 
-// Null stands for zeroes.
+// Null means zeroes.
 bool equal(const uint8_t* a, const uint8_t* b, uint64_t length) {
   if (!a && !b) return true;
   if (!a) return is_zero(b, length);
@@ -77,7 +77,7 @@ class SideBytes {
   const PairChunk& chunk_;
   unsigned side_;
   BufferPool& pool_;
-  BufferRef cluster_;  // what `expanded_` expands to, if that is sound
+  BufferRef cluster_;  // the expansion of `expanded_`, if that is sound
   Row expanded_;
   bool sound_ = false;
 };

@@ -1,4 +1,4 @@
-// Looks for what differs between the two sides of a chunk.
+// Finds the differences between the two sides of a chunk.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace qb {
 
-// Fills in the findings of a chunk whose fetches are complete, and lets go of their memory.
+// Fills in the findings of a chunk whose fetches are complete, and releases their memory.
 // `granularity`: findings are whole granules of so many bytes, all of them; 0: the first sector
 // that differs, counted from the start of its pair, or the first pair that cannot be read, and
 // nothing after it. Thread-safe for different chunks.

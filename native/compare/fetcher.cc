@@ -12,7 +12,7 @@ namespace qb {
 
 namespace {
 
-// Bytes that one read takes at most, unless a single row wants more: beyond that, larger reads are
+// Maximum bytes of one read, unless a single row needs more: beyond that, larger reads are
 // not faster.
 constexpr uint64_t kMaxFetch = 1 << 20;
 
@@ -91,7 +91,7 @@ void Fetcher::submit(Fetch& fetch) {
   transfer.offset = round_down(fetch.begin, alignment);
   uint64_t length = round_up(fetch.end, alignment) - transfer.offset;
   fetch.memory = pool_.get(length);
-  // What the file lacks reads as zero, as it does for QEMU.
+  // Bytes past the end of the file read as zero, as in QEMU.
   uint64_t past = store.size() > transfer.offset ? store.size() - transfer.offset : 0;
   fetch.readable = std::min(length, past);
   memset(fetch.memory->data() + fetch.readable, 0, length - fetch.readable);
@@ -112,7 +112,7 @@ PairChunk* Fetcher::complete(Transfer* transfer) {
     fetch.error = transfer->error;
     if (fetch.rows.size() > 1) split(fetch);
   }
-  // Behind the end of the file a direct read may have brought what was written there meanwhile.
+  // Past the old end of the file a direct read may have returned data written meanwhile.
   uint64_t length = transfer->iov[0].iov_len;
   if (length > fetch.readable) {
     memset(fetch.memory->data() + fetch.readable, 0, length - fetch.readable);

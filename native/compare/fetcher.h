@@ -21,7 +21,7 @@ struct Fetch {
   PairChunk* chunk = nullptr;
   unsigned side = 0;
   std::vector<uint32_t> rows;  // indices of pairs of the chunk
-  uint64_t begin = 0;          // in the file, bytes: what the rows want, also past its end
+  uint64_t begin = 0;          // in the file, bytes: the range of the rows, also past its end
   uint64_t end = 0;
   BufferRef memory;       // from the aligned `transfer.offset` on, up to `end` at least
   uint64_t readable = 0;  // bytes of `memory` that the file had when it was opened

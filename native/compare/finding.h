@@ -1,4 +1,4 @@
-// What a comparison finds.
+// The findings of a comparison.
 #pragma once
 
 #include <cstdint>

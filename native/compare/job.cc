@@ -38,7 +38,7 @@ void CompareJob::run() noexcept {
     failure_ = std::current_exception();
   }
   mailbox_.set_engine(nullptr);
-  // Those who are told that the job has ended find none of its descriptors and threads.
+  // The end of the job is reported after its descriptors and threads are gone.
   engine.reset();
   files_.clear();
   mailbox_.end();

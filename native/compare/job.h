@@ -35,14 +35,14 @@ class CompareJob {
   // Starts the thread. `changed` is called on that thread whenever has_room() or ended() may have
   // become true, or take_findings() or position() have something new.
   void start(std::function<void()> changed);
-  // More of the plan: pairs in guest order, what lies between them is not looked at. Ignored once
+  // More of the plan: pairs in guest order; the gaps between them are not read. Ignored once
   // the job has ended.
   void push(std::vector<RowPair> pairs) { mailbox_.push(std::move(pairs)); }
   // True while the job is not more than a few pushes behind.
   bool has_room() const { return mailbox_.has_room(); }
   // No more pairs come: the job ends when all of them are compared.
   void close() { mailbox_.close(); }
-  // The job ends as soon as what is with the kernel has come back.
+  // The job ends as soon as the kernel has completed the requests in flight.
   void cancel() { mailbox_.cancel(); }
   // Findings since it was called last, in guest order. The job waits while many are not taken.
   std::vector<Finding> take_findings() { return mailbox_.take_findings(); }
@@ -65,7 +65,7 @@ class CompareJob {
 
   CompareSpec spec_;
   std::unique_ptr<Engine> (*make_engine_)(EngineKind, unsigned);
-  std::vector<std::optional<File>> files_;  // none for what is no file
+  std::vector<std::optional<File>> files_;  // nullopt if not a file
   CompareMailbox mailbox_;
   std::thread thread_;
   std::exception_ptr failure_;

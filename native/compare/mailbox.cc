@@ -4,7 +4,7 @@ namespace qb {
 
 namespace {
 
-// Findings that may wait to be taken: at most what two chunks hold in the worst case beyond it.
+// Findings that may wait to be taken; exceeded at most by those of two chunks.
 constexpr size_t kMaxFindings = 8192;
 
 }  // namespace

@@ -1,4 +1,4 @@
-// What passes between the thread of a comparison and those who feed and watch it.
+// Messages between the thread of a comparison and the threads that feed and watch it.
 #pragma once
 
 #include <atomic>

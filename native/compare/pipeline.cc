@@ -35,7 +35,7 @@ ComparePipeline::ComparePipeline(const CompareSpec& spec, std::vector<std::optio
     : spec_(spec),
       mailbox_(mailbox),
       engine_(engine),
-      // Reads are alike: mapping and faulting in anew what they take costs more than comparing it.
+      // Reads are of similar size: allocating their memory anew costs more than comparing it.
       pool_(spec.memory),
       stores_(open_stores(files, spec.sources, engine)),
       queue_(engine, spec.requests),
@@ -99,7 +99,7 @@ bool ComparePipeline::fill_pairs() {
   return !pairs_.empty();
 }
 
-// What is read and compared next, or nothing until more pairs come.
+// The next chunk to read and compare; none until more pairs come.
 std::unique_ptr<PairChunk> ComparePipeline::next_chunk() {
   if (!fill_pairs()) return nullptr;
   auto chunk = std::make_unique<PairChunk>();
@@ -123,7 +123,7 @@ void ComparePipeline::process_completions() {
   queue_.reap(done_, true);
   for (Store& store : stores_) store.collect(done_);
   while (!done_.empty()) {
-    // Taken out first: what a failure leaves in there is for abandon().
+    // Taken out first: after a failure abandon() handles the rest.
     Transfer* transfer = done_.back();
     done_.pop_back();
     if (PairChunk* chunk = fetcher_.complete(transfer)) examine(*chunk);
@@ -165,7 +165,7 @@ void ComparePipeline::collect_examined() {
   if (worker_failure_) std::rethrow_exception(worker_failure_);
 }
 
-// True if that made room for more.
+// True if more can be taken now.
 bool ComparePipeline::deliver_ready() {
   bool any = false;
   while (!over_ && !chunks_.empty() && chunks_.front()->ready && mailbox_.may_find()) {

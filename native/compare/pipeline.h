@@ -22,7 +22,7 @@ namespace qb {
 // Not thread-safe; all that it is made of must outlive it.
 class ComparePipeline {
  public:
-  // `files`: of the spec's sources, none for what is no file; those it takes are closed with it.
+  // `files`: of the spec's sources, nullopt if not a file; the pipeline closes those it takes.
   // Throws Error.
   ComparePipeline(const CompareSpec& spec, std::vector<std::optional<File>>& files,
                   CompareMailbox& mailbox, Engine& engine);

@@ -1,4 +1,4 @@
-// What is to be compared, as it crosses from TypeScript: pairs of rows, see lib/compare/rows.ts.
+// The ranges to compare, as they cross from TypeScript: pairs of rows, see lib/compare/rows.ts.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +18,7 @@ struct RowPair {
   uint64_t end() const { return sides[0].end(); }
 };
 
-// Guest bytes of one pair at most: what a pair may make us allocate, and how exactly the offset of
+// Maximum guest bytes of one pair: bounds the memory for it, and the precision of the offset of
 // a read error is known. QEMU compares as many at a time.
 inline constexpr uint64_t kMaxPairBytes = 2 << 20;
 

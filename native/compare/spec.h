@@ -1,4 +1,4 @@
-// What a comparison is asked for.
+// Parameters of a comparison.
 #pragma once
 
 #include <cstdint>

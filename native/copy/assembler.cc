@@ -63,7 +63,7 @@ std::optional<Step> Assembler::next() {
   return std::nullopt;
 }
 
-// At a unit's border: whether what comes next belongs into the step being put together.
+// At a unit's border: whether the next range belongs to the step being assembled.
 bool Assembler::continues_data() const {
   const Row& row = rows_.front();
   if (data_->length >= most_) return false;

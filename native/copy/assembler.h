@@ -12,7 +12,7 @@
 namespace qb {
 
 // A range of whole units (the last may end with the disk). For data, `rows` say where the bytes are
-// (there is at least one); what they leave out reads as zero.
+// (there is at least one); gaps between them read as zero.
 struct Step {
   enum class Kind : uint8_t { kSkip, kZero, kData };
   Kind kind = Kind::kSkip;

@@ -1,4 +1,4 @@
-// A step of the copy in work: what is read for it, and what becomes of that.
+// A step of the copy in work: its reads and their results.
 #pragma once
 
 #include <cstddef>
@@ -33,7 +33,7 @@ struct Chunk {
   Step step;
   BufferRef buffer;     // data steps: the bytes, padded with zeroes to whole units
   uint64_t padded = 0;  // bytes of `buffer` in use
-  // What the rows need besides `buffer` may be many times its size, so they are read in rounds.
+  // The rows' streams may be many times the size of `buffer`, so they are read in rounds.
   std::vector<std::unique_ptr<Read>> reads;  // of this round
   size_t reads_left = 0;                     // those that have not come back
   std::vector<Row> rows_left;                // for the rounds to come

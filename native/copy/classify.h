@@ -1,4 +1,4 @@
-// Decides unit by unit what a chunk's bytes become: nothing, a stream, or themselves.
+// Decides for each unit of a chunk: zero, a compressed stream, or raw data.
 #pragma once
 
 #include "codec/compressor.h"

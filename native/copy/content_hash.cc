@@ -148,7 +148,7 @@ void ContentHash::compute(Block& block) const {
   blake2b_final(&state, block.digest.data(), block.digest.size());
 }
 
-// Takes what is done, in order.
+// Takes finished blocks, in order.
 void ContentHash::fold() {
   while (!blocks_.empty() && blocks_.front()->done) {
     const Block& block = *blocks_.front();

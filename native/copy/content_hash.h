@@ -1,13 +1,13 @@
-// The hash of what a copy hands on, so that the target can be held against it later. BLAKE2b with
+// The hash of the content of a copy, with which the target can be compared later. BLAKE2b with
 // 32 bytes, of blocks, so that several threads can do it and zeroes cost nothing:
 //
 //   H(H(block 0), H(block 1), …)
 //
-// with blocks of 4 MiB, of which the last may be shorter: what imageio's /checksum tells of the
+// with blocks of 4 MiB, of which the last may be shorter: imageio's /checksum of the
 // same disk by default. A disk over a backing file has only what it does not leave to that one:
 // blocks of which it has nothing are left out, and in the others each longest run that it has as
-// data or as zero stands as its start and length in guest bytes (u64, little endian), its kind (u8,
-// 1: zero, 2: data), and its bytes if they are data.
+// data or as zero is hashed as its start and length in guest bytes (u64, little endian), its kind
+// (u8, 1: zero, 2: data), and its bytes if they are data.
 #pragma once
 
 #include <blake2.h>
@@ -29,14 +29,14 @@ namespace qb {
 // Takes a disk in guest order, as a DiskWriter does. Not thread-safe. `workers` must end first.
 class ContentHash {
  public:
-  // Bytes: the most of add_skipped() and add_zeroes() that takes no noticeable time.
+  // Bytes: the largest add_skipped() and add_zeroes() that takes no noticeable time.
   static constexpr uint64_t kMostAtOnce = 1ull << 43;
 
   // `size`: of the disk, bytes. `has_backing`: what is skipped is not part of it; else it reads as
   // zero. `hashed`: called on any thread when busy() may have become false.
   ContentHash(uint64_t size, bool has_backing, Workers& workers, std::function<void()> hashed);
 
-  // What stands past the end of the disk is left out. `owner` keeps the bytes alive, unchanged.
+  // Bytes past the end of the disk are left out. `owner` keeps the bytes alive, unchanged.
   void add_data(const uint8_t* data, uint64_t length, const BufferRef& owner);
   void add_zeroes(uint64_t length);
   void add_skipped(uint64_t length);

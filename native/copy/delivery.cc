@@ -56,7 +56,7 @@ void Delivery::deliver_data(const Chunk& chunk) {
     } else {
       writer_.write_data(bytes, length, chunk.buffer);
     }
-    // The last unit may stand past the end of the disk.
+    // The last unit may extend past the end of the disk.
     uint64_t counted = std::min(length, chunk.step.length - i * unit);
     if (kind == 0) {
       if (hash_) hash_->add_zeroes(length);

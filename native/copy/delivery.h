@@ -1,4 +1,4 @@
-// Hands chunks over to the target and to the hash, and counts what becomes of them.
+// Hands chunks over to the target and to the hash, and counts their bytes by kind.
 #pragma once
 
 #include <functional>
@@ -21,7 +21,7 @@ class Delivery {
   Delivery(const CopySpec& spec, DiskWriter& writer, Workers& workers, std::function<void()> hashed,
            LiveCounters& counters);
 
-  // Takes chunks that are ready, in guest order. False if it took only a part: what is left is the
+  // Takes chunks that are ready, in guest order. False if it took only a part: the rest is the
   // chunk now. Throws Error.
   bool deliver(Chunk& chunk);
 

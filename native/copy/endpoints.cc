@@ -18,7 +18,8 @@ namespace qb {
 
 namespace {
 
-// What qemu-img looks for zeroes by (convert -S 4k), and what O_DIRECT takes everywhere.
+// qemu-img's unit of zero detection (convert -S 4k), and an alignment that O_DIRECT takes
+// everywhere.
 constexpr uint64_t kRawUnit = kPage;
 
 // A file or device that is written to, in multiples of `unit` bytes.
@@ -59,10 +60,10 @@ std::unique_ptr<DiskWriter> make_raw_writer(const RawTarget& target, uint64_t si
   if (std::holds_alternative<CallerTarget>(target.store)) {
     return std::make_unique<RawWriter>(size, kRawUnit, size, pool, sink);
   }
-  // What lies behind the disk on a device is not ours. But a direct write takes whole sectors, and
+  // Bytes of a device past the disk are not ours. But a direct write takes whole sectors, and
   // where they are large the disk may end within one.
   uint64_t end = round_up(size, file->is_device() ? file->alignment() : kPage);
-  // Whole units: the last write may stand past the end of the disk until the length is cut.
+  // Whole units: the last write may extend past the end of the disk until the file is truncated.
   sink.set_length(end);
   return std::make_unique<RawWriter>(size, kRawUnit, end, pool, sink);
 }

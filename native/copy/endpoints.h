@@ -1,4 +1,4 @@
-// The two ends of a copy, made of what it was asked for: stores to read from, a sink and a writer.
+// The two ends of a copy, made from its spec: stores to read from, a sink and a writer.
 #pragma once
 
 #include <memory>

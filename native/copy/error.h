@@ -1,4 +1,4 @@
-// What went wrong in a copy, and with which file: the words are put together in TypeScript.
+// The fault of a copy, and its file: TypeScript words the message.
 #pragma once
 
 #include <cstdint>
@@ -11,14 +11,14 @@ namespace qb {
 
 // Shared with lib/copy/failure.ts, DO NOT CHANGE one without the other.
 enum class Failure : uint8_t {
-  kOther = 0,         // errno says what, context where
+  kOther = 0,         // see errno and context
   kRead = 1,          // a source file could not be read
   kShort = 2,         // a source file ends before a byte that the plan names
   kDecode = 3,        // a compressed cluster does not expand to a cluster
   kWrite = 4,         // the target could not be written
   kCancelled = 5,     // cancel() was called
   kServer = 6,        // a source's NBD server can't be reached any more; context says how
-  kTargetServer = 7,  // the same of the target's
+  kTargetServer = 7,  // the target's server
 };
 
 class CopyError : public Error {
@@ -37,14 +37,14 @@ class CopyError : public Error {
   uint64_t offset_;
 };
 
-// What a request to the target failed with.
+// The error of a request to the target.
 inline CopyError write_error(const Transfer& transfer) {
   if (transfer.op == Op::kSync) return {Failure::kWrite, transfer.error, "sync"};
   uint64_t at = transfer.offset + transfer.done;
   return {Failure::kWrite, transfer.error, "write at " + std::to_string(at), 0, at};
 }
 
-// Runs what works on the target, and tells its failure as that of the target.
+// Runs work on the target, and reports its failure as one of the target.
 template <typename Action>
 decltype(auto) at_target(const Action& action) {
   try {

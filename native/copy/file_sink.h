@@ -14,7 +14,7 @@ namespace qb {
 // hands is never freed, rather lost.
 class FileSink : public Sink {
  public:
-  // `fresh`: a regular file is new, so what was never written is a hole.
+  // `fresh`: a regular file is new, so unwritten ranges are holes.
   FileSink(File& file, Queue& queue, bool fresh = true);
 
   void put(uint64_t offset, const uint8_t* data, size_t size, const BufferRef& owner) override;

@@ -58,7 +58,7 @@ void CopyJob::run() noexcept {
   }
   mailbox_.set_engine(nullptr);
   engine.reset();
-  // Now, not when whoever holds the job lets go of it, which may be never: a file without a name
+  // Now, not when the holder of the job releases it, which may be never: a file without a name
   // takes its room as long as it is open.
   files_.close();
   mailbox_.end();

@@ -43,18 +43,18 @@ class CopyJob {
   bool has_room() const { return mailbox_.has_room(); }
   // No more rows come: the job finishes the image and ends.
   void close() { mailbox_.close(); }
-  // The job ends as soon as what is with the kernel has come back.
+  // The job ends as soon as the kernel has completed the requests in flight.
   void cancel() { mailbox_.cancel(); }
-  // Areas that could not be read since it was called last. The copy waits for what is to be done.
+  // Areas whose reads failed since the last call. The copy waits for the decision about them.
   std::vector<Area> take_failed() { return mailbox_.take_failed(); }
   // Reads the failed area that starts there again, or ends the copy with its failure.
   void retry(uint64_t start) { mailbox_.post({CopyCommand::Kind::kRetry, start}); }
   void give_up(uint64_t start) { mailbox_.post({CopyCommand::Kind::kGiveUp, start}); }
-  // Makes durable what was handed to the target so far; then take_synced() has, once, up to which
+  // Syncs the target's data so far; then take_synced() has, once, up to which
   // guest byte that is.
   void sync() { mailbox_.post({CopyCommand::Kind::kSync}); }
   std::optional<uint64_t> take_synced() { return mailbox_.take_synced(); }
-  // What the caller is to read or to write, if a source or the target is its own; else null.
+  // The caller's requests, if a source or the target is its own; else null.
   CallerStore* caller_source() const;
   CallerStore* caller_target() const;
   bool ended() const { return mailbox_.ended(); }

@@ -21,7 +21,7 @@ class JobMailbox {
  public:
   enum class Inbox { kItems, kNothingYet, kClosed };
 
-  // `job`: what a failure calls it.
+  // `job`: its name in failures.
   explicit JobMailbox(const char* job) : job_(job) {}
   JobMailbox(const JobMailbox&) = delete;
   JobMailbox& operator=(const JobMailbox&) = delete;
@@ -51,7 +51,7 @@ class JobMailbox {
     wake();
   }
   bool ended() const { return ended_; }
-  // Makes the job's thread look at what there is.
+  // Wakes the job's thread.
   void wake() {
     std::lock_guard lock(mutex_);
     if (engine_) engine_->wake();
@@ -59,7 +59,7 @@ class JobMailbox {
 
   // For the job's thread.
 
-  // Takes what was pushed first, and makes room for more.
+  // Takes the oldest item, which allows pushing another.
   Inbox take(std::vector<Item>& items) {
     {
       std::lock_guard lock(mutex_);
@@ -74,14 +74,14 @@ class JobMailbox {
   void check_cancelled() const {
     if (cancelled_) throw CopyError(Failure::kCancelled, ECANCELED, job_);
   }
-  // Tells those outside that there is news.
+  // Notifies the outside of events.
   void notify() { changed_(); }
   // The engine that is woken by what comes from outside; null: none. It must outlive that.
   void set_engine(Engine* engine) {
     std::lock_guard lock(mutex_);
     engine_ = engine;
   }
-  // Nothing is taken or told any more.
+  // Nothing is taken or reported any more.
   void end() {
     {
       std::lock_guard lock(mutex_);

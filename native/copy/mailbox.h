@@ -1,4 +1,4 @@
-// What passes between the thread of a copy and those who feed and watch it.
+// Messages between the thread of a copy and the threads that feed and watch it.
 #pragma once
 
 #include <cstdint>
@@ -17,13 +17,13 @@ struct Area {
   uint64_t length;
 };
 
-// What a running copy is told to do.
+// A command to a running copy.
 struct CopyCommand {
   enum class Kind : uint8_t { kRetry, kGiveUp, kSync } kind;
   uint64_t start = 0;  // of the failed area
 };
 
-// Thread-safe. Rows and commands go in; areas that failed and what is durable come out.
+// Thread-safe. Rows and commands go in; failed areas and durable positions come out.
 class CopyMailbox : public JobMailbox<Row> {
  public:
   CopyMailbox() : JobMailbox("copy") {}

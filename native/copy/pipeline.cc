@@ -80,7 +80,7 @@ void Pipeline::copy() {
       start_reads();
     } while (deliver_ready());
     if (steps_.complete() && window_.empty()) return;
-    // What is held back would wait for ever for its neighbours if nothing else is under way.
+    // Data held back for its neighbours would wait for ever if nothing else is under way.
     bool idle = read_ahead_.reading() == 0 && queue_.in_flight() == 0;
     if (idle && preparer_.in_progress() == 0) sink_->flush();
     process_completions();
@@ -107,7 +107,7 @@ void Pipeline::finish_image() {
   if (sink_->in_flight() > 0) sync();
 }
 
-// What the caller of the copy decided meanwhile.
+// The decisions of the copy's caller.
 void Pipeline::follow_commands() {
   for (const CopyCommand& command : mailbox_.take_commands()) {
     if (command.kind == CopyCommand::Kind::kSync) {
@@ -133,7 +133,7 @@ void Pipeline::process_completions() {
   for (Store& store : stores_) store.collect(done_);
   sink_->collect(done_);
   while (!done_.empty()) {
-    // Taken out first: what a failure leaves in there is for abandon().
+    // Taken out first: after a failure abandon() handles the rest.
     Transfer* transfer = done_.back();
     done_.pop_back();
     complete(transfer);
@@ -162,7 +162,7 @@ void Pipeline::collect_prepared() {
   for (Chunk* chunk : prepared) read_ahead_.finish_round(*chunk);
 }
 
-// True if that made room for more.
+// True if more can be taken now.
 bool Pipeline::deliver_ready() {
   bool any = false;
   while (!window_.empty() && window_.head().ready && sink_->in_flight() < kMaxWrites &&
@@ -174,7 +174,7 @@ bool Pipeline::deliver_ready() {
   return any;
 }
 
-// Writes what was put, and waits for it; what is read goes on meanwhile.
+// Writes all data put, and waits for it; reads go on meanwhile.
 void Pipeline::drain() {
   sink_->flush();
   while (sink_->in_flight() > 0) {
@@ -184,7 +184,7 @@ void Pipeline::drain() {
   }
 }
 
-// Makes durable what was put.
+// Syncs all data put.
 void Pipeline::sync() {
   drain();
   sink_->sync();
@@ -213,7 +213,7 @@ void Pipeline::discard_completions() {
     try {
       if (transfer->op != Op::kRead) sink_->complete(transfer);
     } catch (const Error&) {
-      // The first failure is the one that is told.
+      // The first failure is the one reported.
     }
   }
 }

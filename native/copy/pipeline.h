@@ -28,7 +28,7 @@ namespace qb {
 // Not thread-safe; all that it is made of must outlive it.
 class Pipeline {
  public:
-  // Most requests that are with the engine at once.
+  // Maximum requests with the engine at once.
   static unsigned engine_depth(const CopySpec& spec);
 
   // `files`: of the spec's endpoints; those of the sources are closed with it. Throws Error when

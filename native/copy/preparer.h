@@ -1,4 +1,4 @@
-// Makes of what was read what the target takes: expands compressed clusters, looks for zeroes,
+// Converts the data read into the target's form: expands compressed clusters, looks for zeroes,
 // compresses.
 #pragma once
 
@@ -19,7 +19,7 @@
 
 namespace qb {
 
-// For one thread, the owner's; what takes long is done by `workers`, which must end first.
+// For one thread, the owner's; long work is done by `workers`, which must end first.
 class Preparer {
  public:
   // `prepared`: called on any thread when collect() may have something.
@@ -29,7 +29,7 @@ class Preparer {
   // A chunk whose round of reads is complete; collect() has it once that is expanded, and if it was
   // the last round, classified. Throws CopyError.
   void start(Chunk& chunk);
-  // Appends what is prepared. Throws what failed.
+  // Appends prepared chunks. Rethrows failures.
   void collect(std::vector<Chunk*>& chunks);
   // Chunks that were not collected.
   size_t in_progress() const { return in_progress_; }

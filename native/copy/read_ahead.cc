@@ -77,7 +77,7 @@ Chunk* ReadAhead::complete(Transfer* transfer) {
   if (!chunk) return nullptr;
   if (chunk->failure) {
     reading_--;
-    // It waits for what is decided, and its memory is of use to others.
+    // It waits for a decision, and its memory is of use to others.
     chunk->reads.clear();
     chunk->buffer.reset();
     chunk->streams.reset();

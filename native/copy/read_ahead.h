@@ -1,4 +1,4 @@
-// Reads ahead of what is delivered, within the limits of a copy.
+// Reads ahead of the delivery, within the limits of a copy.
 #pragma once
 
 #include <cstddef>
@@ -37,9 +37,9 @@ class ReadAhead {
   // hashes hold memory, which comes free before what others hold behind the head.
   void start(bool memory_comes_back);
   // A read that came back. Returns its chunk when that was the last one of a round: its bytes are
-  // in place, or its `failure` is set. Throws CopyError for what no second try mends.
+  // in place, or its `failure` is set. Throws CopyError for faults that a retry cannot help.
   Chunk* complete(Transfer* transfer);
-  // What a round brought is expanded: the next one is due, or the chunk is ready.
+  // The data of a round is expanded: the next one is due, or the chunk is ready.
   void finish_round(Chunk& chunk);
   // Reads a failed chunk again.
   void retry(Chunk& chunk) { begin_reads(chunk); }

@@ -25,9 +25,9 @@ class Reader {
   // Starts the reads that were planned. Throws CopyError for rows that no source file has.
   void start(Chunk& chunk);
   // A read of ours that came back. Returns its chunk when that was the last one of the round; its
-  // `failure` may be set. Throws CopyError for what no second try mends.
+  // `failure` may be set. Throws CopyError for faults that a retry cannot help.
   Chunk* complete(Transfer* transfer);
-  // Puts what went through other memory into its place and frees that. Throws CopyError.
+  // Copies bounced data into place and frees the bounce memory. Throws CopyError.
   static void expand(Chunk& chunk, BufferPool& pool);
 
  private:

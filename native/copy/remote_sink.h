@@ -1,4 +1,4 @@
-// Writes in place to what is reached by other requests than the kernel's: an export of an NBD
+// Writes in place to a target that is not reached through the kernel's I/O: an export of an NBD
 // server, or a target of the caller's own.
 #pragma once
 

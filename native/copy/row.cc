@@ -9,14 +9,14 @@ namespace qb {
 
 namespace {
 
-// The largest cluster of the format: what one compressed row may make us allocate.
+// The largest cluster of the format: bounds the memory for one compressed row.
 constexpr uint64_t kMostClusterSize = 2 << 20;
 
 // As far as JavaScript counts whole numbers.
 constexpr uint64_t kMostNumber = (1ull << 53) - 1;
 
 uint64_t whole(double number, uint64_t most = kMostNumber) {
-  // Also false for what is no number at all.
+  // Also false for NaN.
   bool sound = number >= 0 && number <= static_cast<double>(most) && std::trunc(number) == number;
   if (!sound) throw Error(EINVAL, "row of the plan");
   return static_cast<uint64_t>(number);

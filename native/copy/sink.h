@@ -11,7 +11,7 @@
 
 namespace qb {
 
-// One write of neighbouring pieces of memory, and what keeps these alive; or a sync.
+// One write of adjacent pieces of memory, with their owners; or a sync.
 struct Write {
   Transfer transfer;
   std::vector<BufferRef> owners;
@@ -20,11 +20,11 @@ struct Write {
 // Not thread-safe.
 class Sink : public Output {
  public:
-  // Hands over what is held back. Throws CopyError.
+  // Hands over data held back. Throws CopyError.
   virtual void flush() = 0;
   // Starts to make durable all that has come back by now. Throws CopyError.
   virtual void sync() = 0;
-  // Appends what came back, but for what comes back through the queue.
+  // Appends completed requests, except those completed through the queue.
   virtual void collect(std::vector<Transfer*>& done) = 0;
   // A request of ours that came back: lets its memory go. Throws CopyError if it failed.
   virtual void complete(Transfer* transfer) = 0;
@@ -32,7 +32,7 @@ class Sink : public Output {
   virtual size_t in_flight() const = 0;
   // After the last request has come back. Throws CopyError.
   virtual void set_length(uint64_t length) = 0;
-  // After a failure: waits until nothing can touch memory any more but what is with the queue.
+  // After a failure: waits until only requests in the queue can touch memory.
   virtual void abandon() = 0;
 };
 

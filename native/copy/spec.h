@@ -1,4 +1,4 @@
-// What a copy is asked for: where it reads, what it makes of that, and within which limits.
+// Parameters of a copy: its sources, its target, and its limits.
 #pragma once
 
 #include <cstdint>
@@ -48,7 +48,7 @@ struct NbdStore {
   bool can_zero = false;  // the server makes zeroes by itself
 };
 
-// What the caller writes by itself.
+// A target that the caller writes.
 struct CallerTarget {
   std::shared_ptr<CallerStore> requests;
   bool can_zero = false;  // it makes zeroes by itself
@@ -59,16 +59,16 @@ struct RawTarget {
   std::variant<FileStore, NbdStore, CallerTarget> store;
 };
 
-// The disk as it is, into a file that exists: what is skipped stays as it is there.
+// Raw data into an existing file: skipped ranges stay unchanged there.
 struct PatchTarget {
   FileStore store;
-  uint64_t unit = 512;  // bytes, what all rows are multiples of
+  uint64_t unit = 512;  // bytes; all rows are multiples of it
 };
 
-// Nothing is written: what is read is only hashed.
+// Nothing is written: the data read is only hashed.
 struct HashTarget {
   uint64_t unit = 512;       // bytes, as of PatchTarget
-  bool has_backing = false;  // what is skipped is not part of the content; else it reads as zero
+  bool has_backing = false;  // skipped ranges are not part of the content; else they are zero
 };
 
 using CopyTarget = std::variant<Qcow2Target, RawTarget, PatchTarget, HashTarget>;

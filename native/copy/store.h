@@ -1,4 +1,4 @@
-// What the bytes of a source come from: a file, or what is reached by other requests than the
+// A store that a source's bytes are read from: a file, or one reached by other requests than the
 // kernel's.
 #pragma once
 
@@ -17,7 +17,7 @@ namespace qb {
 // Not thread-safe.
 class Store {
  public:
-  // `size`: bytes when it was opened; what lies behind must not be asked for.
+  // `size`: bytes when it was opened; reads must not go past it.
   Store(uint64_t size, File file) : size_(size), from_(std::move(file)) {}
   Store(uint64_t size, std::shared_ptr<Remote> remote) : size_(size), from_(std::move(remote)) {}
   ~Store() { abandon(); }
@@ -25,12 +25,12 @@ class Store {
   Store& operator=(Store&&) = delete;
 
   uint64_t size() const { return size_; }
-  // What offset, length and memory of a read must be multiples of.
+  // Alignment of offset, length and memory of a read.
   unsigned alignment() const;
   // Hands over a read of one piece of memory, whose offset, iov and tag are set. Those of a file go
   // through `queue`; of others the last block is cut where the store ends.
   void submit(Transfer& read, Queue& queue);
-  // Appends what came back, but for what comes back through the queue.
+  // Appends completed requests, except those completed through the queue.
   void collect(std::vector<Transfer*>& done);
   // Why it could not be reached any more; empty when single reads failed.
   std::string failure() const;

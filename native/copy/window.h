@@ -32,7 +32,7 @@ class Window {
     rows_ -= head().step.rows.size();
     chunks_.pop_front();
   }
-  // The chunk that begins there, if it could not be read and waits for what is to be done.
+  // The chunk that begins there, if its read failed and it waits for a decision.
   Chunk* find_failed(uint64_t start) const {
     for (const auto& chunk : chunks_) {
       bool waits = chunk->failure && chunk->reads_left == 0;

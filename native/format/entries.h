@@ -5,7 +5,7 @@
 
 namespace qb {
 
-// Bit 63, COPIED: the refcount of what is pointed to is exactly one. DO NOT CHANGE.
+// Bit 63, COPIED: the refcount of the cluster pointed to is exactly one. DO NOT CHANGE.
 inline constexpr uint64_t kCopied = 1ull << 63;
 // Bit 62 of an L2 entry: the cluster is compressed. DO NOT CHANGE.
 inline constexpr uint64_t kCompressed = 1ull << 62;

@@ -1,4 +1,4 @@
-// What a copy writes to: a qcow2 image or a raw disk.
+// The writer of a copy's target: a qcow2 image or a raw disk.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +20,7 @@ class Output {
 };
 
 // Takes a disk in guest order. Every range starts where the one before ended and is a multiple of
-// unit() long, but that the last one may stand past the end of the disk by less than one unit.
+// unit() long; the last one may extend past the end of the disk by less than one unit.
 // Not thread-safe. Every method may throw Error.
 class DiskWriter {
  public:
@@ -28,7 +28,7 @@ class DiskWriter {
 
   // Bytes: the smallest range that can be data, zero or skipped on its own.
   virtual uint64_t unit() const = 0;
-  // True if what is skipped reads as something else than zero.
+  // True if skipped ranges may read as nonzero.
   virtual bool has_backing() const = 0;
   // The largest compressed stream worth storing for one unit; 0 if it takes none.
   virtual size_t compressed_limit() const = 0;
@@ -46,9 +46,9 @@ class DiskWriter {
   // Left to the backing file; without one it reads as zero.
   virtual void skip(uint64_t length) = 0;
 
-  // After the whole disk was given: the tables. What it puts must be durable before write_header().
+  // After the whole disk was given: the tables. They must be durable before write_header().
   virtual void finish() = 0;
-  // What makes the file valid; put last.
+  // The header, which makes the file valid; put last.
   virtual void write_header() = 0;
   // The file's length, bytes. REQUIRES: finish() was called.
   virtual uint64_t file_length() const = 0;

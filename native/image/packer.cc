@@ -31,7 +31,7 @@ uint64_t Packer::add(const uint8_t* stream, size_t size, uint64_t& end) {
   size_t cluster_size = 1ull << cluster_bits_;
   if (buffer_ && refcounts_.get(cluster_) == Refcounts::kMost) close();
   if (buffer_ && used_ + size > cluster_size && end != cluster_ + 1) {
-    // What follows the open cluster is taken: a stream cannot be in two places.
+    // The cluster after the open one is taken: a stream cannot be in two places.
     close();
   }
   if (!buffer_) open(end);

@@ -1,4 +1,4 @@
-// Writes into a file that exists, in the order of the file: what is skipped stays as it is.
+// Writes into an existing file, in file order: skipped ranges stay unchanged.
 #pragma once
 
 #include "image/raw_writer.h"
@@ -7,7 +7,7 @@ namespace qb {
 
 class PatchWriter : public RawWriter {
  public:
-  // Bytes: `size`, the file's length from now on; `unit`, what it and every range is a multiple of.
+  // Bytes: `size`, the file's length from now on; `unit`, alignment of it and of every range.
   PatchWriter(uint64_t size, uint64_t unit, BufferPool& pool, Output& output);
 
   bool has_backing() const override { return true; }

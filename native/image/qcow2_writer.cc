@@ -126,7 +126,7 @@ void Qcow2Writer::write_compressed(const uint8_t* stream, size_t size) {
   advance(1);
 }
 
-// Without a backing file what is not allocated reads as zero already. Over one, each cluster gets a
+// Without a backing file unallocated clusters read as zero already. Over one, each cluster gets a
 // zero flag; and since a table of nothing but zero flags looks the same for every range of the
 // disk, all such ranges may share one table: its refcount is the number of L1 entries that point
 // there, and these lack the COPIED flag, as after an internal snapshot. (A table can be shared as

@@ -54,7 +54,7 @@ class Qcow2Writer : public DiskWriter {
   uint64_t file_length() const override { return file_length_; }
 
  private:
-  // A table of zero flags that stands for many L1 entries, see write_zeroes().
+  // A table of zero flags that many L1 entries share, see write_zeroes().
   struct SharedTable {
     std::vector<uint32_t> l1_indexes;
   };

@@ -8,8 +8,8 @@ namespace qb {
 
 class RawWriter : public DiskWriter {
  public:
-  // Bytes: `unit`, a multiple of what the target takes; `end`, where writing stops, at least
-  // `size`: the last unit may stand past the end of the disk, but not past that of the target.
+  // Bytes: `unit`, a multiple of the target's alignment; `end`, where writing stops, at least
+  // `size`: the last unit may extend past the end of the disk, but not past that of the target.
   RawWriter(uint64_t size, uint64_t unit, uint64_t end, BufferPool& pool, Output& output);
 
   uint64_t unit() const override { return unit_; }

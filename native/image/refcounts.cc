@@ -53,7 +53,7 @@ uint64_t Refcounts::write_settled(uint64_t settled, uint64_t end) {
   return end;
 }
 
-// The blocks count themselves, the table and what follows: more blocks may be needed to count the
+// The blocks also count themselves and the table: more blocks may be needed to count the
 // blocks, so grow both until nothing changes.
 uint64_t Refcounts::finish(uint64_t end, uint64_t extra) {
   uint64_t more = 0;

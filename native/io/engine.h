@@ -1,4 +1,4 @@
-// The seam between what is to be read and written and how the kernel is asked: io_uring, or
+// The seam between I/O requests and the kernel interface: io_uring, or
 // threads with preadv/pwritev. Knows no qcow2. Tests put their own engines here (recording,
 // failing, stopping).
 #pragma once

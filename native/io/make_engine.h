@@ -10,8 +10,8 @@ namespace qb {
 
 enum class EngineKind : uint8_t { kAuto, kUring, kThreads };
 
-// `depth`: most requests in flight. kAuto takes io_uring, and threads where the kernel refuses it
-// (EPERM, ENOSYS, ENOMEM …); kUring throws qb::Error instead.
+// `depth`: maximum requests in flight. kAuto takes io_uring, and threads where the kernel refuses
+// it (EPERM, ENOSYS, ENOMEM …); kUring throws qb::Error instead.
 std::unique_ptr<Engine> make_engine(EngineKind kind, unsigned depth);
 
 }  // namespace qb

@@ -13,7 +13,7 @@ namespace {
 // broken.
 constexpr unsigned kMostTries = 100;
 
-// Fills `out` with what is left of `iov` after its first `skip` bytes, as much as one request
+// Fills `out` with the rest of `iov` after its first `skip` bytes, as much as one request
 // takes.
 void remaining(const std::vector<iovec>& iov, uint64_t skip, std::vector<iovec>& out) {
   out.clear();

@@ -22,7 +22,7 @@ struct Transfer {
   uint64_t offset = 0;  // bytes
   // Any number of them; empty for kSync and kZero; never changed by the queue.
   std::vector<iovec> iov = {};
-  // What the file asks of offsets, in bytes: after a short transfer go on from a multiple of it
+  // Alignment of the file's offsets, in bytes: after a short transfer go on from a multiple of it
   // (O_DIRECT). `offset` and each iov's length, except the last of a read, must be multiples too.
   uint64_t alignment = 1;
   void* tag = nullptr;  // the submitter's
@@ -37,10 +37,10 @@ struct Transfer {
 // Thread-safety: that of the engine, one thread; wake() it through Engine::wake().
 class Queue {
  public:
-  // `depth`: most requests that are with the engine at once, at most the depth it was made for.
+  // `depth`: maximum requests with the engine at once, at most the depth it was made for.
   // The queue must be the engine's only user and end before it.
   Queue(Engine& engine, unsigned depth);
-  // Forgets what still waits for its turn, and waits until the kernel is done with the rest, so
+  // Drops requests that wait for their turn, and waits until the kernel is done with the rest, so
   // that buffers declared before the queue may be freed after it.
   ~Queue();
   Queue(const Queue&) = delete;

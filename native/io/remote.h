@@ -14,7 +14,7 @@ namespace qb {
 // Thread-safety: for one thread, the owner's.
 class Remote {
  public:
-  // As close(); what was not collected is lost.
+  // As close(); results not collected are lost.
   virtual ~Remote() = default;
 
   // Takes a transfer; never blocks.
@@ -23,7 +23,7 @@ class Remote {
   virtual void collect(std::vector<Transfer*>& done) = 0;
   // Transfers submitted and not yet collected.
   virtual size_t in_flight() const = 0;
-  // What offsets and lengths must be multiples of, bytes.
+  // Alignment of offsets and lengths, bytes.
   virtual unsigned alignment() const = 0;
   // Waits until no request can touch anybody's memory any more; nothing may be submitted then.
   virtual void close() = 0;

@@ -57,7 +57,7 @@ class SignalsBlocked {
 
 ThreadEngine::ThreadEngine(unsigned depth) {
   const unsigned count = std::clamp(depth, 1U, kMostThreads);
-  // So that no worker needs memory, for the lack of which it could tell nobody.
+  // No worker allocates memory: it could not report a failure.
   done_.reserve(depth);
   const SignalsBlocked blocked;
   try {

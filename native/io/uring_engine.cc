@@ -66,7 +66,7 @@ void prepare(io_uring_sqe* sqe, const Request& request) {
       io_uring_prep_fsync(sqe, request.fd, IORING_FSYNC_DATASYNC);
       break;
     case Op::kZero:
-      // The kernel refuses what it does not know.
+      // The kernel refuses operations that it does not know.
       io_uring_prep_rw(IORING_OP_LAST, sqe, -1, nullptr, 0, 0);
       break;
   }
@@ -136,7 +136,7 @@ void UringEngine::wake() {
   [[maybe_unused]] const ssize_t rc = write(wake_fd_, &one, sizeof one);
 }
 
-// Hands over what is queued and, when `block`, waits for one completion. Returning early is fine,
+// Submits queued requests and, when `block`, waits for one completion. Returning early is fine,
 // the callers look themselves: a signal (EINTR), the deadline (ETIME), or a kernel that is short of
 // memory (EAGAIN) or wants completions taken first (EBUSY) and keeps the rest queued.
 void UringEngine::enter(bool block, std::optional<Clock::time_point> deadline) {

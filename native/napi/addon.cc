@@ -1,4 +1,4 @@
-// The border: what JavaScript can call. No policy, no defaults.
+// The border: the functions that JavaScript can call. No policy, no defaults.
 #include <libdeflate.h>
 #include <napi.h>
 #include <zlib.h>

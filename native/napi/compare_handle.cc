@@ -51,7 +51,7 @@ class Handle : public JobHandle<CompareJob> {
     return object;
   }
 
-  // The plan may wait for what was compared so far.
+  // The plan may wait for the comparison so far.
   bool holds_for_events() const override { return true; }
 
   uint64_t told_ = 0;

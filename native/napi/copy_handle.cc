@@ -25,7 +25,7 @@ class Handle : public JobHandle<CopyJob> {
   void give_up(uint64_t start) { job().give_up(start); }
   void sync() { job().sync(); }
 
-  // What a wanted read brought; no bytes: it failed.
+  // The result of a requested read; no bytes: it failed.
   void complete_read(uint64_t id, const Napi::Value& bytes) {
     CallerStore* caller = job().caller_source();
     if (!caller) return;
@@ -37,7 +37,7 @@ class Handle : public JobHandle<CopyJob> {
     caller->complete_read(id, array.Data(), array.ByteLength());
   }
 
-  // What became of a write, zeroes or a flush that was wanted.
+  // The result of a requested write, zeroes or flush.
   void complete_write(uint64_t id, bool done) {
     CallerStore* caller = job().caller_target();
     if (!caller) return;
@@ -55,7 +55,7 @@ class Handle : public JobHandle<CopyJob> {
 
  private:
   std::optional<Napi::Value> news() override {
-    // What is asked when it has ended nobody waits for.
+    // Requests after its end are dropped.
     if (job().ended()) return std::nullopt;
     std::vector<CallerRequest> reads, writes;
     if (CallerStore* caller = job().caller_source()) reads = caller->take();

@@ -102,7 +102,7 @@ RawTarget raw_of(const Napi::Object& target) {
   if (kind != "export") throw unknown_kind(store);
   NbdStore nbd{.client = export_of(store), .can_zero = flag(store, "canZero")};
   nbd.client.no_hole = flag(store, "noHole");
-  // What a server acknowledged before it was lost may be lost with it.
+  // Writes that a server acknowledged before it was lost may be lost with it.
   nbd.client.retries = 0;
   return {nbd};
 }

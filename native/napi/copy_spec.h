@@ -1,4 +1,4 @@
-// What a copy or a comparison is started with, out of the object that JavaScript gave (CopySpec and
+// Parameters of a copy or a comparison, from the object that JavaScript gave (CopySpec and
 // CompareSpec in lib/native.ts).
 #pragma once
 

@@ -10,7 +10,7 @@ namespace qb {
 // For CopyError also `failure` (a number, see copy/error.h), `file` and `offset`.
 Napi::Error to_js(Napi::Env env, const std::exception_ptr& failure);
 
-// Runs `body`; what it throws of ours becomes a JavaScript exception.
+// Runs `body`; our errors become JavaScript exceptions.
 template <typename Body>
 auto guarded(Napi::Env env, Body body) {
   try {
@@ -22,7 +22,7 @@ auto guarded(Napi::Env env, Body body) {
   }
 }
 
-// Adds a function to what the addon exports. Whatever it throws becomes a JavaScript exception:
+// Adds a function to the addon's exports. Whatever it throws becomes a JavaScript exception:
 // Node-API calls it from C, through which no other exception may pass (a lack of memory, say).
 template <auto function>
 void export_function(Napi::Env env, Napi::Object exports, const char* name) {

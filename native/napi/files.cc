@@ -42,7 +42,7 @@ class OwnDescriptor {
     if (fd_ < 0) throw Error(errnum_, "duplicate a descriptor");
     return fd_;
   }
-  // -1 if there is none: for what may be left undone whatever the reason.
+  // -1 if there is none: the operation is optional.
   operator int() const { return fd_; }
 
  private:
@@ -75,7 +75,7 @@ Napi::Value extents(const Napi::CallbackInfo& info) {
       });
 }
 
-// Seeking to the end tells the size of files and of block devices alike.
+// Seeking to the end gives the size of files and of block devices alike.
 Napi::Value device_size(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     off_t size = lseek(info[0].As<Napi::Number>().Int32Value(), 0, SEEK_END);
@@ -84,7 +84,7 @@ Napi::Value device_size(const Napi::CallbackInfo& info) {
   });
 }
 
-// On the thread pool: what is punched may be large.
+// On the thread pool: the range may be large.
 Napi::Value punch_file(const Napi::CallbackInfo& info) {
   auto fd = own_descriptor(info[0]);
   auto pairs = info[1].As<Napi::Float64Array>();
@@ -160,7 +160,7 @@ Napi::Value lock_file(const Napi::CallbackInfo& info) {
     for (uint32_t i = 0; i < locks.Length(); i++) {
       struct flock lock = byte_lock(locks.Get(i).As<Napi::Number>().Int64Value(), F_RDLCK);
       if (fcntl(fd, F_OFD_SETLK, &lock) == 0) continue;
-      // Somebody who is no friend of QEMU's holds the byte for itself.
+      // A program other than QEMU has the byte locked exclusively.
       if (errno == EAGAIN || errno == EACCES) return locks.Get(i);
       check_errno(no_locks(errno), "lock");
       return Napi::Number::New(info.Env(), kFree);

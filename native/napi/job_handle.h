@@ -28,7 +28,7 @@ class JobHandle : public std::enable_shared_from_this<JobHandle<Job>> {
   JobHandle(const JobHandle&) = delete;
   JobHandle& operator=(const JobHandle&) = delete;
 
-  // `name`: of what the event loop waits for, in diagnostics.
+  // `name`: of the async resource, in diagnostics.
   void start(const char* name) {
     changed_ = Changed::New(env_, name, 0, 1, this, on_last_change);
     // The event loop is held while a promise is open, not by the job: see hold().
@@ -45,7 +45,7 @@ class JobHandle : public std::enable_shared_from_this<JobHandle<Job>> {
     }
   }
 
-  // Resolves when there is room for more: with false if the job has ended.
+  // Resolves when more can be taken: with false if the job has ended.
   template <typename Batch>
   Napi::Promise push(Batch batch) {
     auto deferred = Napi::Promise::Deferred::New(env_);
@@ -64,7 +64,7 @@ class JobHandle : public std::enable_shared_from_this<JobHandle<Job>> {
     return deferred.Promise();
   }
 
-  // Resolves with what happened since it was called last; with undefined when the job has ended.
+  // Resolves with the events since the last call; with undefined when the job has ended.
   // One call at a time.
   Napi::Promise events() {
     events_ = Napi::Promise::Deferred::New(env_);
@@ -75,12 +75,12 @@ class JobHandle : public std::enable_shared_from_this<JobHandle<Job>> {
 
   void cancel() { job_->cancel(); }
 
-  // JavaScript has let go of the job: unless it waits for the end, nobody can bring that about.
+  // JavaScript has released the job: unless it waits for the end, nobody else can end the job.
   void drop() {
     if (job_ && finishes_.empty()) job_->cancel();
   }
 
-  // Settles what can be; on the JavaScript thread.
+  // Settles promises that can be settled; on the JavaScript thread.
   void settle() {
     bool ended = job_->ended();
     if (ended || job_->has_room()) {
@@ -107,7 +107,7 @@ class JobHandle : public std::enable_shared_from_this<JobHandle<Job>> {
 
   // Of a job that ended well.
   virtual Napi::Value result() = 0;
-  // What happened since it was called last, for events(); nothing if nothing did.
+  // The events since the last call, for events(); empty if there are none.
   virtual std::optional<Napi::Value> news() = 0;
   // Whether waiting for events() alone keeps the program alive.
   virtual bool holds_for_events() const { return false; }
@@ -199,7 +199,7 @@ class JobHandle : public std::enable_shared_from_this<JobHandle<Job>> {
 };
 
 // Starts the job of `handle` and gives it to JavaScript, by whom it is dropped with the value.
-// `tag` tells this External from others.
+// `tag` identifies this kind of External.
 template <typename Handle>
 Napi::Value give_handle(Napi::Env env, std::shared_ptr<Handle> handle, const char* name,
                         const napi_type_tag& tag) {
@@ -214,7 +214,7 @@ Napi::Value give_handle(Napi::Env env, std::shared_ptr<Handle> handle, const cha
   return external;
 }
 
-// Throws Napi::TypeError, saying what it is not, for a value that give_handle() did not make.
+// Throws Napi::TypeError, naming the expected kind, for a value that give_handle() did not make.
 template <typename Handle>
 Handle& taken_handle(const Napi::Value& value, const napi_type_tag& tag, const char* what) {
   using External = Napi::External<std::shared_ptr<Handle>>;

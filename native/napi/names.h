@@ -1,4 +1,4 @@
-// System calls on names and on what lies under a device, that Node lacks.
+// System calls on names and on the layers below a device, which Node lacks.
 #pragma once
 
 #include <napi.h>

@@ -1,4 +1,4 @@
-// JavaScript's hold of a planning connection: promises for what its thread does.
+// JavaScript's handle of a planning connection: promises for the work of its thread.
 #pragma once
 
 #include <napi.h>
@@ -20,7 +20,7 @@ namespace qb {
 // `changed_` was called for is on its way any more: JavaScript may have let go of it before.
 class NbdHandle : public std::enable_shared_from_this<NbdHandle> {
  public:
-  // Makes what a task left into a value, on the JavaScript thread.
+  // Converts a task's result into a value, on the JavaScript thread.
   using Result = std::function<Napi::Value(Napi::Env)>;
 
   // Starts to connect. Throws Napi::Error, Error.

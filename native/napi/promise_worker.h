@@ -11,7 +11,7 @@
 
 namespace qb {
 
-// `work` runs on the pool and may throw; `result` then makes a value of what it left, on the
+// `work` runs on the pool and may throw; `result` then converts its result into a value, on the
 // JavaScript thread.
 class PromiseWorker : public Napi::AsyncWorker {
  public:

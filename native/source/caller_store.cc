@@ -25,7 +25,7 @@ void CallerStore::collect(std::vector<Transfer*>& done) {
   bool more = false;
   {
     std::lock_guard lock(mutex_);
-    // What came back made room for others.
+    // Completed requests allow others.
     more = !done_.empty() && !wanted_.empty();
     done.insert(done.end(), done_.begin(), done_.end());
     done_.clear();

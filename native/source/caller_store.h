@@ -1,4 +1,4 @@
-// What the program which uses the library reads or writes by itself: a source or a target of its
+// A store that the program using the library reads or writes: a source or a target of its
 // own.
 #pragma once
 
@@ -15,7 +15,7 @@
 
 namespace qb {
 
-// What the caller is asked for; bytes.
+// A request to the caller; bytes.
 struct CallerRequest {
   uint64_t id;
   Op op;
@@ -23,11 +23,11 @@ struct CallerRequest {
   uint64_t length;
 };
 
-// Hands the requests of a job over to the caller's thread, and takes what becomes of them.
+// Hands the requests of a job over to the caller's thread, and takes their results.
 // Thread-safe.
 class CallerStore : public Remote {
  public:
-  // `most`: requests that the caller has at a time.
+  // `most`: maximum requests with the caller at a time.
   explicit CallerStore(size_t most = SIZE_MAX) : most_(most) {}
 
   // Called on the job's thread when take() has something, and on the caller's when collect() has.
@@ -42,11 +42,11 @@ class CallerStore : public Remote {
   std::string failure() const override { return ""; }
   void close() override;
 
-  // The caller's side: what is to be done, each once.
+  // The caller's side: the pending requests, each once.
   std::vector<CallerRequest> take();
   // Copies the bytes of a write. False if nobody waits for it any more.
   bool copy_bytes(uint64_t id, uint8_t* into) const;
-  // What became of a request that was taken. Nothing happens if nobody waits for it any more.
+  // The result of a request that was taken. Ignored if nobody waits for it any more.
 
   // The bytes of a read; of another length than wanted they fail it with EIO.
   void complete_read(uint64_t id, const uint8_t* bytes, size_t size);

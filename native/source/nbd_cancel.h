@@ -1,4 +1,4 @@
-// Ends what is under way on a connection, from any thread.
+// Cancels the requests under way on a connection, from any thread.
 #pragma once
 
 #include <atomic>

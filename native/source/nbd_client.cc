@@ -157,7 +157,7 @@ void NbdClient::flush(std::unique_ptr<NbdPart> part) {
   }
   lines[0]->add(std::move(part), spec_.block_max);
   for (NbdLine* line : lines) {
-    // What it wrote and has not answered yet is left to the next flush.
+    // Unanswered writes are left to the next flush.
     line->wrote = std::any_of(line->asked.begin(), line->asked.end(), [](const auto& one) {
       return one->op() == Op::kWrite || one->op() == Op::kZero;
     });
@@ -207,7 +207,7 @@ void NbdClient::look_after(NbdLine& line) {
   if (std::optional<Error> why = line.check_pace(spec_.address.timeout)) lose(line, *why);
 }
 
-// Takes the answers of a connection; of a lost one, asks again what was not answered. Throws
+// Takes the answers of a connection; of a lost one, repeats the unanswered requests. Throws
 // Error(EPROTO) if an answer cannot be one.
 void NbdClient::retire(NbdLine& line) {
   if (!line.ready()) return;

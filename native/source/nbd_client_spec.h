@@ -1,4 +1,4 @@
-// What an NBD client is told of the export and of how to ask it.
+// Parameters of an NBD client: the export and the connections to it.
 #pragma once
 
 #include <cstdint>

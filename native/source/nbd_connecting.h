@@ -14,11 +14,11 @@
 namespace qb {
 
 // Thread-safe. The thread behind it holds on to it, and ends by itself when the name was looked up;
-// what nobody wants any more is closed then. So it runs code that must not be unloaded.
+// an abandoned connection is closed then. So it runs code that must not be unloaded.
 class NbdConnecting {
  public:
   // As the constructor of NbdConnection. `raised` is raised when take() has something. Throws
-  // Error(EAGAIN) if there is no thread to be had.
+  // Error(EAGAIN) if no thread can be started.
   static std::shared_ptr<NbdConnecting> start(const NbdAddress& address,
                                               const std::vector<std::string>& contexts,
                                               const std::shared_ptr<NbdCancel>& cancel,

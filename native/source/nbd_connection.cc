@@ -20,7 +20,7 @@ constexpr unsigned kMostSteps = 20000;
 
 // libnbd negotiates for as long as there is something to receive, within a single call: a server
 // that never stops sending would keep the thread there, and memory growing with each context that
-// it names. But libnbd reports each of its steps, and what it then finds is a closed connection.
+// it names. But libnbd reports each of its steps, and then finds a closed connection.
 struct NbdConnection::Guard {
   std::shared_ptr<NbdCancel> cancel;
   Clock::time_point deadline;
@@ -55,7 +55,7 @@ NbdConnection::NbdConnection(const NbdAddress& address, const std::vector<std::s
   try {
     // Names keys and certificates of the user's own machine; the URI is the user's.
     nbd_.set_uri_allow_local_file(handle_, true);
-    // What an answer did not fill is never looked at.
+    // Memory that an answer did not fill is never read.
     nbd_.set_pread_initialize(handle_, false);
     // The export's name and description, by which it is recognised.
     nbd_.set_full_info(handle_, true);
@@ -137,7 +137,7 @@ Error NbdConnection::lost() const {
   return lost_;
 }
 
-// What left the socket's buffer since it was last looked at has reached the other side.
+// Bytes that left the socket's buffer since the last look have reached the other side.
 const NbdFlow& NbdConnection::flow() {
   int unsent = 0;
   if (ioctl(fd(), TIOCOUTQ, &unsent) == 0) {

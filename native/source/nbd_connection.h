@@ -1,4 +1,4 @@
-// One connection to an NBD server, without blocking but for what the caller waits for.
+// One connection to an NBD server; blocks only where the caller waits.
 #pragma once
 
 #include <chrono>
@@ -21,7 +21,7 @@ struct NbdAddress {
   std::chrono::milliseconds timeout{30000};
 };
 
-// What the server refused or answered; `errnum` as NBD has it.
+// An error reply of the server; `errnum` as NBD has it.
 class NbdError : public Error {
  public:
   using Error::Error;
@@ -43,13 +43,14 @@ class NbdConnection {
   NbdConnection& operator=(const NbdConnection&) = delete;
 
   nbd_handle* handle() const { return handle_; }
-  // What to wait for with poll(2).
+  // Events to wait for with poll(2).
   int fd() const;
   short events() const;
-  // Lets libnbd work on what poll said. False once the connection is gone; lost() says why.
+  // Passes poll's events to libnbd. False once the connection is gone; lost() says why.
   bool notify(short revents);
   bool alive() const;
-  // Whether requests can be sent. Throws NbdError if the server says of its export what cannot be.
+  // Whether requests can be sent. Throws NbdError if the server's description of its export is
+  // impossible.
   bool ready();
   // When it must be ready.
   Clock::time_point connect_deadline() const;

@@ -12,7 +12,7 @@ namespace {
 // The NBD protocol, "Block size constraints": at most 64 KiB, and a power of two.
 constexpr int64_t kMostBlockMin = 64 << 10;
 
-// What libnbd allocates, as one line; empty if the server did not say.
+// A string that libnbd allocates, as one line; empty if the server sent none.
 std::string take_text(char* text) {
   std::string taken = text ? text : "";
   free(text);

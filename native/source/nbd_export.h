@@ -1,4 +1,4 @@
-// What a server says of an export.
+// A server's description of an export.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ struct NbdExport {
   uint64_t block_min = 1;         // of offsets and lengths, a power of two
   uint64_t block_max = 32 << 20;  // of one request's payload, a multiple of block_min
   std::vector<bool> contexts;     // which of those asked for it has
-  // All that identifies the export as far as the protocol tells, a line `key value` for each: with
+  // Everything in the protocol that identifies the export, a line `key value` for each: with
   // another one it is another disk, or another server.
   std::string fingerprint;
 };
@@ -30,7 +30,7 @@ struct NbdExport {
 NbdExport describe_export(const NbdConnection& connection,
                           const std::vector<std::string>& contexts);
 
-// What differs first between two fingerprints: "size"; empty if nothing.
+// The first difference between two fingerprints: "size"; empty if equal.
 std::string difference(const std::string& fingerprint, const std::string& other);
 
 }  // namespace qb

@@ -1,4 +1,4 @@
-// One connection of an NBD client: whether it is there, and what it was asked.
+// One connection of an NBD client: its state, and its requests.
 #pragma once
 
 #include <chrono>

@@ -4,7 +4,7 @@ namespace qb {
 
 namespace {
 
-// What arrives in one turn is a packet as a rule, and a sector at the least.
+// One turn usually receives a packet, and at least a sector.
 constexpr uint64_t kTurnBytes = 512;
 constexpr uint64_t kMoreTurns = 64;
 

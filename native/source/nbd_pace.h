@@ -8,9 +8,9 @@
 
 namespace qb {
 
-// What went over a connection so far.
+// Bytes transferred over a connection so far.
 struct NbdFlow {
-  // Either way, as far as the kernel tells: may count a byte more than once, or miss one.
+  // Both directions, as the kernel reports them: may count a byte more than once, or miss one.
   uint64_t bytes = 0;
   // Times that something was received or sent. libnbd takes one chunk of an answer at a time.
   uint64_t turns = 0;

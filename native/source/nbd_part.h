@@ -1,4 +1,4 @@
-// What one request does of a transfer: no more than the server takes at a time.
+// The part of a transfer in one request: no more than the server takes at a time.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +20,7 @@ struct NbdTask {
 
 struct NbdPart {
   std::shared_ptr<NbdTask> task;
-  uint8_t* memory;  // what is read into or written; null for the others
+  uint8_t* memory;  // destination or data; null for other requests
   uint64_t offset;  // in the export, bytes
   uint64_t length;
   bool completed = false;  // these two are set when libnbd has the answer
@@ -35,7 +35,7 @@ struct NbdPart {
   bool send(nbd_handle* handle, bool no_hole);
 };
 
-// Most bytes of one request's payload where the server takes `block_max`: small enough that a slow
+// Maximum payload of one request where the server takes `block_max`: small enough that a slow
 // line completes one now and then.
 uint64_t part_limit(uint64_t block_max);
 

@@ -5,9 +5,9 @@
 
 namespace qb {
 
-// Each time a connection is lost, what it was asked is asked again on another. A server that
+// Each time a connection is lost, its requests are repeated on another. A server that
 // answers a little on each one and then falls silent would draw a copy out by a timeout for every
-// few answers. So the time that ended in a loss is held against the time that ended in an answer:
+// few answers. So the time that ended in a loss is compared with the time that ended in an answer:
 // the first may be ahead of the second by a few timeouts. A line that is slow but flows loses
 // nothing, and a server that is restarted now and then during a long copy has long made up for it;
 // one that only wastes time ends the run after kTimeouts of them, however long it was honest

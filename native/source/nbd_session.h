@@ -20,7 +20,7 @@ namespace qb {
 class NbdSession : public std::enable_shared_from_this<NbdSession> {
  public:
   using Task = std::function<void(NbdStatus&)>;
-  // Called on the session's thread, with what failed if something did; never after close() has
+  // Called on the session's thread, with the failure if there is one; never after close() has
   // made that impossible for it to matter: it is called once for each task in any case.
   using Done = std::function<void(std::exception_ptr)>;
 
@@ -32,9 +32,9 @@ class NbdSession : public std::enable_shared_from_this<NbdSession> {
   NbdSession& operator=(const NbdSession&) = delete;
 
   // Runs a task on the thread once it is connected, after those before it. `done` gets
-  // Error(ECANCELED) if the session was closed before, and what connecting failed with.
+  // Error(ECANCELED) if the session was closed before, and the error of connecting.
   void run(Task task, Done done);
-  // What the server said. Throws Error(EBADF) before the first task was run, and after close().
+  // The server's description. Throws Error(EBADF) before the first task was run, and after close().
   NbdExport info() const;
   // Ends whatever is under way.
   void close();

@@ -15,9 +15,9 @@ namespace {
 constexpr uint64_t kMostAsked = 2ull << 30;
 constexpr uint64_t kMostTrimmed = 1ull << 30;
 
-// Of one context in one reply: as many as nbdkit sends, and eight times what QEMU does.
+// Maximum of one context in one reply: as many as nbdkit sends, and eight times QEMU's.
 constexpr size_t kMostRuns = 1 << 20;
-// What a slow line has time for: as much as QEMU sends.
+// The amount for a slow line: as much as QEMU sends.
 constexpr uint64_t kMostStatusBytes = 1 << 20;
 
 // How many runs of all contexts, and how much time, replies that are put together may take: a
@@ -34,7 +34,7 @@ int on_extents(void* data, const char* context, uint64_t offset, uint32_t* entri
   Reply& reply = **static_cast<ReplyRef*>(data);
   for (size_t i = 0; i < reply.contexts.size(); i++) {
     if (reply.contexts[i] != context) continue;
-    // Each context is answered once, about what was asked.
+    // Each context is answered once, about the range asked for.
     if (offset != reply.start || !reply.runs[i].empty() || count / 2 > kMostRuns) break;
     reply.runs[i].reserve(count / 2);
     for (size_t k = 0; k + 1 < count; k += 2) reply.runs[i].push_back({entries[k], entries[k + 1]});
@@ -71,7 +71,7 @@ bool is_over(const Reply& reply) {
   return reply.completed || reply.broken;
 }
 
-// Adds what a later reply says; runs of equal flags become one.
+// Adds the runs of a later reply; runs of equal flags become one.
 void append(std::vector<StatusRun>& runs, const std::vector<StatusRun>& more) {
   for (const StatusRun& run : more) {
     if (!runs.empty() && runs.back().flags == run.flags) {
@@ -103,7 +103,7 @@ std::vector<std::vector<StatusRun>> NbdStatus::status(uint64_t start, uint64_t l
     for (const auto& of_context : runs) count += of_context.size();
     if (count > kManyRuns || NbdConnection::Clock::now() >= soon) break;
     ReplyRef reply = ask(start + done, length - done);
-    // What does not come soon, and what fails, is for the call that begins with it.
+    // Late replies and failures are left to the call that begins with that range.
     bool came = connection_->wait_until([&] { return is_over(*reply); }, kMostStatusBytes, soon);
     if (!came || reply->broken || reply->error != 0) break;
     pending_.reset();
@@ -128,7 +128,7 @@ std::shared_ptr<Reply> NbdStatus::ask(uint64_t start, uint64_t length) {
   return reply;
 }
 
-// Whether each context that the server has tells of all of a range and of no more.
+// Whether each context that the server has covers a range exactly.
 bool NbdStatus::is_complete(const Runs& runs, uint64_t length) const {
   for (size_t i = 0; i < runs.size(); i++) {
     uint64_t bytes = 0;
@@ -138,7 +138,7 @@ bool NbdStatus::is_complete(const Runs& runs, uint64_t length) const {
   return true;
 }
 
-// Cut at multiples, so that what a server discards in large units it finds whole.
+// Cut at multiples, so that a server that discards in large units gets whole ones.
 void NbdStatus::trim(uint64_t start, uint64_t length) {
   // libnbd would only say that the server can't.
   if (info_.read_only) throw NbdError(EPERM, "trim");

@@ -1,4 +1,4 @@
-// Asks an export what it holds, and discards of it: the connection of the planning side.
+// Reads block status from an export, and discards ranges: the connection of the planning side.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +32,7 @@ class NbdStatus {
   // (EPROTO: the answer breaks the protocol), Error(ETIMEDOUT). After an EPROTO the connection is
   // of no use.
   std::vector<std::vector<StatusRun>> status(uint64_t start, uint64_t length);
-  // Discards a range: the server may forget what it holds. Throws NbdError (EPERM: read-only,
+  // Discards a range: the server may drop its content. Throws NbdError (EPERM: read-only,
   // EINVAL: it can't), Error(ETIMEDOUT).
   void trim(uint64_t start, uint64_t length);
   // The connection, for another use; only info() may be called from then on.
@@ -40,8 +40,8 @@ class NbdStatus {
 
   using Runs = std::vector<std::vector<StatusRun>>;
 
-  // What one reply fills in, by libnbd's callbacks. Shared with these: a reply may come, or be
-  // thrown away with the connection, after nobody waits for it any more.
+  // The result of one reply, filled by libnbd's callbacks. Shared with these: a reply may come, or
+  // be thrown away with the connection, after nobody waits for it any more.
   struct Reply {
     std::vector<std::string> contexts;
     uint64_t start = 0;

@@ -7,7 +7,7 @@ export interface Side {
   folder: string
   /** Which files belong to it. */
   files: RegExp
-  /** Finds the name of what is imported; group 1. With the flag g: a line may import several. */
+  /** Finds the name of an imported module; group 1. With the flag g: a line may import several. */
   imports: RegExp
   /** The imported file, below `folder`, for a name found in `file`. */
   resolve: (file: string, name: string) => string
@@ -26,7 +26,7 @@ export interface House {
   side: Side
   /** Lines of each file, by its path below the side's folder. */
   lines: Map<string, number>
-  /** What each file imports. */
+  /** The imports of each file. */
   arrows: Map<string, Arrow[]>
 }
 
@@ -44,7 +44,7 @@ export const CPP = {
   resolve: (_file: string, name: string) => name,
 }
 
-/** The first part of a path below the side's folder: a room, or a file that stands by itself. */
+/** The first part of a path below the side's folder: a room, or a file by itself. */
 export function roomOf(path: string): string {
   return path.split('/')[0].replace(/\.ts$/, '')
 }

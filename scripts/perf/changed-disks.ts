@@ -75,7 +75,7 @@ export async function addBitmap(image: string, name: string, signal: AbortSignal
 }
 
 /**
- * @param layout what the note remembers besides the size
+ * @param layout properties that the note records besides the size
  * @param written bytes of data at the disk's start, in the backup too
  */
 async function changedDisk(

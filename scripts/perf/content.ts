@@ -1,7 +1,7 @@
 import { createCipheriv } from 'node:crypto'
 import { seeded } from './random.ts'
 
-/** The most bytes that are made at once; kinds of content alternate at least this often. */
+/** Maximum bytes made at once; kinds of content alternate at least this often. */
 export const CHUNK = 2 ** 20
 const BLOCK = 4096
 const WORDS =

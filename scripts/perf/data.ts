@@ -24,15 +24,15 @@ export interface Disks {
   scattered: ScatteredDisk
   /** Virtual size of the disk without any data, bytes. */
   empty: number
-  /** What changes since the previous backup of an incremental one. */
+  /** Changes since the previous backup, for an incremental one. */
   changed: ScatteredDisk
   /** Bytes of data in the previous backup of a disk that is zeroed. */
   trimmed: number
   /** Dirty granules of the disk of which every second one is dirty. */
   alternating: number
-  /** What changes of the mixed disk from one backup of a chain to the next. */
+  /** Changes of the mixed disk from one backup of a chain to the next. */
   round: ScatteredDisk
-  /** What an overlay over the mixed disk holds, and what of a disk differs from a known state. */
+  /** Content of an overlay over the mixed disk, and a disk's differences from a known state. */
   overlay: ScatteredDisk
   differing: ScatteredDisk
   /** Virtual size of the disk whose bitmaps are merged, and how many those are. */
@@ -85,7 +85,7 @@ export class DataStore {
     this.#signal = signal
   }
 
-  /** The most bytes that the disks and one run's targets take up. */
+  /** Maximum bytes of the disks and one run's targets. */
   get bytesNeeded(): number {
     const { mixed, changed, round, trimmed, overlay } = this.disks
     // Raw, qcow2, a backup to restore or to compare, a target, one that differs; a changed disk and

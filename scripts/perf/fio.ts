@@ -10,7 +10,7 @@ const MIB = 2 ** 20
  * it faster. The target gets its length first, which suits ext4 better than to grow.
  * @param source the file to read, O_DIRECT
  * @param scattered in pieces of 64 KiB in any order, into a target that is there already
- * @returns what is run for a target; its wall in seconds is that of the slower of the two jobs, without
+ * @returns the run for a target; its wall in seconds is that of the slower of the two jobs, without
  * the start of fio itself
  */
 export async function fioCopy(
@@ -52,7 +52,7 @@ export async function fioRead(files: string[], signal: AbortSignal): Promise<Tim
   const engine = await workingEngine(files[0], signal)
   const jobs: string[] = []
   for (const file of files) {
-    // Not a byte more than there is: fio fills up a file that is shorter than it is told.
+    // Not a byte more than there is: fio fills up a file that is shorter than `size`.
     const bytes = Math.floor((await stat(file)).size / MIB) * MIB
     jobs.push('--name=read', '--rw=read', `--filename=${file}`, `--size=${bytes}`, '--iodepth=8')
   }

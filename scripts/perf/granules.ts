@@ -7,7 +7,7 @@ import type { Stage } from './servers/server.ts'
 /** The source, in the checkout: this file runs from its dist/scripts/perf. */
 const SOURCE = resolve(import.meta.dirname, '../../../scripts/perf/granules.c')
 
-/** What is done to each granule, and over how many connections with how many requests each. */
+/** Operation on each granule, number of connections, and requests on each. */
 export interface GranuleWork {
   operation: 'read' | 'write' | 'zero'
   connections: number

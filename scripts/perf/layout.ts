@@ -33,7 +33,7 @@ export interface ScatteredDisk {
 
 /**
  * Where the data of a mixed disk lies. Lengths are spread evenly over the orders of magnitude;
- * the holes share what is left, at random.
+ * the holes share the rest, at random.
  */
 export function mixedLayout(disk: MixedDisk): DataExtent[] {
   const random = seeded(SEED)

@@ -1,6 +1,6 @@
 import type { Summary, Unit, Verdict } from './results.ts'
 
-/** The most that a figure may be. */
+/** Maximum of a figure. */
 export interface Limit {
   what: string
   most: number
@@ -51,7 +51,7 @@ export function fileKiB(most: number): Limit {
   return { what: 'file size', most, unit: 'KiB', of: (s) => s.fileSize.ours / 1024 }
 }
 
-/** What every full image owes: in guest order, and no larger than the peer's but for 0.1 %. */
+/** Limits for every full image: in guest order, and at most 0.1 % larger than the peer's. */
 export const IMAGE_LIMITS: Limit[] = [
   { what: 'fragmentation', most: 0.1, unit: '%', of: (s) => s.fragmentation!.ours },
   {
@@ -62,7 +62,7 @@ export const IMAGE_LIMITS: Limit[] = [
   },
 ]
 
-/** Holds the figures against the limits. A figure that is not a number meets none. */
+/** Compares the figures with the limits. A figure that is not a number meets none. */
 export function judge(limits: Limit[], summary: Summary): Verdict[] {
   return limits.map(({ what, most, unit, of }) => {
     const value = of(summary)

@@ -1,7 +1,7 @@
 import { cpus, loadavg, release, totalmem } from 'node:os'
 import { succeed } from './process.ts'
 
-/** What the figures were taken on. Absolute figures mean nothing without it. */
+/** The machine of the figures. Absolute figures mean nothing without it. */
 export interface Machine {
   /** When the run began, ISO 8601. */
   date: string

@@ -14,7 +14,7 @@ const OLD_BLOCK = 2
 
 /** An image of which only the tables count. */
 export interface MappedDisk {
-  /** Virtual size, bytes; a multiple of what an L2 table maps, 512 MiB. */
+  /** Virtual size, bytes; a multiple of the range of an L2 table, 512 MiB. */
   size: number
   /** Allocated clusters in each L2 table, and how many of them lie together. */
   perTable: number
@@ -27,7 +27,7 @@ export function mappedClusters({ size, perTable }: MappedDisk): number {
 }
 
 /**
- * Makes a qcow2 image with many allocated clusters, whose content is a hole in the file: what looks
+ * Makes a qcow2 image with many allocated clusters, whose content is a hole in the file: a program that looks
  * at tables cannot tell it from one that was written.
  */
 export async function makeMapped(

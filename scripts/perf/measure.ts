@@ -5,18 +5,18 @@ import type { Run } from './results.ts'
 
 /** Something that is more than one command, and takes its own time. */
 export interface Timed<T> {
-  /** For people: what is run. */
+  /** The command, for people. */
   words: string
   run(): Promise<T>
 }
 
 /**
- * Runs a command under GNU time and reads what it cost.
+ * Runs a command under GNU time and reads its cost.
  *
  * GNU time stands between because Node reports no rusage of its children, and because the resident
  * set of a forked process counts towards the peak of what it then executes: a small parent keeps
  * that honest. Wall time is our own, its hundredths being too coarse for the short cases. Bytes
- * written are `ru_oublock` × 512: what was sent to the block layer, or dirtied if buffered.
+ * written are `ru_oublock` × 512: bytes sent to the block layer, or dirtied if buffered.
  * @param usage scratch file for the figures
  * @param target the file that the command makes, if it makes one
  * @throws BackupError IO if the command fails
@@ -61,7 +61,7 @@ export async function evict(file: string, signal: AbortSignal): Promise<void> {
   await succeed(['dd', 'if=/dev/null', `of=${file}`, ...flags], signal)
 }
 
-/** Milliseconds in which ext4 mounted with `discard` hands what was freed to the device. */
+/** Milliseconds in which ext4 mounted with `discard` hands freed blocks to the device. */
 const REST = 500
 
 /**

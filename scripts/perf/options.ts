@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util'
 import { usageError } from '../../lib/errors.ts'
 
-/** What the command line asked for. */
+/** Options of the command line. */
 export interface Options {
   /** Names of the cases to run, in the order in which they are known; all without `--only`. */
   cases: string[]

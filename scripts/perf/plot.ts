@@ -20,7 +20,7 @@ const AXIS = 40
 /**
  * Bars to the median with a dot for each run. Where the first two rows have equally many runs,
  * lines join the runs of a pair: near upright lines mean that the machine, not the program, varied.
- * @param unit what the axis counts
+ * @param unit unit of the axis
  * @param most a threshold to draw, in the unit of the values
  * @returns an inline SVG element, coloured by the page's style sheet
  */

@@ -19,7 +19,7 @@ const GRACE = 5000
 /**
  * Runs a command to its end, without a shell. It gets a process group of its own, so that an abort
  * reaches its children too; they are interrupted first and killed only if they linger.
- * @param input what it reads from its standard input; default: nothing
+ * @param input its standard input; default: empty
  * @throws BackupError IO if it cannot be started; the signal's reason after an abort
  */
 export async function run(

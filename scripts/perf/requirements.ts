@@ -18,7 +18,7 @@ const PACKAGES = {
   dd: 'coreutils',
 }
 
-/** Refuses early what would fail in the middle. @throws BackupError IO for a missing tool */
+/** Checks requirements before the run starts. @throws BackupError IO for a missing tool */
 export async function requireTools(signal: AbortSignal): Promise<void> {
   for (const [tool, debian] of Object.entries(PACKAGES)) {
     await run([tool, '--version'], signal).catch((error) => {

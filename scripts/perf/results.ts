@@ -23,7 +23,7 @@ export interface Pair {
   peer: Run
 }
 
-/** What all runs of a case come to. Ratios are ours to the peer's. */
+/** Summary of all runs of a case. Ratios are ours to the peer's. */
 export interface Summary {
   wall: { ours: Spread; peer: Spread; ratio: Spread }
   cpu: { ours: Spread; peer: Spread; ratio: Spread }
@@ -32,7 +32,7 @@ export interface Summary {
   /** Length of the longest target, bytes. */
   fileSize: { ours: number; peer: number }
   allocated: { ours: number; peer: number }
-  /** Percent of the image's clusters out of sequence; absent where the target is no image. */
+  /** Percent of the image's clusters out of sequence; absent where the target is not an image. */
   fragmentation?: { ours: number; peer: number }
   /** Wall of the limit, seconds. */
   limit?: Spread
@@ -71,7 +71,7 @@ export interface Failed {
 
 export type CaseResult = Measured | Failed
 
-/** All that a run of the harness found out: what `results.json` holds. */
+/** All results of a run of the harness: the content of `results.json`. */
 export interface Results {
   machine: Machine
   quick: boolean

@@ -11,10 +11,10 @@ import { fragmentation } from './verify.ts'
 /** A limit's wall is steadier than ours: three runs place it. */
 const LIMIT_RUNS = 3
 
-/** Has a look at what a run has made, before it is removed. */
+/** Inspects a run's target, before it is removed. */
 type Look = (run: Run) => Promise<void>
 
-/** What all cases share. */
+/** Shared by all cases. */
 export interface Context {
   /** The start of our command line. */
   ours: string[]
@@ -31,7 +31,7 @@ export interface Context {
 /**
  * Runs one case. Its files lie in one directory, which is gone afterwards, however it ends; so are
  * its servers.
- * @throws only what the signal was aborted with; other errors are the case's result
+ * @throws only the signal's reason; other errors are the case's result
  */
 export async function runCase(perfCase: PerfCase, context: Context): Promise<CaseResult> {
   const scratch = join(context.dir, 'targets')
@@ -131,7 +131,7 @@ async function measureLimits(
 }
 
 /**
- * One run of each that does not count, and the look at what they made: no figure is ever taken of
+ * One run of each that does not count, and the inspection of their targets: no figure is ever taken of
  * a program whose result is wrong.
  * @returns fragmentation of the two images, if the targets are images
  */

@@ -58,7 +58,7 @@ export function renderTable({ cases, quick }: Results): string {
   return `${lines.join('\n')}\n`
 }
 
-/** What, figure against limit, and the mark. */
+/** Name, figure and limit, and the mark. */
 export function verdictWords({ what, value, most, unit, met }: Verdict): [string, string, string] {
   return [what, `${amount(value, unit)} ≤ ${amount(most, unit)}`, met ? '✓ pass' : '✗ miss']
 }

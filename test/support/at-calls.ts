@@ -6,13 +6,13 @@ import { basename } from 'node:path'
 import { O_PATH } from '../../lib/files.ts'
 
 const LOOKING = ['open', 'stat', 'lstat', 'realpath', 'readlink', 'readdir', 'access'] as const
-/** Those that change what a name leads to, too. */
+/** Including those that change the target of a name. */
 export const NAMING = [...LOOKING, 'rename', 'link', 'unlink'] as const
 
 export interface Calls {
   /** How many concerned the file. */
   count: number
-  /** What was opened to be read or written, each by its path without links. */
+  /** Files opened for reading or writing, each by its path without links. */
   opened: string[]
 }
 
@@ -20,7 +20,7 @@ export interface Calls {
  * Runs something, and calls `act` right before the call number `at` that concerns a file: its name,
  * or a descriptor of it. Only calls by `node:fs/promises` count, by which the library makes all. To
  * act between two of these is the same as to act before the second.
- * @param at from 0; what is never reached: never
+ * @param at from 0; a number that is never reached: never
  * @param file its path without links
  * @param names the calls that count
  */
@@ -60,11 +60,11 @@ function concerns(name: unknown, file: string): boolean {
   const path = String(name)
   if (basename(path) === basename(file)) return true
   if (!/^\/proc\/self\/fd\/\d+$/.test(path)) return false
-  // What was replaced is `FILE (deleted)`.
+  // A replaced file is `FILE (deleted)`.
   return readlinkSync(path).startsWith(file)
 }
 
-/** Of what is opened with O_PATH nothing can be read. */
+/** A descriptor opened with O_PATH cannot be read. */
 function isOnlyFound(flags: unknown): boolean {
   return typeof flags === 'number' && (flags & O_PATH) !== 0
 }

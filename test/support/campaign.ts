@@ -35,7 +35,7 @@ export function campaign(first: number, count: number): void {
   })
 }
 
-/** What we refuse of damaged images on purpose, and QEMU does not. */
+/** Damaged images that we refuse on purpose, and QEMU does not. */
 const REFUSED = [
   // Damage may make an image version 2, which records no format.
   'its format is not recorded, and not guessed',
@@ -96,7 +96,7 @@ function look(seed: number): void {
   })
 }
 
-/** While the system writes a file out, what it tells of its holes changes: between ours and theirs, too. */
+/** While the system writes a file out, its reported holes change: between ours and theirs, too. */
 function writeOut(dir: string): void {
   for (const name of readdirSync(dir)) {
     const file = openSync(join(dir, name), 'r')

@@ -13,7 +13,7 @@ interface Tables {
 /**
  * Damages an image: entries of its tables, its header's fields, bits anywhere, or its end.
  * @param random decides
- * @returns what was done, for the message of a failing test
+ * @returns the damage, for the message of a failing test
  */
 export function damage(path: string, random: Random): string[] {
   const done: string[] = []
@@ -48,7 +48,7 @@ function tablesOf(path: string): Tables {
   }
 }
 
-/** An entry that is there, most of the time. */
+/** Usually an existing entry. */
 function pick(path: string, { offset, entries }: Tables['l1'], random: Random): number {
   if (offset >= sizeOf(path)) return random(sizeOf(path) - 8)
   const used: number[] = []

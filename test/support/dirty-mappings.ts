@@ -1,7 +1,7 @@
 import type { Source } from '../../lib/source/source.ts'
 
 /**
- * What a source says of a disk, neighbours of equal status joined: a line each, in KiB. Checks that
+ * A source's dirty mappings, neighbours of equal status joined: a line each, in KiB. Checks that
  * nothing is left out, and that data of an export is where the guest has it.
  */
 export async function markedOf(source: Source): Promise<string[]> {

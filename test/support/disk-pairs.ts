@@ -44,7 +44,7 @@ export class DiskPairs {
     return copy
   }
 
-  /** What the guest sees of a disk. */
+  /** The guest content of a disk. */
   content({ name, format }: MadeDisk): Buffer {
     const raw = `${this.#path(name)}.content`
     qemuImg('convert', '-f', format, '-O', 'raw', this.#path(name), raw)
@@ -102,7 +102,7 @@ export class DiskPairs {
     return [...(compressed ? ['-c'] : []), '-o', options.join(',')]
   }
 
-  /** Larger or smaller than what is below it, or of the same size. */
+  /** Larger or smaller than its backing file, or of the same size. */
   #overlay(below: MadeDisk): MadeDisk {
     const name = this.#name()
     const path = this.#path(name)
@@ -134,7 +134,7 @@ export class DiskPairs {
     run('qemu-io', [...args, '-f', format, this.#path(name)])
   }
 
-  /** What our own writer makes of it. */
+  /** The image that our own writer makes of it. */
   async #backup({ name, format }: MadeDisk): Promise<MadeDisk> {
     const target = this.#name()
     const compress = this.#pick([undefined, 'zlib', 'zstd'] as const)

@@ -2,7 +2,7 @@
 import { createCipheriv } from 'node:crypto'
 import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs'
 
-/** Bytes of a disk, and where they stand. */
+/** Bytes of a disk, and their offset. */
 export interface Part {
   /** Guest offset, bytes. */
   at: number
@@ -25,7 +25,7 @@ export function prose(length: number, seed = 1): Buffer {
   return Buffer.from(lines.join('').slice(0, length))
 }
 
-/** Makes a sparse file of `size` bytes; what lies beyond the size is left out. */
+/** Makes a sparse file of `size` bytes; parts past the size are left out. */
 export function makeRaw(path: string, size: number, parts: readonly Part[]): string {
   const fd = openSync(path, 'w')
   ftruncateSync(fd, size)
@@ -39,7 +39,7 @@ export function makeRaw(path: string, size: number, parts: readonly Part[]): str
   return path
 }
 
-/** What a disk of `size` bytes with such parts reads as; later parts lie over earlier ones. */
+/** The content of a disk of `size` bytes with such parts; later parts lie over earlier ones. */
 export function contentOfParts(size: number, parts: readonly Part[]): Buffer {
   const content = Buffer.alloc(size)
   for (const { at, bytes } of parts) if (at < size) bytes.copy(content, at)

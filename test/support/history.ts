@@ -10,7 +10,7 @@ import {
 import { firstDifference } from './disks.ts'
 import { qemuImg, qemuImgCheck, qemuImgInfo, qemuImgMap, qemuImgSame, qemuIo } from './qemu.ts'
 
-/** A disk that is backed up again and again, each time with what it held then. */
+/** A disk that is backed up repeatedly, with a copy of its content each time. */
 export class History {
   readonly #t: Test
   readonly #directory: string
@@ -92,7 +92,7 @@ export class History {
     t.equal(dataBytes + zeroBytes, stored, 'as many bytes are in it as it says')
   }
 
-  /** Restores every point, which has to be what the disk was then, byte for byte. */
+  /** Restores every point, and compares it byte for byte with the disk of that time. */
   async restoreAll(): Promise<void> {
     const restored = join(this.#directory, 'restored.raw')
     for (let point = 0; point < this.#points; point++) {

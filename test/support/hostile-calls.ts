@@ -10,7 +10,7 @@ import { isBackupError } from '../../lib/index.ts'
 /** How a call ended. */
 export interface Called {
   name: string
-  /** `resolved`, or the code of a BackupError, or what else was thrown. */
+  /** `resolved`, or the code of a BackupError, or another exception. */
   outcome: string
   /** Of the processor, seconds. */
   cpu: number
@@ -76,7 +76,7 @@ if (script?.endsWith('hostile-calls.js')) {
     cpSync(join(directory, 'images'), work, { recursive: true })
     process.chdir(work)
     const before = process.cpuUsage()
-    // What runs now, should it not end.
+    // The current run, in case it does not end.
     writeSync(3, `${JSON.stringify({ name })}\n`)
     const outcome = await outcomeOf(call)
     const { user, system } = process.cpuUsage(before)

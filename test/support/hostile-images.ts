@@ -55,7 +55,7 @@ function sharing(clusterBits: number, count: number, tables: readonly Buffer[]):
   return image.l1(Array.from({ length: count }, (_, i) => offsets[i % tables.length]))
 }
 
-/** The same over an image without data. */
+/** Like `hostileImages`, over an image without data. */
 function sharedTablesOver(clusterBits: number, count: number, table: Buffer): Files {
   const below = small(clusterBits).finish()
   return {

@@ -1,13 +1,13 @@
 /**
  * Runs commands on a hostile image, one after the other in this process: hostile-runner.js DIRECTORY
- * COMMANDS, the commands a JSON array of argument lists. What each took is a line of JSON on
+ * COMMANDS, the commands a JSON array of argument lists. The cost of each is a line of JSON on
  * descriptor 3. A command that changes images gets a copy of the directory as it was.
  */
 import { cpSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { run } from '../../lib/cli/run.ts'
 
-/** What a command took. */
+/** The cost of a command. */
 export interface Taken {
   args: string[]
   status: number
@@ -33,7 +33,7 @@ for (const args of JSON.parse(commands) as string[][]) {
   process.chdir(work)
   stderr = ''
   const before = process.cpuUsage()
-  // What runs now, should it not end.
+  // The current command, in case it does not end.
   writeSync(3, `${JSON.stringify({ args })}\n`)
   const status = await run(() => args)
   const { user, system } = process.cpuUsage(before)

@@ -6,7 +6,7 @@ import { CLI } from './cli.ts'
 import { poke } from './patch.ts'
 import { run } from './qemu.ts'
 
-/** Of the processor: a busy machine must not count. What hangs is ended by the test's time limit. */
+/** Processor time: a busy machine must not count. A run that hangs is ended by the test's time limit. */
 const SECONDS = 2
 /** Peak memory, KiB. */
 const MEMORY = 250 * 1024
@@ -15,7 +15,7 @@ const MEMORY = 250 * 1024
 export function measured(cwd: string, args: readonly string[]) {
   const log = join(cwd, 'time.log')
   const { status, stdout, stderr } = run('env', [
-    // Without what tap loads into every process of Node.
+    // Without the modules that tap loads into every process of Node.
     ...['-u', 'NODE_OPTIONS', '-C', cwd],
     ...['time', '--quiet', '--format=%U %S %M', '--output=time.log'],
     ...[process.execPath, CLI, ...args],
@@ -24,7 +24,7 @@ export function measured(cwd: string, args: readonly string[]) {
   return { status, stdout, stderr, seconds: user + system, memory }
 }
 
-/** Runs `full` in bounds; what it printed on stderr. */
+/** Runs `full` in bounds; returns its stderr. */
 export function full(
   t: Test,
   cwd: string,

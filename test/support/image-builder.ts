@@ -20,7 +20,7 @@ export type HeaderField = keyof typeof HEADER_FIELDS
 
 const COPIED = 1n << 63n
 
-/** An image of version 3 that is put together cluster by cluster; refcounts follow from what it names. */
+/** An image of version 3 that is put together cluster by cluster; refcounts follow from its references. */
 export class ImageBuilder {
   readonly clusterSize: number
   readonly #refcountOrder: number

@@ -1,4 +1,4 @@
-/** Waiting for what a server writes into its log, such as nbdkit's with `--filter=log`. */
+/** Waits for lines in a server's log, such as nbdkit's with `--filter=log`. */
 import { readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 

@@ -9,7 +9,7 @@ export const NO_LOOP_DEVICES =
   process.getuid?.() === 0 ? false : 'only root may make loop devices, and this is not root'
 
 /**
- * A loop device of `size` bytes over a new file, which reads as zero; it goes with the test.
+ * A loop device of `size` bytes over a new file, which reads as zero; removed after the test.
  * @param sectorSize the device's logical block size, bytes
  */
 export function loopDevice(test: Test, name: string, size: number, sectorSize = 512): string {

@@ -39,12 +39,12 @@ export function dirtyRuns(size: number, lengths: readonly number[]): DirtyRun[] 
   return runs
 }
 
-/** The same in batches. */
+/** The mappings in batches. */
 export async function* batched<T>(all: readonly T[], size: number): AsyncGenerator<readonly T[]> {
   for (let at = 0; at < all.length; at += size) yield all.slice(at, at + size)
 }
 
-/** What each byte of contiguous mappings is, and where. */
+/** Kind and place of each byte of contiguous mappings. */
 export function bytesOf(mappings: readonly { kind: string; start: number; length: number }[]) {
   return (mappings as readonly Mapping[]).flatMap((mapping) =>
     Array.from({ length: mapping.length }, (_, i) => {

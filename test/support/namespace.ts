@@ -1,4 +1,4 @@
-/** Shell scripts in a mount namespace of their own: what they mount goes when they end. */
+/** Shell scripts in a mount namespace of their own: their mounts go when they end. */
 import { run, type ToolResult } from './qemu.ts'
 
 /** Root may mount; everybody else may where they are root, in a user namespace. */

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import type { Test } from 'tap'
 import { socketDirectory, unixUri } from './server.ts'
 
-/** What a client asks of an export. */
+/** A client's request to an export. */
 export interface NbdRequest {
   type: 'read' | 'write' | 'disconnect' | 'flush' | 'trim' | 'status' | 'zero'
   offset: number
@@ -40,7 +40,7 @@ export interface NbdServerOptions {
 
 export interface NbdServer {
   readonly uri: string
-  /** What it was asked so far. */
+  /** The requests so far. */
   readonly requests: NbdRequest[]
   /** Connections that were made. */
   readonly connections: number

@@ -8,7 +8,7 @@ export interface StatusEntry {
   type: number
 }
 
-/** `nbdinfo --map=CONTEXT --json URI`: what a server says in one metadata context. */
+/** `nbdinfo --map=CONTEXT --json URI`: a server's block status in one metadata context. */
 export function nbdinfoMap(uri: string, context = 'base:allocation'): StatusEntry[] {
   const { status, stdout, stderr } = run('nbdinfo', [`--map=${context}`, '--json', uri])
   if (status !== 0)

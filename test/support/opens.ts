@@ -1,4 +1,4 @@
-/** Sees what files this process opens. */
+/** Records the files that this process opens. */
 import { readlinkSync } from 'node:fs'
 import fs from 'node:fs/promises'
 import { syncBuiltinESMExports } from 'node:module'
@@ -7,7 +7,7 @@ import { O_PATH } from '../../lib/files.ts'
 /**
  * Puts an own `open` in the place of that of `node:fs/promises`, the one by which images are opened.
  * Files and directories that are only found (O_PATH) do not count: nothing can be read of them.
- * @returns what was opened since it was asked last, each by its path without links
+ * @returns files opened since the last call, each by its path without links
  */
 export function watchOpens(): () => string[] {
   let opened: string[] = []

@@ -5,7 +5,7 @@ import { isQemuImgCommand, runQemuImg } from '../../lib/cli/qemu-img.ts'
 import { encodeText } from '../../lib/text.ts'
 import { qemuImg } from './qemu.ts'
 
-/** What a command did; what it printed as one character for each byte. */
+/** Result of a command; its output with one character for each byte. */
 export interface Printed {
   /** Null if a signal ended it. */
   status: number | null
@@ -31,7 +31,7 @@ export function theirs(args: readonly string[], cwd?: string): Printed {
   return { status, stdout: stdout.toString('latin1'), stderr: stderr.toString('latin1') }
 }
 
-/** The same command of ours, in this process. */
+/** Runs our command, in this process. */
 export async function ours(
   [name, ...args]: readonly string[],
   cwd = process.cwd(),

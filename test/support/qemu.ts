@@ -1,7 +1,7 @@
 /** Typed wrappers round QEMU's tools, the judges of every test. They fail if a tool is missing. */
 import { spawnSync } from 'node:child_process'
 
-/** What a tool did. */
+/** Result of a tool. */
 export interface ToolResult {
   status: number | null
   stdout: string
@@ -55,7 +55,7 @@ export function qemuImgMap(image: string, format: 'raw' | 'qcow2' = 'qcow2'): Ma
   return JSON.parse(qemuImg('map', '--output=json', '-f', format, image))
 }
 
-/** What the tests read of `qemu-img info --output=json`. */
+/** The fields that tests read of `qemu-img info --output=json`. */
 export interface ImageInfo {
   format: string
   'virtual-size': number
@@ -72,7 +72,7 @@ export function qemuImgInfo(image: string): ImageInfo {
   return JSON.parse(qemuImg('info', '--output=json', image))
 }
 
-/** What the tests read of `qemu-img check --output=json`; absent counters are 0. */
+/** The fields that tests read of `qemu-img check --output=json`; absent counters are 0. */
 export interface CheckReport {
   'check-errors': number
   'image-end-offset'?: number

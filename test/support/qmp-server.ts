@@ -12,7 +12,7 @@ export interface QmpCommand {
   id?: unknown
 }
 
-/** Handles what a client sends; `send` writes a line. */
+/** Handles a client's message; `send` writes a line. */
 export type Answer = (command: QmpCommand, send: (message: unknown) => void, socket: Socket) => void
 
 export const GREETING = {
@@ -24,7 +24,7 @@ export const GREETING = {
 
 export interface FakeMonitor {
   readonly path: string
-  /** What was received so far, and by whom it is sent. */
+  /** The messages received so far, and their sender. */
   readonly commands: QmpCommand[]
   send(message: unknown): void
   drop(): void

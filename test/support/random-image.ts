@@ -31,7 +31,7 @@ export async function randomImage(directory: string, random: Random): Promise<Ra
   return { path, format: made.format, description: made.log.join('\n') }
 }
 
-/** What can be chosen for a qcow2 image. */
+/** Options of a random qcow2 image. */
 interface Choice {
   v3: boolean
   clusterSize: number
@@ -52,7 +52,7 @@ class Making {
     this.#random = random
   }
 
-  /** @param depth images below it, at most */
+  /** @param depth maximum images below it */
   async image(depth: number): Promise<string> {
     if (this.#one(8)) return this.#raw()
     const backing = depth > 1 && this.#one(2) ? await this.image(depth - 1) : undefined
@@ -204,7 +204,7 @@ class Making {
     poke(path, flagsAt, peek(path, flagsAt, 4).readUInt32BE() | 1)
   }
 
-  /** What our own writer makes of it. */
+  /** The image that our own writer makes of it. */
   async #ours(path: string): Promise<string> {
     const target = this.#path(this.#newName())
     const compress = this.#pick([undefined, 'zlib', 'zstd'] as const)

@@ -1,4 +1,4 @@
-/** Power failures in the middle of writes: of what was not synced, each sector is there or is not. */
+/** Power failures in the middle of writes: each sector that was not synced is there or is not. */
 import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs'
 import type { ImageDisk, Write } from '../../lib/image/steps.ts'
 
@@ -10,7 +10,7 @@ interface Sector {
   bytes: Buffer
 }
 
-/** A disk that also keeps what is written to it, by the syncs that made it durable. */
+/** A disk that also records the writes to it, by the syncs that made them durable. */
 export function recording(disk: ImageDisk): { disk: ImageDisk; steps: Write[][] } {
   const steps: Write[][] = [[]]
   return {

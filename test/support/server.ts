@@ -12,7 +12,7 @@ const PATIENCE_MS = 20_000
 /** A server that runs. */
 export interface RunningServer {
   readonly process: ChildProcess
-  /** What it wrote to stderr so far. */
+  /** Its stderr so far. */
   stderr(): string
   /** Ends it, by SIGTERM if no other signal is given, and waits for its end. */
   stop(signal?: NodeJS.Signals): Promise<void>
@@ -35,7 +35,7 @@ export function unixUri(socket: string, name = '', scheme: 'nbd' | 'nbds' = 'nbd
 
 /**
  * Starts a server and waits until it serves. It ends with the test.
- * @param pidFile which it writes once it serves; told to it in `args`
+ * @param pidFile which it writes once it serves; also named in `args`
  * @throws Error with its stderr if it ends instead
  */
 export async function startServer(

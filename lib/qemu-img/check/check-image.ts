@@ -15,11 +15,11 @@ import type { ImageCheck } from './result.ts'
 
 export interface CheckOptions extends OpenChainOptions, ControlOptions {
   /**
-   * Mend what is found: only clusters that are in use for nothing, which is always safe, or all
+   * Repair the findings: only leaked clusters, which is always safe, or all
    * that can be. Default: nothing.
    */
   repair?: 'leaks' | 'all'
-  /** Takes what is found, in QEMU's words, a line with its line feed at a time. */
+  /** Receives each finding, in QEMU's words: one line with its line feed. */
   onFinding?: (text: string) => void
   /** Called when something was repaired, before the image is checked again. */
   onRepaired?: (repaired: CheckResult) => void | Promise<void>

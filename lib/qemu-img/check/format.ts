@@ -13,7 +13,7 @@ export function findingToText({ kind, text, cause }: Finding): string {
   return kind === 'corrupt' ? corruptionText(line) : `${line}\n`
 }
 
-/** What a repair did, for people, as `qemu-img check -r` prints it. */
+/** The result of a repair, for people, as `qemu-img check -r` prints it. */
 export function repairedToText({ leaksFixed, corruptionsFixed }: CheckResult): string {
   return (
     'The following inconsistencies were found and repaired:\n\n' +
@@ -22,7 +22,7 @@ export function repairedToText({ leaksFixed, corruptionsFixed }: CheckResult): s
   )
 }
 
-/** What a check found, for people, as `qemu-img check` prints it. */
+/** The result of a check, for people, as `qemu-img check` prints it. */
 export function checkToText(check: ImageCheck): string {
   const { corruptions, leaks, checkErrors, allocatedClusters: allocated, totalClusters } = check
   let text = ''
@@ -56,7 +56,7 @@ function percent(part: number, whole: number): string {
   return `${(tie ? Math.floor(hundredths) / 100 : value).toFixed(2)}%`
 }
 
-/** The same as QEMU's JSON has it: keys in its order, and no zeroes. */
+/** The result of a check as QEMU's JSON: keys in its order, without zero counters. */
 export function checkToJson(check: ImageCheck): { readonly [key: string]: JsonValue | undefined } {
   const some = (count: number) => count || undefined
   return {

@@ -1,6 +1,6 @@
 import type { CheckResult } from '../../check/report.ts'
 
-/** What a check found; after a repair, what it left. */
+/** Result of a check; after a repair, the remaining faults. Counts are of clusters. */
 export interface ImageCheck extends CheckResult {
   /** As QEMU names it. */
   filename: string

@@ -18,18 +18,19 @@ export interface CompareImagesOptions
   onEqual?: (bytes: number, size: number) => void | Promise<void>
 }
 
+/** Result of comparing two images. */
 export interface Comparison {
   /** The guest sees the same; of images of different sizes, the rest of the larger one is zero. */
   identical: boolean
   /** Virtual sizes, bytes. */
   sizes: [number, number]
-  /** What was found first, in the order of the guest. */
+  /** The first finding, in guest order. */
   finding?: Finding
 }
 
 /**
- * Compares what the guest sees of two images, each with all below it. Bytes are only read where the
- * metadata does not decide: zeroes, and what is the same place of the same file, are not.
+ * Compares the guest content of two images, each with its backing chain. Bytes are read only where
+ * the metadata does not decide: not for zeroes, nor for the same place of the same file.
  * @param names as the user gave them
  * @throws QemuImgError if an image cannot be opened; BackupError IO if the comparison cannot go on,
  * ABORTED
@@ -48,7 +49,7 @@ export async function compareImages(
     const [a, b] = chains.map(({ images }) => images)
     await onOpen?.()
     const size = Math.max(a[0].size, b[0].size)
-    // Where bytes of unlike status begin, and what is told of the progress, depend on QEMU's lengths.
+    // The reported offsets and progress depend on the lengths of QEMU's answers.
     const looked = { warn, capped: options.strict || onEqual !== undefined }
     const finding = await compareDisks([nodeOf(a, looked), nodeOf(b, looked)], {
       ...options,

@@ -9,14 +9,14 @@ export class QemuProgress {
   #current = 0
   #last = 0
 
-  /** What is printed before anything is done. */
+  /** The output before the work begins. */
   start(): string {
     return this.#show()
   }
 
   /**
    * Adds the share that `bytes` are of `total`.
-   * @returns what is printed then, if anything
+   * @returns the output then, if any
    */
   add(bytes: number, total: number): string {
     const share = Math.fround(Math.fround(bytes) / Math.fround(total))

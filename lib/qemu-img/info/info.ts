@@ -11,15 +11,15 @@ import { type ImageLimits, limitsOf } from './limits.ts'
 /** A persistent bitmap, as it is described. */
 export interface BitmapInfo {
   name: string
-  /** Bytes that a bit stands for. */
+  /** Bytes per bit. */
   granularity: number
   /** It was not stored by whoever opened it last. */
   inUse: boolean
-  /** It records what is written. */
+  /** It records writes. */
   auto: boolean
 }
 
-/** What is particular to a qcow2 image. */
+/** Properties of a qcow2 image. */
 export interface Qcow2Info {
   /** `0.10` is version 2, `1.1` version 3. */
   compat: '0.10' | '1.1'
@@ -31,7 +31,7 @@ export interface Qcow2Info {
   bitmaps: BitmapInfo[]
   /** Its data is in another file. */
   externalDataFile: boolean
-  /** The name of that as it stands in the image. */
+  /** Name of the data file, as in the image. */
   dataFile?: string
   /** That is a raw image by itself. */
   dataFileRaw: boolean
@@ -39,14 +39,14 @@ export interface Qcow2Info {
   encryption?: { method: 'aes' } | { method: 'luks'; header: LuksHeader }
 }
 
-/** What there is to say of an image. */
+/** Description of an image; sizes in bytes. */
 export interface ImageInfo {
   /** As QEMU names it. */
   filename: string
   format: 'raw' | 'qcow2'
   /** Bytes. */
   virtualSize: number
-  /** What the file system has given its file, bytes. */
+  /** Blocks that the file system allocated to its file, bytes. */
   actualSize: number
   /** Bytes of its file. */
   fileSize: number
@@ -57,16 +57,16 @@ export interface ImageInfo {
   encrypted: boolean
   /** It was not closed by whoever wrote to it last. */
   dirty: boolean
-  /** The name of its backing file as it stands in the image. */
+  /** Name of its backing file, as in the image. */
   backingFile?: string
-  /** The same, relative to where the image is. */
+  /** Name of its backing file, relative to the image's directory. */
   fullBackingFile?: string
   backingFormat?: string
   snapshots: Snapshot[]
   qcow2?: Qcow2Info
 }
 
-/** What only the command can be asked. */
+/** Options of the command only. */
 export interface DescribeOptions extends OpenChainOptions {
   /** To find the limits too: those of reading through the page cache, or past it. */
   limits?: 'cached' | 'direct'

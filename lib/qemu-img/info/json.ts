@@ -10,7 +10,7 @@ import type { BlockLimits } from './limits.ts'
 type JsonObject = { readonly [key: string]: JsonValue | undefined }
 
 /**
- * What is said of an image as QEMU's JSON has it. Keys stand in the order of the buckets of its
+ * The description of an image as QEMU's JSON. Keys are in the order of the buckets of its
  * hash tables.
  */
 export function infoToJson(info: DescribedImage, version: QemuVersion): JsonObject {
@@ -58,7 +58,7 @@ export function limitsToJson(limits: BlockLimits): JsonObject {
   }
 }
 
-/** What QEMU calls the driver of the file that an image is in. */
+/** QEMU's name for the driver of an image's file. */
 export function protocolOf({ blockDevice }: ImageInfo): string {
   return blockDevice ? 'host_device' : 'file'
 }
@@ -68,7 +68,7 @@ export function fileLength({ fileSize }: ImageInfo): number {
   return roundUp(fileSize, SECTOR_SIZE)
 }
 
-/** What is particular to a qcow2 image. */
+/** Properties of a qcow2 image. */
 export function formatSpecific(qcow2: Qcow2Info, version: QemuVersion): JsonObject {
   const v3 = qcow2.compat !== '0.10'
   return {

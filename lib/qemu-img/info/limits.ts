@@ -1,4 +1,4 @@
-/** What `info --limits` describes: how QEMU would have to put its requests to an image. */
+/** The result of `info --limits`: constraints on QEMU's requests to an image. */
 import { readSync } from 'node:fs'
 import { constants, descriptorPath, type FileHandle, open, readFile } from '../../files.ts'
 import type { ChainImage } from '../../image/image-chain.ts'
@@ -35,7 +35,7 @@ const AT_PAGESZ = 6n
 export interface LimitsOptions {
   /** Past the page cache, O_DIRECT. */
   direct: boolean
-  /** The image's format is nowhere told: QEMU then guards the first sector of a raw one. */
+  /** The image's format was not given: QEMU then guards the first sector of a raw one. */
   guessed: boolean
 }
 

@@ -16,7 +16,7 @@ export function snapshotList(snapshots: readonly Snapshot[], version: QemuVersio
   return [header, ...snapshots.map((one) => rowOf(one, 4, '--'))].map(wide)
 }
 
-/** @param notCounted what stands for instructions that were not counted */
+/** @param notCounted text for instructions that were not counted */
 function rowOf(snapshot: Snapshot, hourDigits: number, notCounted: string): Row {
   const { id, name, vmStateSize, dateSeconds, vmClock, instructions } = snapshot
   return [

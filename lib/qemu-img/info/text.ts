@@ -8,7 +8,7 @@ import { snapshotList } from './snapshot-list.ts'
 
 const INDENT = '    '
 
-/** What is said of an image, for people, as QEMU prints it. */
+/** The description of an image, for people, as QEMU prints it. */
 export function infoToText(info: DescribedImage, version: QemuVersion): string {
   const lines = [
     `image: ${info.filename}`,
@@ -30,7 +30,7 @@ export function infoToText(info: DescribedImage, version: QemuVersion): string {
   return lines.map((line) => `${line}\n`).join('')
 }
 
-/** The same of several, the image and those below it. */
+/** The description of an image and its backing chain. */
 export function chainToText(chain: readonly DescribedImage[], version: QemuVersion): string {
   return chain.map((info) => infoToText(info, version)).join('\n')
 }
@@ -62,7 +62,7 @@ function limits(limits: BlockLimits, indent: string): string[] {
   return [`${indent}Block limits:`, ...dump(limitsToJson(limits), indent + INDENT)]
 }
 
-/** Members of a list or an object, a line to each, with what they are made of below them. */
+/** Members of a list or an object, a line to each, followed by their own members. */
 function dump(value: JsonValue, indent: string): string[] {
   return entriesOf(value).flatMap(([key, member]) => {
     if (typeof member !== 'object') return [`${indent}${key}: ${member}`]

@@ -1,19 +1,19 @@
 import type { MapEntry } from './map.ts'
 
-/** What `map --output=json` prints before its first entry, between two, and after its last one. */
+/** Output of `map --output=json` before its first entry, between two, and after its last one. */
 export const JSON_START = '['
 export const JSON_SEPARATOR = ',\n'
 export const JSON_END = ']\n'
-/** What stands before the rows for people. */
+/** The line before the rows for people. */
 export const HUMAN_HEADER = `${'Offset'.padEnd(16)}${'Length'.padEnd(16)}${'Mapped to'.padEnd(16)}File\n`
 
 /** QEMU's words for data that is not in a file as it is. */
 export const NOT_IN_PLACE = 'File contains external, encrypted or compressed clusters.'
 
 /**
- * An entry as `--output=json` prints it, without what separates it from the next.
+ * An entry as `--output=json` prints it, without the separator.
  * @param start of an empty range, which may be where no disk is, and no double
- * @param compressed whether that is told, as it is since 8.2
+ * @param compressed whether `compressed` is printed, as since 8.2
  */
 export function jsonEntry(entry: MapEntry, compressed: boolean, start?: bigint): string {
   const { length, depth, present, zero, data, offset } = entry
@@ -27,7 +27,7 @@ export function jsonEntry(entry: MapEntry, compressed: boolean, start?: bigint):
   )
 }
 
-/** The row of an entry for people; only what is stored and not zero has one. */
+/** The row of an entry for people; only stored, nonzero data has one. */
 export function humanRow({ start, length, data, zero, offset = 0, filename = '' }: MapEntry) {
   if (!data || zero) return ''
   return `${column(start)}${column(length)}${column(offset)}${filename}\n`

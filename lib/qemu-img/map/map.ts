@@ -87,7 +87,7 @@ export async function* mapNode(
       }
     }
   } catch (error) {
-    // What is complete counts, also before an error.
+    // Complete entries count, also before an error.
     if (batch.length > 1) yield batch.slice(0, -1)
     throw error
   }
@@ -95,7 +95,7 @@ export async function* mapNode(
   yield last ? batch : [emptyEntry(start)]
 }
 
-/** What is shown of an empty range. */
+/** The entry for an empty range. */
 export function emptyEntry(start: number): MapEntry {
   const none = { present: false, zero: false, data: false, compressed: false }
   return { start, length: 0, depth: 0, ...none }

@@ -53,7 +53,7 @@ export function createOptions(format: OutputFormat, version: QemuVersion): Known
   return keeps ? { ...known, keep_data_file: 'flag' } : known
 }
 
-/** What a wrong `-o` gets, in QEMU's words; may be of several lines. */
+/** QEMU's message for a wrong `-o`; may have several lines. */
 export class OptionError extends Error {}
 
 /** Whether a list neither is empty nor begins or ends with a comma that separates. */

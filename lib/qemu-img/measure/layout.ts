@@ -1,6 +1,6 @@
 /** How large a qcow2 image gets (`qcow2_calc_prealloc_size` in QEMU's block/qcow2.c). Pure. */
 
-/** What the size of an image depends on, besides its content. */
+/** Parameters of an image's size, besides its content. */
 export interface Qcow2Layout {
   /** Bytes. */
   clusterSize: bigint
@@ -8,11 +8,11 @@ export interface Qcow2Layout {
   refcountBits: bigint
 }
 
-/** What a bitmap takes. */
+/** Size of a bitmap. */
 export interface MeasuredBitmap {
   /** UTF-8. */
   nameBytes: number
-  /** Bytes that a bit stands for. */
+  /** Bytes per bit. */
   granularity: bigint
 }
 

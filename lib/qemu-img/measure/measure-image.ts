@@ -20,7 +20,7 @@ import { type Measure, type MeasureInput, measureQcow2, measureRaw } from './mea
 import { qcow2Options } from './qcow2-options.ts'
 import { findSnapshot, type SnapshotChoice } from './snapshot-choice.ts'
 
-/** What the new image is to be. */
+/** Format and options of the new image. */
 export interface MeasureTarget {
   /** Default raw. */
   outputFormat?: string

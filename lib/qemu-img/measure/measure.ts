@@ -12,11 +12,11 @@ export interface Measure {
   required: bigint
   /** Once the guest has written every byte. */
   fullyAllocated: bigint
-  /** What copying the bitmaps takes besides, where source and target can have some. */
+  /** Further bytes for copying the bitmaps, where source and target can have some. */
   bitmaps?: bigint
 }
 
-/** What is measured: a disk of some size, and what is known of its content. */
+/** The disk measured: its size, and the known extents of its content. */
 export interface MeasureInput {
   /** Virtual size, bytes. */
   size: bigint
@@ -32,14 +32,14 @@ export interface MeasureInput {
 
 const SECTOR = 512n
 
-/** What a raw image of it will be. */
+/** Size of a raw image of it. */
 export function measureRaw({ size }: MeasureInput): Measure {
   const required = roundUp(size, SECTOR)
   return { required, fullyAllocated: required }
 }
 
 /**
- * What a qcow2 image of it will be.
+ * Size of a qcow2 image of it.
  * @throws OptionError if QEMU would not make such an image, StatusError
  */
 export async function measureQcow2(

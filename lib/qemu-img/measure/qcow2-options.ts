@@ -3,7 +3,7 @@ import type { QemuVersion } from '../version.ts'
 import { flag, OptionError } from './create-options.ts'
 import type { Qcow2Layout } from './layout.ts'
 
-/** What measuring a qcow2 image takes from its options. */
+/** The options that determine the size of a qcow2 image. */
 export interface Qcow2Options {
   version: 2 | 3
   layout: Qcow2Layout
@@ -18,7 +18,7 @@ export interface Qcow2Options {
 const PREALLOCATION = ['off', 'metadata', 'falloc', 'full']
 
 /**
- * Reads what was parsed of `-o`, in QEMU's order, since the first mistake is told.
+ * Reads the parsed `-o`, in QEMU's order, since the first mistake is reported.
  * @throws OptionError
  */
 export function qcow2Options(

@@ -4,7 +4,7 @@ import { QemuImgError } from '../messages.ts'
 import { NEWEST } from '../version.ts'
 import { OptionError, parseOptions } from './create-options.ts'
 
-/** An internal snapshot by what may be its id or its name, or by either or both of them. */
+/** An internal snapshot by a text that is its id or its name, or by id, name or both. */
 export type SnapshotChoice = { idOrName: string } | { id?: string; name?: string }
 
 const OPTIONS = { 'snapshot.id': 'text', 'snapshot.name': 'text' } as const

@@ -59,7 +59,7 @@ export const commitWiped: PerfCase = {
   },
 }
 
-/** The top is rebased to what it is committed to each time: neither side changes it. */
+/** The top is rebased to its commit target each time: neither side changes it. */
 function planCommit(
   { ours, signal }: Setup,
   disk: string,
@@ -78,7 +78,7 @@ function planCommit(
       await rebase(target)
     },
     ours: () => [...ours, 'commit', top, '--json', '--no-progress', '--allow-path', '/'],
-    // That it empties the top is no part of the work.
+    // Emptying the top is not part of the work.
     peer: () => ['qemu-img', 'commit', '-q', '-d', top],
     async verify(target) {
       await fragmentation(target, signal)
@@ -163,7 +163,7 @@ export const bitmapMerge: PerfCase = {
 const PLACES = 100
 const GRANULES = 20
 
-/** Each bitmap has what was zeroed while it recorded. */
+/** Each bitmap has the ranges that were zeroed while it recorded. */
 function manyBitmaps(setup: Setup): Promise<string> {
   const { data, signal } = setup
   const { size, bitmaps } = data.disks.manyBitmaps

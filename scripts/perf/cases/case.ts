@@ -4,7 +4,7 @@ import type { Timed } from '../measure.ts'
 import type { Run } from '../results.ts'
 import type { Stage } from '../servers/server.ts'
 
-/** What a case may use to get ready. */
+/** Environment of a case's preparation. */
 export interface Setup extends Stage {
   /** The start of our command line: node and the program's file. */
   ours: string[]
@@ -17,9 +17,9 @@ export interface Plan {
   disk: string
   /** Files to drop from the page cache before each run. */
   sources: string[]
-  /** Format of the target; what an image owes is asked of qcow2 only. */
+  /** Format of the target; limits on images apply to qcow2 only. */
   format: 'raw' | 'qcow2'
-  /** Before each run, outside of its time: what the run changes is made anew. */
+  /** Before each run, outside of its time: files that the run changes are made anew. */
   before?(target: string): Promise<void>
   ours(target: string): string[]
   /** May leave the target out, where the peer does a part of the work only. */

@@ -58,7 +58,7 @@ export const incAlternating: PerfCase = {
 }
 
 /**
- * Nothing here is to be copied. The peer is our own list of what is dirty and zero: start-up and
+ * Nothing here is to be copied. The peer is our own list of dirty and zero ranges: start-up and
  * the bitmap's status without a copy.
  */
 async function planFlags(

@@ -84,7 +84,7 @@ async function planTables(setup: Setup, command: string[]): Promise<Plan> {
   }
 }
 
-/** What is the same where nothing is made. */
+/** Common parts of cases that make no file. */
 function lookedAt(disk: string, sources: string[]): Pick<Plan, 'disk' | 'sources' | 'format'> {
   return { disk, sources, format: 'raw' }
 }

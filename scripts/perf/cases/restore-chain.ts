@@ -36,7 +36,7 @@ async function planRestore(setup: Setup): Promise<Plan> {
 }
 
 /**
- * Made anew each time: what is restored is what the program of today writes. The disk is an overlay
+ * Made anew each time: the backup restored is written by the current program. The disk is an overlay
  * over the mixed one.
  */
 async function makeChain(setup: Setup): Promise<{ disk: Image; backups: string[] }> {

@@ -14,7 +14,7 @@ export const restore: PerfCase = {
 
 async function planRestore({ ours, data, scratch, signal }: Setup): Promise<Plan> {
   const disk: Image = { path: await data.mixedRaw(), format: 'raw' }
-  // Made anew each time: what is restored is what the program of today writes.
+  // Made anew each time: the backup restored is written by the current program.
   const backup: Image = { path: join(scratch, 'backup.qcow2'), format: 'qcow2' }
   await succeed([...ours, 'full', disk.path, backup.path, '--json', '--no-progress'], signal)
   return {

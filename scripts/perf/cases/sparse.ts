@@ -24,7 +24,7 @@ export const empty: PerfCase = {
   },
 }
 
-/** No fio here: what bounds these cases is finding the data, not moving it. */
+/** No fio here: finding the data bounds these cases, not moving it. */
 function planHuge({ ours, signal }: Setup, path: string, disk: string, limits: Limit[]): Plan {
   const source: Image = { path, format: 'raw' }
   return {

@@ -9,7 +9,7 @@ export interface QemuNbd extends Server {
 
 /**
  * Serves a qcow2 image for writing, past the page cache, to any number of clients. Its persistent
- * bitmaps record what is written, and are stored when it is stopped.
+ * bitmaps record writes, and are stored when it is stopped.
  */
 export async function startQemuNbd(image: string, stage: Stage): Promise<QemuNbd> {
   const socket = socketPath(stage, 'written.sock')

@@ -7,10 +7,10 @@ import { BackupError } from '../../../lib/errors.ts'
 
 /** Time that a server gets to start, or to end before it is killed, milliseconds. */
 const PATIENCE = 20_000
-/** What `sun_path` holds, less its closing zero. */
+/** Capacity of `sun_path`, without its closing zero. */
 const LONGEST_SOCKET = 107
 
-/** Where a server lives: what is left of it goes when the case ends. */
+/** Directory of a server's files, removed when the case ends. */
 export interface Stage {
   /** Directory for sockets, images and other files of this case. */
   scratch: string
@@ -22,13 +22,13 @@ export interface Stage {
 /** A server that runs. */
 export interface Server {
   pid: number
-  /** Ends it, and waits until it has let go of its files. May be called twice. */
+  /** Ends it, and waits until it has closed its files. May be called twice. */
   stop(): Promise<void>
 }
 
 /**
  * Starts a server and waits until it serves. It ends with the case at the latest.
- * @param pidFile which it writes once it serves, and removes; told to it in `argv`
+ * @param pidFile which it writes once it serves, and removes; also named in `argv`
  * @throws BackupError IO with its last words if it ends instead
  */
 export async function startServer(argv: string[], pidFile: string, stage: Stage): Promise<Server> {

@@ -18,9 +18,9 @@ export interface StorageDaemon extends Server {
   /** The disk's export. */
   uri: string
   /**
-   * Has the daemon itself back up what the bitmap says has changed.
+   * Has the daemon itself back up the ranges dirty in the bitmap.
    * @param target an image of the disk's size that it is written into
-   * @returns what the job cost: wall from the command to the completion event, the rest the daemon's
+   * @returns the job's cost: wall from the command to the completion event, the rest the daemon's
    * @throws BackupError IO if the job fails
    */
   backup(target: string): Promise<Run>
@@ -109,7 +109,7 @@ function node(name: string, { path, format }: Image) {
   return { driver: format, 'node-name': name, cache, file }
 }
 
-/** QEMU's options end at a comma; two of them stand for one. */
+/** QEMU's options end at a comma; two of them mean one. */
 function commasDoubled(path: string): string {
   return path.replaceAll(',', ',,')
 }

@@ -3,7 +3,7 @@ import { readFile, writeFile } from 'node:fs/promises'
 /** Clock ticks a second in /proc: `USER_HZ`, which is 100 on every architecture that Node runs on. */
 const TICKS = 100
 
-/** What a process has used so far. */
+/** Resources that a process has used so far. */
 export interface Usage {
   /** Seconds of user and system time. */
   cpu: number
@@ -18,7 +18,7 @@ export async function resetPeak(pid: number): Promise<void> {
   await writeFile(`/proc/${pid}/clear_refs`, '5')
 }
 
-/** Reads what a process has used: proc(5), stat, status and io. */
+/** Reads a process's usage: proc(5), stat, status and io. */
 export async function usageOf(pid: number): Promise<Usage> {
   const files = ['stat', 'status', 'io'].map((name) => readFile(`/proc/${pid}/${name}`, 'utf8'))
   const [stat, status, io] = await Promise.all(files)
