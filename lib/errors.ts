@@ -216,7 +216,7 @@ const REASONS: Record<string, string> = {
   ECONNREFUSED: 'connection refused',
 }
 
-/** What was thrown, in words. A caller's code may throw anything; this never throws. */
+/** The message of anything thrown. A caller's code may throw any value; this never throws. */
 export function messageOf(thrown: unknown): string {
   try {
     return `${thrown instanceof Error ? thrown.message : thrown}`
@@ -226,7 +226,7 @@ export function messageOf(thrown: unknown): string {
   }
 }
 
-/** What was thrown as an Error. Never throws. */
+/** Anything thrown, as an Error. Never throws. */
 export function asError(thrown: unknown): Error {
   try {
     // Its message was read once, so it can be read again.

@@ -84,7 +84,7 @@ function say(text: string): void {
   try {
     writeSync(2, `qcow2-backup ${oneLine(text)}\n`)
   } catch {
-    // Nobody reads, or not fast enough: no reason to fail.
+    // The reader is gone or too slow: not a reason to fail.
   }
 }
 

@@ -118,7 +118,7 @@ export interface CopyWrite {
   offset: number
   /** Bytes; of a write those of `bytes`. */
   length: number
-  /** Of a write; nobody else uses them. */
+  /** The bytes of a write; nothing else uses them. */
   bytes?: Buffer
 }
 
@@ -199,7 +199,7 @@ export interface Addon {
    */
   lockFile(fd: number, locks: readonly number[], tests: readonly number[]): number
   /**
-   * Lets a file share blocks of another: triples offset in `from`, offset in `to`, length.
+   * Shares blocks of one file with another: triples offset in `from`, offset in `to`, length.
    * @returns how many were shared before the first that cannot be
    */
   cloneRanges(from: number, to: number, ranges: Float64Array): Promise<number>

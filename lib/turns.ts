@@ -7,7 +7,7 @@ const LONGEST_MS = 10
 const STEPS = 32
 
 /**
- * Lets the event loop turn now and then during work that never waits for anything, so that signals,
+ * Yields to the event loop now and then during work that never waits for anything, so that signals,
  * timers and sockets are served; and ends the work when its signal is aborted.
  */
 export class Turns {

@@ -143,7 +143,7 @@ async function copy<O extends CopyOptions, T extends string | CustomTarget>(
     try {
       return await call.noted(await run(from, to, Object.assign(checked, { onProgress })))
     } finally {
-      // What did not come as far as opening them.
+      // For a copy that failed before it opened them.
       if (typeof from !== 'string') await from.close?.()
       if (typeof to !== 'string') await Promise.resolve(to.close?.()).catch(() => {})
     }

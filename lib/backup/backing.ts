@@ -20,7 +20,7 @@ export interface Backing {
   size: number
   /** The backup with its backing chain. */
   chain: Chain
-  /** Of the whole chain. */
+  /** Files of the whole chain. */
   files: readonly OpenFile[]
   /**
    * To be called right before the target gets its name.

@@ -10,7 +10,7 @@ import type { CopyResult, FullOptions } from './types.ts'
  * @param source path of a raw or qcow2 image or of a block device, an NBD URI, or a custom
  * source
  * @param target path of the image, mode 0600; it appears there only when complete and synced. A target
- * of the program's own gets the disk as it is
+ * of the program's own gets the raw disk
  * @throws BackupError; an existing target is then unchanged
  */
 export function fullBackup(

@@ -8,8 +8,8 @@
  * 3. The manifest for the new image alone takes the place of the one for both.
  *
  * An image that is replaced by one without a manifest loses its own in the same way; in 3 it is
- * removed. If 1 or 2 fails, what was there before comes back; if 3 does, the one for both stays, and
- * is right. Killed at any point, the result is the old or the new image beside a manifest of it.
+ * removed. If 1 or 2 fails, the old files are restored; if 3 does, the one for both stays, and
+ * is valid. Killed at any point, the result is the old or the new image beside a manifest of it.
  */
 import { type FileTarget, openFileTarget } from '../copy/target/file-target.ts'
 import { type ExistingTarget, judge, type SourceIdentity } from '../copy/target/judge.ts'
@@ -180,7 +180,7 @@ class ManifestFile implements ManifestPublication {
     await this.#target.settle()
   }
 
-  /** Of the one for both. */
+  /** Identity of the manifest for both. */
   async #identity(): Promise<string> {
     return identityOf(await this.#target.handle.stat({ bigint: true }))
   }

@@ -10,7 +10,7 @@ import type { ImageWriter } from './writer.ts'
 export type RefcountTable = Pick<Qcow2Header, 'refcountTableOffset' | 'refcountTableClusters'>
 
 /**
- * Writes refcounts anew, from the references alone, into clusters that nothing refers to; then lets
+ * Rebuilds the refcounts, from the references alone, in clusters that nothing refers to; then makes
  * the header name them. The old ones, which are references still, become leaks.
  * @throws CheckFailed if the new table would be larger than any image may have, before the header
  * names it

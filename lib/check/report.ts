@@ -36,7 +36,7 @@ export const IO_ERROR = 'Input/output error'
 export const INVALID = 'Invalid argument'
 export const TOO_LARGE = 'File too large'
 
-/** Work that is done for each byte of a file: tables that are read again and again end it. */
+/** Maximum work for each byte of a file: tables that are read many times exceed it. */
 const WORK_PER_BYTE = 128
 const BASE_WORK = 2 ** 27
 /** Cost of a message, and minimum cost of a table: reading it costs more than its bytes. */

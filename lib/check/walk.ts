@@ -39,7 +39,7 @@ export interface BadEntry {
 
 /** An L2 table that an L1 table names. */
 interface TableReference {
-  /** Of the entry in the L1 table. */
+  /** Index of the entry in the L1 table. */
   index: number
   /** The entry, whole. */
   entry: DataView

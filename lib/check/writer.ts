@@ -12,7 +12,7 @@ import type { StoredRefcounts } from './stored-refcounts.ts'
 /**
  * Writes repairs to an image, in steps as every edit does: the data that one step relies on is durable
  * before it begins, so an image whose repair is interrupted is at most as broken as before, and can be
- * repaired again. Within a repair what was written is read again, so it is not gathered.
+ * repaired again. A repair reads its own writes again, so they are not gathered.
  */
 export class ImageWriter {
   readonly #path: string
@@ -96,7 +96,7 @@ export class ImageWriter {
     await this.#disk.sync()
   }
 
-  /** Lets a file that was written to end with a whole cluster, which nothing can cut a part off. */
+  /** Extends a changed file to a whole cluster, so that no part of the last one can be cut off. */
   async fillLastCluster(): Promise<void> {
     const now = await this.#handle.stat()
     const end = roundUp(now.size, this.#clusterSize)

@@ -15,7 +15,7 @@ export function programArguments(): string[] {
   if (!told.some((argument) => argument.includes(REPLACEMENT))) return told
   const all = commandLine()
   const own = all.slice(all.length - told.length)
-  // Whoever changes the title of the process overwrites them.
+  // Changing the title of the process overwrites them.
   if (own.length === told.length && own.every((bytes, i) => bytes.toString() === told[i])) {
     return own.map(decodeText)
   }

@@ -1,5 +1,5 @@
 /**
- * Flags made from the option schemas of the library: what a schema says of an option is the name of
+ * Flags made from the option schemas of the library: the schema of an option gives the name of
  * its flag, its parser, its choices and its help. Here texts become values; whether a value is
  * allowed is for the library to judge, which is also called by others.
  */

@@ -1,7 +1,7 @@
 import { abortedError, ioError } from '../errors.ts'
 import { encodeText } from '../text.ts'
 
-/** Whoever read stdout has closed it. */
+/** The reader of stdout has closed it. */
 export class OutputClosed extends Error {}
 
 /**

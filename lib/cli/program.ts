@@ -78,7 +78,7 @@ Examples:
  * The command line's grammar. Commands are listed by name and summary only; a command's module is
  * loaded when it runs, so that starting costs the same however many commands there are.
  * @param help takes the text of help and version, which is not printed here: commander does not wait
- * for what it prints
+ * for its output
  */
 export function buildProgram(io: Io, help: (text: string) => void): Command {
   const { version } = createRequire(import.meta.url)('qcow2-backup/package.json')

@@ -1,6 +1,6 @@
 /**
  * SIGINT and SIGTERM. The first import of the program, so that from its first moment on a signal ends
- * it with a status that says what it left.
+ * it with the right exit status.
  */
 
 // Numbers of the signals; importing node:os for them would be done before the handlers are there.
@@ -63,7 +63,7 @@ export function wasInterrupted(): boolean {
 }
 
 /**
- * Runs something that SIGINT and SIGTERM may stop: the first one aborts `signal` and lets the work
+ * Runs work that SIGINT and SIGTERM may stop: the first one aborts `signal` and lets the work
  * clean up, a second one ends the process at once. A run that completes in spite of the signal has
  * completed.
  * @throws Interrupted if the work failed after a signal; else whatever the work throws

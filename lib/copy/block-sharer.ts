@@ -8,7 +8,7 @@ type DataMapping = Extract<Mapping, { kind: 'data' }>
 const BLOCK = 4096
 
 /**
- * Lets a file share blocks of other files instead of getting copies of them, where the file system
+ * Shares blocks of other files with a file instead of copying them, where the file system
  * can (XFS, Btrfs). The content is the same: ranges that cannot be shared are copied, to the same place.
  */
 export class BlockSharer {

@@ -38,7 +38,7 @@ function planOf(source: Disk, format: TargetFormat): AsyncIterable<Float64Array>
   if (format.kind === 'qcow2' && format.backing) {
     return planOverlay(source, 2 ** format.clusterBits, format.backing.size)
   }
-  // What an image lacks past the end of its backing file is not made up for.
+  // Ranges past the end of the backing file do not count as dirty here.
   if (format.kind === 'hash' && format.hasBacking) {
     return planOverlay(source, format.unit, source.size)
   }

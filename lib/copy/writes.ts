@@ -23,7 +23,7 @@ export class CallerWrites {
     }
   }
 
-  /** Nobody waits for a write any more. Resolves when the program writes nothing any more. */
+  /** Abandons all writes. Resolves when the program writes nothing any more. */
   async stop(): Promise<void> {
     this.#controller.abort()
     await Promise.all(this.#running)

@@ -16,7 +16,7 @@ export interface PlannedEdit {
   /** Writes data that nothing refers to yet, including `fresh`, and syncs it. */
   prepare(fresh: readonly Write[]): Promise<void>
   /**
-   * How the image comes to name it, a step after the other.
+   * The steps after which the image refers to it, in order.
    * @param table where the refcount table is by then, if it was moved
    */
   naming(table?: MovedTable): Write[][]

@@ -54,7 +54,7 @@ export function requireRoom(
 }
 
 /**
- * How the header comes to say something else. Each step is one write within one sector, which is
+ * The steps that change the header. Each is one write within one sector, which is
  * atomic, or is to bytes that mean nothing yet; so that a power failure during any of them leaves the
  * header as it was or as it is to be, and no bitmap out of date. Only where the first cluster has no
  * room for both the old and the new place is it one write of several sectors.
@@ -65,7 +65,7 @@ export function headerSteps(image: EditedImage, wanted: NewHeader): Write[][] {
   const { extension, virtualSize, table } = wanted
   const size = header.virtualSize === virtualSize ? undefined : virtualSize
   const known = header.autoclearFeatures & KNOWN_AUTOCLEAR
-  // As it is on the disk by now.
+  // As it is on the disk now.
   const now = withFields(first, header.autoclearFeatures)
   const layouts = extension ? toHave(extension) : toHaveNone()
   return layouts.map((layout, i) => changed(i === 0 ? now : layouts[i - 1], layout))
@@ -77,7 +77,7 @@ export function headerSteps(image: EditedImage, wanted: NewHeader): Write[][] {
       const to = last(layout)
       if (to && inOneSector(now, to)) return [to]
     }
-    // While the flag is not set nobody looks at the extension.
+    // While the flag is not set the extension is ignored.
     if (inPlace && !bitmapsAreCurrent(header)) {
       return [withFields(inPlace, known), last(inPlace) as Buffer]
     }

@@ -75,7 +75,7 @@ export class L2Tables {
   }
 
   /**
-   * All that an L1 entry maps comes to read as zero, also over a backing file. Its table is its own:
+   * Makes the range of an L1 entry read as zero, also over a backing file. Its table is its own:
    * QEMU does not keep an image valid in which entries of the active L1 table share one.
    */
   async zero(index: number): Promise<void> {

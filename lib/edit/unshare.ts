@@ -11,7 +11,7 @@ import type { Lost } from './release.ts'
 
 /**
  * Bytes of tables that any image may have copied, and how many for each byte of it. Only a table of
- * zeroes may be shared by all of a disk: what shares others that often is made up.
+ * zeroes may be shared by all of a disk; other tables shared that often are not genuine.
  */
 const BASE_COPIED = 16 * 2 ** 20
 const COPIED_PER_BYTE = 16

@@ -1,5 +1,5 @@
 /**
- * A fault that a decoder finds. Decoders are pure and know no file; whoever read the bytes
+ * A fault that a decoder finds. Decoders are pure and know no file; the caller that read the bytes
  * names it, with `inFile`.
  */
 import { BackupError } from '../errors.ts'

@@ -27,13 +27,13 @@ export interface OpenFile extends SourceFile {
 export interface FoundFile {
   /** As messages name it. */
   readonly path: string
-  /** Opened with O_PATH; owned by whoever found it. */
+  /** Opened with O_PATH; closed by the caller that found it. */
   readonly handle: FileHandle
 }
 
 /**
- * Opens a regular file or a block device for reading. Its name is looked up once, without opening
- * what is there: opening a FIFO waits for a writer, and opening a device may already do something.
+ * Opens a regular file or a block device for reading. Its name is resolved once, without opening
+ * the file: opening a FIFO waits for a writer, and opening a device may have side effects.
  * The file found is judged, and that very file is then opened.
  * @throws BackupError IO, or UNSUPPORTED for another kind of file
  */

@@ -59,7 +59,7 @@ export async function letGo({ handle, directory }: LookedUp): Promise<void> {
  * to make us read other files of the host: only files that lie directly in the image's own directory
  * pass, and files anywhere below an allowed one. What counts is where a name leads in the end, so
  * `..` and symbolic links gain nothing. A name is looked up once, from the directory in which the
- * image itself was found, and what is judged is what was found: exchanging files and directories
+ * image itself was found, and the file found is the one judged: exchanging files and directories
  * meanwhile gains nothing either.
  */
 export class Gate {

@@ -28,7 +28,7 @@ export interface ChainImage {
   /** Virtual size, bytes. */
   readonly size: number
   readonly file: OpenFile
-  /** Of a qcow2 image. */
+  /** Decoded header of a qcow2 image. */
   readonly header?: Qcow2Header
   /** The external data file, if the image has one. */
   readonly dataFile?: DataFile

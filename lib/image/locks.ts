@@ -1,7 +1,7 @@
 /**
  * The locks by which QEMU keeps two processes from writing the same image (its block/file-posix.c).
- * Whoever has an image open holds a shared lock of byte 100 + n for each permission n that it uses,
- * and of byte 200 + n for each that it does not let others have. It is refused if others hold the
+ * A process that has an image open holds a shared lock of byte 100 + n for each permission n that it uses,
+ * and of byte 200 + n for each that it denies to others. It is refused if others hold the
  * byte that contradicts one of its own.
  */
 import { BackupError } from '../errors.ts'

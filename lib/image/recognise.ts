@@ -10,7 +10,7 @@ import type { Format } from './image-chain.ts'
 export async function probeFile(file: ImageFile): Promise<ProbedFormat> {
   const length = Math.min(PROBE_BYTES, file.size)
   const head = await readAt(file, 0, length)
-  // A format with its magic at the end is not recognised where that cannot be read; whoever reads the
+  // A format with its magic at the end is not recognised where that cannot be read; reading the
   // disk up to there fails then.
   const tail = await readAt(file, file.size - length, length).catch(() => Buffer.alloc(0))
   return probe(head, tail)

@@ -16,7 +16,7 @@ import {
 import { identityOf, type SourceFile } from './file.ts'
 
 /**
- * Removes a file that is open, and the symbolic link that named it, if one did. What has taken its
+ * Removes a file that is open, and the symbolic link that named it, if one did. A file that has taken its
  * name since is left alone: names are looked up in a directory that is held open, so that nothing on
  * the path to it can be replaced, and the file removed was compared under a private name.
  * @param path by which it was opened

@@ -1,8 +1,8 @@
 /**
  * Recognises the content of a file or device by its first and last bytes, so that a disk is not
- * mistaken for an image that may be overwritten. A table of our own, and neither libblkid nor `blkid -p`: it reads the
- * descriptor that will be written to, needs no program in a container and no device node, and what is
- * asked is only whether there is something, not its label.
+ * mistaken for an image that may be overwritten. A table of our own, not libblkid or `blkid -p`: it
+ * reads the descriptor that will be written to, needs no program in a container and no device node,
+ * and only has to know that there is something, not its label.
  */
 import type { FileHandle } from '../files.ts'
 

@@ -23,7 +23,7 @@ export interface BitmapInfo {
   granularity: number
   /** It records writes. */
   recording: boolean
-  /** Whoever had the image open last did not store it; only to be removed. */
+  /** The last program that opened the image did not store it; it can only be removed. */
   inconsistent: boolean
   /** Guest bytes in the granules that it has as dirty; null if it is inconsistent. */
   dirtyBytes: number | null

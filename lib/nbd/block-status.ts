@@ -54,7 +54,7 @@ export async function* statusAnswers(
 ): AsyncGenerator<Answer> {
   const askFrom = (start: number) => {
     const answer = ask(start, Math.min(STEP, to - start))
-    // Nobody may ever wait for it.
+    // It may never be awaited.
     answer.catch(() => undefined)
     return answer
   }
@@ -76,7 +76,7 @@ export async function* statusAnswers(
 }
 
 /**
- * Asks about a bitmap first, and about allocation only inside what is dirty; what is clean counts
+ * Asks about a bitmap first, and about allocation only inside dirty ranges; clean ranges count
  * as data. For exports that can say nothing of clean ranges, and cannot be read there either.
  * @param allocation undefined if the server does not have base:allocation: all is data then
  */

@@ -15,7 +15,7 @@ export interface NbdServer extends NbdAddress {
   readonly signal?: AbortSignal
 }
 
-/** Reason of a signal that is aborted because the source was closed, by nobody's wish to abort. */
+/** Abort reason when the source was closed, not aborted by the user. */
 export class Closed extends Error {}
 
 /** The part of an export that a connection needs. */

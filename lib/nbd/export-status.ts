@@ -12,7 +12,7 @@ import { Closed, isRefusedStatus, NbdConnection, type NbdServer } from './connec
 
 const ALLOCATION = 'base:allocation'
 
-/** Bytes that are taken for data when a server refuses to say: of the one request that it refused. */
+/** Bytes counted as data when a server refuses block status: those of the refused request. */
 const REFUSED_BYTES = 2 ** 31
 /** Refusals of allocation status after which the server is not asked again. */
 const MAX_REFUSALS = 8

@@ -30,8 +30,8 @@ export function isNbdUri(location: string): boolean {
 
 /**
  * Reads an NBD URI (the NBD project's doc/uri.md): `nbd://HOST[:PORT]/EXPORT`,
- * `nbd+unix:///EXPORT?socket=PATH`, and the same with `nbds` for TLS. What the parameters say of TLS
- * is left to libnbd.
+ * `nbd+unix:///EXPORT?socket=PATH`, and the same with `nbds` for TLS. The TLS parameters are
+ * left to libnbd.
  * @throws BackupError USAGE, saying how it is to be written
  */
 export function parseNbdUri(uri: string): NbdAddress {

@@ -3,8 +3,8 @@ import { SHARED_READING } from '../image/locks.ts'
 import { recogniseAsQemu } from '../qemu-img/qemu-chain.ts'
 
 /**
- * Lets the gate judge all that an image names before another program opens it, which would follow any
- * name. An image that is damaged itself, or not there, is let pass: nothing that it names was found.
+ * Checks all files that an image names with the gate before another program opens it, which would follow any
+ * name. A damaged or missing image passes: no file that it names was found.
  * @throws BackupError NOT_ALLOWED, or the error of opening a file that the image names
  */
 export async function requireAllowed(

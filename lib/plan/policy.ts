@@ -11,10 +11,10 @@ export type Action = 'copy' | 'zero' | 'skip'
 /**
  * The target is fresh and has no backing file, so whatever is not recorded in it reads as zero.
  * Decided by the content of the source's whole chain alone, never by how bytes are copied: a copy
- * method that is refused may never change what is written.
+ * method that is refused must not change the result.
  */
 export const FRESH: Readonly<Record<Mapping['kind'], Action>> = {
-  // Content that nobody can know without reading it.
+  // Content that is only known by reading it.
   data: 'copy',
   deflate: 'copy',
   zstd: 'copy',
@@ -35,7 +35,7 @@ export const OVERLAY: Readonly<Record<Mapping['kind'] | 'clean', Action>> = {
   zstd: 'copy',
   // Zeroed since: without a flag the previous backup's bytes would show.
   zero: 'zero',
-  // Nothing is stored any more (trimmed, or never was): the same, for what was there may be stored
+  // Nothing is stored any more (trimmed, or never was): also a zero flag, as old data may be stored
   // in the previous backup.
   hole: 'zero',
   // Not written since: the previous backup has it.

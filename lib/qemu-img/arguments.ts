@@ -102,8 +102,8 @@ export function notOneOf(
  * Reads a command line as the version of qemu-img does that is asked for.
  * @param command the name, for messages
  * @param options those of the command besides `-h`, `-U`, `--object` and `--image-opts`
- * @param common `forceShare`: whether the command has `-U`; default: it has. `warn`: takes what is
- * printed of an argument that is taken all the same
+ * @param common `forceShare`: whether the command has `-U`; default: it has. `warn`: receives warnings
+ * about arguments that are accepted
  * @throws QemuImgError in qemu-img's words, HelpRequest
  */
 export function parseArguments(

@@ -11,7 +11,7 @@ const SUFFIXES = 'BKMGTPE'
 
 /**
  * A size: bytes, or with a suffix B, K, M, G, T, P or E, of either case, before which there may be
- * a fraction (`qemu_strtosz`, which was written anew for 8.1).
+ * a fraction (`qemu_strtosz`, which was rewritten for 8.1).
  */
 export function parseSize(text: string, version: QemuVersion): ParsedNumber {
   const anew = atLeast(version, 8, 1)

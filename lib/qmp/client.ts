@@ -195,7 +195,7 @@ export class QmpClient {
       const what = message.kind === 'error' ? `: ${message.description}` : ''
       throw new QmpProtocolError(`sent an answer to no pending command${what}`)
     }
-    // Of a command that was given up, nobody waits for the answer.
+    // The answer to an abandoned command is dropped.
     const pending = this.#pending.get(id)
     if (!pending) return
     log('qmp', () => {

@@ -37,7 +37,7 @@ export interface CustomSource {
   /**
    * Reads exactly `length` bytes from `start` on, at most 2 MiB. Several reads are under way at once,
    * as many as the option `requests` says. One that rejects is asked again, as `retries` says.
-   * @param signal aborted when nobody waits for the bytes any more
+   * @param signal aborted when the bytes are no longer needed
    */
   read(start: number, length: number, signal: AbortSignal): Promise<Uint8Array>
   /**

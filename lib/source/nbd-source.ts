@@ -48,7 +48,7 @@ export async function openNbd(uri: string, options: OpenOptions = {}): Promise<S
 }
 
 /**
- * A server that may take a single client, as qemu-nbd does unless told otherwise, is asked for
+ * A server that may take a single client, as qemu-nbd does by default, is asked for
  * everything at once: its connection is then free for reading.
  */
 async function askAtOnce(
@@ -152,7 +152,7 @@ class NbdSource implements Source {
   }
 
   /**
-   * Asks the server anew. One that cannot be reached any more has handed out all that was asked of
+   * Asks the server again. One that cannot be reached any more has handed out all that was asked of
    * it; one that serves a single client could not answer.
    */
   async checkUnchanged(): Promise<void> {

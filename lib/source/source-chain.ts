@@ -31,7 +31,7 @@ export interface OpenOptions extends NbdOptions {
   /** The format of a backing file whose image does not record one. */
   backingFormat?: Format
   /**
-   * Read images that another process may be writing to, whatever comes of it. Default: they are
+   * Read images that another process may be writing to; the data may be inconsistent. Default: they are
    * refused.
    */
   forceShare?: boolean

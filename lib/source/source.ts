@@ -37,7 +37,7 @@ export interface SourceReader {
   /** Bytes. */
   readonly size: number
   readonly identity: string
-  /** Reads exactly `length` bytes. `signal`: nobody waits for them any more. */
+  /** Reads exactly `length` bytes. `signal`: they are no longer needed. */
   read(start: number, length: number, signal: AbortSignal): Promise<Uint8Array>
 }
 
@@ -97,7 +97,7 @@ export interface Disk {
   interrupt?(): void
 }
 
-/** A disk that can be read. Closed by whoever opened it. */
+/** A disk that can be read. The caller that opened it closes it. */
 export interface Source extends Disk {
   readonly format: 'raw' | 'qcow2'
   /** Of a file: the image and all that it builds on, top first. */

@@ -35,7 +35,7 @@ void sync_range(int fd, off_t from, off_t length, unsigned flags) {
 }
 
 // Descriptors that are left for the rest of the process: the target, the engine, a manifest, and
-// what the calling program does meanwhile.
+// the calling program.
 constexpr rlim_t kSpareDescriptors = 64;
 
 // The kernel hands out the lowest number that is free, so all below the one it gives are taken.

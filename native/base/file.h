@@ -39,10 +39,10 @@ class File {
   void reserve(uint64_t end);
   // Sets the exact length. No effect on devices. Throws Error.
   void set_length(uint64_t length);
-  // After buffered writes up to `end` in rising order: starts their write-back and drops what was
+  // After buffered writes up to `end` in rising order: starts their write-back and drops data
   // written before from the page cache, which a backup would otherwise push everything else out of.
   // Throws Error if earlier writes could not be stored. The kernel reports that once to
-  // each open file description: whoever ignored it here would see the next fdatasync(2) succeed.
+  // each open file description: if it were ignored here, the next fdatasync(2) would succeed.
   void written_up_to(uint64_t end);
   // Makes [offset, offset + length) of a device read as zero without sending the zeroes. False
   // where the device has no such thing: then zeroes must be written.

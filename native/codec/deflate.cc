@@ -57,7 +57,7 @@ bool inflate_cluster(const uint8_t* in, size_t in_size, uint8_t* out, size_t out
 }
 
 // The spec's "deflate" says nothing of a window, and QEMU itself writes one of 4 KiB and names it
-// when it reads. libdeflate always uses 32 KiB, which QEMU reads all the same: it inflates in one
+// when it reads. libdeflate always uses 32 KiB, which QEMU can read, too: it inflates in one
 // call into one flat cluster, and zlib then finds distances in that output, not in a window.
 DeflateCompressor::DeflateCompressor(int level) {
   if (level < kLowestLevel || level > kHighestLevel) throw Error(EINVAL, "deflate level");

@@ -1,4 +1,4 @@
-// Brings the stored bytes of both sides of some pairs into memory, in few and large reads.
+// Reads the stored bytes of both sides of some pairs into memory, in few and large reads.
 #pragma once
 
 #include <cstdint>

@@ -47,7 +47,7 @@ class CompareJob {
   // Findings since it was called last, in guest order. The job waits while many are not taken.
   std::vector<Finding> take_findings() { return mailbox_.take_findings(); }
   // Guest bytes from 0 on of which every finding could be taken. Never in front of a finding that
-  // take_findings() will bring later.
+  // take_findings() will return later.
   uint64_t position() const { return mailbox_.position(); }
   // Bytes read from the sources.
   uint64_t bytes_read() const { return mailbox_.bytes_read(); }

@@ -4,8 +4,8 @@
 //   H(H(block 0), H(block 1), …)
 //
 // with blocks of 4 MiB, of which the last may be shorter: imageio's /checksum of the
-// same disk by default. A disk over a backing file has only what it does not leave to that one:
-// blocks of which it has nothing are left out, and in the others each longest run that it has as
+// same disk by default. Over a backing file only the ranges stored in the image count:
+// blocks without any are left out, and in the others each longest run that is stored as
 // data or as zero is hashed as its start and length in guest bytes (u64, little endian), its kind
 // (u8, 1: zero, 2: data), and its bytes if they are data.
 #pragma once

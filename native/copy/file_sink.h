@@ -1,4 +1,4 @@
-// Writes to a file or a device. Joins what lies side by side into large writes: growing a file by
+// Writes to a file or a device. Joins adjacent data into large writes: growing a file by
 // small direct writes is three to five times slower than by large ones.
 #pragma once
 

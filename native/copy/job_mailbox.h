@@ -76,7 +76,7 @@ class JobMailbox {
   }
   // Notifies the outside of events.
   void notify() { changed_(); }
-  // The engine that is woken by what comes from outside; null: none. It must outlive that.
+  // The engine that is woken by rows and commands; null: none. It must outlive the mailbox's use.
   void set_engine(Engine* engine) {
     std::lock_guard lock(mutex_);
     engine_ = engine;

@@ -17,7 +17,7 @@ constexpr uint64_t kStepBytes = 1 << 20;
 // Writes that may be with the kernel besides the reads. Memory bounds them long before.
 constexpr unsigned kWriteSlots = 16;
 
-// Writes that may be on their way to a target: where zeroes have to be sent, what they take of
+// Writes that may be on their way to a target: where zeroes have to be sent, their share of
 // memory is not that of buffers.
 constexpr size_t kMaxWrites = 512;
 

@@ -23,10 +23,10 @@ namespace qb {
 // writes under way and blocks to be hashed by delivery, which is all that adds to them. Why the
 // copy still goes on, whatever the bounds are: the first chunk of the window (the head) waits for
 // none of them. If there is no chunk, a step may begin. If the head lacks memory, it gets it as
-// soon as no write and no hash holds any, and those end by themselves. If its bytes are under way
-// or with a worker, they come back by themselves, too. If they cannot be read, the caller is told
-// so and decides. Else it is ready and is delivered, at once or after one of too many writes came
-// back or the block that is being hashed was done; then the next chunk is the head.
+// soon as no write and no hash holds any, and those end on their own. If its bytes are under way
+// or with a worker, they come back on their own, too. If they cannot be read, the caller is
+// notified so and decides. Else it is ready and is delivered, at once or after one of too many
+// writes came back or the block that is being hashed was done; then the next chunk is the head.
 class ReadAhead {
  public:
   // `unit`: the target's, bytes.
@@ -34,7 +34,7 @@ class ReadAhead {
             const Reader& reader, BufferPool& pool, LiveCounters& counters);
 
   // Begins steps and starts reads, as far as the limits allow. `memory_comes_back`: writes or
-  // hashes hold memory, which comes free before what others hold behind the head.
+  // hashes hold memory, which becomes free before that of chunks after the head.
   void start(bool memory_comes_back);
   // A read that came back. Returns its chunk when that was the last one of a round: its bytes are
   // in place, or its `failure` is set. Throws CopyError for faults that a retry cannot help.

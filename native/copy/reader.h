@@ -1,4 +1,4 @@
-// Brings the bytes of a step into memory: reads, aligned where the file asks for it, and expands
+// Reads the bytes of a step into memory, aligned where the file requires it, and expands
 // compressed clusters.
 #pragma once
 

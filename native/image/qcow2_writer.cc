@@ -12,7 +12,7 @@ namespace qb {
 namespace {
 
 // How much of the disk may follow the first stream in the packer's open cluster before that is
-// written as it is. Closing it wastes less than a cluster, so at most a 64th of what it spans.
+// written as it is. Closing it wastes less than a cluster, so at most a 64th of its span.
 constexpr uint64_t kMostHeldBytes = 32 << 20;
 constexpr uint64_t kMostHeldClusters = 64;
 

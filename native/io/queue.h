@@ -54,7 +54,7 @@ class Queue {
   void reap(std::vector<Transfer*>& done, bool wait,
             std::optional<Engine::Clock::time_point> deadline = std::nullopt);
   // Hands nothing more to the engine: transfers that wait for their turn, or would go on after a
-  // short step, come back from reap() with ECANCELED; what the engine has comes back as always.
+  // short step, come back from reap() with ECANCELED; requests with the engine complete as always.
   void stop() { stopped_ = true; }
   // Transfers submitted and not yet reaped, those waiting included.
   size_t in_flight() const { return active_ + waiting_.size(); }

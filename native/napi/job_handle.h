@@ -16,7 +16,7 @@ namespace qb {
 
 // Lives on the JavaScript thread, but for the job's thread calling `changed_`. Kept alive by itself
 // from the start until nothing that `changed_` was called for is on its way any more: JavaScript
-// may have let go of the job before.
+// may have released the job before.
 //
 // `Job` has start(changed), has_room(), ended(), failure(), close(), cancel() and join(), as
 // CopyJob does.
@@ -127,8 +127,8 @@ class JobHandle : public std::enable_shared_from_this<JobHandle<Job>> {
     try {
       handle->settle();
     } catch (const Napi::Error&) {
-      // The environment can no longer run JavaScript (worker.terminate()): nobody is left to be
-      // told.
+      // The environment can no longer run JavaScript (worker.terminate()): there is no one to
+      // notify.
     } catch (...) {
       handle->fail(std::current_exception());
     }
@@ -148,8 +148,8 @@ class JobHandle : public std::enable_shared_from_this<JobHandle<Job>> {
     handle->changed_.Release();
   }
 
-  // What happened cannot be told, there being no memory for it: the job ends, and all who wait are
-  // told that.
+  // The events cannot be reported for lack of memory: the job ends, and all waiting promises are
+  // rejected.
   void fail(const std::exception_ptr& failure) {
     job_->cancel();
     Napi::Value error = to_js(env_, failure).Value();
@@ -162,7 +162,7 @@ class JobHandle : public std::enable_shared_from_this<JobHandle<Job>> {
     if (!events_) return;
     std::optional<Napi::Value> happened = news();
     if (!ended && !happened) return;
-    // The last news come before the end, which the next call brings.
+    // The last events come before the end, which the next call returns.
     auto events = std::exchange(events_, std::nullopt);
     events->Resolve(happened ? *happened : env_.Undefined());
   }

@@ -17,7 +17,7 @@
 namespace qb {
 
 // Lives on the JavaScript thread, but for arrived(). Kept alive by itself until nothing that
-// `changed_` was called for is on its way any more: JavaScript may have let go of it before.
+// `changed_` was called for is on its way any more: JavaScript may have released it before.
 class NbdHandle : public std::enable_shared_from_this<NbdHandle> {
  public:
   // Converts a task's result into a value, on the JavaScript thread.

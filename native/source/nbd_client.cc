@@ -180,7 +180,7 @@ void NbdClient::wait() {
   std::vector<NbdLine*> polled;
   for (auto& line : lines_) {
     if (!line->connection) continue;
-    // Sending may have found it gone: libnbd takes the request all the same, and has nothing left
+    // Sending may have found it gone: libnbd still takes the request, and has nothing left
     // that could be waited for.
     if (!line->connection->alive()) return;
     fds.push_back({line->connection->fd(), line->connection->events(), 0});

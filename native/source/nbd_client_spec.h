@@ -19,9 +19,9 @@ struct NbdClientSpec {
   unsigned requests = 16;         // in flight on each connection
   unsigned block_min = 1;         // of offsets and lengths, bytes
   uint64_t block_max = 32 << 20;  // of one request's payload, bytes
-  // Times in a row that a connection which is lost, or cannot be made, is made again. 0 for who may
-  // not go on with another server than the one that took the writes: what it had not flushed may be
-  // gone. Then the first connection that is lost is the end.
+  // Times in a row that a connection which is lost, or cannot be made, is made again. 0 if writes
+  // must not continue on another server than the one that took them: unflushed data may be gone.
+  // Then the first connection that is lost is the end.
   unsigned retries = 6;
   // Whether zeroes are to take up space in the export (NBD_CMD_FLAG_NO_HOLE).
   bool no_hole = false;

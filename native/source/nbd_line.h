@@ -16,7 +16,7 @@
 namespace qb {
 
 // For the client's thread. Methods that may return an Error return why the connection is lost, or
-// cannot be made; what follows from that is the client's to decide.
+// cannot be made; the client decides about the consequences.
 struct NbdLine {
   using Clock = NbdConnection::Clock;
   enum class State {

@@ -1,6 +1,6 @@
 import { type House, roomOf } from './graph.ts'
 
-/** The plan of a side as text: its floors, topmost first, with what each room is, holds and uses. */
+/** The plan of a side as text: its floors, topmost first, with purpose, size and imports of each room. */
 export function planOf(house: House, purposes: Record<string, string>): string {
   const { side } = house
   const text = [`${side.folder}/  ${figures([...house.lines.values()])}`]

@@ -90,7 +90,7 @@ export class DataStore {
     const { mixed, changed, round, trimmed, overlay } = this.disks
     // Raw, qcow2, a backup to restore or to compare, a target, one that differs; a changed disk and
     // its backup; before and after it is zeroed; four rounds, on the disk and in the chain; an overlay,
-    // and what it is committed to; and the tables and bitmaps of the huge disks.
+    // and its base; and the tables and bitmaps of the huge disks.
     return (
       5 * mixed.dataBytes +
       2 * overlay.blocks * overlay.blockSize +

@@ -28,7 +28,7 @@ export function mappedClusters({ size, perTable }: MappedDisk): number {
 
 /**
  * Makes a qcow2 image with many allocated clusters, whose content is a hole in the file: a program that looks
- * at tables cannot tell it from one that was written.
+ * at tables cannot distinguish it from one that was written.
  */
 export async function makeMapped(
   path: string,

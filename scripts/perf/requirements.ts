@@ -38,7 +38,7 @@ export async function requireProgram(file: string): Promise<void> {
 /**
  * @param dir an existing directory
  * @throws BackupError BAD_TARGET if its file system refuses O_DIRECT, without which neither peer
- * nor limit would be what they are called
+ * nor limit would measure the disk
  */
 export async function requireDirectIO(dir: string): Promise<void> {
   const probe = join(dir, 'direct.probe')

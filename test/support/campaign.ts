@@ -47,7 +47,7 @@ const REFUSED = [
 
 /**
  * Pairs by their command. Some are left out, because QEMU crashed or because we refuse the image. They
- * are rare: were they many, we would be refusing what we should not.
+ * are rare: many of them would mean that we refuse too much.
  */
 const counts = new Map<string, { asked: number; equal: number; skipped: number }>()
 

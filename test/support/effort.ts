@@ -1,6 +1,6 @@
 /**
  * How much a test does. `npm test` is for the next few minutes of somebody who waits: it meets every
- * case once. `THOROUGH=1`, which CI sets, meets every combination and repeats what is random.
+ * case once. `THOROUGH=1`, which CI sets, covers every combination and repeats random cases.
  */
 export const THOROUGH = process.env.THOROUGH === '1'
 

@@ -1,6 +1,6 @@
 /**
- * Images of at most 1 MiB in all that claim far more than they hold: what is done for them must be
- * bounded by what is there. Some are sound, so that edits go through with them; others are not.
+ * Images of at most 1 MiB in all that claim far more than they hold: the work for them must be
+ * bounded by their real size. Some are sound, so that edits of them succeed; others are not.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

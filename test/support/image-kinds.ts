@@ -33,7 +33,7 @@ function raw(path: string, size: number): string {
 }
 
 /**
- * Changes an image by commands of qemu-io, each `[command, offset, length]`; what lies beyond the
+ * Changes an image by commands of qemu-io, each `[command, offset, length]`; the part beyond the
  * end of the disk is left out.
  */
 function change(path: string, size: number, commands: [string, number, number][]): void {

@@ -19,8 +19,8 @@ export interface CustomTarget {
    */
   write(offset: number, data: Uint8Array, signal: AbortSignal): Promise<void>
   /**
-   * Makes a range read as zero, at most 256 MiB of it. Without it zeroes are written. What the disk
-   * leaves out reads as zero, so that every byte is either written or zeroed.
+   * Makes a range read as zero, at most 256 MiB of it. Without it zeroes are written. Every byte
+   * of the disk is either written or zeroed.
    */
   zero?(offset: number, length: number, signal: AbortSignal): Promise<void>
   /** Makes all writes durable. Called when no write is under way, and once at the end. */

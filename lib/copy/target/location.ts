@@ -14,7 +14,7 @@ import { native } from '../../native.ts'
 import { decodeText } from '../../text.ts'
 
 /**
- * A name in a directory that is held open: whatever happens to the path that led there, what is made,
+ * A name in a directory that is held open: whatever happens to the path that led there, a file made,
  * compared, renamed and removed under the name is in this directory.
  */
 export interface Location {
@@ -80,8 +80,8 @@ export async function openEntry(path: string): Promise<FileHandle> {
 /**
  * Finds where a path leads, through symbolic links, also if nothing is there yet, and opens the
  * directory there. Links are followed by the kernel's rule for sticky directories
- * (fs.protected_symlinks), whether the kernel is told to have it or not: in a sticky directory that
- * everybody may write to, only the links of whom this process belongs to, or the directory does.
+ * (fs.protected_symlinks), whether the kernel has it enabled or not: in a sticky directory that
+ * everybody may write to, only links owned by this process's user or the directory's owner.
  * @throws BackupError USAGE if the path is empty; BAD_TARGET if it can only name a directory, or if
  * a link on the way is not followed; IO if its directory is missing or cannot be searched or read
  */

@@ -7,7 +7,7 @@ import type { Target } from './target.ts'
 
 /**
  * Opens an export of an NBD server to be overwritten in place. It always exists, and naming it is
- * taken for the wish to overwrite it.
+ * a request to overwrite it.
  * @param noHole zeroes are to take up room on the server
  * @throws BackupError USAGE, IO, BAD_TARGET if the export is read-only,
  * ABORTED

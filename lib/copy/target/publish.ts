@@ -5,7 +5,7 @@ import type { Publication } from './target.ts'
 /**
  * Gives several things their names: all of them, or none. Until the last one has its name, what they
  * replace is kept aside and comes back if anything fails; killed in between, some have their new
- * names and what they replaced is beside them as `.NAME.RANDOM.partial`.
+ * names and the files that they replaced are beside them as `.NAME.RANDOM.partial`.
  * @param groups files that belong together, such as an image and its manifest. The first of a group must
  * be valid also beside the files that have the later names before they are replaced
  * @returns files that could not be cleaned up
@@ -51,7 +51,7 @@ export async function publishAll(groups: readonly (readonly Publication[])[]): P
  * Takes names back.
  * @param placed the last first
  * @param wereSeen all had their names, which others may have seen by now
- * @returns what stands under the names, if that is not what stood there or others may have seen more
+ * @returns the files now under the names, if they are not the old ones or others may have seen new ones
  */
 async function revertAll(
   placed: readonly (readonly Publication[])[],

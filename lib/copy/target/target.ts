@@ -59,7 +59,7 @@ export interface Publication {
   settle(): Promise<void>
   /**
    * Undoes `place`. Never fails.
-   * @returns what stands under the name instead of what stood there; undefined if it is as it was
+   * @returns the file now under the name, if it is not the old one; else undefined
    */
   revert(): Promise<string | undefined>
   /**

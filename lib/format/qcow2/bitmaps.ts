@@ -27,7 +27,7 @@ export interface Bitmap {
   /** It records writes. */
   auto: boolean
   /**
-   * The raw directory entry, padding included: whoever rewrites the directory
+   * The raw directory entry, padding included: an edit that rewrites the directory
    * keeps every byte that is not meant to change. None of a bitmap that is not stored yet.
    */
   raw?: Buffer

@@ -107,7 +107,7 @@ export class HostBounds {
     const stored = run.kind === 'data' ? this.#dataSize - run.offset : run.length
     if (stored >= run.length) return [run]
     const rest: Run = { kind: 'zero', start: run.start + stored, length: run.length - stored }
-    // Of a piece of the last cluster there may be nothing inside the file.
+    // A piece of the last cluster may lie wholly past the end of the file.
     if (stored <= 0) return [{ kind: 'zero', start: run.start, length: run.length }]
     return [{ ...run, length: stored }, rest]
   }

@@ -100,7 +100,7 @@ export function withBitmaps(
 
 /**
  * The first cluster with another bitmaps extension where it has one, or space for one, already.
- * @param bitmaps `room`: the one it has comes to mean nothing
+ * @param bitmaps `room`: its extension becomes a placeholder
  * @returns undefined if it has neither
  */
 export function withBitmapsInPlace(

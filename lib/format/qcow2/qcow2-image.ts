@@ -58,7 +58,7 @@ export async function readHeader(file: ImageFile): Promise<Qcow2Header> {
 
 /**
  * One qcow2 image without its backing file: maps its own guest bytes, never what its backing file
- * holds. Tables are read as they are asked for, and only what was read last is kept. That suffices
+ * holds. Tables are read as they are asked for, and only the last ones are kept. That suffices
  * because guests are walked in order, and it serves the one legal way in which a table comes again,
  * L1 entries in a row that share an L2 table.
  */
@@ -216,7 +216,7 @@ export class Qcow2Image {
       const known = this.#ahead.has(next) || this.#tables.get(next) !== undefined
       if (known || next + PART > this.#file.size) continue
       const read = this.#tables.read(next)
-      // Nobody may ever ask for it.
+      // It may never be asked for.
       read.catch(() => {})
       this.#ahead.set(next, read)
     }

@@ -169,7 +169,7 @@ export function requireBitmaps(
 }
 
 /**
- * Checks what must hold for an image to be read, not only described: that it is not encrypted, and
+ * Checks that an image can be read, not only described: that it is not encrypted, and
  * that its data is somewhere.
  * @throws FormatError UNSUPPORTED, BAD_IMAGE
  */

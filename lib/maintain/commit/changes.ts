@@ -5,8 +5,8 @@ import type { Mapping } from '../../source/source.ts'
 
 /**
  * The changes that a commit makes to its base.
- * - `zero`: whole clusters, the last of which may end with the disk, come to read as zero.
- * - `cluster`: the cluster at `start` comes to hold `mappings`, in order; it keeps the rest.
+ * - `zero`: whole clusters, the last of which may end with the disk, will read as zero.
+ * - `cluster`: the cluster at `start` gets `mappings`, in order; it keeps the rest.
  */
 export type Change =
   | { kind: 'zero'; start: number; length: number }
@@ -42,7 +42,7 @@ export class ByteCounter {
   }
 }
 
-/** Past the end of the base nobody holds anything; when it has grown it must read as zero there. */
+/** Past the end of the base nothing is stored; when it has grown it must read as zero there. */
 function growth({ start, length }: OpenRange, baseSize: number): Mapping[] {
   const end = start + length
   const from = Math.max(start, baseSize)

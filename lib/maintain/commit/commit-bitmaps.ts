@@ -75,7 +75,7 @@ export async function planBitmaps(
   return plan
 }
 
-/** Why bitmaps cannot go on in a base, in words. */
+/** Why bitmaps cannot continue in a base. */
 function cannotHold({ header }: ChainImage, image?: EditedImage): string | undefined {
   if (!header || !image) return 'is raw and holds no bitmaps'
   if (header.version < 3) return 'is of version 2 and holds no bitmaps'

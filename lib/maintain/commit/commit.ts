@@ -52,7 +52,7 @@ export interface CommitResult {
 }
 
 /**
- * Brings the content of an image, and of all between it and a base, down into the base; and then the
+ * Commits the content of an image, and of all between it and a base, into the base; then the
  * bitmaps: the base's is the union of them, and no more. The images above
  * the base are not written to, and the guest content seen through them never changes: so a
  * commit that is interrupted can be run again, whatever was done of it. Nobody else may write to any

@@ -29,7 +29,7 @@ export interface CommitPlan {
 }
 
 /**
- * Brings the data of the images above a base down into it. Its size stays as it is.
+ * Commits the data of the images above a base into it. Its size does not change.
  * @returns the base as it is then
  * @throws BackupError: the base is sound, and it can be done again
  */

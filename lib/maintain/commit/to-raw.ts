@@ -7,7 +7,7 @@ import { heldMappings } from './changes.ts'
 import type { CommitPlan } from './to-qcow2.ts'
 
 /**
- * Brings the data of the images above a raw base down into it, which grows if it has to.
+ * Commits the data of the images above a raw base into it, which grows if needed.
  * @throws BackupError BAD_TARGET if a device is too small; IO, BAD_IMAGE, ABORTED: then it can be
  * done again
  */

@@ -96,7 +96,7 @@ export async function diffToBitmap(
   const { granularity, enable = false, allowPaths, backingFormat } = options
   let unreadable: UnreadableRange[] = []
   const added: AddedBitmap = { name: bitmap, granularity, recording: enable }
-  // It is ours alone already, by a lock that this one must not mind; what it builds on is not, nor is
+  // It is ours alone already, by a lock that this one must ignore; its backing files are not, nor is
   // the file that its data is in.
   const locked = (depth: number, isDataFile: boolean) => depth === 0 && !isDataFile
   const own = { allowPaths, backingFormat, format: 'qcow2' as const, locked }

@@ -24,8 +24,8 @@ export interface DifferenceOptions {
 const PROGRESS_BYTES = 64 * 2 ** 20
 
 /**
- * Adds every granule of a disk in which the guest sees something else than in another. What the other
- * lacks, being smaller, is zero.
+ * Adds every granule of a disk whose guest content differs from another disk's. Bytes that the other
+ * lacks, being smaller, are zero.
  * @returns ranges that could not be read, and count as different
  * @throws BackupError BAD_IMAGE if the block status cannot be read; IO, ABORTED
  */

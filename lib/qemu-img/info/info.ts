@@ -13,7 +13,7 @@ export interface BitmapInfo {
   name: string
   /** Bytes per bit. */
   granularity: number
-  /** It was not stored by whoever opened it last. */
+  /** The last program that opened it did not store it. */
   inUse: boolean
   /** It records writes. */
   auto: boolean
@@ -55,7 +55,7 @@ export interface ImageInfo {
   /** Of a qcow2 image, bytes. */
   clusterSize?: number
   encrypted: boolean
-  /** It was not closed by whoever wrote to it last. */
+  /** The last program that wrote to it did not close it. */
   dirty: boolean
   /** Name of its backing file, as in the image. */
   backingFile?: string

@@ -9,7 +9,7 @@ export interface Qcow2Options {
   layout: Qcow2Layout
   /** All data is stored, whatever it is. */
   preallocated: boolean
-  /** The image gets a backing file, of which nobody knows how much it shares with the source. */
+  /** The image gets a backing file; how much it shares with the source is unknown. */
   backing: boolean
   /** The size given among the options, bytes; 0: none. */
   declared: bigint
