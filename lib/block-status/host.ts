@@ -32,7 +32,7 @@ export class HostNode implements BlockNode {
     if (!window || at < window.start || at >= window.end) return this.#load(at, bytes)
     const [{ length, data }] = window.between(at, at + bytes)
     if (data) return { flags: DATA | OFFSET_VALID, length, file, offset: at }
-    // A last hole goes on behind the end of the file.
+    // A last hole goes on past the end of the file.
     const last = at + length === file.size
     return { flags: ZERO | OFFSET_VALID, length: last ? bytes : length, file, offset: at }
   }

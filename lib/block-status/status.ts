@@ -34,7 +34,7 @@ export interface Stream {
 /** One answer: holds for `length` bytes from where was asked. */
 export interface Status {
   flags: number
-  /** Bytes; 0 only behind the end of an image. */
+  /** Bytes; 0 only past the end of an image. */
   length: number
   /** The file that holds the bytes. */
   file?: HostFile

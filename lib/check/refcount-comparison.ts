@@ -22,7 +22,7 @@ export interface RefcountComparison {
 /**
  * Compares the refcounts of an image with the references that were counted.
  * @param fix scope of the repair, in the blocks in memory
- * @param write is given each block that was changed, when all its changes are made
+ * @param write receives each block that was changed, when all its changes are made
  */
 export async function compareRefcounts(
   stored: StoredRefcounts,

@@ -25,7 +25,7 @@ export class ReferenceCounts {
   readonly #bits: number
   #fileSize: number
   readonly #report: Report
-  /** Clusters behind the end of the file that something refers to. */
+  /** Clusters past the end of the file that something refers to. */
   readonly #missing = new ClusterRanges()
   readonly #pages: (Page | undefined)[] = []
 

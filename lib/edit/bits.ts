@@ -95,7 +95,7 @@ export class Bits {
     const perPart = this.#partBytes * 8
     let set = 0
     for (const [index, part] of this.#parts) {
-      // Bits behind the end of the disk may be set that mean nothing.
+      // Bits past the end of the disk may be set that mean nothing.
       const meant = Math.min(bits - index * perPart, perPart)
       if (meant <= 0) continue
       set += countBits(part.subarray(0, meant >> 3))

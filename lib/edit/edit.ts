@@ -77,7 +77,7 @@ export async function writeUnreferenced(
 }
 
 /**
- * Zeroes up to the end of the file's last cluster, as the bytes behind the end of a file read anyway:
+ * Zeroes up to the end of the file's last cluster, as the bytes past the end of a file read anyway:
  * storage that keeps whole sectors would cut off the rest of one.
  */
 export function padding({ size, blockDevice }: OpenFile, clusterSize: number): Write[] {

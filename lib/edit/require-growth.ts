@@ -2,7 +2,7 @@ import { unsupported } from '../errors.ts'
 import type { EditedImage } from './edited-image.ts'
 
 /**
- * Looks whether the disk of an image can become as large as `size` bytes. Internal snapshots of
+ * Checks whether the disk of an image can become as large as `size` bytes. Internal snapshots of
  * version 2 do not record the size of their disks, so a snapshot would get another size than
  * it had: QEMU does not resize such an image either. Where an entry of version 3 leaves the size out,
  * the image is corrupt, and was refused before.

@@ -127,7 +127,7 @@ export async function mergeIntoBitmap(
 }
 
 /**
- * Looks whether mergeIntoBitmap will do: comparing disks takes its time.
+ * Checks whether mergeIntoBitmap will do: comparing disks takes its time.
  * @param size of the disk, bytes
  * @param read the files compared, none of which may be the image
  * @throws BackupError as it would; BAD_TARGET if the image is on the storage of a file read

@@ -66,7 +66,7 @@ export async function listBitmaps(
 
 /**
  * Reads a persistent bitmap of an image, without those of its backing files.
- * @param take is given ordered, contiguous runs from 0 to the virtual size, neighbours differ, in
+ * @param take receives ordered, contiguous runs from 0 to the virtual size, neighbours differ, in
  * batches of bounded size
  * @throws BackupError BAD_BITMAP if there is none, or it is inconsistent; BAD_IMAGE, UNSUPPORTED,
  * IN_USE, IO, ABORTED

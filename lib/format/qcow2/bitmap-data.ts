@@ -74,7 +74,7 @@ const SET_BITS = Uint8Array.from({ length: 256 }, (_, byte) => {
 /**
  * Guest bytes in the granules that a bitmap has as dirty. As `bitmapRuns`, but any number of runs
  * costs the same.
- * @param onPosition is given the guest bytes counted so far
+ * @param onPosition receives the guest bytes counted so far
  * @throws BackupError BAD_IMAGE for a malformed table entry, IO, ABORTED
  */
 export async function dirtyBytes(

@@ -72,7 +72,7 @@ function addExtensions(into: Extensions, cluster: Buffer, fields: Fields): void 
   }
 }
 
-/** The type and length at `at`; behind the end of the file both are 0, which ends the area. */
+/** The type and length at `at`; past the end of the file both are 0, which ends the area. */
 function headAt(cluster: Buffer, at: number, end: number): [type: number, length: number] {
   if (at + 8 > end) return [EXT_END, 1]
   if (at + 8 > cluster.length) return [EXT_END, 0]

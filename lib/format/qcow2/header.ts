@@ -52,7 +52,7 @@ export function decodeHeader(head: Buffer, options: HeaderOptions = {}): Qcow2He
   return { ...fields, extensions, backingFile: backingName(cluster, fields) }
 }
 
-/** Zeroes that are filled in behind the end of a file, bytes. */
+/** Zeroes that are filled in past the end of a file, bytes. */
 const FILL = 4096
 
 function filledUp(head: Buffer, length: number): Buffer {
