@@ -100,7 +100,7 @@ export async function readFile(path: string): Promise<Buffer> {
   return await fs.readFile(pathBytes(path))
 }
 
-/** The arguments of this process as the kernel has them, each with a NUL behind it. */
+/** The arguments of this process as the kernel has them, each followed by a NUL. */
 export function commandLineBytes(): Buffer {
   return readFileSync('/proc/self/cmdline')
 }
@@ -139,7 +139,7 @@ export async function nameOf(handle: { fd: number }): Promise<string> {
   return await readlink(descriptorPath(handle))
 }
 
-/** A path made absolute without a look at the file system: `..` takes the part before it away. */
+/** A path made absolute without access to the file system: `..` removes the part before it. */
 export function absolute(path: string): string {
   return join(path.startsWith('/') ? '/' : workingDirectory(), path)
 }

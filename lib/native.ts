@@ -155,7 +155,7 @@ export interface CompareSpec extends Pick<CopySpec, 'engine' | 'direct' | 'reque
   /** Bytes of reads in flight and not yet compared. */
   memory: number
   /**
-   * Findings are whole granules of so many bytes, and all of them; 0: the first sector that differs
+   * Findings are whole granules of this many bytes, and all of them; 0: the first sector that differs
    * or the first row that cannot be read, which ends it.
    */
   granularity: number
@@ -237,7 +237,7 @@ export interface Addon {
    * One block status reply. Rejects with code EPROTO if it is malformed: nothing else is to be
    * asked on this connection then.
    * @returns for each context, in the order asked for, pairs of length and flags from `start` on:
-   * they may end before or behind the range, each elsewhere; empty if the server left it out
+   * they may end before or after the range, each elsewhere; empty if the server left it out
    */
   nbdStatus(handle: NbdHandle, start: number, length: number): Promise<Float64Array[]>
   /**

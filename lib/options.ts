@@ -53,7 +53,7 @@ export const COMPRESSION_LEVELS = {
   zstd: { min: 1, max: 22, standard: 3 },
 } as const
 
-/** For whatever can take long. */
+/** For functions that can take long. */
 export const CONTROL_OPTIONS = {
   /**
    * Ends the call, which rejects with BackupError ABORTED, whose cause is the signal's reason. The

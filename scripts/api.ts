@@ -54,7 +54,7 @@ function statementsOf(text: string): string[] {
   return statements
 }
 
-/** Where a name is declared, whatever passes it on. */
+/** The file that declares a name, through re-exports. */
 function find(file: string, name: string): { file: string; name: string } | undefined {
   const { own, imported } = read(file)
   if (own.has(name)) return { file, name }

@@ -65,7 +65,7 @@ export async function openBacking(
       await requireInPlace(file, place)
       for (const other of others) await requireInPlace(other)
     }
-    // From here on, whatever becomes of the name is found when the target is about to get its own.
+    // Later changes of the name are found right before the target gets its own name.
     await requireInPlace(file, place)
     return {
       path,
@@ -109,7 +109,7 @@ function requireFormat(path: string, found: Format, said: Format = 'qcow2'): voi
 }
 
 /**
- * The target would build on whatever bears the name now.
+ * The target's backing file would be the file that has the name now.
  * @param place directory in which the name is resolved
  */
 async function requireInPlace({ path, identity }: OpenFile, place = path): Promise<void> {

@@ -3,7 +3,7 @@
  * image beside the manifest of another one, however a run ends:
  *
  * 1. A manifest for both gets the name: it describes the new image and, as `otherwise`, what
- *    the one before did. It is right beside either.
+ *    the old manifest said. It is valid beside either image.
  * 2. The image gets its name.
  * 3. The manifest for the new image alone takes the place of the one for both.
  *

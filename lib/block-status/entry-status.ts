@@ -42,7 +42,7 @@ export function subclusterType(
   // In a data file offset 0 is a valid cluster; only the flag says whether it is used.
   const host = offset !== 0 || (layout.externalDataFile && isCopied(table, at))
   if (!layout.extendedL2) {
-    // Behind a zero cluster there is a host cluster only where the entry has an offset.
+    // A zero cluster has a host cluster only where the entry has an offset.
     if (isZeroFlagged(table, at)) return offset !== 0 ? 'zero+host' : 'zero'
     return host ? 'data' : 'unallocated'
   }

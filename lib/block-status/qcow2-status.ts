@@ -41,7 +41,7 @@ export interface Qcow2Parts {
   /** The image's backing file. */
   backing?: BlockNode
   /**
-   * Answers are as long as QEMU's, which matters where more than their sum is looked at. Default: as
+   * Answers are as long as QEMU's, which matters where not only their sum counts. Default: as
    * long as they can be.
    */
   capped?: boolean
@@ -80,7 +80,7 @@ export class Qcow2Node implements BlockNode {
   readonly #unallocated = { from: 0, to: 0 }
   /** Where the last question was. */
   #last = 0
-  /** Whether clusters may be holes of the file; undefined: not yet looked at. */
+  /** Whether clusters may be holes of the file; undefined: not yet known. */
   #preallocated: boolean | undefined
 
   constructor(parts: Qcow2Parts) {
@@ -260,7 +260,7 @@ function isLeftToBacking(part: DataView): boolean {
 const QEMU_CACHE = 32 * 2 ** 20
 
 /**
- * Bytes of an L2 table that QEMU reads and looks at together, a slice: the table, where its cache holds
+ * Bytes of an L2 table that QEMU reads and decodes together, a slice: the table, where its cache holds
  * all tables of the disk.
  */
 function sliceSize(header: Qcow2Header): number {

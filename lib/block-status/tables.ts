@@ -52,7 +52,7 @@ export class MappingTables {
     return this.#tables.get(offset) ?? this.#loadL2(offset, index)
   }
 
-  /** A walk through the guest begins anew. */
+  /** A walk through the guest starts again. */
   restart(): void {
     this.#tables.restart()
   }

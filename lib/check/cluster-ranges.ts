@@ -25,7 +25,7 @@ export class ClusterRanges {
     if (!this.#tidy) this.#tidyUp()
     let low = 0
     let high = this.#ranges.length
-    // The first range that ends at or behind the cluster.
+    // The first range that ends at or after the cluster.
     while (low < high) {
       const middle = (low + high) >>> 1
       if (this.#ranges[middle].last < cluster) low = middle + 1

@@ -117,7 +117,7 @@ export class ReferenceCounts {
   }
 
   /**
-   * Takes the first so many clusters in a row, from `from` on, that nothing refers to, not even
+   * Takes the first `clusters` contiguous clusters, from `from` on, that nothing refers to, not even
    * beyond the end of the file: that reads as zero, and must not become something else.
    * @param taken by something that was not counted
    * @returns the first one

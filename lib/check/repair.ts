@@ -95,7 +95,7 @@ class Repair {
     await this.#writer.flush()
   }
 
-  /** Writes the table of snapshots anew, into clusters of its own. */
+  /** Rewrites the table of snapshots, into clusters of its own. */
   async snapshotTable(): Promise<void> {
     const { header, snapshots, snapshotsSize } = this.#checked
     const { clusterSize } = header
@@ -187,7 +187,7 @@ class Repair {
     return compared
   }
 
-  /** Writes the refcounts anew, and goes on with the image as it is then. */
+  /** Rebuilds the refcounts, and goes on with the image as it is then. */
   async #writeAnew(): Promise<void> {
     const { file, header } = this.#checked
     const { counts } = this.#surveyed

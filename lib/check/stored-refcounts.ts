@@ -88,7 +88,7 @@ export class StoredRefcounts {
     return this.entry(index).offset !== 0
   }
 
-  /** The first block from `index` on; behind all if there is none. */
+  /** The first block from `index` on; the end of the table if there is none. */
   nextBlock(index: number): number {
     // Asked for each entry of a long gap: the gap is searched once.
     if (index < this.#gapStart || index > this.#gapEnd) {
@@ -124,7 +124,7 @@ export class StoredRefcounts {
     const end = Math.min(wanted.length, this.perBlock - from)
     let n = 1
     if (index !== this.#lastIndex) {
-      // The refcount was 0 for want of a block.
+      // The refcount was 0 because there was no block.
       while (n < end && wanted[n] === 0) n++
       return n
     }

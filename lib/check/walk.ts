@@ -83,7 +83,7 @@ export class Walk {
   async l1(table: L1Table, active: boolean): Promise<void> {
     const { clusterSize } = this.#header
     if (table.entries === 0) return
-    // Snapshots may all name one table, of which each entry is looked at.
+    // Snapshots may all name one table, each entry of which is checked.
     this.#report.table(Math.min(table.entries * 8, this.#file.size))
     this.#counts.add(table.offset, table.entries * 8)
     for await (const { entry, offset, l2 } of l2Tables(
@@ -219,7 +219,7 @@ export class Walk {
     return this.#inUse(host, 1, active, next)
   }
 
-  /** Counts clusters that are stored as they are, one behind the other; for `next` see above. */
+  /** Counts uncompressed, contiguous clusters; for `next` see above. */
   #inUse(host: number, clusters: number, active: boolean, next: number): number {
     const { clusterSize, externalDataFile } = this.#header
     const { result } = this.#report

@@ -6,7 +6,7 @@ import { decodeText, showText } from '../text.ts'
 const REPLACEMENT = '\ufffd'
 
 /**
- * The arguments behind the program's name, as `decodeText` has them. Node decodes them with loss: two
+ * The arguments after the program's name, as `decodeText` has them. Node decodes them with loss: two
  * names that are not UTF-8 would become one, so the bytes are read from the kernel.
  * @throws BackupError USAGE if they are needed and cannot be had
  */

@@ -33,7 +33,7 @@ export async function run(given: () => readonly string[], io: Io = STANDARD): Pr
     }
     return 0
   } catch (error) {
-    // The reader has all it wants (`extents … | head`).
+    // The reader stopped reading (`extents … | head`).
     if (error instanceof OutputClosed) return 0
     const { describeError, exitStatus } = await import('./describe-error.ts')
     const { namingOf } = await import('./wording.ts')
@@ -47,8 +47,8 @@ export async function run(given: () => readonly string[], io: Io = STANDARD): Pr
 }
 
 /**
- * `help` and `help COMMAND` mean `--help` and `COMMAND --help`; `--debug` in front is as good as
- * behind the command.
+ * `help` and `help COMMAND` mean `--help` and `COMMAND --help`; `--debug` before the command equals
+ * `--debug` after it.
  */
 function rearranged(argv: readonly string[]): string[] {
   if (argv[0] === 'help') return [...argv.slice(1, 2), '--help']

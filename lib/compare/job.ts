@@ -14,7 +14,7 @@ export interface JobOptions {
   names: readonly [string, string]
   /** The stores that steps read. */
   stores: readonly GuestStore[]
-  /** Findings are whole granules of so many bytes; 0: the first sector, which ends the job. */
+  /** Findings are whole granules of this many bytes; 0: the first sector, which ends the job. */
   granularity: number
   /** Read past the page cache where files can be. */
   direct: boolean

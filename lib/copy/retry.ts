@@ -44,7 +44,7 @@ export class Retries {
     this.#failures.set(area.start, times + 1)
     // Only while the copy runs, which holds the process.
     await delay(FIRST_WAIT_MS * 2 ** times, undefined, { ref: false })
-    // Whatever was discarded meanwhile must not be read again: it holds nothing to be trusted.
+    // Ranges discarded meanwhile must not be read again: their content is undefined.
     const [again] = this.#tasks.start(area)
     if (again?.start === area.start && again.length === area.length) {
       native().copyRetry(this.#job, area.start)

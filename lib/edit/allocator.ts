@@ -58,13 +58,13 @@ export class Allocator {
     return this.#from * this.#header.clusterSize
   }
 
-  /** Gives a cluster that was handed out, at `offset`, so many references instead of one. */
+  /** Gives a cluster that was handed out, at `offset`, `references` references instead of one. */
   setReferences(offset: number, references: number): void {
     this.#taken.set(offset / this.#header.clusterSize, references)
   }
 
   /**
-   * Takes clusters that lie one behind the other.
+   * Takes contiguous clusters.
    * @returns the offset of the first, bytes
    * @throws BackupError BAD_IMAGE, UNSUPPORTED if the image cannot become that large, IO
    */

@@ -227,7 +227,7 @@ export async function addStored(
   bitmap: Bitmap,
   { signal, onPosition }: AddOptions = {},
 ): Promise<void> {
-  // Behind the end of a disk bits may be set that mean nothing.
+  // Bits past the end of the disk may be set and mean nothing.
   const alike = header.virtualSize === bits.size
   if (!alike || 2 ** bitmap.granularityBits !== bits.granularity) {
     let position = 0

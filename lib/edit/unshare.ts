@@ -67,7 +67,7 @@ export async function unshareTables(
 }
 
 /**
- * Which entries get tables of their own, or none: table by table, so that each is looked at once.
+ * Which entries get tables of their own, or none: table by table, so that each is read once.
  * @throws BackupError BAD_IMAGE if a table is shared far more often than there is a reason for; IO
  */
 async function entriesToUnshare(

@@ -8,7 +8,7 @@ export interface Range {
 
 /**
  * A set of guest bytes, as ordered areas that neither overlap nor touch. Iterating gives them in
- * order, and goes on behind the last one given if the set is changed meanwhile. An empty area
+ * order, and goes on after the last one given if the set is changed meanwhile. An empty area
  * changes nothing.
  *
  * A change costs time for the ranges after it in the set; large sets should grow at their end.
@@ -81,7 +81,7 @@ export class RangeSet implements Iterable<Range> {
     return this.#count((edge) => edge <= offset)
   }
 
-  /** Edges of which `passed` holds: the first so many. */
+  /** Number of leading edges for which `passed` is true. */
   #count(passed: (edge: number) => boolean): number {
     let low = 0
     let high = this.#edges.length

@@ -43,7 +43,7 @@ const FOREIGN: readonly Signature[] = [
   image('VDI', 'vdi', [latin1('\x7f\x10\xda\xbe'), 64]),
   image('VHDX', 'vhdx', [latin1('vhdxfile')]),
   image('VHD', 'vpc', [latin1('conectix')]),
-  // Of a fixed VHD, which is a raw disk with this behind it; the first versions wrote 511 bytes.
+  // Of a fixed VHD, which is a raw disk followed by this footer; the first versions wrote 511 bytes.
   unprobed('a VHD image', 'vpc', [latin1('conectix'), TAIL]),
   unprobed('a VHD image', 'vpc', [latin1('conectix'), TAIL + 1]),
   image('QED', 'qed', [latin1('QED\0')]),

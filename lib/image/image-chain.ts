@@ -115,7 +115,7 @@ export async function closeImages(images: readonly ChainImage[]): Promise<void> 
   await Promise.allSettled(filesOf(images).map((file) => file.handle.close()))
 }
 
-/** Every file that was opened: each image's own and, behind it, the one that its data is in. */
+/** Every file that was opened: each image's own, followed by its data file. */
 export function filesOf(images: readonly ChainImage[]): OpenFile[] {
   return images.flatMap(({ file, dataFile }) => (dataFile ? [file, dataFile.file] : [file]))
 }

@@ -35,7 +35,7 @@ export function findSnapshot(
 
 /**
  * The header of an image as it was at an internal snapshot: it has the tables and the size of that
- * time. The state of the machine that may be stored behind the disk is not part of it.
+ * time. The state of the machine that may be stored after the disk is not part of it.
  * @param file of the image
  * @throws BackupError USAGE if there is no such snapshot; BAD_IMAGE, UNSUPPORTED, IO
  */

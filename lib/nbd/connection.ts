@@ -11,7 +11,7 @@ import type { NbdAddress } from './uri.ts'
 export interface NbdServer extends NbdAddress {
   /** How long it may take to get on with an answer. */
   readonly timeoutMs: number
-  /** Ends whatever it is waited for. */
+  /** Cancels everything it is waiting for. */
   readonly signal?: AbortSignal
 }
 

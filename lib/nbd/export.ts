@@ -47,7 +47,7 @@ export interface NbdOptions {
    * when 256 KiB take longer. Default 30,000.
    */
   timeoutMs?: number
-  /** Ends whatever the server is waited for; calls reject with BackupError ABORTED. */
+  /** Cancels all waiting calls, which reject with BackupError ABORTED. */
   signal?: AbortSignal
 }
 

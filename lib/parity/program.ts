@@ -38,7 +38,7 @@ export async function runProgram(
   }
 }
 
-/** For one command on one image: it then is ended for good, whatever it waits for. */
+/** Time limit of one command on one image, after which it is killed. */
 const LIMIT_MS = 600_000
 
 function statusOf(

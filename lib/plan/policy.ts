@@ -18,7 +18,7 @@ export const FRESH: Readonly<Record<Mapping['kind'], Action>> = {
   data: 'copy',
   deflate: 'copy',
   zstd: 'copy',
-  // Reads as zero by the word of a layer: so does an unallocated cluster of a fresh image.
+  // A layer says that it reads as zero: so does an unallocated cluster of a fresh image.
   zero: 'skip',
   // No layer of the chain has it, so it reads as zero.
   hole: 'skip',

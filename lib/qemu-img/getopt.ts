@@ -19,7 +19,7 @@ export interface OptionSpec {
   readonly letterIn?: In
   /** qemu-img lacks it. It must be written in full: qemu-img's own abbreviations stay what they are. */
   readonly ours?: boolean
-  /** Looks at a value as it is read, before the arguments behind it; throws for a wrong one. */
+  /** Checks a value as it is read, before later arguments; throws for a wrong one. */
   readonly judge?: (value: string, reading: Reading) => void
 }
 

@@ -67,7 +67,7 @@ function replaceBytes(run: string): string {
   return bytes.replace(SEQUENCE, (sequence) => (sequence === '\xc0\x80' ? '\0' : '\ufffd'))
 }
 
-/** Bytes that could begin a character, each with as many of those behind it as it announces. */
+/** Bytes that could begin a character, each with as many following bytes as it announces. */
 const SEQUENCE = new RegExp(
   [
     '[\xc0-\xdf][\x80-\xbf]?',

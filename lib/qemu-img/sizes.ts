@@ -26,7 +26,7 @@ export function parseSize(text: string, version: QemuVersion): ParsedNumber {
   }
   const [digits, decimals] = decimal.split('.')
   if (BigInt(digits) > MAX_U64) {
-    // With more behind it, it is read as a double, of which QEMU wants no more than its fraction.
+    // With a suffix it is read as a double, of which QEMU only uses the fraction.
     return decimals === undefined && suffix === undefined ? 'range' : 'invalid'
   }
   return scaled(BigInt(digits), Number(`0.${decimals ?? ''}0`), scaleOf(suffix), anew)

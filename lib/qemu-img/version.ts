@@ -10,7 +10,7 @@ export interface QemuVersion {
 export const NEWEST: QemuVersion = { major: 11, minor: 1 }
 
 /**
- * Reads a version: `8.2`, or one with more behind it, as `7.2.22 (Debian …)`.
+ * Reads a version: `8.2`, or one followed by more, as `7.2.22 (Debian …)`.
  * @returns undefined if the text does not begin with a version
  */
 export function parseVersion(text: string): QemuVersion | undefined {

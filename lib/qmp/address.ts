@@ -7,7 +7,7 @@ export type QmpAddress = { path: string } | { host: string; port: number }
 const HOST_AND_PORT = /^(?:\[(?<v6>[^\]/]+)\]|(?<host>[^:/[\]]+)):(?<port>\d{1,5})$/
 
 /**
- * Reads `PATH` of a Unix socket, or `HOST:PORT`. Whatever has a slash is a path.
+ * Reads `PATH` of a Unix socket, or `HOST:PORT`. Text with a slash is a path.
  * @throws BackupError USAGE if the port cannot be one
  */
 export function parseQmpAddress(text: string): QmpAddress {

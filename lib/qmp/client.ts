@@ -156,7 +156,7 @@ export class QmpClient {
     return queue
   }
 
-  /** Closes the connection; whatever waits fails. */
+  /** Closes the connection; waiting calls fail. */
   close(): void {
     this.#end(new BackupError('IO', this.monitor, 'the connection to the monitor was closed'))
   }

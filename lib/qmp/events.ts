@@ -60,7 +60,7 @@ export class QmpEvents {
     this.#wake()
   }
 
-  /** Whatever is queued by now. */
+  /** All events queued now. */
   drain(): QmpEvent[] {
     return this.#queued.splice(0)
   }

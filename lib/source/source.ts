@@ -91,7 +91,7 @@ export interface Disk {
    */
   dirtyMappings(): AsyncGenerator<readonly DirtyMapping[]>
   /**
-   * Ends whatever the two before wait for, where that may take long: they reject then. Nothing else
+   * Cancels the two above where they may wait for long: they reject then. Nothing else
    * than closing is to be done with the disk afterwards.
    */
   interrupt?(): void

@@ -2,7 +2,7 @@ import type { Extent } from '../extents/extent.ts'
 import { type ImageFile, readAt } from '../format/read.ts'
 import { extentOf, type Mapping } from './source.ts'
 
-/** Looked at as one, bytes of the guest: as `qemu-img convert -S 4k` does. */
+/** Unit of zero detection, guest bytes: as in `qemu-img convert -S 4k`. */
 const GRANULE = 4096
 /** Bytes read at a time. */
 const STEP = 2 ** 20

@@ -47,8 +47,8 @@ bool inflate_until_full(const uint8_t* in, size_t in_size, uint8_t* out, size_t 
 }  // namespace
 
 // libdeflate is over twice as fast as zlib and insists on a stream that is complete and just one
-// cluster long. QEMU (qcow2_zlib_decompress) takes whatever fills the cluster, so what libdeflate
-// refuses is tried again.
+// cluster long. QEMU (qcow2_zlib_decompress) takes output that fills the cluster, so what
+// libdeflate refuses is tried again.
 bool inflate_cluster(const uint8_t* in, size_t in_size, uint8_t* out, size_t out_size) {
   const libdeflate_result rc =
       libdeflate_deflate_decompress(thread_decompressor(), in, in_size, out, out_size, nullptr);

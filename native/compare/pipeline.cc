@@ -118,7 +118,7 @@ std::unique_ptr<PairChunk> ComparePipeline::next_chunk() {
   return chunk;
 }
 
-// Waits for whatever comes next and handles it.
+// Waits for the next event and handles it.
 void ComparePipeline::process_completions() {
   queue_.reap(done_, true);
   for (Store& store : stores_) store.collect(done_);

@@ -76,7 +76,7 @@ void ContentHash::add(Kind kind, uint64_t length, const uint8_t* data, const Buf
   }
 }
 
-// The whole blocks at the start of a run, where they need not be looked at one by one. Returns
+// The whole blocks at the start of a run, where they need not be handled one by one. Returns
 // their bytes.
 uint64_t ContentHash::add_blocks(Kind kind, uint64_t length) {
   uint64_t count = length / kBlock;

@@ -63,7 +63,7 @@ std::string Pipeline::run() {
   }
 }
 
-// Whatever image was on a device is none from now on.
+// An image that was on the device is invalid from now on.
 void Pipeline::invalidate_old_image() {
   if (!std::holds_alternative<Qcow2Target>(spec_.target) || !target_->is_device()) return;
   uint64_t size = writer_->unit();
@@ -127,7 +127,7 @@ void Pipeline::start_reads() {
   read_ahead_.start(sink_->in_flight() > 0 || delivery_.hash_busy());
 }
 
-// Waits for whatever comes next and handles it.
+// Waits for the next event and handles it.
 void Pipeline::process_completions() {
   queue_.reap(done_, true, read_ahead_.paused_until());
   for (Store& store : stores_) store.collect(done_);

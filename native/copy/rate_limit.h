@@ -23,7 +23,7 @@ class RateLimit {
     if (rate_ == 0 || next_ <= now + kBurst) return std::nullopt;
     return next_ - kBurst;
   }
-  // So many bytes are read from now on.
+  // Counts bytes about to be read.
   void spend(uint64_t bytes, Time now) {
     if (rate_ == 0) return;
     std::chrono::duration<double> cost(static_cast<double>(bytes) / static_cast<double>(rate_));

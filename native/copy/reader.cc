@@ -110,7 +110,7 @@ std::unique_ptr<Read> Reader::plan_read(const Chunk& chunk, const Row& row) cons
   transfer.offset = direct ? row.offset : round_down(row.offset, alignment);
   read->lead = row.offset - transfer.offset;
   if (!direct) read->bounced = round_up(read->lead + size, alignment);
-  // The sector-rounded range of a stream may end behind the file; a plain run may not.
+  // The sector-rounded range of a stream may end past the file; a plain run may not.
   read->needed = read->lead + (row.compressed() ? 1 : size);
   return read;
 }

@@ -27,7 +27,7 @@ class RawWriter : public DiskWriter {
   uint64_t file_length() const override { return size_; }
 
  protected:
-  // Sends zeroes for the next bytes, without going on behind them.
+  // Sends zeroes for the next bytes, without advancing past them.
   void put_zeroes(uint64_t length);
   void advance(uint64_t length) { next_ += length; }
 

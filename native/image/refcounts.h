@@ -29,7 +29,7 @@ class Refcounts {
   uint64_t write_settled(uint64_t settled, uint64_t end);
 
   // Writes all that is left, for a file of `end` clusters to which `extra` more will be appended
-  // behind the refcount table. Returns the end behind the table; throws as write_settled.
+  // after the refcount table. Returns the end of the table; throws as write_settled.
   uint64_t finish(uint64_t end, uint64_t extra);
 
   // REQUIRES: finish() was called.

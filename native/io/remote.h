@@ -1,4 +1,4 @@
-// A store that is reached by other requests than the kernel's: an NBD export, or whatever the
+// A store that is not reached through the kernel's I/O: an NBD export, or a store that the
 // program that uses the library reads from.
 #pragma once
 

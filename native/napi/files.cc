@@ -117,7 +117,7 @@ Napi::Value clone_ranges(const Napi::CallbackInfo& info) {
           range.src_offset = static_cast<uint64_t>(ranges[i]);
           range.dest_offset = static_cast<uint64_t>(ranges[i + 1]);
           range.src_length = static_cast<uint64_t>(ranges[i + 2]);
-          // Whatever the reason, it can be copied.
+          // On any failure the range can be copied instead.
           if (ioctl(*to, FICLONERANGE, &range) != 0) return;
           ++*cloned;
         }

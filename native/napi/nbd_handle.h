@@ -31,7 +31,7 @@ class NbdHandle : public std::enable_shared_from_this<NbdHandle> {
   Napi::Promise run(NbdSession::Task task, Result result);
   // Throws Error(EBADF) if it is not connected, or was closed.
   NbdExport info() const { return session_->info(); }
-  // Ends whatever is under way.
+  // Cancels everything under way.
   void close();
   // Once nothing is under way any more.
   void close_when_idle();

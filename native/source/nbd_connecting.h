@@ -1,4 +1,4 @@
-// Starts a connection without keeping anybody waiting: libnbd looks up the host's name before it
+// Starts a connection without blocking the caller: libnbd looks up the host's name before it
 // returns, and nothing can interrupt that.
 #pragma once
 
@@ -13,7 +13,7 @@
 
 namespace qb {
 
-// Thread-safe. The thread behind it holds on to it, and ends by itself when the name was looked up;
+// Thread-safe. Its thread keeps it alive, and ends on its own when the name was looked up;
 // an abandoned connection is closed then. So it runs code that must not be unloaded.
 class NbdConnecting {
  public:

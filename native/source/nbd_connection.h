@@ -34,7 +34,7 @@ class NbdConnection {
 
   // Starts to connect and negotiate, which goes on in notify() until it is ready(). A host's name
   // is looked up before this returns: NbdConnecting does that where nobody is kept waiting.
-  // `cancel`: ends whatever is waited for. Throws Error(ELIBACC) without libnbd, NbdError (the
+  // `cancel`: ends any wait. Throws Error(ELIBACC) without libnbd, NbdError (the
   // words are libnbd's).
   NbdConnection(const NbdAddress& address, const std::vector<std::string>& contexts,
                 std::shared_ptr<NbdCancel> cancel);

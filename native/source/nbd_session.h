@@ -36,7 +36,7 @@ class NbdSession : public std::enable_shared_from_this<NbdSession> {
   void run(Task task, Done done);
   // The server's description. Throws Error(EBADF) before the first task was run, and after close().
   NbdExport info() const;
-  // Ends whatever is under way.
+  // Cancels everything under way.
   void close();
   // Takes the connection out, which closes the session. Throws Error(EBADF) if there is none, or
   // something is under way.

@@ -27,7 +27,7 @@ class NbdStatus {
 
   const NbdExport& info() const { return info_; }
   // For each context its runs from `start` on, one reply or several: as many as are complete, have
-  // few runs, and come soon. They may end before or behind the range, each context elsewhere (NBD
+  // few runs, and come soon. They may end before or after the range, each context elsewhere (NBD
   // protocol, NBD_CMD_BLOCK_STATUS). Empty for a context that the server left out. Throws NbdError
   // (EPROTO: the answer breaks the protocol), Error(ETIMEDOUT). After an EPROTO the connection is
   // of no use.

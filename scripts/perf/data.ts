@@ -15,7 +15,7 @@ const MIB = 2 ** 20
 const GIB = 2 ** 30
 const TIB = 2 ** 40
 
-/** Raised whenever layout or content change, so that disks made before are made anew. */
+/** Raised whenever layout or content change, so that old disks are made again. */
 const RECIPE = 1
 
 /** The disks of a full or a quick run. */
@@ -37,7 +37,7 @@ export interface Disks {
   differing: ScatteredDisk
   /** Virtual size of the disk whose bitmaps are merged, and how many those are. */
   manyBitmaps: { size: number; bitmaps: number }
-  /** The image that is only looked at. */
+  /** The image that is only read. */
   mapped: MappedDisk
 }
 

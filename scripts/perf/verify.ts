@@ -35,7 +35,7 @@ export async function fragmentation(image: string, signal: AbortSignal): Promise
 }
 
 /**
- * Lets qemu-img say that an image stores no data of its own, whatever its backing files do.
+ * Checks with qemu-img that an image stores no data of its own, whatever its backing files do.
  * @throws BackupError BAD_IMAGE if it stores some
  */
 export async function requireNoData(image: string, signal: AbortSignal): Promise<void> {

@@ -178,7 +178,7 @@ function encodeBitmaps(bitmaps: BitmapsExtension | 'room'): RawExtension {
   return { type: EXT_BITMAPS, data }
 }
 
-/** Extensions one behind the other, and the end marker. */
+/** Extensions in sequence, and the end marker. */
 function encodeExtensions(extensions: readonly RawExtension[]): Buffer {
   const end = { type: EXT_END, data: Buffer.alloc(0) }
   return Buffer.concat([...extensions, end].map(encodeRaw))

@@ -169,7 +169,7 @@ export function hexEntry(table: DataView, at: number): string {
   return table.getBigUint64(at).toString(16)
 }
 
-/** Turns an entry into one that reads as zero without a cluster behind it. */
+/** Turns an entry into a zero entry without a host cluster. */
 export function makeZero(table: DataView, at: number, extendedL2: boolean): void {
   if (extendedL2) {
     const { zeros, data } = subclusters(table, at)

@@ -34,7 +34,7 @@ export interface HeaderOptions {
  * checked without reading further, as QEMU does on open and in its order. The dirty and corrupt
  * flags only forbid writing.
  * @param head the image's first cluster, or its first 2 MiB; shorter only if the file is, which then
- * is as good as filled up with zeroes
+ * counts as filled up with zeroes
  * @throws FormatError BAD_IMAGE, or UNSUPPORTED for unknown features
  */
 export function decodeHeader(head: Buffer, options: HeaderOptions = {}): Qcow2Header {

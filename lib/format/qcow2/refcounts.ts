@@ -9,7 +9,7 @@ export function decodeRefcount(block: Buffer, n: number, bits: number): Refcount
     case 8:
       return block[n]
     case 16:
-      // Not by readUInt16BE, which looks at its argument each time.
+      // Not by readUInt16BE, which checks its argument each time.
       return (block[n * 2] << 8) | block[n * 2 + 1]
     case 32:
       return block.readUInt32BE(n * 4)

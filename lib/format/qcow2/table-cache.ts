@@ -78,7 +78,7 @@ export class TableCache {
     this.#parts.set(part.offset, part)
   }
 
-  /** The reader restarts at guest offset 0: its work is counted anew. */
+  /** The reader restarts at guest offset 0, and its work is counted from 0. */
   restart(): void {
     this.#reads.restart()
   }

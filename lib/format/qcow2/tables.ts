@@ -24,7 +24,7 @@ import type { Qcow2Header } from './header-fields.ts'
  * A run of guest bytes (`start`, `length`) that one image maps in one way. Host offsets are bytes
  * in the file that holds the data.
  * - `unallocated`: the backing file's, or zero.
- * - `zero`: reads as zero and hides the backing file, with or without a cluster behind it.
+ * - `zero`: reads as zero and hides the backing file, with or without a host cluster.
  * - `data`: as it is, from `offset`.
  * - `compressed`: part of one compressed cluster, from its byte `within`. The stream starts at
  *   `offset` and ends before `offset + size`, which is rounded up to a sector.

@@ -41,7 +41,7 @@ export class TableWork {
   /**
    * Counts changes, the last of which is at a guest offset. A lower one begins another pass; the same
    * again is the same change.
-   * @returns whether a sound image may have so many
+   * @returns whether a sound image may have this many
    */
   allows(at: number, changes: number): boolean {
     if (at === this.#last) return true
@@ -93,7 +93,7 @@ export class DataWork {
   /**
    * Counts data that is stored as it is, from a guest offset on. A lower one begins another pass; the
    * same again is the same data.
-   * @returns whether a sound image may have so much
+   * @returns whether a sound image may have this much
    */
   allowsData(at: number, bytes: number): boolean {
     if (this.#isNew(at)) this.#bytes += bytes

@@ -108,7 +108,7 @@ class Count {
   readonly #below: number
   readonly #size: number
   readonly #coverage: number
-  /** The L1 entry that was looked at last, and its table. */
+  /** The L1 entry read last, and its table. */
   #index = -1
   #table: DataView | undefined
 

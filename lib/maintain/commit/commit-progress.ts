@@ -31,7 +31,7 @@ export class CommitProgress {
     this.#tell('bitmaps', this.#settledData)
   }
 
-  /** Data is being copied, of which so many bytes are done that do not count yet. */
+  /** Data is being copied; `dataBytes` of it are done but not counted yet. */
   copying(dataBytes: number): void {
     this.#tell('copy', this.#settledData + dataBytes)
   }

@@ -54,7 +54,7 @@ export async function openToCommit(
   }
 }
 
-/** Finds the base by a look at a chain that others may still write to. */
+/** Finds the base in a chain that others may still write to. */
 async function identityOfBase(
   top: string,
   path: string | undefined,

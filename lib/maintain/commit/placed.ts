@@ -23,7 +23,7 @@ function continues(last: Mapping, next: Mapping): boolean {
 }
 
 /**
- * Stretches of clusters that lie one behind the other.
+ * Runs of contiguous clusters.
  * @param clusters their numbers, in order
  * @param least minimum bytes of a range
  */

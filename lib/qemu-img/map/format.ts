@@ -21,7 +21,7 @@ export function jsonEntry(entry: MapEntry, compressed: boolean, start?: bigint):
     `{ "start": ${length === 0 ? (start ?? entry.start) : entry.start}, "length": ${length}, "depth": ${depth}, "present": ${present}, ` +
     `"zero": ${zero}, "data": ${data}` +
     (compressed ? `, "compressed": ${entry.compressed}` : '') +
-    // Behind 2^53 a number prints rounded.
+    // Above 2^53 a number prints rounded.
     (offset === undefined ? '' : `, "offset": ${BigInt(offset)}`) +
     '}'
   )

@@ -54,7 +54,7 @@ export function fullyAllocated(size: bigint, layout: Qcow2Layout): bigint {
 }
 
 /**
- * Bytes of the refcount table and blocks for so many clusters and for themselves: the fixed point
+ * Bytes of the refcount table and blocks for `clusters` and for themselves: the fixed point
  * at which no more are needed.
  */
 function refcountBytes(clusters: bigint, { clusterSize, refcountBits }: Qcow2Layout): bigint {

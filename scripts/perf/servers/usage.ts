@@ -13,7 +13,7 @@ export interface Usage {
   written: number
 }
 
-/** Lets the count of the peak of a process begin anew: proc(5), clear_refs. */
+/** Resets the peak memory of a process: proc(5), clear_refs. */
 export async function resetPeak(pid: number): Promise<void> {
   await writeFile(`/proc/${pid}/clear_refs`, '5')
 }

@@ -57,7 +57,7 @@ const OPTIONS: readonly OptionSpec[] = [
   OUTPUT,
 ]
 
-/** As they are given, each list is looked at by itself. */
+/** As given; each list is parsed by itself. */
 function requireOptionList(list: string): void {
   if (!isOptionList(list)) throw new QemuImgError(`Invalid option list: ${list}`)
 }
