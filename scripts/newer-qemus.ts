@@ -11,10 +11,10 @@ export interface Run {
 
 const FOLDER = '.qemu'
 
-/** Parts of `npm test`. */
-const QUICK = ['qemu-img/arguments', 'qemu-img/bitmap', 'qemu-img/campaign-1']
+/** Files of tests whose judge is QEMU, by their names below test/. */
+export const QUICK = ['qemu-img/arguments', 'qemu-img/bitmap', 'qemu-img/campaign-1']
 /** With THOROUGH=1 also these: QEMU reads our images, or we read QEMU's. */
-const THOROUGH = [
+export const THOROUGH = [
   'qemu-img/commands',
   'qemu-img/campaign-2',
   'maintain/edit-bitmap',

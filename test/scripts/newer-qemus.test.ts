@@ -1,7 +1,7 @@
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { environmentOf, newerQemus, newerRuns } from '../../scripts/newer-qemus.ts'
+import { environmentOf, newerQemus, newerRuns, QUICK, THOROUGH } from '../../scripts/newer-qemus.ts'
 
 const BITMAP = 'dist/test/qemu-img/bitmap.test.js'
 const COMMIT = 'dist/test/maintain/commit.test.js'
@@ -32,6 +32,12 @@ t.test(
     t.strictSame(newerRuns([BITMAP], [], true), [])
   },
 )
+
+t.test('every file that is to run with a newer QEMU exists', async (t) => {
+  for (const name of [...QUICK, ...THOROUGH]) {
+    t.ok(existsSync(new URL(`../${name}.test.js`, import.meta.url)), name)
+  }
+})
 
 t.test("a run finds its QEMU's tools first", async (t) => {
   t.strictSame(environmentOf({ file: BITMAP }, true), {})
