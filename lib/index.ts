@@ -32,6 +32,7 @@ export {
   diffDisks,
   diffToBitmap,
 } from './api/maintain.ts'
+export { nameFromBytes, nameToBytes } from './api/names.ts'
 export { compareWithQemuImg } from './api/parity.ts'
 export { type OpenSourceOptions, openSource } from './api/source.ts'
 export { verifyManifests } from './api/verify.ts'
@@ -88,4 +89,3 @@ export type {
   SourceReader,
   SourceStore,
 } from './source/source.ts'
-export { decodeText as nameFromBytes, encodeText as nameToBytes } from './text.ts'

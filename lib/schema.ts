@@ -110,8 +110,14 @@ export const BOOLEAN: Rule<boolean> = rule('flag', (value) =>
   typeof value === 'boolean' ? undefined : `${show(value)} is neither true nor false`,
 )
 
-export const TEXT: Rule<string> = rule('text', (value) =>
-  typeof value === 'string' ? undefined : `${show(value)} is not a string`,
+/** A name or an id. QEMU takes what follows a zero byte of a name for nothing. */
+export const TEXT: Rule<string> = rule('text', (value) => {
+  if (typeof value !== 'string') return `${show(value)} is not a string`
+  return value.includes('\0') ? 'contains a NUL byte' : undefined
+})
+
+export const BYTES: Rule<Uint8Array> = rule('none', (value) =>
+  value instanceof Uint8Array ? undefined : `${show(value)} is not a Uint8Array`,
 )
 
 /** The name of a file or device. The system would ignore everything after a zero byte. */

@@ -1,19 +1,29 @@
 import type { Target } from '../copy/target/target.ts'
+import { CORRUPT } from '../format/qcow2/constants.ts'
 import { isMounted } from '../image/storage.ts'
 import type { Source } from '../source/source.ts'
+import type { ChainImage } from '../source/source-chain.ts'
 import { formatSize } from '../units.ts'
 
-/** Caveats about the source: it is empty, or in use as a file system. */
+/** Caveats about the source: it is empty, marked as corrupt, or in use as a file system. */
 export async function sourceNotes(source: Source): Promise<string[]> {
   if (source.size === 0) return [`${source.name}: is empty, a disk of 0 bytes`]
+  const notes = corruptNotes(source.images)
   for (const file of source.stores) {
     if (file.kind !== 'file') continue
     // Without /sys or /proc this cannot be determined.
     if (!(await isMounted(file).catch(() => false))) continue
     const why = 'is mounted for writing: the copy may mix several points in time'
-    return [`${file.path}: ${why}`]
+    return [...notes, `${file.path}: ${why}`]
   }
-  return []
+  return notes
+}
+
+/** QEMU marks an image in which it finds metadata that cannot be right; it can still be read. */
+export function corruptNotes(images: readonly ChainImage[] = []): string[] {
+  return images
+    .filter(({ header }) => header && (header.incompatibleFeatures & CORRUPT) !== 0n)
+    .map(({ path }) => `${path}: is marked as corrupt: its content may be wrong`)
 }
 
 /** Caveats about the target: its name misleads, or it was not filled. */

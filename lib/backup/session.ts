@@ -18,7 +18,7 @@ import { requireRoom } from './capacity.ts'
 import { contentOf } from './content-hash.ts'
 import { jobOptions } from './job-options.ts'
 import { manifestOf } from './manifest.ts'
-import { sourceNotes, targetNotes } from './notes.ts'
+import { corruptNotes, sourceNotes, targetNotes } from './notes.ts'
 import { type ManifestPublication, openManifest } from './publish-manifest.ts'
 import type { RecordedContent } from './recorded-content.ts'
 import type {
@@ -138,6 +138,7 @@ class Session implements CopySession {
     await this.#openTarget(location)
     await requireRoom(this.#source!, this.#target!, this.#job!.format)
     this.#notes.push(...(await sourceNotes(this.#source!)))
+    this.#notes.push(...corruptNotes(this.#backing?.chain.images))
   }
 
   async copy(): Promise<void> {

@@ -1,6 +1,7 @@
 import { type Backing, openBacking } from '../backup/backing.ts'
 import { requireCapacity } from '../backup/capacity.ts'
 import { jobOptions } from '../backup/job-options.ts'
+import { corruptNotes } from '../backup/notes.ts'
 import { type ManifestPublication, openManifest } from '../backup/publish-manifest.ts'
 import type { ImageOptions } from '../backup/types.ts'
 import { plannedImageBytes } from '../copy/image-size.ts'
@@ -115,7 +116,12 @@ async function snapshotOver(
       virtualSize: below.size,
       backing: below.name,
       bitmaps: carried.map(({ name }) => name),
-      notes: [...broken.flatMap(({ reasons }) => reasons), ...moved, ...left],
+      notes: [
+        ...corruptNotes(below.chain.images),
+        ...broken.flatMap(({ reasons }) => reasons),
+        ...moved,
+        ...left,
+      ],
     }
   } finally {
     await manifest?.discard()

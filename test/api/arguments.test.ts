@@ -259,3 +259,32 @@ t.test('a signal that is aborted ends every function that takes one', async (t) 
   }
   t.strictSame(readdirSync('.'), ['disk'])
 })
+
+t.test('a name with a NUL byte is refused: QEMU reads it as another', async (t) => {
+  const disk = join(t.testdir(), 'disk.qcow2')
+  qemuImg('create', '-q', '-f', 'qcow2', disk, '1M')
+  const before = readFileSync(disk)
+  for (const name of ['\0', 'a\0b']) {
+    const calls: (() => Promise<unknown>)[] = [
+      () => library.editBitmap(disk, name, [{ kind: 'add' }]),
+      () => library.diffToBitmap(disk, disk, name),
+      () => library.editBitmap(disk, 'a', [{ kind: 'add' }, { kind: 'merge', source: name }]),
+    ]
+    for (const call of calls) {
+      const done = call().then(() => {})
+      await t.rejects(done, { code: 'USAGE', message: /contains a NUL byte/ })
+    }
+  }
+  t.ok(readFileSync(disk).equals(before))
+})
+
+t.test('names as bytes and back; what is no name is refused', async (t) => {
+  const bytes = Uint8Array.of(0x64, 0xe9, 0x2f)
+  t.strictSame(Uint8Array.from(library.nameToBytes(library.nameFromBytes(bytes))), bytes)
+  for (const wrong of [undefined, null, 5, 'text', [100], {}]) {
+    t.throws(() => lib.nameFromBytes(wrong), { code: 'USAGE', argument: 'bytes' })
+  }
+  for (const wrong of [undefined, null, 5, [100], {}, 'a\0']) {
+    t.throws(() => lib.nameToBytes(wrong), { code: 'USAGE', argument: 'name' })
+  }
+})
