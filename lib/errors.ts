@@ -237,7 +237,7 @@ export function asError(thrown: unknown): Error {
   return new Error(messageOf(thrown), { cause: thrown })
 }
 
-/** Puts a failed system call into words that name the file. Errors of ours pass unchanged. */
+/** Describes a failed system call, with the file's name. Errors of ours pass unchanged. */
 export function ioError(what: string, error: unknown): BackupError {
   if (isBackupError(error)) return error
   const errno = (error as NodeJS.ErrnoException)?.code

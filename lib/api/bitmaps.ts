@@ -104,7 +104,7 @@ export async function listBitmaps(
 /**
  * Reads the dirty and clean ranges of a bitmap of an image.
  * @param take receives ordered, contiguous runs from 0 to the virtual size, in batches of bounded
- * size; the next comes when what it returns has resolved
+ * size; the next comes when its promise has resolved
  * @throws BackupError BAD_BITMAP if it is not there or inconsistent; BAD_IMAGE, UNSUPPORTED, IN_USE,
  * IO, USAGE, ABORTED, CALLBACK if `take` or `onProgress` throws
  */

@@ -2,8 +2,8 @@
  * An image and its manifest are two files, and no system call renames two. So that there is never an
  * image beside the manifest of another one, however a run ends:
  *
- * 1. A manifest for both gets the name: it describes the new image and, as `otherwise`, what
- *    the old manifest said. It is valid beside either image.
+ * 1. A manifest for both gets the name: it describes the new image and, as `otherwise`, the content of
+ *    the old manifest. It is valid beside either image.
  * 2. The image gets its name.
  * 3. The manifest for the new image alone takes the place of the one for both.
  *

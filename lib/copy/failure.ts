@@ -8,7 +8,7 @@ export interface Causes {
   write?: Error
 }
 
-/** Puts a failure of a running copy into words that name the file and the offset. */
+/** Describes a failure of a running copy, with the file and the offset. */
 export function copyError(
   error: unknown,
   source: Pick<Disk, 'name' | 'stores'>,

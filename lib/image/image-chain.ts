@@ -81,7 +81,7 @@ export interface ChainOptions {
   onOpened?: (file: OpenFile) => Promise<void> | void
   /** Called for each image when its header was read, before anything that it names is opened. */
   onImage?: (image: ChainImage, depth: number) => Promise<void> | void
-  /** Puts a failure into other words. */
+  /** Rewords a failure. */
   reword?: (error: BackupError, place: ChainPlace) => Error
 }
 

@@ -58,7 +58,7 @@ export async function requireApart(
 /**
  * The first of some files that lies on the same storage as one that is to be written.
  * @param sys where sysfs is mounted; for tests
- * @throws what the system calls throw
+ * @throws errors of the system calls
  */
 export async function findShared<Read extends StorageFile>(
   written: StorageFile,
@@ -77,7 +77,7 @@ export async function findShared<Read extends StorageFile>(
 /**
  * Whether anything of a file or device is in a file system that is mounted for writing: the device
  * itself, a partition of it, or a loop device over the file.
- * @throws what the system calls throw
+ * @throws errors of the system calls
  */
 export async function isMounted(file: StorageFile, sys = '/sys'): Promise<boolean> {
   const parts = await partsOf(file, sys, false)

@@ -238,7 +238,7 @@ export function isRefusedStatus(error: unknown): boolean {
 }
 
 /**
- * Puts a failure of a call about an export into words. Errors of ours pass unchanged.
+ * Describes a failed call about an export. Errors of ours pass unchanged.
  * @param doing the operation tried
  */
 export function nbdError(server: ReachedServer, doing: string, error: unknown): BackupError {

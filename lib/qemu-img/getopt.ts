@@ -84,7 +84,7 @@ export function* readOptions(
   argv: readonly string[],
   specs: readonly OptionSpec[],
 ): Generator<GivenOption | string> {
-  // Operands before the current argument: getopt moves them behind the options.
+  // Operands before the current argument: getopt moves them after the options.
   let before = reading.command
   let operand: string | undefined
   for (let at = 0; at < argv.length; at++) {

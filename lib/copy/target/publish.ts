@@ -3,8 +3,8 @@ import { log } from '../../log.ts'
 import type { Publication } from './target.ts'
 
 /**
- * Gives several things their names: all of them, or none. Until the last one has its name, what they
- * replace is kept aside and comes back if anything fails; killed in between, some have their new
+ * Gives several files their names: all of them, or none. Until the last one has its name, the files that they
+ * replace are kept aside and come back if anything fails; killed in between, some have their new
  * names and the files that they replaced are beside them as `.NAME.RANDOM.partial`.
  * @param groups files that belong together, such as an image and its manifest. The first of a group must
  * be valid also beside the files that have the later names before they are replaced

@@ -41,7 +41,7 @@ export interface TargetSizes {
 
 /**
  * Something that gets its name in steps, so that several get theirs together or none does: see
- * `publishAll`, which is what calls these. All throw BackupError.
+ * `publishAll`, their only caller. All throw BackupError.
  */
 export interface Publication {
   /** As given, for messages. */
@@ -51,7 +51,7 @@ export interface Publication {
   /** Syncs the data, before it gets its name. */
   sync(): Promise<void>
   /**
-   * Gives it its name, atomically; what had it is kept aside.
+   * Gives it its name, atomically; the file that had it is kept aside.
    * @throws BackupError TARGET_EXISTS if the name belongs to another file by now, IO
    */
   place(): Promise<void>

@@ -134,7 +134,7 @@ export function plainHost(table: DataView, at: number, clusterSize: number): num
 
 /**
  * How many of the next `most` entries from byte `at` on continue the first one, each naming the cluster
- * behind the one before. A run that crosses 4 GiB is two.
+ * after the one before. A run that crosses 4 GiB is two.
  * REQUIRES: `plainHost` of the first one is not 0
  */
 export function plainRun(table: DataView, at: number, most: number, clusterSize: number): number {

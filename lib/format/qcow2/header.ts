@@ -23,7 +23,7 @@ import {
   requireTables,
 } from './validate.ts'
 
-/** For whom a header is decoded. */
+/** The purpose of decoding a header. */
 export interface HeaderOptions {
   /** To check the image: faults that a check reports or repairs are accepted. Default: no. */
   checking?: boolean
