@@ -31,6 +31,9 @@ export {
   type DiffOptions,
   diffDisks,
   diffToBitmap,
+  type NewBacking,
+  type RebaseOptions,
+  rebaseImage,
 } from './api/maintain.ts'
 export { nameFromBytes, nameToBytes } from './api/names.ts'
 export { compareWithQemuImg } from './api/parity.ts'
@@ -68,6 +71,7 @@ export type { Differences, DiffResult } from './maintain/diff/diff.ts'
 export type { UnreadableRange } from './maintain/diff/differences.ts'
 export { type BitmapOperation, BitmapOperationError } from './maintain/edit-bitmap.ts'
 export type { BitmapInfo, ReadBitmapOptions } from './maintain/list-bitmaps.ts'
+export type { RebaseResult } from './maintain/rebase/rebase.ts'
 export type { ControlOptions } from './options.ts'
 export type { CommandComparison, ParityOptions } from './parity/parity.ts'
 export type { Phase, Progress } from './progress.ts'

@@ -66,7 +66,7 @@ const PURPOSES: Record<string, string> = {
   edit: 'ordered steps into images that exist',
   compare: 'the content of two disks',
   backup: 'sessions: full, incremental, restore; manifests, verifying',
-  maintain: 'bitmaps, snapshot, commit, diff',
+  maintain: 'bitmaps, snapshot, commit, rebase, diff',
   live: 'a running machine',
   'qemu-img': "info, check, map, compare, measure in qemu-img's words",
   parity: "our commands beside qemu-img's",

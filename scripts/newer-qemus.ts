@@ -16,6 +16,7 @@ export const QUICK = ['qemu-img/arguments', 'qemu-img/bitmap', 'qemu-img/campaig
 /** With THOROUGH=1 also these: QEMU reads our images, or we read QEMU's. */
 export const THOROUGH = [
   'qemu-img/commands',
+  'qemu-img/rebase',
   'qemu-img/campaign-2',
   'maintain/edit-bitmap',
   'maintain/commit',

@@ -7,6 +7,7 @@ import type {
   Differences,
   DiffResult,
 } from '../maintain/diff/diff.ts'
+import type { RebaseOptions as Rebase, RebaseResult } from '../maintain/rebase/rebase.ts'
 import {
   CHAIN_OPTIONS,
   CLUSTER_SIZE_OPTIONS,
@@ -17,14 +18,18 @@ import {
   GRANULARITY_OPTIONS,
   NBD_OPTIONS,
   RATE_OPTIONS,
+  SHARE_OPTIONS,
 } from '../options.ts'
 import {
   BOOLEAN,
   callback,
   checkArgument,
   checkOptions,
+  choice,
+  either,
   option,
   PATH,
+  record,
   type SchemaFor,
   TEXT,
 } from '../schema.ts'
@@ -51,6 +56,31 @@ export const COMMIT_OPTIONS: SchemaFor<CommitOptions> = {
   ...RATE_OPTIONS,
   ...CONTROL_OPTIONS,
 }
+
+/** What an image is to build on. */
+export interface NewBacking {
+  /** Its name as the image records it: relative to the directory of the image. */
+  file: string
+  /** Recorded too. */
+  format: 'raw' | 'qcow2'
+}
+
+/** How an image comes to build on another backing file. */
+export type RebaseOptions = Omit<Rebase, 'disk' | 'format'>
+
+const REBASE_OPTIONS: SchemaFor<RebaseOptions> = {
+  unsafe: option(BOOLEAN, 'change only the name'),
+  ...CHAIN_OPTIONS,
+  ...SHARE_OPTIONS,
+  warn: option(callback(), 'takes what qemu-img prints about an image that it opens all the same'),
+  ...CONTROL_OPTIONS,
+}
+
+const NEW_BACKING = either(
+  "neither a backing file with its format nor 'none'",
+  record<NewBacking>({ file: PATH, format: FORMAT }),
+  choice('none'),
+)
 
 /** How an image is compared with a baseline. */
 export type DiffOptions = Omit<Diff, 'onProgress'> & ControlOptions
@@ -132,6 +162,30 @@ export async function commitImage(top: string, options: CommitOptions = {}): Pro
   const onProgress = call.callback('onProgress', checked.onProgress)
   const { commitImage: run } = await import('../maintain/commit/commit.ts')
   return await call.run(async () => call.noted(await run(top, { ...checked, onProgress })))
+}
+
+/**
+ * Lets an image build on another backing file, or on none, as `qemu-img rebase` does.
+ * @param image path of a qcow2 image, which nobody else has open
+ * @param backing `none`: it builds on nothing
+ * @throws QemuImgError if an image cannot be opened; BackupError BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED,
+ * IN_USE, IO, USAGE, ABORTED: the guest then sees what it saw
+ */
+export async function rebaseImage(
+  image: string,
+  backing: NewBacking | 'none',
+  options: RebaseOptions = {},
+): Promise<RebaseResult> {
+  checkArgument('image', PATH, image)
+  checkArgument('backing', NEW_BACKING, backing)
+  const checked = checkOptions(REBASE_OPTIONS, options)
+  const call = new Call(image, checked.signal)
+  const onProgress = call.callback('onProgress', checked.onProgress)
+  const warn = call.callback('warn', checked.warn)
+  const { rebaseImage: run } = await import('../maintain/rebase/rebase.ts')
+  return await call.run(() =>
+    run(image, backing === 'none' ? undefined : backing, { ...checked, warn, onProgress }),
+  )
 }
 
 /**

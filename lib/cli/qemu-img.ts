@@ -10,6 +10,7 @@ export const QEMU_IMG_COMMANDS = {
   map: 'print where guest data is stored, as qemu-img map does',
   compare: 'compare the content of two images, as qemu-img compare does',
   bitmap: 'change a dirty bitmap of an image, as qemu-img bitmap does',
+  rebase: 'let an image build on another backing file, as qemu-img rebase does',
   measure: 'calculate the size of a new image, as qemu-img measure does',
 } as const
 
@@ -25,6 +26,7 @@ const LOAD: Record<Name, () => Promise<{ command: QemuImgCommand }>> = {
   map: () => import('./commands/qemu-img/map.ts'),
   compare: () => import('./commands/qemu-img/compare.ts'),
   bitmap: () => import('./commands/qemu-img/bitmap.ts'),
+  rebase: () => import('./commands/qemu-img/rebase.ts'),
   measure: () => import('./commands/qemu-img/measure.ts'),
 }
 

@@ -52,9 +52,7 @@ export async function prepareEdit(
   control: ControlOptions = {},
 ): Promise<EditedImage> {
   const { path } = file
-  if ((await probeFile(file)) !== 'qcow2') throw unsupported(path, 'is not a qcow2 image')
-  const header = await loadHeader(file)
-  requireClosed(path, header)
+  const header = await requireEditable(file)
   log('edit', () => `${path}: checking it before it is written to`)
   const fault = await firstFault(file, header, { ...control, leaks: false })
   if (fault !== undefined) {
@@ -62,6 +60,22 @@ export async function prepareEdit(
     throw badImage(path, why)
   }
   return await editedImage(file)
+}
+
+/**
+ * The same for an edit of the header, which takes no clusters: the image is not checked.
+ * @throws BackupError IO; BAD_IMAGE if it is corrupt or dirty; UNSUPPORTED if it is not qcow2
+ */
+export async function prepareHeaderEdit(file: OpenFile): Promise<EditedImage> {
+  await requireEditable(file)
+  return await editedImage(file)
+}
+
+async function requireEditable(file: OpenFile): Promise<Qcow2Header> {
+  if ((await probeFile(file)) !== 'qcow2') throw unsupported(file.path, 'is not a qcow2 image')
+  const header = await loadHeader(file)
+  requireClosed(file.path, header)
+  return header
 }
 
 /**

@@ -120,7 +120,7 @@ function firstSectorOf(sector: Buffer, rest: Buffer): Buffer {
 }
 
 /** The bytes that differ, as one write; none if equal. */
-function changed(from: Buffer, to: Buffer): Write[] {
+export function changed(from: Buffer, to: Buffer): Write[] {
   const span = spanOf(from, to)
   return span ? [{ offset: span[0], bytes: Buffer.from(to.subarray(span[0], span[1])) }] : []
 }

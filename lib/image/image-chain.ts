@@ -69,6 +69,8 @@ export interface ChainOptions {
   writable?: boolean
   /** Accept faults in headers that a check reports. Default: no. */
   checking?: boolean
+  /** Also open what the topmost image builds on. Default: yes. */
+  backingFiles?: boolean
   /** Also open the files that data is in which is not in an image's own. Default: yes. */
   dataFiles?: boolean
   /** How a repeated image is recognised: it is the same file, or has the same name. */
@@ -164,6 +166,7 @@ class ChainWalk {
     const above = this.#last
     const name = above?.image.header?.backingFile
     if (!above || name === undefined || name === '') return undefined
+    if (this.#options.backingFiles === false) return undefined
     this.#depth++
     const { image, placed } = above
     const path = pathOf(name, image.path)

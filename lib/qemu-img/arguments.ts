@@ -114,7 +114,9 @@ export function parseArguments(
 ): Arguments {
   const version = versionIn(argv)
   const common = COMMON.filter(({ name }) => forceShare || name !== 'force-share')
-  const specs = [...OURS, ...options, ...common].filter((spec) => spec.ours || isIn(spec, version))
+  const known = [...options, ...common].filter((spec) => spec.ours || isIn(spec, version))
+  const theirs = new Set(known.flatMap(({ name }) => name))
+  const specs = [...OURS.filter(({ name }) => !theirs.has(name)), ...known]
   const given = [...readOptions({ command, version, warn }, argv, specs)]
   const operands = given.flatMap((item) => (typeof item === 'string' ? [item] : []))
   const all = given.filter((item) => typeof item !== 'string')

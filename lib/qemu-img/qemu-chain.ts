@@ -48,6 +48,16 @@ export interface OpenContentOptions extends OpenChainOptions {
   snapshot?: string
 }
 
+/** What only some commands want of an image that they open. */
+export interface ChainDetails {
+  /** Also open what it builds on. Default: yes. */
+  backingFiles?: boolean
+  /** How messages name it. Default: in quotes. */
+  named?: string
+  /** What is done with the files. Default: as QEMU has it, which lets others write to raw images. */
+  use?: ChainOptions['use']
+}
+
 /** An image, open with all that it builds on. */
 export interface OpenChain {
   /** Top first. */
@@ -66,17 +76,21 @@ export interface OpenChain {
 export async function openChain(
   name: string,
   options: OpenContentOptions = {},
+  { backingFiles, named = `'${name}'`, use }: ChainDetails = {},
 ): Promise<OpenChain> {
-  const path = pathOf(name, options)
+  const path = pathOf(name, options, named)
   let qcow2: Qcow2Metadata | undefined
   const images = await openImages(path, {
     ...rulesOf(options, (metadata, depth) => {
       if (depth === 0) qcow2 = metadata
     }),
     snapshot: options.snapshot,
+    backingFiles,
+    ...(use && { use }),
     reword(error, place) {
       const below = 'Could not open backing file: '.repeat(place.depth)
-      return cannotOpen(name, below + wordsOf(error, place), error)
+      const writable = options.writable && place.depth === 0
+      return cannotOpen(named, below + wordsOf(error, place, writable), error)
     },
   })
   for (const image of images) await warnOfOtherDataFile(image, options)
@@ -125,7 +139,8 @@ export async function* walkImages(
       if (place.step === 'depth') {
         return new QemuImgError(`'${name}' has more than ${MAX_DEPTH} images in its chain`)
       }
-      return cannotOpen(place.depth === 0 ? name : place.path, wordsOf(error, place), error)
+      const named = `'${place.depth === 0 ? name : place.path}'`
+      return cannotOpen(named, wordsOf(error, place), error)
     },
   }
   for await (const image of walkChain(path, rules)) {
@@ -165,22 +180,26 @@ function rulesOf(
  * QEMU's interpretation of a name that the user gave, before it looks for a file.
  * @throws QemuImgError
  */
-function pathOf(name: string, { format, writable, forceShare }: OpenChainOptions): string {
+function pathOf(
+  name: string,
+  { format, writable, forceShare }: OpenChainOptions,
+  named = `'${name}'`,
+): string {
   if (writable && forceShare) {
-    throw cannotOpen(name, 'force-share=on can only be used with read-only images')
+    throw cannotOpen(named, 'force-share=on can only be used with read-only images')
   }
   if (format !== undefined && format !== 'raw' && format !== 'qcow2') {
-    throw cannotOpen(name, `Unknown driver '${format}'`)
+    throw cannotOpen(named, `Unknown driver '${format}'`)
   }
   let path = name
   if (hasProtocol(name)) {
     const protocol = name.slice(0, name.indexOf(':'))
     // Only files are read here, so QEMU's other protocols are not listed.
-    if (protocol !== 'file') throw cannotOpen(name, `Unknown protocol '${protocol}'`)
+    if (protocol !== 'file') throw cannotOpen(named, `Unknown protocol '${protocol}'`)
     const rest = name.slice('file:'.length)
     path = hasProtocol(rest) ? `./${rest}` : rest
   }
-  if (path === '') throw cannotOpen(name, "The 'file' block driver requires a file name")
+  if (path === '') throw cannotOpen(named, "The 'file' block driver requires a file name")
   return path
 }
 
@@ -197,12 +216,14 @@ function useOf(format: Format, { writable, forceShare }: OpenChainOptions): Use 
   return forceShare || format === 'raw' ? SHARED_READING : READING
 }
 
-function wordsOf(error: BackupError, { step, path }: ChainPlace): string {
+function wordsOf(error: BackupError, { step, path }: ChainPlace, writable = false): string {
+  // The system says so before QEMU looks what kind of file it is.
+  if (writable && error.errno === 'EISDIR') return `Could not open '${path}': Is a directory`
   return step === 'open' ? describeOpenError(path, error) : describeImageError(error)
 }
 
-function cannotOpen(name: string, why: string, cause?: unknown): QemuImgError {
-  return new QemuImgError(`Could not open '${name}': ${why}`, 1, { cause })
+function cannotOpen(named: string, why: string, cause?: unknown): QemuImgError {
+  return new QemuImgError(`Could not open ${named}: ${why}`, 1, { cause })
 }
 
 /** QEMU's warning where a guest could have made the image look like anything. */

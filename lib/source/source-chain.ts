@@ -130,7 +130,13 @@ export async function closeAll(files: readonly OpenFile[]): Promise<void> {
   await Promise.allSettled(files.map((file) => file.handle.close()))
 }
 
-function layersOf(images: readonly ChainImage[]): Pick<Chain, 'layers' | 'files' | 'sparse'> {
+/**
+ * Images of a chain as layers.
+ * @throws BackupError BAD_IMAGE
+ */
+export function layersOf(
+  images: readonly ChainImage[],
+): Pick<Chain, 'layers' | 'files' | 'sparse'> {
   const files = filesOf(images)
   const sparse = new Map<number, OpenFile>()
   const layers = images.map(({ file, header, dataFile }) => {

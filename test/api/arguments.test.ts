@@ -40,6 +40,7 @@ const CALLS: Record<string, { args: unknown[]; names: string[]; options?: number
   readBitmapChain: { args: ['disk'], names: ['top'], options: 1 },
   createSnapshot: { args: ['disk', 'new'], names: ['backing', 'overlay'], options: 2 },
   commitImage: { args: ['disk'], names: ['top'], options: 1 },
+  rebaseImage: { args: ['disk', 'none'], names: ['image', 'backing'], options: 2 },
   diffToBitmap: {
     args: ['disk', 'disk', 'x'],
     names: ['image', 'baseline', 'bitmap'],

@@ -14,45 +14,9 @@ import type { CommitDisk } from '../../lib/maintain/commit/batch.ts'
 import { commitImage } from '../../lib/maintain/commit/commit.ts'
 import { effort } from '../support/effort.ts'
 import { qemuImg, qemuImgCheck, qemuIo } from '../support/qemu.ts'
-import { counting, Stopped, stopsAt } from '../support/stopping.ts'
+import { counted, Stopped, stopsAt, stopsOf } from '../support/stopping.ts'
 
 t.setTimeout(1_800_000)
-
-/** Calls `count` before each write and sync, and in a copy after half of it. */
-function counted(disk: CommitDisk, count: (isSync?: boolean) => void): CommitDisk {
-  return {
-    ...counting(disk, count),
-    async sync() {
-      count(true)
-      await disk.sync()
-    },
-    async copy(mappings, end) {
-      count()
-      await disk.copy(mappings.slice(0, mappings.length / 2), end)
-      count()
-      await disk.copy(mappings, end)
-    },
-    async deallocate(areas) {
-      count()
-      await disk.deallocate(areas)
-    },
-  }
-}
-
-/**
- * Before which calls to stop: all, or in a quick run one of each step, which ends with a sync, so that
- * each kind of write is met.
- * @param steps of how many calls each is
- * @param turn which call of a step
- */
-function stopsOf(steps: readonly number[], turn: number): number[] {
-  let first = 1
-  return steps.flatMap((calls) => {
-    const all = Array.from({ length: calls }, (_, i) => first + i)
-    first += calls
-    return effort([all[turn % calls]], all)
-  })
-}
 
 /** What the bitmaps of an image say, by their names. */
 async function stateOf(image: string): Promise<Record<string, string | undefined>> {

@@ -45,6 +45,8 @@ export const CALLS: Readonly<Record<string, () => Promise<unknown>>> = {
   readBitmapChain: () => library.readBitmapChain(DISK, { format }),
   createSnapshot: () => library.createSnapshot(DISK, 'new'),
   commitImage: () => library.commitImage(DISK),
+  rebaseImage: () => library.rebaseImage(DISK, { file: 'empty.raw', format: 'raw' }),
+  'rebaseImage, unsafe': () => library.rebaseImage(DISK, 'none', { unsafe: true }),
   diffToBitmap: () => library.diffToBitmap(DISK, 'empty.raw', 'new'),
   diffDisks: () => library.diffDisks(DISK, 'empty.raw', { format, baselineFormat: 'raw' }),
   verifyManifests: () => drain(library.verifyManifests([DISK])),

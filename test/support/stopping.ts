@@ -1,5 +1,7 @@
 /** Edits that end in the middle. */
 import type { ImageDisk } from '../../lib/image/steps.ts'
+import type { CommitDisk } from '../../lib/maintain/commit/batch.ts'
+import { effort } from './effort.ts'
 
 /** The edit was ended here. */
 export class Stopped extends Error {}
@@ -24,4 +26,40 @@ export function counting(disk: ImageDisk, count: () => void): ImageDisk {
       await disk.sync()
     },
   }
+}
+
+/** Calls `count` before each write and sync, and in a copy after half of it. */
+export function counted(disk: CommitDisk, count: (isSync?: boolean) => void): CommitDisk {
+  return {
+    ...counting(disk, count),
+    async sync() {
+      count(true)
+      await disk.sync()
+    },
+    async copy(mappings, end) {
+      count()
+      await disk.copy(mappings.slice(0, mappings.length / 2), end)
+      count()
+      await disk.copy(mappings, end)
+    },
+    async deallocate(areas) {
+      count()
+      await disk.deallocate(areas)
+    },
+  }
+}
+
+/**
+ * Before which calls to stop: all, or in a quick run one of each step, which ends with a sync, so that
+ * each kind of write is met.
+ * @param steps of how many calls each is
+ * @param turn which call of a step
+ */
+export function stopsOf(steps: readonly number[], turn: number): number[] {
+  let first = 1
+  return steps.flatMap((calls) => {
+    const all = Array.from({ length: calls }, (_, i) => first + i)
+    first += calls
+    return effort([all[turn % calls]], all)
+  })
 }

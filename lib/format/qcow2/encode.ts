@@ -50,11 +50,11 @@ function newEntry({ name, granularityBits }: Bitmap): Buffer {
  * The type of an extension that means nothing, and that other programs keep as they keep every type
  * that they do not know: space for a bitmaps extension to come, or skipped.
  */
-const EXT_ROOM = 0x71627270
+export const EXT_ROOM = 0x71627270
 /** Bytes of a bitmaps extension, with its type and length. */
 const BITMAPS_BYTES = 32
 /** Bytes of an extension's type and length. */
-const EXT_HEAD = 8
+export const EXT_HEAD = 8
 
 /** The bitmaps extension of the first cluster, or `room`: a placeholder without a meaning. */
 export type BitmapsPlace = BitmapsExtension | 'room' | undefined
@@ -161,7 +161,7 @@ export function withBitmapsInFirstSector(
 }
 
 /** Where the extensions of an image end, with their end marker if there is one; bytes. */
-function endOfExtensions(first: Buffer, header: Qcow2Header): number {
+export function endOfExtensions(first: Buffer, header: Qcow2Header): number {
   const { headerLength, backingFileOffset, extensions } = header
   const bytes = extensions.all.reduce((sum, { data }) => sum + padded(EXT_HEAD + data.length), 0)
   return Math.min(headerLength + bytes + EXT_HEAD, backingFileOffset || first.length)
@@ -179,12 +179,12 @@ function encodeBitmaps(bitmaps: BitmapsExtension | 'room'): RawExtension {
 }
 
 /** Extensions in sequence, and the end marker. */
-function encodeExtensions(extensions: readonly RawExtension[]): Buffer {
+export function encodeExtensions(extensions: readonly RawExtension[]): Buffer {
   const end = { type: EXT_END, data: Buffer.alloc(0) }
   return Buffer.concat([...extensions, end].map(encodeRaw))
 }
 
-function encodeRaw({ type, data }: RawExtension): Buffer {
+export function encodeRaw({ type, data }: RawExtension): Buffer {
   const bytes = Buffer.alloc(padded(EXT_HEAD + data.length))
   bytes.writeUInt32BE(type, 0)
   bytes.writeUInt32BE(data.length, 4)
@@ -192,6 +192,6 @@ function encodeRaw({ type, data }: RawExtension): Buffer {
   return bytes
 }
 
-function padded(length: number): number {
+export function padded(length: number): number {
   return Math.ceil(length / 8) * 8
 }

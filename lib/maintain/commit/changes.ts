@@ -31,7 +31,9 @@ export class ByteCounter {
   dataBytes = 0
   zeroBytes = 0
 
-  async *count(batches: AsyncIterable<Mapping[]>): AsyncGenerator<Mapping[]> {
+  async *count<Some extends readonly Mapping[]>(
+    batches: AsyncIterable<Some>,
+  ): AsyncGenerator<Some> {
     for await (const mappings of batches) {
       for (const mapping of mappings) {
         if (isZero(mapping)) this.zeroBytes += mapping.length

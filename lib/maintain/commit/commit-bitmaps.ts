@@ -115,11 +115,39 @@ export async function recordFirst(
   { merged, recording }: BitmapPlan,
   disk: ImageDisk,
 ): Promise<EditedImage> {
-  let image = opened
-  const above = await bitmapsAbove(plan)
+  const above = await bitmapsOf(plan.chain.images.slice(0, plan.base))
   const isRecording = new Set(recording)
-  const changing = new Set([...merged, ...recording])
-  const left = new Set(image.bitmaps.map(({ name }) => name).filter((name) => changing.has(name)))
+  const { signal } = plan
+  return await addToBitmaps(opened, new Set([...merged, ...recording]), {
+    disk,
+    signal,
+    async add(bits, name) {
+      begin(opened, plan)
+      if (isRecording.has(name)) await addChanged(bits, plan)
+      else await addFrom(bits, above, name, signal)
+    },
+  })
+}
+
+/** How bitmaps of an image get more bits. */
+export interface BitAddition {
+  disk: ImageDisk
+  signal?: AbortSignal
+  /** Sets more bits of one. */
+  add(bits: Bits, name: string): Promise<void>
+}
+
+/**
+ * Sets more bits in some bitmaps of an image, as many of them at once as memory is allowed for.
+ * @returns the image as it is then
+ */
+export async function addToBitmaps(
+  opened: EditedImage,
+  names: ReadonlySet<string>,
+  { disk, signal, add }: BitAddition,
+): Promise<EditedImage> {
+  let image = opened
+  const left = new Set(image.bitmaps.map(({ name }) => name).filter((name) => names.has(name)))
   while (left.size > 0) {
     const bitmaps: NewBitmap[] = []
     let held = 0
@@ -128,14 +156,13 @@ export async function recordFirst(
         bitmaps.push({ ...stored, stored })
         continue
       }
-      begin(opened, plan)
-      const bits = await bitsOf(image, stored, image.header.virtualSize, plan.signal)
-      if (isRecording.has(stored.name)) await addChanged(bits, plan)
-      else await addAbove(bits, above, stored.name, plan)
+      throwIfAborted(signal, image.file.path)
+      const bits = await bitsOf(image, stored, image.header.virtualSize, signal)
+      await add(bits, stored.name)
       held += bits.bytes
       bitmaps.push({ ...stored, bits })
     }
-    await storeBitmaps(image, bitmaps, { disk, signal: plan.signal })
+    await storeBitmaps(image, bitmaps, { disk, signal })
     image = await reopened(image)
   }
   return image
@@ -159,7 +186,7 @@ export async function finishBitmaps(
     await runSteps(disk, [[sizeField(size)]])
     return
   }
-  const above = await bitmapsAbove(plan)
+  const above = await bitmapsOf(plan.chain.images.slice(0, plan.base))
   const isMerged = new Set(merged)
   const isRecording = new Set(recording)
   const bitmaps: NewBitmap[] = []
@@ -173,14 +200,14 @@ export async function finishBitmaps(
       continue
     }
     const bits = await bitsOf(image, stored, size, plan.signal)
-    if (isMerged.has(stored.name)) await addAbove(bits, above, stored.name, plan)
+    if (isMerged.has(stored.name)) await addFrom(bits, above, stored.name, plan.signal)
     if (adds) bits.add(header.virtualSize, size - header.virtualSize)
     bitmaps.push({ ...stored, bits })
   }
   for (const { name, granularity } of created) {
     begin(image, plan)
     const bits = new Bits(size, granularity, header.clusterSize)
-    await addAbove(bits, above, name, plan)
+    await addFrom(bits, above, name, plan.signal)
     const granularityBits = Math.log2(granularity)
     bitmaps.push({ name, granularityBits, inUse: false, auto: true, bits })
   }
@@ -209,17 +236,17 @@ async function bitsOf(
   return bits
 }
 
-/** An image above the base, and its bitmaps by their names. */
-interface ImageAbove {
+/** An image of a chain, and its bitmaps by their names. */
+export interface ImageBitmaps {
   file: ChainImage['file']
   header: Qcow2Header
   bitmaps: ReadonlyMap<string, Bitmap>
 }
 
 /** Read once for all bitmaps, of which an image may have any number. */
-async function bitmapsAbove({ chain, base }: CommitPlan): Promise<ImageAbove[]> {
-  const images: ImageAbove[] = []
-  for (const { file, header } of chain.images.slice(0, base)) {
+export async function bitmapsOf(chain: readonly ChainImage[]): Promise<ImageBitmaps[]> {
+  const images: ImageBitmaps[] = []
+  for (const { file, header } of chain) {
     const bitmaps = await readBitmaps(file, header as Qcow2Header)
     const byName = new Map(bitmaps.map((bitmap) => [bitmap.name, bitmap]))
     images.push({ file, header: header as Qcow2Header, bitmaps: byName })
@@ -228,16 +255,16 @@ async function bitmapsAbove({ chain, base }: CommitPlan): Promise<ImageAbove[]> 
 }
 
 /**
- * Adds a bitmap's dirty ranges in the images above the base. Bytes past the end of a shorter image count
- * as dirty: it hides the content of those below it there, which no bitmap records.
+ * Adds a bitmap's dirty ranges in some images of a chain. Bytes past the end of a shorter image count as
+ * dirty: it hides the content of those below it there, which no bitmap records.
  */
-async function addAbove(
+export async function addFrom(
   bits: Bits,
-  above: readonly ImageAbove[],
+  images: readonly ImageBitmaps[],
   name: string,
-  { signal }: CommitPlan,
+  signal: AbortSignal | undefined,
 ): Promise<void> {
-  for (const { file, header, bitmaps } of above) {
+  for (const { file, header, bitmaps } of images) {
     const bitmap = bitmaps.get(name)
     if (!bitmap) continue
     const { virtualSize } = header

@@ -9,27 +9,37 @@ import { l2EntrySize } from '../../format/qcow2/entries.ts'
 import { l2Coverage } from '../../format/qcow2/validate.ts'
 import { readAt } from '../../format/read.ts'
 import { formatSize } from '../../units.ts'
-import { type Change, changesOf, heldMappings, isZero } from './changes.ts'
+import { type Change, isZero } from './changes.ts'
 import type { BitmapPlan } from './commit-bitmaps.ts'
-import type { CommitPlan } from './to-qcow2.ts'
+
+/** What is to be written into an image. */
+export interface PlannedChanges {
+  changes: AsyncIterable<readonly Change[]>
+  /** Guest bytes from which on nothing below the image is seen. */
+  below: number
+  /** Of the disk when all is written, bytes. */
+  size: number
+  signal?: AbortSignal
+}
 
 /**
- * Makes sure that a base on a device, which does not grow, has free clusters for all that a commit may
- * allocate, before any of it is written. Clusters that the commit frees do not count.
- * @throws BackupError BAD_TARGET; as the mappings of the images above
+ * Makes sure that an image on a device, which does not grow, has free clusters for all that changes may
+ * allocate, before any of it is written. Clusters that they free do not count.
+ * @param bitmaps clusters that bitmaps may take besides
+ * @throws BackupError BAD_TARGET; as the changes
  */
 export async function requireFreeClusters(
   image: EditedImage,
-  plan: CommitPlan,
-  bitmaps: BitmapPlan,
+  planned: PlannedChanges,
+  bitmaps: number,
 ): Promise<void> {
   const { file, header, stored } = image
   const { clusterSize } = header
-  const needed = await neededClusters(image, plan, bitmaps)
+  const needed = await neededClusters(image, planned, bitmaps)
   const free = await freeClusters(stored, Math.floor(file.size / clusterSize))
   if (free >= needed) return
   const [has, needs] = [formatSize(free * clusterSize), formatSize(needed * clusterSize)]
-  const why = `holds ${formatSize(file.size)}, of which ${has} are free; the commit may need ${needs}`
+  const why = `holds ${formatSize(file.size)}, of which ${has} are free; ${needs} may be needed`
   throw new BackupError('BAD_TARGET', file.path, why)
 }
 
@@ -51,23 +61,21 @@ async function freeClusters(stored: StoredRefcounts, clusters: number): Promise<
 
 async function neededClusters(
   image: EditedImage,
-  { chain, base, size, signal }: CommitPlan,
-  bitmaps: BitmapPlan,
+  { changes, below, size, signal }: PlannedChanges,
+  bitmaps: number,
 ): Promise<number> {
   const { file, header, stored } = image
-  const { clusterSize, virtualSize, backingFile, l1Size } = header
-  const below = chain.layers[base + 1]?.size ?? 0
+  const { clusterSize, backingFile, l1Size } = header
   const count = new Count(image, await L1Table.read(image), below, size)
-  const mappings = heldMappings(chain.layers.slice(0, base), virtualSize)
-  for await (const changes of changesOf(mappings, clusterSize, size)) {
+  for await (const some of changes) {
     throwIfAborted(signal, file.path)
-    for (const change of changes) await count.add(change)
+    for (const change of some) await count.add(change)
   }
   const clustersOf = (bytes: number) => Math.ceil(bytes / clusterSize)
   const l1Entries = Math.ceil(size / l2Coverage(header))
   const l1 = l1Entries > l1Size ? clustersOf(l1Entries * 8) : 0
   const shared = backingFile === undefined ? 0 : count.l1.shared().flat().length
-  const needed = count.clusters + l1 + shared + bitmapClusters(image, size, bitmaps)
+  const needed = count.clusters + l1 + shared + bitmaps
   // Their refcounts: new blocks, and a table that moves to grow, by half and some entries.
   const blocks = Math.ceil(needed / stored.perBlock) + 2
   const highest = Math.ceil(file.size / clusterSize / stored.perBlock)
@@ -75,11 +83,11 @@ async function neededClusters(
   return needed === 0 ? 0 : needed + blocks + table
 }
 
-/** Maximum bytes of the bitmaps that are stored anew: before the data, and when the base grows. */
-function bitmapClusters(
+/** Maximum clusters of the bitmaps that are stored anew: before the data, and when the base grows. */
+export function bitmapClusters(
   { header, bitmaps }: EditedImage,
   size: number,
-  { merged, created, recording }: BitmapPlan,
+  { merged, created, recording }: Pick<BitmapPlan, 'merged' | 'created' | 'recording'>,
 ): number {
   const { clusterSize, virtualSize } = header
   const changing = new Set([...merged, ...recording])

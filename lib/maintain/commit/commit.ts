@@ -9,13 +9,14 @@ import { removeOpened } from '../../image/remove-opened.ts'
 import { runSteps } from '../../image/steps.ts'
 import { type Chain, closeAll, type OpenOptions } from '../../source/source-chain.ts'
 import type { CommitDisk } from './batch.ts'
-import { ByteCounter } from './changes.ts'
+import { ByteCounter, changesOf, heldMappings } from './changes.ts'
 import { type BitmapPlan, finishBitmaps, planBitmaps, recordFirst } from './commit-bitmaps.ts'
-import { requireFreeClusters } from './commit-capacity.ts'
+import { bitmapClusters, requireFreeClusters } from './commit-capacity.ts'
 import { CommitProgress } from './commit-progress.ts'
 import { openToCommit } from './open-to-commit.ts'
-import { type CommitPlan, commitDisk, commitToQcow2 } from './to-qcow2.ts'
+import { type CommitPlan, commitToQcow2 } from './to-qcow2.ts'
 import { commitToRaw } from './to-raw.ts'
+import { commitDisk } from './write-changes.ts'
 
 export interface CommitOptions extends Pick<OpenOptions, 'allowPaths' | 'backingFormat'> {
   /** Path of the image of the chain that gets the data. Default: the one below the top. */
@@ -76,7 +77,7 @@ export async function commitImage(top: string, options: CommitOptions = {}): Pro
     const progress = new CommitProgress(size, counter, onProgress)
     const plan: CommitPlan = { chain, base, size, counter, signal, progress }
     const bitmaps = await planBitmaps(plan, image)
-    if (image?.file.blockDevice) await requireFreeClusters(image, plan, bitmaps)
+    if (image?.file.blockDevice) await requireCapacity(image, plan, bitmaps)
     if (image) await commitQcow2(image, plan, bitmaps, options)
     else await commitToRaw(file, plan, options)
     const deleted = options.delete ? await removeImages(chain, base) : []
@@ -122,6 +123,19 @@ async function commitQcow2(
   } catch (error) {
     throw (error as NodeJS.ErrnoException).syscall ? ioError(path, error) : error
   }
+}
+
+/** @throws BackupError BAD_TARGET if the device is too small for what may be committed */
+async function requireCapacity(
+  image: EditedImage,
+  { chain, base, size, signal }: CommitPlan,
+  bitmaps: BitmapPlan,
+): Promise<void> {
+  const { clusterSize, virtualSize } = image.header
+  const mappings = heldMappings(chain.layers.slice(0, base), virtualSize)
+  const below = chain.layers[base + 1]?.size ?? 0
+  const planned = { changes: changesOf(mappings, clusterSize, size), below, size, signal }
+  await requireFreeClusters(image, planned, bitmapClusters(image, size, bitmaps))
 }
 
 async function prepareBase(

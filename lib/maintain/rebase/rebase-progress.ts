@@ -1,0 +1,40 @@
+import { type Progress, positions } from '../../progress.ts'
+import type { ByteCounter } from '../commit/changes.ts'
+
+/** Reports how much of what differs is copied. */
+export class RebaseProgress {
+  /** What is read to be copied. */
+  readonly #counter: ByteCounter
+  readonly #onProgress: ((progress: Progress) => void) | undefined
+  #tell: ReturnType<typeof positions>
+  #size = 0
+  /** Guest bytes that are durable in the image, and those of them that are data. */
+  #settled = 0
+  #data = 0
+
+  constructor(counter: ByteCounter, onProgress?: (progress: Progress) => void) {
+    this.#counter = counter
+    this.#onProgress = onProgress
+  }
+
+  /** @param size guest bytes to copy */
+  begin(size: number): void {
+    this.#size = size
+    this.#tell = positions('copy', size, (progress) =>
+      this.#onProgress?.({ ...progress, dataBytes: this.#data }),
+    )
+  }
+
+  /** Data is being copied, of which so many bytes are done that do not count yet. */
+  copying(dataBytes: number): void {
+    this.#tell?.(Math.min(this.#settled + dataBytes, this.#size))
+  }
+
+  /** What was read so far is durable. */
+  settled(): void {
+    const { dataBytes, zeroBytes } = this.#counter
+    this.#settled = dataBytes + zeroBytes
+    this.#data = dataBytes
+    this.#tell?.(this.#settled, this.#settled === this.#size)
+  }
+}
