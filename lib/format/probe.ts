@@ -93,6 +93,7 @@ export function probe(head: Buffer, tail: Buffer): ProbedFormat {
     return first ? { name: 'a qcow image of version 1', driver: 'qcow' } : 'qcow2'
   }
   if (hasAt(head, { bytes: LUKS, at: 0 })) return 'luks'
+  if (isDescriptor(head)) return { name: 'a VMDK image', driver: 'vmdk' }
   const found = FOREIGN.find(({ magics }) =>
     magics.every((magic) =>
       magic.at < 0 ? hasAt(tail, { ...magic, at: tail.length + magic.at }) : hasAt(head, magic),

@@ -35,6 +35,7 @@ t.test('formats that are not read, wherever their magic stands', async (t) => {
     [/VMDK/, 'KDMV'],
     [/VMDK/, 'COWD'],
     [/VMDK/, '# Disk DescriptorFile\nversion=1\n'],
+    [/VMDK/, '# a\n  \r\nversion=3\r\n'],
     [/VMDK/, '\xbe\xba\xfe\xca\0\0\0\0'],
     [/VDI/, '\x7f\x10\xda\xbe', 64],
     [/VHDX/, 'vhdxfile'],

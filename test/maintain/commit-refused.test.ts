@@ -90,3 +90,15 @@ t.test('a top that was named by a symbolic link is removed with the link', async
   t.notOk(existsSync(at('images', 'top')))
   t.ok(existsSync(at('images', 'base')))
 })
+
+t.test('the data file of an image that is removed is left, and noted', async (t) => {
+  const dir = t.testdir()
+  const at = (name: string) => join(dir, name)
+  qemuImg('create', '-q', '-f', 'qcow2', at('base'), '1M')
+  const options = ['-b', 'base', '-F', 'qcow2', '-o', `data_file=${at('top.data')}`]
+  qemuImg('create', '-q', '-f', 'qcow2', ...options, at('top'))
+  const { deleted, notes } = await commitImage(at('top'), { delete: true })
+  t.same(deleted, [at('top')])
+  t.ok(existsSync(at('top.data')))
+  t.match(notes, [/top\.data: the data file of .*top is left/])
+})

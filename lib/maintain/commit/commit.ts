@@ -90,7 +90,7 @@ export async function commitImage(top: string, options: CommitOptions = {}): Pro
       merged: bitmaps.merged,
       created: bitmaps.created.map(({ name }) => name),
       deleted,
-      notes: bitmaps.notes,
+      notes: options.delete ? [...bitmaps.notes, ...leftDataFiles(chain, base)] : bitmaps.notes,
       elapsedSeconds: (performance.now() - started) / 1000,
     }
   } finally {
@@ -171,4 +171,15 @@ async function removeImages({ images }: Chain, base: number): Promise<string[]> 
     deleted.push(path)
   }
   return deleted
+}
+
+/** An image that goes leaves the file that its data was in: that may hold a raw disk of its own. */
+function leftDataFiles({ images }: Chain, base: number): string[] {
+  return images
+    .slice(0, base)
+    .flatMap(({ path, dataFile }) =>
+      dataFile
+        ? [`${dataFile.path}: the data file of ${path} is left; remove it if it is not needed`]
+        : [],
+    )
 }
