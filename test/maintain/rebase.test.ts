@@ -1,6 +1,8 @@
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { openWritable } from '../../lib/image/file.ts'
+import { lockOpened, WRITING } from '../../lib/image/locks.ts'
 import {
   compareImages,
   createSnapshot,
@@ -179,6 +181,8 @@ t.test('what cannot be rebased is as it was', async (t) => {
   create(at('base'), '4M')
   qemuIo(at('base'), 'write -P 1 0 1M')
   create(at('top'), '4M', '-b', 'base', '-F', 'qcow2')
+  create(at('shared'), '4M', '-b', 'base', '-F', 'qcow2')
+  writeFileSync(at('raw'), noise(MIB, 1))
   create(at('elsewhere/low'), '4M')
   create(at('outside'), '4M', '-b', 'elsewhere/low', '-F', 'qcow2')
   create(at('above'), '4M', '-b', 'top', '-F', 'qcow2')
@@ -208,6 +212,12 @@ t.test('what cannot be rebased is as it was', async (t) => {
   await refused('top', qcow2('gone'), { code: 'IO', errno: 'ENOENT' })
   await refused('top', { file: 'base', format: 'vmdk' } as unknown as NewBacking, { code: 'USAGE' })
   await refused('top', {} as unknown as NewBacking, { code: 'USAGE', argument: 'backing' })
+  const writer = await openWritable(at('raw'))
+  t.teardown(() => writer.handle.close())
+  await lockOpened(writer, WRITING)
+  const raw: NewBacking = { file: 'raw', format: 'raw' }
+  await refused('top', raw, { code: 'IN_USE' })
+  await rebaseImage(at('shared'), raw, { forceShare: true })
   const controller = new AbortController()
   const onProgress = () => controller.abort()
   await refused('top', 'none', { code: 'ABORTED' }, { signal: controller.signal, onProgress })

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { hasRewrittenOptions, parseVersion } from '../../lib/qemu-img/version.ts'
 import { ours, type Printed, theirs, VERSION } from '../support/parity.ts'
+import { poke } from '../support/patch.ts'
 import { qemuImg, qemuIo, run } from '../support/qemu.ts'
 
 t.setTimeout(1_800_000)
@@ -130,4 +131,19 @@ t.test('-c is refused where qemu-img has it', async (t) => {
   const dir = setUp(t)
   const { status, stderr } = await ours(['rebase', '-c', '-b', '', 'o'], dir)
   t.strictSame({ status, stderr }, { status: 1, stderr: 'qemu-img: -c: not supported\n' })
+})
+
+t.test('a chain whose formats are not recorded is refused, with a way out', async (t) => {
+  const dir = setUp(t)
+  // The extension means nothing.
+  poke(join(dir, 'o'), 112, 0x12345678)
+  const args = ['-b', 'other', '-F', 'qcow2', 'o']
+  const refused = await ours(['rebase', ...args], dir)
+  t.match(refused, {
+    status: 1,
+    stderr:
+      /^qemu-img: Could not open 'o': .*; record it with rebase -u -b \.\.\. -F FORMAT first\n$/,
+  })
+  t.equal((await ours(['rebase', '-u', '-b', 'base', '-F', 'qcow2', 'o'], dir)).status, 0)
+  t.equal((await ours(['rebase', ...args], dir)).status, 0)
 })

@@ -134,8 +134,12 @@ function requireCache(args: Arguments, option: string, what: string): void {
 
 /** What qemu-img says of a failure, where it knows it. */
 function inQemusWords(name: string, error: unknown): unknown {
-  if (error instanceof QemuImgError || !isBackupError(error) || error.code === 'ABORTED') {
-    return error
+  if (!isBackupError(error) || error.code === 'ABORTED') return error
+  if (error instanceof QemuImgError) {
+    // The option of that name says something else here.
+    if (error.hint !== 'backingFormat') return error
+    const message = `${error.message}; record it with rebase -u -b ... -F FORMAT first`
+    return new QemuImgError(message, 1, { code: error.code })
   }
   const message = error.qemu ?? `Could not rebase '${name}': ${describeImageError(error)}`
   return new QemuImgError(message, 1, { cause: error })
