@@ -1,4 +1,11 @@
-import { argumentError, BackupError, messageOf, usageError } from '../errors.ts'
+import {
+  abortedError,
+  argumentError,
+  BackupError,
+  messageOf,
+  throwIfAborted,
+  usageError,
+} from '../errors.ts'
 import { alignExtents, mergeExtents } from '../extents/merge.ts'
 import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
 import { show } from '../schema.ts'
@@ -70,7 +77,7 @@ export function openCustom(custom: CustomSource, options: OpenOptions = {}): Sou
     read: (start, length, signal) => custom.read(start, length, signal),
   }
   const { signal } = options
-  const mappings = () => withTurns(mappingsOf(custom, false), name, signal)
+  const mappings = () => withTurns(mappingsOf(custom, false, signal), name, signal)
   return {
     name,
     format: 'raw',
@@ -80,7 +87,7 @@ export function openCustom(custom: CustomSource, options: OpenOptions = {}): Sou
     canDetectZeroes: false,
     canDiscard: custom.discard !== undefined,
     mappings,
-    dirtyMappings: () => withTurns(mappingsOf(custom, true), name, signal),
+    dirtyMappings: () => withTurns(mappingsOf(custom, true, signal), name, signal),
     extents({ detectZeroes = false, onProgress } = {}) {
       if (detectZeroes) throw argumentError('detectZeroes', 'is only supported for files')
       const batches = withProgress(extentBatches(mappings()), size, onProgress)
@@ -104,9 +111,10 @@ export function openCustom(custom: CustomSource, options: OpenOptions = {}): Sou
 async function* mappingsOf(
   custom: CustomSource,
   marked: boolean,
+  signal: AbortSignal | undefined,
 ): AsyncGenerator<readonly DirtyMapping[]> {
   let out: DirtyMapping[] = []
-  for await (const { start, length, zero, dirty = true } of checked(custom, marked)) {
+  for await (const { start, length, zero, dirty = true } of checked(custom, marked, signal)) {
     out.push(
       zero
         ? { kind: 'zero', start, length, dirty }
@@ -119,12 +127,16 @@ async function* mappingsOf(
   if (out.length > 0) yield out
 }
 
-async function* checked(custom: CustomSource, marked: boolean): AsyncGenerator<CustomExtent> {
+async function* checked(
+  custom: CustomSource,
+  marked: boolean,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<CustomExtent> {
   const { name, size } = custom
   const wrong = (why: string) => usageError(name, `extents(): ${why}`)
   let at = 0
   try {
-    for await (const extent of custom.extents()) {
+    for await (const extent of interruptible(custom.extents(), name, signal)) {
       const { start, length, zero, dirty } = extent
       if (start !== at) throw wrong(`an extent starts at ${start} where the last ended at ${at}`)
       if (!Number.isSafeInteger(length) || length <= 0 || length > size - at) {
@@ -145,6 +157,39 @@ async function* checked(custom: CustomSource, marked: boolean): AsyncGenerator<C
     throw new BackupError('IO', name, `extents(): ${messageOf(error)}`, { cause: error })
   }
   if (at !== size) throw wrong(`they end at ${at}, the disk at ${size}`)
+}
+
+/** The items; an abort is obeyed also while the program's iterator does not answer. */
+async function* interruptible<T>(
+  items: AsyncIterable<T> | Iterable<T>,
+  name: string,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<T> {
+  if (!signal || !(Symbol.asyncIterator in items)) return yield* items
+  const iterator = items[Symbol.asyncIterator]()
+  let isDone = false
+  // One listener for all items: a promise that lives as long as they do would keep all of their races.
+  let stop = () => {}
+  const onAbort = () => stop()
+  signal.addEventListener('abort', onAbort)
+  try {
+    for (;;) {
+      throwIfAborted(signal, name)
+      const result = await new Promise<IteratorResult<T>>((resolve, reject) => {
+        stop = () => reject(abortedError(name, signal))
+        iterator.next().then(resolve, reject)
+      })
+      isDone = result.done === true
+      if (result.done) return
+      yield result.value
+    }
+  } finally {
+    signal.removeEventListener('abort', onAbort)
+    const returned = isDone ? undefined : iterator.return?.()
+    // One that does not answer would not answer to this either.
+    if (signal.aborted) returned?.catch(() => {})
+    else await returned
+  }
 }
 
 async function* extentBatches(batches: AsyncIterable<readonly DirtyMapping[]>) {

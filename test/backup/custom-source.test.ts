@@ -273,3 +273,21 @@ t.test('extents of a custom source are those it tells', async (t) => {
     { start: 20 * MIB, zero: true },
   ])
 })
+
+t.test('an abort ends the call also while extents() does not answer', async (t) => {
+  const target = join(t.testdir(), 'target.qcow2')
+  const aborting = new AbortController()
+  let closed = 0
+  const { custom } = memoryDisk({
+    async *extents() {
+      yield { start: 0, length: MIB, zero: false }
+      aborting.abort()
+      await new Promise(() => {})
+    },
+    close: () => void closed++,
+  })
+  const { signal } = aborting
+  await t.rejects(fullBackup(custom, target, { signal }), { code: 'ABORTED' })
+  t.equal(closed, 1)
+  t.strictSame(readdirSync(join(target, '..')), [])
+})
