@@ -5,12 +5,13 @@ import { join } from 'node:path'
 import t from 'tap'
 import { openSource } from '../../lib/source/open-source.ts'
 import { qemuImg } from '../support/qemu.ts'
+import { socketDirectory } from '../support/server.ts'
 
 t.test('what is not a disk is refused', async (t) => {
   const dir = t.testdir({ sub: {} })
   const fifo = join(dir, 'fifo')
   spawnSync('mkfifo', [fifo])
-  const socket = join(dir, 'socket')
+  const socket = join(socketDirectory(t), 'socket')
   const server = createServer().listen(socket)
   await new Promise((resolve) => server.once('listening', resolve))
   t.teardown(() => server.close())
