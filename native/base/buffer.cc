@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstring>
 #include <new>
+#include <vector>
 
 namespace qb {
 
@@ -40,7 +41,7 @@ BufferRef BufferPool::get(size_t size) {
     std::lock_guard lock(mutex_);
     auto& list = free_[size_class];
     if (!list.empty()) {
-      buffer = std::move(list.back());
+      buffer = std::move(list.back().buffer);
       list.pop_back();
       free_bytes_ -= buffer->size();
     }
@@ -67,11 +68,25 @@ size_t BufferPool::in_use() const {
 
 void BufferPool::give_back(Buffer* buffer, int size_class) {
   std::unique_ptr<Buffer> owned(buffer);
+  std::vector<std::unique_ptr<Buffer>> surplus;  // unmapped without the lock
   std::lock_guard lock(mutex_);
   in_use_ -= owned->size();
-  if (free_bytes_ + owned->size() > max_free_) return;
+  if (owned->size() > max_free_) return;
   free_bytes_ += owned->size();
-  free_[size_class].push_back(std::move(owned));
+  free_[size_class].push_back({std::move(owned), given_back_++});
+  while (free_bytes_ > max_free_) surplus.push_back(take_oldest());
+}
+
+std::unique_ptr<Buffer> BufferPool::take_oldest() {
+  std::deque<Free>* oldest = nullptr;
+  for (auto& list : free_) {
+    if (list.empty()) continue;
+    if (!oldest || list.front().given_back < oldest->front().given_back) oldest = &list;
+  }
+  std::unique_ptr<Buffer> buffer = std::move(oldest->front().buffer);
+  oldest->pop_front();
+  free_bytes_ -= buffer->size();
+  return buffer;
 }
 
 }  // namespace qb

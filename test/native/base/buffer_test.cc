@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cstring>
 #include <thread>
 
 #include "base/is_zero.h"
@@ -62,6 +63,31 @@ TEST_CASE("BufferPool: takes back more than it keeps") {
   CHECK(pool.in_use() == 0);
   for (int i = 0; i < 20; i++) held.push_back(pool.get(2 << 20));
   CHECK(pool.in_use() == 40 << 20);
+}
+
+TEST_CASE("BufferPool: keeps what was used last, also when it is full of other sizes") {
+  BufferPool pool(4 << 20);
+  std::vector<BufferRef> small;
+  for (int i = 0; i < 1024; i++) small.push_back(pool.get(kPage));
+  small.clear();
+  BufferRef large = pool.get(2 << 20);
+  uint8_t* address = large->data();
+  memset(address, 1, 2 << 20);
+  large.reset();
+  // Not anew, or it would be zero.
+  large = pool.get(2 << 20);
+  CHECK(large->data() == address);
+  CHECK(large->data()[0] == 1);
+  CHECK(pool.in_use() == 2 << 20);
+}
+
+TEST_CASE("BufferPool: does not keep a buffer larger than all that it may keep") {
+  BufferPool pool(1 << 20);
+  BufferRef small = pool.get(kPage);
+  uint8_t* address = small->data();
+  small.reset();
+  pool.get(2 << 20).reset();
+  CHECK(pool.get(kPage)->data() == address);
 }
 
 TEST_CASE("BufferPool: from several threads") {
