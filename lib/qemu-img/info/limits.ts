@@ -1,5 +1,4 @@
 /** The result of `info --limits`: constraints on QEMU's requests to an image. */
-import { readSync } from 'node:fs'
 import { constants, descriptorPath, type FileHandle, open, readFile } from '../../files.ts'
 import type { ChainImage } from '../../image/image-chain.ts'
 import { QemuImgError } from '../messages.ts'
@@ -102,21 +101,34 @@ async function probeAlignment(
     // The memory of WebAssembly begins at a page; that of a buffer anywhere.
     const memory = new WebAssembly.Memory({ initial: 1 + Math.ceil((2 * most) / 65536) }).buffer
     const takes = (offset: number, length: number) => canRead(handle, memory, offset, length)
-    const first = [1, 512, 1024, 2048, 4096]
-    const found = (alignment: number | undefined) =>
-      alignment === undefined || alignment === 1 ? most : alignment
     return {
-      request: found(first.find((alignment) => takes(0, alignment))),
-      memory: found(first.find((alignment) => takes(alignment, most))),
+      request: await smallest((alignment) => takes(0, alignment), most),
+      memory: await smallest((alignment) => takes(alignment, most), most),
     }
   } finally {
     await handle.close()
   }
 }
 
-function canRead(handle: FileHandle, memory: ArrayBuffer, offset: number, length: number): boolean {
+/** The first alignment that is taken; `most` if none is, or if any would be. */
+async function smallest(
+  takes: (alignment: number) => Promise<boolean>,
+  most: number,
+): Promise<number> {
+  for (const alignment of [1, 512, 1024, 2048, 4096]) {
+    if (await takes(alignment)) return alignment === 1 ? most : alignment
+  }
+  return most
+}
+
+async function canRead(
+  handle: FileHandle,
+  memory: ArrayBuffer,
+  offset: number,
+  length: number,
+): Promise<boolean> {
   try {
-    readSync(handle.fd, new Uint8Array(memory, offset, length), 0, length, 0)
+    await handle.read(new Uint8Array(memory, offset, length), 0, length, 0)
     return true
   } catch (error) {
     // Anything else is for those to report who need the bytes.
