@@ -36,8 +36,8 @@ export interface Progress {
   elapsedSeconds: number
 }
 
-/** Often enough for a bar that moves, seldom enough to cost nothing. */
-const INTERVAL_MS = 100
+/** Time between two reports: often enough for a bar that moves, seldom enough to cost nothing. */
+export const PROGRESS_MS = 100
 
 /**
  * Reports the progress of work that knows only positions, at most ten times a second, and always with
@@ -54,7 +54,7 @@ export function positions(
   let told = started
   return (position, last = false) => {
     const now = performance.now()
-    if (!last && now - told < INTERVAL_MS) return
+    if (!last && now - told < PROGRESS_MS) return
     told = now
     onProgress({ phase, position, size, dataBytes: 0, elapsedSeconds: (now - started) / 1000 })
   }

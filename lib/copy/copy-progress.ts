@@ -1,10 +1,7 @@
 import { type CopyJob, native } from '../native.ts'
-import type { Progress } from '../progress.ts'
+import { PROGRESS_MS, type Progress } from '../progress.ts'
 
 export type { Progress } from '../progress.ts'
-
-/** Often enough for a bar that moves, seldom enough to cost nothing. */
-const PROGRESS_MS = 100
 
 /** Reports a copy's progress to the caller. */
 export class Reporter {

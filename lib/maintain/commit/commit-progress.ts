@@ -1,8 +1,5 @@
-import type { Phase, Progress } from '../../progress.ts'
+import { type Phase, PROGRESS_MS, type Progress } from '../../progress.ts'
 import type { ByteCounter } from './changes.ts'
-
-/** Often enough for a bar that moves, seldom enough to cost nothing. */
-const INTERVAL_MS = 100
 
 /** Progress of a commit: first its bitmaps, then its data, then its bitmaps again. */
 export class CommitProgress {
@@ -45,7 +42,7 @@ export class CommitProgress {
 
   #tell(phase: Phase, dataBytes: number, always = phase !== this.#phase): void {
     const now = performance.now()
-    if (!this.#onProgress || (!always && now - this.#told < INTERVAL_MS)) return
+    if (!this.#onProgress || (!always && now - this.#told < PROGRESS_MS)) return
     this.#told = now
     this.#phase = phase
     const elapsedSeconds = (now - this.#started) / 1000
