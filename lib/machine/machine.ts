@@ -1,6 +1,27 @@
 import type { Range } from '../extents/range-set.ts'
 import type { BitmapHealth } from '../source/bitmaps/health.ts'
-import type { OpenOptions } from '../source/source-chain.ts'
+import type { Format, OpenOptions } from '../source/source-chain.ts'
+
+/** Ids of runs: 12 hexadecimal digits, short enough for the names of QEMU's nodes (31 bytes). */
+export const RUN_ID = /^[0-9a-f]{12}$/
+
+/** What everything that a run makes in or beside a machine is named by, before the run's id. */
+export const RUN_PREFIX = 'qcow2-backup-'
+
+/** How a machine is opened. Each kind of machine refuses the options that are not for it. */
+export interface MachineOptions {
+  /** What a repository calls the machine. Default: what the hypervisor calls it. */
+  name?: string
+  /** libvirt's URI. Default `qemu:///system`. */
+  connect?: string
+  /** Of disks at rest: the format of each. Default: recognised by its magic. */
+  format?: Format
+  /** Of disks at rest: directories below which files named inside images may be opened, too. */
+  allowPaths?: readonly string[]
+  /** Of disks at rest: the format of backing files whose images do not record it. */
+  backingFormat?: Format
+  signal?: AbortSignal
+}
 
 /** Whether something can be done with a disk; `reason` says, in words, why not. */
 export interface Ability {
@@ -53,7 +74,7 @@ export type CbwErrorPolicy = 'break-snapshot' | 'break-guest-write'
 /** How a point in time is made. Sizes are bytes. */
 export interface FreezeOptions {
   disks: readonly FreezeDisk[]
-  /** Id of this run: what it makes in the machine bears it. */
+  /** Id of this run, `RUN_ID`: what it makes in the machine bears it. */
   run: string
   /** Name of the point: libvirt's checkpoint gets it. */
   point: string
@@ -86,6 +107,8 @@ export interface FrozenDisk {
   source: string
   /** How it is opened; `bitmap` where it was frozen with `since`. */
   open: OpenOptions
+  /** The bitmap that began at the instant, bytes per bit; missing where the disk got none. */
+  checkpoint?: { name: string; granularity: number }
   /** The granule in which stored ranges can be discarded, bytes; without: they cannot. */
   discardGranule?: number
   /** Ranges whose old content the temporary image holds now: to be read first. */
@@ -93,9 +116,6 @@ export interface FrozenDisk {
   /** Of the temporary image now, bytes allocated. */
   scratchBytes?(): Promise<number>
 }
-
-/** What is to become of the bitmap of the last backup once this one is stored. */
-export type OldCheckpoint = 'keep' | 'remove'
 
 /** One instant of a machine, kept by its hypervisor until `succeed` or `fail`. */
 export interface PointInTime {
@@ -112,15 +132,27 @@ export interface PointInTime {
   readonly lost: AbortSignal
   /**
    * The backup is stored: removes everything of this run but the new bitmaps.
-   * @returns notes
+   * @param options `remove`: names of bitmaps, or checkpoints, of earlier backups in the same repository,
+   * which no later backup needs. Those that a disk does not have are ignored
+   * @returns notes: what could not be removed
    */
-  succeed(options: { old: OldCheckpoint }): Promise<string[]>
+  succeed(options: { remove: readonly string[] }): Promise<string[]>
   /**
    * The backup is not stored: as if this run had never been, so that the next incremental has its
    * changes too. Never rejects; may be called twice.
    * @returns notes: what could not be cleaned
    */
   fail(): Promise<string[]>
+}
+
+/** How leftovers are removed. */
+export interface CleanOptions {
+  signal?: AbortSignal
+  /**
+   * Whether the backup of a run was stored: its record exists, so its new bitmaps are valid and stay, as
+   * after `succeed`. Default: none was, and the bitmaps that began with it go, as after `fail`.
+   */
+  isStored?: (run: string) => boolean
 }
 
 /** What is backed up as a unit, all disks at one instant. The caller that opened it closes it. */
@@ -135,9 +167,11 @@ export interface Machine {
   leftovers(signal?: AbortSignal): Promise<Leftover[]>
   /**
    * Removes what runs of ours left behind, merges the changes recorded meanwhile back, and touches
-   * nothing of anybody else's.
+   * nothing of anybody else's. A bitmap that began at a point (`FreezeDisk.checkpoint`) has no name that
+   * says whose it is: what a driver makes with it must tell, until `succeed` or `fail`, that it belongs to a run
+   * that has not ended.
    * @returns what was removed
    */
-  clean(signal?: AbortSignal): Promise<Leftover[]>
+  clean(options?: CleanOptions): Promise<Leftover[]>
   close(): Promise<void>
 }

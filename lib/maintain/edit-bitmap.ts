@@ -1,5 +1,5 @@
 import { addStored, Bits } from '../edit/bits.ts'
-import { type EditedImage, openToEdit } from '../edit/edited-image.ts'
+import { type EditedImage, openToEdit, prepareEdit } from '../edit/edited-image.ts'
 import { type NewBitmap, storeBitmaps } from '../edit/store-bitmaps.ts'
 import { unshareTables } from '../edit/unshare.ts'
 import { BackupError, ioError, throwIfAborted } from '../errors.ts'
@@ -11,7 +11,7 @@ import {
 } from '../format/qcow2/bitmaps.ts'
 import { MAX_BITMAP_NAME, MAX_BITMAPS } from '../format/qcow2/constants.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
-import type { OpenFile } from '../image/file.ts'
+import { type OpenFile, toOpenFile } from '../image/file.ts'
 import { diskOf, type ImageDisk } from '../image/steps.ts'
 import { requireApart, type StorageFile } from '../image/storage.ts'
 import type { ControlOptions } from '../options.ts'
@@ -68,6 +68,32 @@ export async function editBitmap(
   } finally {
     await image.file.handle.close()
   }
+}
+
+/** An operation on a bitmap by its name. */
+export interface NamedOperation {
+  name: string
+  operation: BitmapOperation
+}
+
+/**
+ * Does operations on several bitmaps of an image, in their order; all of them or, if one fails, none.
+ * @param file open for writing, and locked against all other use; stays open
+ * @throws BackupError BAD_BITMAP if an operation cannot be done; BAD_IMAGE, UNSUPPORTED, IO, ABORTED
+ */
+export async function editBitmaps(
+  file: OpenFile,
+  operations: readonly NamedOperation[],
+  signal?: AbortSignal,
+): Promise<void> {
+  if (operations.length === 0) return
+  const image = await prepareEdit(await toOpenFile(file.path, file.handle), { signal })
+  let edit: Edit | undefined
+  for (const { name, operation } of operations) {
+    edit = new Edit(image, name, { signal }, edit)
+    await edit.run(operation)
+  }
+  await edit!.store()
 }
 
 /** A bitmap that is to be added with bits. */
@@ -167,12 +193,20 @@ class Edit {
   readonly #tell: ReturnType<typeof positions>
   #bitmaps: NewBitmap[]
 
-  constructor(image: EditedImage, name: string, { signal, onProgress }: ControlOptions) {
+  /** @param before the operations before, which it goes on from */
+  constructor(
+    image: EditedImage,
+    name: string,
+    { signal, onProgress }: ControlOptions,
+    before?: Edit,
+  ) {
     this.#signal = signal
     this.#tell = positions('bitmaps', image.header.virtualSize, onProgress)
     this.#image = image
     this.#name = name
-    this.#bitmaps = image.bitmaps.map((stored) => ({ ...stored, stored }))
+    this.#bitmaps = before
+      ? before.#bitmaps
+      : image.bitmaps.map((stored) => ({ ...stored, stored }))
   }
 
   async run(operation: BitmapOperation): Promise<void> {

@@ -1,0 +1,108 @@
+import { argumentError } from '../../errors.ts'
+import { readBitmaps } from '../../format/qcow2/bitmaps.ts'
+import { closeAll, openChain } from '../../source/source-chain.ts'
+import type {
+  CleanOptions,
+  FreezeOptions,
+  Leftover,
+  Machine,
+  MachineDisk,
+  MachineOptions,
+  PointInTime,
+} from '../machine.ts'
+import { freezeDisks } from './freeze-disks.ts'
+import { HeldDisk, isExport } from './held-disk.ts'
+import { inspectDisk } from './inspect-disk.ts'
+import { type NamedDisk, parseDisks } from './parse-disks.ts'
+import { type Mark, marksOf } from './run-marks.ts'
+
+/**
+ * Opens disks at rest as a machine: images, devices, and exports that do not change.
+ * @param address `NAME=SOURCE[,NAME=SOURCE…]`
+ * @throws BackupError USAGE
+ */
+export async function openDisks(address: string, options: MachineOptions): Promise<Machine> {
+  const { name, connect, ...access } = options
+  if (name === undefined)
+    throw argumentError('name', 'missing; disks at rest have no name together')
+  if (connect !== undefined) throw argumentError('connect', 'is only for libvirt machines')
+  return new DisksAtRest(address, name, parseDisks(address), access)
+}
+
+class DisksAtRest implements Machine {
+  readonly title: string
+  readonly name: string
+  readonly #disks: readonly NamedDisk[]
+  readonly #access: Pick<MachineOptions, 'format' | 'allowPaths' | 'backingFormat'>
+
+  constructor(
+    address: string,
+    name: string,
+    disks: readonly NamedDisk[],
+    { format, allowPaths, backingFormat }: MachineOptions,
+  ) {
+    this.title = `disk:${address}`
+    this.name = name
+    this.#disks = disks
+    this.#access = { format, allowPaths, backingFormat }
+  }
+
+  async disks(signal?: AbortSignal): Promise<MachineDisk[]> {
+    const disks: MachineDisk[] = []
+    for (const disk of this.#disks) disks.push(await inspectDisk(disk, this.#access, signal))
+    return disks
+  }
+
+  async freeze(options: FreezeOptions): Promise<PointInTime> {
+    const { scratch, quiesce, onCbwError, recipe, minClusterSize, cbwTimeout } = options
+    const given = { scratch, quiesce, onCbwError, recipe, minClusterSize, cbwTimeout }
+    for (const [name, value] of Object.entries(given)) {
+      if (value === undefined || value === false) continue
+      throw argumentError(name, 'is for running machines; disks at rest need none')
+    }
+    return await freezeDisks(this.#disks, this.#access, options)
+  }
+
+  async leftovers(signal?: AbortSignal): Promise<Leftover[]> {
+    const found: Leftover[] = []
+    for (const disk of this.#disks) {
+      for (const mark of await this.#marks(disk, signal)) found.push(leftoverOf(disk, mark))
+    }
+    return found
+  }
+
+  async clean({ signal, isStored = () => false }: CleanOptions = {}): Promise<Leftover[]> {
+    const cleaned: Leftover[] = []
+    for (const disk of this.#disks) {
+      const marks = await this.#marks(disk, signal)
+      if (marks.length === 0) continue
+      const held = await HeldDisk.hold(disk, this.#access, { editing: true, signal })
+      try {
+        await held.end(() => true, isStored)
+        cleaned.push(...marks.map((mark) => leftoverOf(disk, mark)))
+      } finally {
+        await held.release()
+      }
+    }
+    return cleaned
+  }
+
+  async close(): Promise<void> {}
+
+  /** Also while somebody else uses the disk. */
+  async #marks(disk: NamedDisk, signal?: AbortSignal): Promise<Mark[]> {
+    if (isExport(disk)) return []
+    const options = { ...this.#access, signal, forceShare: true }
+    const { images, files } = await openChain(disk.source, options)
+    try {
+      const [{ file, header }] = images
+      return header ? marksOf(await readBitmaps(file, header)) : []
+    } finally {
+      await closeAll(files)
+    }
+  }
+}
+
+function leftoverOf(disk: NamedDisk, { run, checkpoint }: Mark): Leftover {
+  return { kind: 'bitmap', name: checkpoint, run, disk: disk.name }
+}
