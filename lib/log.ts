@@ -17,6 +17,8 @@ export const TOPICS = [
   'lock',
   /** Connections to NBD servers. */
   'nbd',
+  /** Commands of virsh, without their arguments. */
+  'virsh',
   /** Commands to QEMU's monitor, without their arguments. */
   'qmp',
   /** Decisions about the ranges of a disk. */

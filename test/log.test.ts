@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import * as library from '../lib/index.ts'
 import { type LogLine, log, TOPICS, type Topic } from '../lib/log.ts'
+import { openMachine } from '../lib/machine/open-machine.ts'
 import { QmpClient } from '../lib/qmp/client.ts'
 import { runCli } from './support/cli.ts'
 import { qemuImg } from './support/qemu.ts'
@@ -73,6 +74,13 @@ t.test('every topic tells its decisions and their reasons', async (t) => {
         await fullBackup(server.uri, at('5'))
       },
       [/: connected; 1048576 bytes/, /connections of \d+ requests/],
+    ],
+    virsh: [
+      async () => {
+        const connect = `qemu+unix:///session?socket=${at('no-socket')}`
+        await t.rejects(openMachine('libvirt:web1', { connect }), { code: 'IO' })
+      },
+      [/libvirt:web1: list: status 1/],
     ],
     qmp: [
       async () => {

@@ -14,6 +14,16 @@ export interface MachineOptions {
   name?: string
   /** libvirt's URI. Default `qemu:///system`. */
   connect?: string
+  /**
+   * Of a libvirt domain: `HOST:PORT` on which QEMU serves its disks; needed for a remote host. Default: a
+   * Unix socket.
+   */
+  nbdAddress?: string
+  /**
+   * With `nbdAddress`: the connection is encrypted; a directory with `ca-cert.pem`, and `client-cert.pem`
+   * and `client-key.pem` where the host verifies clients.
+   */
+  tlsCertificates?: string
   /** Of disks at rest: the format of each. Default: recognised by its magic. */
   format?: Format
   /** Of disks at rest: directories below which files named inside images may be opened, too. */

@@ -6,6 +6,7 @@ type Driver = (address: string, options: MachineOptions) => Promise<Machine>
 
 /** The kinds of machines; each one's driver is loaded when it is used. */
 const DRIVERS: Readonly<Record<string, () => Promise<Driver>>> = {
+  libvirt: async () => (await import('./libvirt/libvirt.ts')).openLibvirtMachine,
   disk: async () => (await import('./disks/disks.ts')).openDisks,
 }
 

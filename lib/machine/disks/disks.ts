@@ -22,10 +22,12 @@ import { type Mark, marksOf } from './run-marks.ts'
  * @throws BackupError USAGE
  */
 export async function openDisks(address: string, options: MachineOptions): Promise<Machine> {
-  const { name, connect, ...access } = options
+  const { name, connect, nbdAddress, tlsCertificates, ...access } = options
   if (name === undefined)
     throw argumentError('name', 'missing; disks at rest have no name together')
-  if (connect !== undefined) throw argumentError('connect', 'is only for libvirt machines')
+  for (const [option, value] of Object.entries({ connect, nbdAddress, tlsCertificates })) {
+    if (value !== undefined) throw argumentError(option, 'is only for libvirt machines')
+  }
   return new DisksAtRest(address, name, parseDisks(address), access)
 }
 

@@ -1,0 +1,157 @@
+import { BackupError } from '../../errors.ts'
+import { quoted } from '../../text.ts'
+import type { Virsh } from './virsh.ts'
+import { childrenOf, elementAt, parseXml, textAt, type XmlElement } from './xml.ts'
+
+/** An image of a disk's backing chain. */
+export interface DiskImage {
+  format: string
+  /** Of a file or a block device; else it is in the network or a pool. */
+  path?: string
+}
+
+/** A disk of a domain that can be written to. */
+export interface DomainDisk {
+  /** `<target dev>`, which names it in all of libvirt. */
+  name: string
+  /** Of its device in QEMU. */
+  alias?: string
+  /** Of its topmost image's node in QEMU: `libvirt-INDEX-format`. */
+  index?: string
+  /** Top first. */
+  chain: DiskImage[]
+  /** Why no backup job can read it, in words. */
+  cannot?: string
+}
+
+/** A domain as it is now. */
+export interface Domain {
+  uuid: string
+  name: string
+  /** It has a QEMU process. */
+  isActive: boolean
+  disks: DomainDisk[]
+  /** Whom its QEMU process runs as. */
+  user?: { uid: number; gid: number }
+}
+
+/**
+ * Finds a domain. virsh takes a name that is a number for an id, so this looks in the list.
+ * @param wanted its name, or its UUID
+ * @throws BackupError IO if there is none; as Virsh.run
+ */
+export async function findDomain(
+  virsh: Virsh,
+  wanted: string,
+  signal?: AbortSignal,
+): Promise<{ uuid: string; name: string }> {
+  const list = await virsh.run(['list', '--all', '--uuid', '--name'], { signal })
+  const domains = list.split('\n').flatMap((line) => {
+    const [, uuid, name] = /^\s*([0-9a-f-]{36})\s+(.*?)\s*$/.exec(line) ?? []
+    return uuid ? [{ uuid, name }] : []
+  })
+  const found =
+    domains.find(({ name }) => name === wanted) ?? domains.find(({ uuid }) => uuid === wanted)
+  if (found) return found
+  const names = domains.map(({ name }) => quoted(name)).join(', ')
+  const why = `there is no such domain at ${virsh.connect}${names ? `; there are ${names}` : ''}`
+  throw new BackupError('IO', virsh.title, why, { errno: 'ENOENT' })
+}
+
+/** @throws as Virsh.run */
+export async function readDomain(
+  virsh: Virsh,
+  uuid: string,
+  signal?: AbortSignal,
+): Promise<Domain> {
+  const text = await virsh.run(['dumpxml', `--domain=${uuid}`], { signal })
+  return domainOf(await parseXml(text, `${virsh.title}: virsh dumpxml`))
+}
+
+/** The definition from which the domain can be made again. */
+export async function readDefinition(
+  virsh: Virsh,
+  uuid: string,
+  signal?: AbortSignal,
+): Promise<string> {
+  // What is inactive of a transient domain is nothing, so the active one is shown, without what is
+  // only of this run.
+  return await virsh.run(['dumpxml', `--domain=${uuid}`, '--inactive'], { signal })
+}
+
+/** Reads `<domain>`; disks that no backup needs are left out: empty ones, CD-ROMs, read-only ones. */
+export function domainOf(xml: XmlElement): Domain {
+  const disks = childrenOf(elementAt(xml, 'devices'), 'disk').filter((disk) => {
+    const device = disk.attributes.get('device') ?? 'disk'
+    const isWritable = (device === 'disk' || device === 'lun') && !elementAt(disk, 'readonly')
+    return isWritable && elementAt(disk, 'target') && elementAt(disk, 'source')
+  })
+  const label = childrenOf(xml, 'seclabel').find((one) => one.attributes.get('model') === 'dac')
+  const [, uid, gid] = /^\+(\d+):\+(\d+)$/.exec(textAt(label, 'label') ?? '') ?? []
+  return {
+    uuid: textAt(xml, 'uuid') ?? '',
+    name: textAt(xml, 'name') ?? '',
+    isActive: xml.attributes.has('id'),
+    disks: disks.map(diskOf),
+    ...(uid !== undefined && { user: { uid: Number(uid), gid: Number(gid) } }),
+  }
+}
+
+function diskOf(xml: XmlElement): DomainDisk {
+  const type = xml.attributes.get('type') ?? 'file'
+  const chain: DiskImage[] = []
+  const format = elementAt(xml, 'driver')?.attributes.get('type') ?? 'raw'
+  chain.push({ format, path: pathOf(xml) })
+  let backing = elementAt(xml, 'backingStore')
+  while (backing && elementAt(backing, 'source')) {
+    const format = elementAt(backing, 'format')?.attributes.get('type') ?? 'raw'
+    chain.push({ format, path: pathOf(backing) })
+    backing = elementAt(backing, 'backingStore')
+  }
+  return {
+    name: elementAt(xml, 'target')?.attributes.get('dev') ?? '',
+    alias: elementAt(xml, 'alias')?.attributes.get('name'),
+    index: elementAt(xml, 'source')?.attributes.get('index'),
+    chain,
+    ...(/^(vhostuser|vhostvdpa|nvme|dir)$/.test(type) && {
+      cannot: `a disk of type ${quoted(type)} is not read by QEMU's block layer, which makes backups`,
+    }),
+  }
+}
+
+function pathOf(xml: XmlElement): string | undefined {
+  const source = elementAt(xml, 'source')
+  const path = source?.attributes.get('file') ?? source?.attributes.get('dev')
+  return path?.startsWith('/') ? path : undefined
+}
+
+/** Virtual sizes by disk, bytes. */
+export async function readSizes(
+  virsh: Virsh,
+  uuid: string,
+  signal?: AbortSignal,
+): Promise<Map<string, number>> {
+  const table = await virsh.run(['domblkinfo', `--domain=${uuid}`, '--all'], { signal })
+  const rows = table.split('\n').map((line) => line.trim().split(/\s+/))
+  return new Map(
+    rows.filter(([, size]) => /^\d+$/.test(size ?? '')).map(([name, size]) => [name, Number(size)]),
+  )
+}
+
+/** What of a host's programs is running. */
+export interface Versions {
+  libvirt: string
+  qemu?: string
+  [program: string]: string | undefined
+}
+
+/** @throws as Virsh.run */
+export async function readVersions(virsh: Virsh, signal?: AbortSignal): Promise<Versions> {
+  const text = await virsh.run(['version', '--daemon'], { signal })
+  const of = (pattern: RegExp) => pattern.exec(text)?.[1]
+  return {
+    libvirt: of(/^Running against daemon: (\S+)/m) ?? of(/^Using API: \S+ (\S+)/m) ?? 'unknown',
+    qemu: of(/^Running hypervisor: QEMU (\S+)/m),
+    virsh: of(/^Using library: libvirt (\S+)/m),
+  }
+}

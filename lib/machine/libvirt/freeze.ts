@@ -1,0 +1,197 @@
+import { abortedError, BackupError, messageOf, throwIfAborted, usageError } from '../../errors.ts'
+import { lstat } from '../../files.ts'
+import { quoted } from '../../text.ts'
+import type { FreezeDisk, FreezeOptions, FrozenDisk } from '../machine.ts'
+import { CHECKPOINT_NAME, checkpointXml, withFiles } from './checkpoints.ts'
+import { type Domain, readDefinition, readSizes, readVersions } from './domain.ts'
+import { backupXml, exportedBitmap, exportUri, type NbdServer, readJob } from './job.ts'
+import { beginRun, describeOwner } from './owner.ts'
+import { DEFAULT_PLACE, makePlaces, type Places, socketOf } from './places.ts'
+import { LibvirtPoint, type RunState, undo } from './point.ts'
+import type { TcpServer } from './server.ts'
+import { saidBy, type Virsh } from './virsh.ts'
+
+/** The guest agent may have to wait for the guest's own writes, ms. */
+const QUIESCE_LIMIT_MS = 60_000
+
+/**
+ * Begins a backup job of a domain that runs, with a checkpoint: all disks are of one instant.
+ * @throws BackupError IN_USE if the domain is busy; BAD_BITMAP, IO, USAGE, ABORTED; nothing of the run is
+ * left then
+ */
+export async function freezeActive(
+  virsh: Virsh,
+  domain: Domain,
+  options: FreezeOptions,
+  tcp: TcpServer | undefined,
+): Promise<LibvirtPoint> {
+  const { signal } = options
+  const checkpoint = checkpointOf(options.disks)
+  await requireIdle(virsh, domain.uuid, signal)
+  const definition = await readDefinition(virsh, domain.uuid, signal)
+  const versions = await readVersions(virsh, signal)
+  const sizes = await readSizes(virsh, domain.uuid, signal)
+  const { mark, end } = await beginRun(options.run)
+  const run: RunState = { virsh, uuid: domain.uuid, mark, checkpoint, end }
+  const notes: string[] = []
+  try {
+    if (virsh.isLocal) {
+      const { scratch, quiesce = false } = options
+      run.places = await makePlaces(mark, domain, { scratch, quiesce })
+    }
+    const server: NbdServer = tcp ?? { kind: 'unix', socket: socketOf(requireLocal(run.places)) }
+    const scratchOf = (disk: string) =>
+      run.places
+        ? `${run.places.scratch}/${disk}.scratch`
+        : `${options.scratch ?? DEFAULT_PLACE}/${mark}.${disk}.scratch`
+    const jobDisks = options.disks.map(({ name, since }) => {
+      return { name, since, scratch: scratchOf(name) }
+    })
+    const documents = [backupXml(server, jobDisks)]
+    if (checkpoint !== undefined) {
+      const wanted = options.disks.map((disk): [string, boolean] => {
+        return [disk.name, disk.checkpoint !== undefined]
+      })
+      documents.push(checkpointXml(checkpoint, mark, new Map(wanted)))
+    }
+    const time = await begin(virsh, domain.uuid, documents, options, notes)
+    throwIfAborted(signal, virsh.title)
+    const disks = options.disks.map((disk): FrozenDisk => {
+      const scratch = run.places && scratchOf(disk.name)
+      return {
+        name: disk.name,
+        virtualSize: sizes.get(disk.name) ?? 0,
+        source: exportUri(server, disk.name, tcp?.host, tcp?.parameters),
+        open: disk.since === undefined ? {} : { bitmap: exportedBitmap(disk.name) },
+        ...(disk.checkpoint !== undefined && {
+          checkpoint: { name: disk.checkpoint, granularity: DEFAULT_GRANULARITY },
+        }),
+        ...(scratch && { scratchBytes: () => allocatedBytes(scratch) }),
+      }
+    })
+    return new LibvirtPoint(run, {
+      time,
+      disks,
+      definition,
+      versions: Object.fromEntries(
+        Object.entries(versions).filter((one): one is [string, string] => one[1] !== undefined),
+      ),
+      notes,
+    })
+  } catch (error) {
+    const left = await undo(run)
+    if (left.length === 0 || !(error instanceof BackupError)) throw error
+    const { code, what, why, cause } = error
+    throw new BackupError(code, what, `${why}; and ${left.join('; ')}`, { cause })
+  }
+}
+
+/** QEMU's default for images with clusters of 64 KiB or more. */
+const DEFAULT_GRANULARITY = 65536
+
+/** Freezes the guest's file systems if that is asked for, begins the job, and thaws them at once. */
+async function begin(
+  virsh: Virsh,
+  uuid: string,
+  documents: readonly string[],
+  { quiesce, signal, beforeFreeze, afterFreeze }: FreezeOptions,
+  notes: string[],
+): Promise<Date> {
+  return await withFiles(documents, async ([job, checkpoint]) => {
+    const command = ['backup-begin', `--domain=${uuid}`, `--backupxml=${job}`]
+    if (checkpoint !== undefined) command.push(`--checkpointxml=${checkpoint}`)
+    await beforeFreeze?.()
+    throwIfAborted(signal, virsh.title)
+    let time: Date
+    try {
+      if (quiesce) await freezeGuest(virsh, uuid)
+      // Without the signal: a command that was stopped half-way may still begin the job.
+      time = new Date()
+      await virsh.run(command).catch((error) => {
+        throw explain(error, virsh)
+      })
+    } finally {
+      if (quiesce) {
+        await thaw(virsh, uuid).catch((error) => {
+          notes.push(
+            `the guest's file systems may still be frozen; virsh domfsthaw thaws them: ${messageOf(error)}`,
+          )
+        })
+      }
+    }
+    await afterFreeze?.()
+    if (signal?.aborted) throw abortedError(virsh.title, signal)
+    return time
+  })
+}
+
+async function freezeGuest(virsh: Virsh, uuid: string): Promise<void> {
+  try {
+    await virsh.run(['domfsfreeze', `--domain=${uuid}`], { limitMs: QUIESCE_LIMIT_MS })
+  } catch (error) {
+    const why = `the guest's file systems cannot be frozen: ${error instanceof BackupError ? error.why : error}`
+    throw new BackupError('IO', virsh.title, why, { cause: error })
+  }
+}
+
+/** Thaws the guest's file systems; those that are not frozen are left alone. */
+export async function thaw(virsh: Virsh, uuid: string): Promise<void> {
+  await virsh.run(['domfsthaw', `--domain=${uuid}`], { limitMs: QUIESCE_LIMIT_MS })
+}
+
+/** libvirt would wait 30 s, and then tell of a lock. */
+async function requireIdle(virsh: Virsh, uuid: string, signal?: AbortSignal): Promise<void> {
+  const job = await readJob(virsh, uuid, signal)
+  if (!job) return
+  const { operation, owner } = job
+  const end = 'virsh domjobabort ends it'
+  const why = owner
+    ? `a backup of ${describeOwner(owner)} is going on; ${end}`
+    : operation === 'Backup'
+      ? `a backup job of another program is going on; ${end}`
+      : `the domain is busy: ${operation}`
+  throw new BackupError('IN_USE', virsh.title, why)
+}
+
+/** The one name of the checkpoint that some disks are to get. */
+function checkpointOf(disks: readonly FreezeDisk[]): string | undefined {
+  const names = new Set(disks.flatMap(({ checkpoint }) => checkpoint ?? []))
+  if (names.size > 1) throw usageError('checkpoint', 'is the same for all disks of a domain')
+  const [name] = names
+  if (name === undefined || CHECKPOINT_NAME.test(name)) return name
+  const why = 'is no name of a checkpoint: it has letters of ASCII, digits, . _ and -, not . first'
+  throw usageError(quoted(name), why)
+}
+
+function explain(error: unknown, { title }: Virsh): unknown {
+  const broken = saidBy(error, /missing or broken bitmap '(.*?)' for disk '(.*?)'/)
+  if (broken) {
+    const [, bitmap, disk] = broken
+    const why = `checkpoint ${bitmap} is broken: QEMU ended before it stored the bitmap of ${disk}`
+    return new BackupError('BAD_BITMAP', title, why, { cause: error })
+  }
+  const missing = saidBy(error, /no domain checkpoint with matching name '(.*?)'/i)
+  if (missing) {
+    const why = `there is no checkpoint ${missing[1]}`
+    return new BackupError('BAD_BITMAP', title, why, { cause: error })
+  }
+  const taken = saidBy(error, /domain moment (.*?) already exists/)
+  if (taken) {
+    const why = `there is a checkpoint ${taken[1]} already; give this one another name`
+    return new BackupError('TARGET_EXISTS', title, why, { cause: error })
+  }
+  if (saidBy(error, /cannot acquire state change lock/)) {
+    return new BackupError('IN_USE', title, 'the domain is busy with another job', { cause: error })
+  }
+  return error
+}
+
+function requireLocal(places: Places | undefined): Places {
+  if (places) return places
+  throw new BackupError('INTERNAL', 'libvirt', 'a remote host without an address')
+}
+
+async function allocatedBytes(path: string): Promise<number> {
+  const { blocks } = await lstat(path)
+  return Number(blocks) * 512
+}

@@ -1,0 +1,154 @@
+import { argumentError, BackupError, usageError } from '../../errors.ts'
+import { open } from '../../files.ts'
+import type { BitmapHealth } from '../../source/bitmaps/health.ts'
+import type {
+  Ability,
+  CleanOptions,
+  FreezeOptions,
+  Leftover,
+  Machine,
+  MachineDisk,
+  MachineOptions,
+  PointInTime,
+} from '../machine.ts'
+import { type Checkpoint, listCheckpoints } from './checkpoints.ts'
+import { type DomainDisk, findDomain, readDomain, readSizes, readVersions } from './domain.ts'
+import { freezeActive } from './freeze.ts'
+import { cleanLeftovers, findLeftovers } from './leftovers.ts'
+import { serverOf } from './server.ts'
+import { DEFAULT_CONNECT, Virsh } from './virsh.ts'
+
+/**
+ * Opens a libvirt domain, running or shut off. Everything is done by `virsh`.
+ * @param domain its name or UUID
+ * @throws BackupError IO if there is no virsh, libvirt or domain; USAGE, ABORTED
+ */
+export async function openLibvirtMachine(
+  domain: string,
+  options: MachineOptions = {},
+): Promise<Machine> {
+  if (domain === '') throw usageError('libvirt:', 'the name of the domain is missing')
+  const { connect = DEFAULT_CONNECT, format, signal } = options
+  if (format !== undefined) throw argumentError('format', 'is what the domain says')
+  const virsh = new Virsh(connect, `libvirt:${domain}`)
+  const found = await findDomain(virsh, domain, signal)
+  return new LibvirtMachine(virsh, found.uuid, options.name ?? found.name, options)
+}
+
+class LibvirtMachine implements Machine {
+  readonly title: string
+  readonly name: string
+  readonly #virsh: Virsh
+  readonly #uuid: string
+  readonly #options: MachineOptions
+
+  constructor(virsh: Virsh, uuid: string, name: string, options: MachineOptions) {
+    this.title = virsh.title
+    this.name = name
+    this.#virsh = virsh
+    this.#uuid = uuid
+    this.#options = options
+  }
+
+  async disks(signal?: AbortSignal): Promise<MachineDisk[]> {
+    const virsh = this.#virsh
+    const domain = await readDomain(virsh, this.#uuid, signal)
+    const sizes = await readSizes(virsh, this.#uuid, signal)
+    const checkpoints = await listCheckpoints(virsh, this.#uuid, domain.isActive, signal)
+    const { libvirt } = await readVersions(virsh, signal)
+    const host: Ability = isSupported(libvirt)
+      ? { possible: true }
+      : { possible: false, reason: `libvirt ${libvirt} has no backup jobs: 7.2 is the first` }
+    return await Promise.all(
+      domain.disks.map(async (disk) => {
+        const [{ format, path }] = disk.chain
+        const full = disk.cannot ? { possible: false, reason: disk.cannot } : host
+        return {
+          name: disk.name,
+          ...(disk.index && { node: `libvirt-${disk.index}-format` }),
+          ...(path && { path }),
+          format,
+          virtualSize: sizes.get(disk.name) ?? 0,
+          bitmaps: checkpoints.flatMap((checkpoint) => healthOf(checkpoint, disk)),
+          full,
+          incremental: full.possible ? await holdsBitmaps(disk, virsh.isLocal) : full,
+        }
+      }),
+    )
+  }
+
+  async freeze(options: FreezeOptions): Promise<PointInTime> {
+    const domain = await readDomain(this.#virsh, this.#uuid, options.signal)
+    for (const { name } of options.disks) {
+      if (domain.disks.some((disk) => disk.name === name)) continue
+      const names = domain.disks.map((disk) => disk.name).join(', ')
+      throw new BackupError('USAGE', this.title, `has no disk ${name}; it has ${names}`)
+    }
+    const server = serverOf(this.#virsh, this.#options)
+    return await freezeActive(this.#virsh, domain, options, server)
+  }
+
+  async leftovers(signal?: AbortSignal): Promise<Leftover[]> {
+    return await findLeftovers(this.#virsh, this.#uuid, signal)
+  }
+
+  async clean(options: CleanOptions = {}): Promise<Leftover[]> {
+    return await cleanLeftovers(this.#virsh, this.#uuid, options)
+  }
+
+  async close(): Promise<void> {}
+}
+
+/** Backup jobs with checkpoints, incremental for each disk on its own. */
+function isSupported(version: string): boolean {
+  const [, major, minor] = /^(\d+)\.(\d+)/.exec(version) ?? []
+  // What says no version is asked all the same.
+  return major === undefined || Number(major) > 7 || (Number(major) === 7 && Number(minor) >= 2)
+}
+
+async function holdsBitmaps({ chain }: DomainDisk, isLocal: boolean): Promise<Ability> {
+  const [{ format, path }] = chain
+  if (format !== 'qcow2') {
+    return { possible: false, reason: `a ${format} image holds no bitmaps: only full backups` }
+  }
+  if (isLocal && path !== undefined && (await isVersion2(path))) {
+    const reason = `${path} is a qcow2 image of version 2, which holds no bitmaps: only full backups`
+    return { possible: false, reason: `${reason}; qemu-img amend -o compat=1.1 makes it version 3` }
+  }
+  return { possible: true }
+}
+
+async function isVersion2(path: string): Promise<boolean> {
+  try {
+    const file = await open(path)
+    try {
+      const head = Buffer.alloc(8)
+      await file.read(head, 0, 8, 0)
+      return head.readUInt32BE(0) === 0x514649fb && head.readUInt32BE(4) === 2
+    } finally {
+      await file.close()
+    }
+  } catch {
+    // Only who makes the backup job must be able to read it.
+    return false
+  }
+}
+
+/** A checkpoint as a bitmap of a disk. */
+function healthOf({ name, disks }: Checkpoint, disk: DomainDisk): BitmapHealth[] {
+  const found = disks.find((one) => one.name === disk.name)
+  if (!found) return []
+  const reasons = found.isBroken
+    ? [
+        `checkpoint ${name} is broken: its bitmap in the images of ${disk.name} is missing, or QEMU ended before it stored it`,
+      ]
+    : []
+  const image = disk.chain[0].path ?? disk.name
+  const place = { image, present: true, recording: true, inconsistent: found.isBroken }
+  return [
+    {
+      ...{ name, valid: reasons.length === 0, reasons, notes: [] },
+      images: [{ ...place, granularity: null }],
+    },
+  ]
+}

@@ -1,0 +1,261 @@
+/** Running libvirt domains: a real libvirtd, and disks that are written to while they are copied. */
+import { randomBytes } from 'node:crypto'
+import { existsSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { fullBackup, incrementalBackup } from '../../../lib/index.ts'
+import { openLibvirtMachine } from '../../../lib/machine/libvirt/libvirt.ts'
+import type { FreezeDisk, FrozenDisk, Machine, PointInTime } from '../../../lib/machine/machine.ts'
+import {
+  type Libvirtd,
+  startLibvirtd,
+  type TestDisk,
+  type TestDomain,
+} from '../../support/libvirtd.ts'
+import { qemuImg } from '../../support/qemu.ts'
+
+t.setTimeout(600_000)
+
+const MIB = 2 ** 20
+
+/** An id as a backup makes it. */
+function newRun(): string {
+  return randomBytes(6).toString('hex')
+}
+
+/** A running domain with a disk in qcow2 over another, one in raw. */
+async function setUp(
+  t: Test,
+  libvirtd: Libvirtd,
+  name: string,
+): Promise<{ domain: TestDomain; disks: TestDisk[]; machine: Machine; dir: string }> {
+  const dir = t.testdir()
+  const at = (file: string) => join(libvirtd.directory, `${name}-${file}`)
+  qemuImg('create', '-q', '-f', 'qcow2', at('base.qcow2'), '64M')
+  qemuImg('create', '-q', '-f', 'qcow2', '-b', at('base.qcow2'), '-F', 'qcow2', at('a.qcow2'))
+  qemuImg('create', '-q', '-f', 'raw', at('b.raw'), '32M')
+  libvirtd.give(at('base.qcow2'))
+  const disks: TestDisk[] = [
+    { dev: 'vda', path: at('a.qcow2'), format: 'qcow2' },
+    { dev: 'vdb', path: at('b.raw'), format: 'raw' },
+  ]
+  const domain = await libvirtd.define(name, disks)
+  await domain.virsh('start')
+  await domain.io('vda', 'write -P 1 0 8M', 'write -P 2 40M 1M')
+  await domain.io('vdb', 'write -P 3 1M 4M')
+  const machine = await openLibvirtMachine(name, { connect: libvirtd.connect })
+  t.teardown(() => machine.close())
+  return { domain, disks, machine, dir }
+}
+
+async function back(
+  disk: FrozenDisk,
+  target: string,
+  backing?: string,
+): Promise<{ dataBytes: number; target: string }> {
+  return backing === undefined
+    ? await fullBackup(disk.source, target, disk.open)
+    : await incrementalBackup(disk.source, target, { ...disk.open, backing })
+}
+
+function sameContent(t: Test, backup: string, reference: string): void {
+  qemuImg('compare', '-f', 'qcow2', '-F', 'raw', backup, reference)
+  t.pass(`${backup} is equal to the point in time`)
+}
+
+/** That nothing of any run is left but some checkpoints. */
+async function nothingLeft(
+  t: Test,
+  domain: TestDomain,
+  machine: Machine,
+  checkpoints: string[],
+): Promise<void> {
+  t.match(await domain.virsh('domjobinfo'), /Job type:\s+None/)
+  const names = (await domain.virsh('checkpoint-list', '--name')).split('\n').filter(Boolean)
+  t.strictSame(names.sort(), checkpoints.sort())
+  t.strictSame(await machine.leftovers(), [])
+  t.strictSame(
+    readdirSync('/var/tmp').filter((name) => name.includes(`.${process.pid}.`)),
+    [],
+  )
+}
+
+function freeze(
+  machine: Machine,
+  point: string,
+  disks: readonly FreezeDisk[],
+  more: object = {},
+): Promise<PointInTime> {
+  return machine.freeze({ disks, run: newRun(), point, ...more })
+}
+
+t.test('libvirt domains', async (t) => {
+  const libvirtd = await startLibvirtd(t)
+
+  t.test('disks are described', async (t) => {
+    const { machine, disks } = await setUp(t, libvirtd, 'described')
+    t.equal(machine.name, 'described')
+    t.match(await machine.disks(), [
+      {
+        name: 'vda',
+        path: disks[0].path,
+        format: 'qcow2',
+        virtualSize: 64 * MIB,
+        bitmaps: [],
+        full: { possible: true },
+        incremental: { possible: true },
+      },
+      {
+        name: 'vdb',
+        path: disks[1].path,
+        format: 'raw',
+        virtualSize: 32 * MIB,
+        full: { possible: true },
+        incremental: { possible: false, reason: /raw image holds no bitmaps/ },
+      },
+    ])
+  })
+
+  t.test('full, then incremental: equal to their points in time', async (t) => {
+    const { machine, domain, disks, dir } = await setUp(t, libvirtd, 'rounds')
+    const at = (name: string) => join(dir, name)
+    const before = await Promise.all(
+      disks.map((disk) => domain.snapshot(disk, at(`${disk.dev}.1.raw`))),
+    )
+    const first = await freeze(machine, 'p1', [{ name: 'vda', checkpoint: 'p1' }, { name: 'vdb' }])
+    // What the guest writes now is not of the point.
+    await domain.io('vda', 'write -P 9 0 1M', 'write -P 9 20M 1M')
+    await domain.io('vdb', 'write -P 9 0 2M')
+    for (const [i, disk] of first.disks.entries()) {
+      await back(disk, at(`${disk.name}.1.qcow2`))
+      sameContent(t, at(`${disk.name}.1.qcow2`), before[i])
+    }
+    t.match(first.definition, /<name>rounds<\/name>/)
+    t.match(first.versions, { libvirt: /^\d+\.\d+/, qemu: /^\d+\.\d+/ })
+    t.ok((await first.disks[0].scratchBytes?.())! >= MIB)
+    t.strictSame(await first.succeed({ remove: [] }), [])
+    await nothingLeft(t, domain, machine, ['p1'])
+
+    const [health] = await machine.disks()
+    t.match(health.bitmaps, [{ name: 'p1', valid: true }])
+    const later = await Promise.all(
+      disks.map((disk) => domain.snapshot(disk, at(`${disk.dev}.2.raw`))),
+    )
+    const second = await freeze(machine, 'p2', [
+      { name: 'vda', since: 'p1', checkpoint: 'p2' },
+      { name: 'vdb' },
+    ])
+    await domain.io('vda', 'write -P 8 0 8M')
+    const { dataBytes } = await back(second.disks[0], at('vda.2.qcow2'), at('vda.1.qcow2'))
+    t.equal(dataBytes, 2 * MIB, 'what was written between the points, and no more')
+    sameContent(t, at('vda.2.qcow2'), later[0])
+    await back(second.disks[1], at('vdb.2.qcow2'))
+    sameContent(t, at('vdb.2.qcow2'), later[1])
+    t.strictSame(await second.succeed({ remove: ['p1'] }), [])
+    await nothingLeft(t, domain, machine, ['p2'])
+  })
+
+  t.test('a backup that failed leaves nothing, and the next has its changes', async (t) => {
+    const { machine, domain, disks, dir } = await setUp(t, libvirtd, 'failed')
+    const at = (name: string) => join(dir, name)
+    const first = await freeze(machine, 'p1', [{ name: 'vda', checkpoint: 'p1' }])
+    await back(first.disks[0], at('1.qcow2'))
+    await first.succeed({ remove: [] })
+    await domain.io('vda', 'write -P 5 30M 1M')
+    const second = await freeze(machine, 'p2', [{ name: 'vda', since: 'p1', checkpoint: 'p2' }])
+    t.strictSame(await second.fail(), [])
+    t.strictSame(await second.fail(), [], 'twice')
+    await nothingLeft(t, domain, machine, ['p1'])
+    const reference = await domain.snapshot(disks[0], at('raw'))
+    const third = await freeze(machine, 'p3', [{ name: 'vda', since: 'p1', checkpoint: 'p3' }])
+    await back(third.disks[0], at('3.qcow2'), at('1.qcow2'))
+    await third.succeed({ remove: ['p1'] })
+    sameContent(t, at('3.qcow2'), reference)
+  })
+
+  t.test('a job of somebody else is told at once, and left alone', async (t) => {
+    const { machine, domain } = await setUp(t, libvirtd, 'busy')
+    const first = await freeze(machine, 'p1', [{ name: 'vda', checkpoint: 'p1' }])
+    await t.rejects(freeze(machine, 'p2', [{ name: 'vda', checkpoint: 'p2' }]), {
+      code: 'IN_USE',
+      why: /a backup of run [0-9a-f]{12} of process \d+ on host/,
+    })
+    t.strictSame(await machine.clean(), [], 'a run that goes on is not cleaned')
+    t.strictSame(await first.fail(), [])
+    await nothingLeft(t, domain, machine, [])
+  })
+
+  t.test('a job that somebody ends is lost', async (t) => {
+    const { machine, domain } = await setUp(t, libvirtd, 'ended')
+    const point = await freeze(machine, 'p1', [{ name: 'vda', checkpoint: 'p1' }])
+    await domain.virsh('domjobabort')
+    const { reason } = await lost(point)
+    t.match(reason, { code: 'IO', why: /ended by somebody else/ })
+    t.strictSame(await point.fail(), [])
+    await nothingLeft(t, domain, machine, [])
+  })
+
+  t.test('a domain that is destroyed in mid copy', async (t) => {
+    const { machine, domain, disks } = await setUp(t, libvirtd, 'gone')
+    const point = await freeze(machine, 'p1', [{ name: 'vda', checkpoint: 'p1' }])
+    await domain.virsh('destroy')
+    const { reason } = await lost(point)
+    t.match(reason, { code: 'IO', why: /the domain is shut off \(destroyed\)/ })
+    t.strictSame(await point.fail(), [])
+    t.equal(await domain.virsh('checkpoint-list', '--name'), '')
+    t.notMatch(qemuImg('info', disks[0].path), /p1/, 'its bitmap is gone')
+    t.notOk(existsSync(point.disks[0].source.replace(/.*socket=/, '')))
+  })
+
+  t.test('a broken checkpoint is known, refused, and can be removed', async (t) => {
+    const { machine, domain, dir } = await setUp(t, libvirtd, 'broken')
+    const first = await freeze(machine, 'p1', [{ name: 'vda', checkpoint: 'p1' }])
+    await first.succeed({ remove: [] })
+    process.kill(domain.pid(), 'SIGKILL')
+    await stateIs(domain, /shut off/)
+    await domain.virsh('start')
+    const [disk] = await machine.disks()
+    t.match(disk.bitmaps, [{ name: 'p1', valid: false, reasons: [/p1 is broken/] }])
+    await t.rejects(freeze(machine, 'p2', [{ name: 'vda', since: 'p1', checkpoint: 'p2' }]), {
+      code: 'BAD_BITMAP',
+      why: /checkpoint p1 is broken/,
+    })
+    await nothingLeft(t, domain, machine, ['p1'])
+    const second = await freeze(machine, 'p2', [{ name: 'vda', checkpoint: 'p2' }])
+    await back(second.disks[0], join(dir, '2.qcow2'))
+    t.match(await second.succeed({ remove: ['p1'] }), [/checkpoint p1 was broken/])
+    await nothingLeft(t, domain, machine, ['p2'])
+  })
+
+  t.test('checkpoints of others are left alone', async (t) => {
+    const { machine, domain } = await setUp(t, libvirtd, 'foreign')
+    await domain.virsh(
+      'checkpoint-create-as',
+      '--name',
+      'theirs',
+      '--diskspec',
+      'vda',
+      '--diskspec',
+      'vdb,checkpoint=no',
+    )
+    const point = await freeze(machine, 'p1', [{ name: 'vda', checkpoint: 'p1' }])
+    t.match(await point.succeed({ remove: ['theirs'] }), [/theirs stays: it was made by others/])
+    await nothingLeft(t, domain, machine, ['theirs', 'p1'])
+    await t.rejects(freeze(machine, 'p1', [{ name: 'vda', checkpoint: 'p1' }]), {
+      code: 'TARGET_EXISTS',
+    })
+    await nothingLeft(t, domain, machine, ['theirs', 'p1'])
+  })
+  t.end()
+})
+
+async function lost(point: PointInTime): Promise<AbortSignal> {
+  if (!point.lost.aborted) {
+    await new Promise((resolve) => point.lost.addEventListener('abort', resolve, { once: true }))
+  }
+  return point.lost
+}
+
+async function stateIs(domain: TestDomain, wanted: RegExp): Promise<void> {
+  while (!wanted.test(await domain.virsh('domstate'))) {}
+}
