@@ -2,7 +2,7 @@ import { firstFault } from '../check/first-fault.ts'
 import { StoredRefcounts } from '../check/stored-refcounts.ts'
 import { argumentError, badImage, unsupported } from '../errors.ts'
 import { inFile } from '../format/format-error.ts'
-import { type Bitmap, readBitmaps } from '../format/qcow2/bitmaps.ts'
+import { type Bitmap, readBitmaps, readStaleBitmaps } from '../format/qcow2/bitmaps.ts'
 import { CORRUPT, DIRTY } from '../format/qcow2/constants.ts'
 import { readFirstCluster } from '../format/qcow2/first-cluster.ts'
 import { decodeHeader } from '../format/qcow2/header.ts'
@@ -23,6 +23,8 @@ export interface EditedImage {
   stored: StoredRefcounts
   /** None where they are not current. */
   bitmaps: Bitmap[]
+  /** Those that are not current; undefined if it is not known any more which there were. */
+  stale: Bitmap[] | undefined
 }
 
 /**
@@ -90,7 +92,9 @@ async function editedImage(file: OpenFile): Promise<EditedImage> {
   const first = await readFirstCluster(file)
   const header = inFile(file.path, () => decodeHeader(first))
   const stored = await StoredRefcounts.open(file, header, () => {})
-  return { file, header, first, stored, bitmaps: await readBitmaps(file, header) }
+  const bitmaps = await readBitmaps(file, header)
+  const stale = await readStaleBitmaps(file, header)
+  return { file, header, first, stored, bitmaps, stale }
 }
 
 function requireClosed(path: string, { incompatibleFeatures }: Qcow2Header): void {

@@ -1,7 +1,7 @@
-import { throwIfAborted, unsupported } from '../errors.ts'
+import { BackupError, throwIfAborted, unsupported } from '../errors.ts'
 import { bitmapStretches } from '../format/qcow2/bitmap-data.ts'
 import { type Bitmap, bitmapTableSize } from '../format/qcow2/bitmaps.ts'
-import { BITMAPS, MAX_BITMAP_DIRECTORY_BYTES } from '../format/qcow2/constants.ts'
+import { BITMAPS, MAX_BITMAP_DIRECTORY_BYTES, MAX_BITMAPS } from '../format/qcow2/constants.ts'
 import { encodeBitmapDirectory } from '../format/qcow2/encode.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { diskOf, type ImageDisk, type Write } from '../image/steps.ts'
@@ -29,6 +29,8 @@ export interface StoreOptions {
   disk?: ImageDisk
   /** Its new size, bytes; not below the old one, and its L1 table is large enough. */
   virtualSize?: number
+  /** Forget those that are not current, instead of keeping them as inconsistent. */
+  forgetStale?: boolean
   /** Cancels it, until the image refers to the new bitmaps. */
   signal?: AbortSignal
 }
@@ -37,7 +39,8 @@ export interface StoreOptions {
  * Replaces an image's bitmaps. New data goes to clusters that were not in use; the image refers to it
  * when all of it is durable, by one write of a sector; the old clusters are freed last. So an
  * image whose edit ends anywhere has its old bitmaps or its new ones; it may have leaked clusters.
- * Only where the last bitmap goes, it may also say that it is out of date.
+ * Only where the last bitmap goes, it may also say that it is out of date. Bitmaps of the image that are
+ * out of date become inconsistent ones, or new ones of the same name (ADR 10).
  * @param bitmaps those to have, each of the new size if there is one, or in use
  * @throws BackupError BAD_IMAGE, UNSUPPORTED, IO, ABORTED: nothing is lost then
  */
@@ -48,11 +51,13 @@ export async function storeBitmaps(
 ): Promise<void> {
   const { file } = image
   const { disk = diskOf(file.handle), virtualSize = image.header.virtualSize, signal } = options
+  const stale = options.forgetStale ? [] : staleToKeep(image, bitmaps)
   const header = { ...image.header, virtualSize }
   const { clusterSize } = header
   const allocator = new Allocator(file, header, image.stored)
   const content = new Content(file.size)
   const entries: Bitmap[] = []
+  for (const bitmap of stale) entries.push(await placeStale(bitmap))
   for (const bitmap of bitmaps) {
     throwIfAborted(signal, file.path)
     entries.push(await place(bitmap, header, allocator, content))
@@ -71,6 +76,13 @@ export async function storeBitmaps(
     naming: (table) => headerSteps(image, { extension, virtualSize, table }),
   })
 
+  /** What is left of its table is nobody's. */
+  async function placeStale(bitmap: Bitmap): Promise<Bitmap> {
+    const tableOffset = await allocator.allocate(1)
+    content.addZeroes(tableOffset, clusterSize)
+    return { ...bitmap, inUse: true, tableOffset, tableSize: 1 }
+  }
+
   async function placeDirectory(bytes: Buffer) {
     const clusters = Math.ceil(bytes.length / clusterSize)
     const directoryOffset = await allocator.allocate(clusters)
@@ -78,6 +90,22 @@ export async function storeBitmaps(
     const directorySize = bytes.length
     return { count: entries.length, reserved: 0, directorySize, directoryOffset }
   }
+}
+
+/**
+ * The bitmaps that are not current, but for those of the same names as new ones.
+ * @throws BackupError BAD_BITMAP if it is not known which there were, or there would be too many
+ */
+function staleToKeep({ file, stale }: EditedImage, bitmaps: readonly NewBitmap[]): Bitmap[] {
+  const fail = (why: string) => new BackupError('BAD_BITMAP', file.path, `its bitmaps are ${why}`)
+  const wayOut = 'remove all of its bitmaps first'
+  if (!stale) throw fail(`out of date, and their names are lost; ${wayOut}`)
+  const names = new Set(bitmaps.map(({ name }) => name))
+  const kept = stale.filter(({ name }) => !names.has(name))
+  if (kept.length > 0 && kept.length + names.size > MAX_BITMAPS) {
+    throw fail(`out of date, and there would be more than ${MAX_BITMAPS}; ${wayOut}`)
+  }
+  return kept
 }
 
 /** Writes to clusters that were not in use. */

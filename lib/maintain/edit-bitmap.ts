@@ -192,6 +192,8 @@ class Edit {
   readonly #signal: AbortSignal | undefined
   readonly #tell: ReturnType<typeof positions>
   #bitmaps: NewBitmap[]
+  /** Bitmaps that are not current go, too. */
+  #forgetStale: boolean
 
   /** @param before the operations before, which it goes on from */
   constructor(
@@ -204,6 +206,7 @@ class Edit {
     this.#tell = positions('bitmaps', image.header.virtualSize, onProgress)
     this.#image = image
     this.#name = name
+    this.#forgetStale = before ? before.#forgetStale : false
     this.#bitmaps = before
       ? before.#bitmaps
       : image.bitmaps.map((stored) => ({ ...stored, stored }))
@@ -220,6 +223,7 @@ class Edit {
         return
       case 'remove-all':
         this.#bitmaps = []
+        this.#forgetStale = true
         return
       case 'clear':
         return this.#replace((bitmap) => ({ ...bitmap, bits: this.#bitsOf(bitmap) }))
@@ -250,7 +254,8 @@ class Edit {
   async store(disk: ImageDisk = diskOf(this.#image.file.handle)): Promise<void> {
     try {
       const image = await unshareTables(this.#image, disk, this.#signal)
-      await storeBitmaps(image, this.#bitmaps, { disk, signal: this.#signal })
+      const [signal, forgetStale] = [this.#signal, this.#forgetStale]
+      await storeBitmaps(image, this.#bitmaps, { disk, signal, forgetStale })
     } catch (error) {
       if ((error as NodeJS.ErrnoException).syscall) throw ioError(this.#image.file.path, error)
       throw error
@@ -390,9 +395,13 @@ class Edit {
     bitmaps: readonly B[] = this.#bitmaps as B[],
     path = this.#image.file.path,
   ): B {
-    const found = bitmaps.find((bitmap) => bitmap.name === name)
+    const found = bitmaps.find(isNamed(name))
     if (found) return found
-    throw this.#failed(`Dirty bitmap '${name}' not found`, `has no bitmap ${quoted(name)}`, path)
+    const isStale = path === this.#image.file.path && this.#image.stale?.some(isNamed(name))
+    const why = isStale
+      ? `its bitmap ${quoted(name)} is out of date: add it again, or remove all`
+      : `has no bitmap ${quoted(name)}`
+    throw this.#failed(`Dirty bitmap '${name}' not found`, why, path)
   }
 
   #usable<B extends NewBitmap | Bitmap>(bitmap: B, path?: string): B {
@@ -405,4 +414,8 @@ class Edit {
   #failed(qemu: string, why: string, path = this.#image.file.path): BackupError {
     return new BackupError('BAD_BITMAP', path, why, { qemu })
   }
+}
+
+function isNamed(name: string): (bitmap: Pick<Bitmap, 'name'>) => boolean {
+  return (bitmap) => bitmap.name === name
 }

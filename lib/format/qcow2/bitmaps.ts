@@ -1,4 +1,4 @@
-import { badImage } from '../../errors.ts'
+import { BackupError, badImage } from '../../errors.ts'
 import { quoted } from '../../text.ts'
 import { type FormatError, inFile, malformed, notSupported } from '../format-error.ts'
 import { type ImageFile, readAt } from '../read.ts'
@@ -11,7 +11,7 @@ import {
 } from './constants.ts'
 import { cString, u64 } from './fields.ts'
 import type { BitmapsExtension, Qcow2Header } from './header-fields.ts'
-import { END_OF_FILES } from './validate.ts'
+import { END_OF_FILES, requireBitmaps } from './validate.ts'
 
 /** An entry of the bitmap directory (spec: "Bitmap directory entry"). */
 export interface Bitmap {
@@ -48,7 +48,7 @@ const PAST_END = 128 * 1024
  * Whether the bitmaps that the header names are those of the image as it is: a program that knows
  * nothing of bitmaps clears this flag when it writes.
  */
-export function bitmapsAreCurrent(header: Qcow2Header): boolean {
+export function bitmapsAreCurrent(header: Pick<Qcow2Header, 'autoclearFeatures'>): boolean {
   return (header.autoclearFeatures & BITMAPS) !== 0n
 }
 
@@ -81,11 +81,31 @@ export function granularityBitsOf(granularity: number): number | undefined {
  * @throws BackupError BAD_IMAGE, UNSUPPORTED or IO
  */
 export async function readBitmaps(file: ImageFile, header: Qcow2Header): Promise<Bitmap[]> {
-  return bitmapsAreCurrent(header) ? await readAnyBitmaps(file, header) : []
+  return bitmapsAreCurrent(header) ? await readDirectory(file, header) : []
 }
 
-/** Like `readBitmaps`, also if they are not current: their content must not be trusted then. */
-export async function readAnyBitmaps(file: ImageFile, header: Qcow2Header): Promise<Bitmap[]> {
+/**
+ * The bitmaps that an image had when a program that keeps none wrote to it, as far as a name, a
+ * granularity and flags go: their tables may be overwritten. None where they are current.
+ * @returns undefined if it is not known any more which there were
+ * @throws BackupError IO
+ */
+export async function readStaleBitmaps(
+  file: ImageFile,
+  header: Qcow2Header,
+): Promise<Bitmap[] | undefined> {
+  const { bitmaps: extension } = header.extensions
+  if (!extension || extension.count === 0 || bitmapsAreCurrent(header)) return []
+  try {
+    inFile(file.path, () => requireBitmaps(extension, header))
+    return await readDirectory(file, header)
+  } catch (error) {
+    if (error instanceof BackupError && error.code !== 'IO') return undefined
+    throw error
+  }
+}
+
+async function readDirectory(file: ImageFile, header: Qcow2Header): Promise<Bitmap[]> {
   const extension = header.extensions.bitmaps
   if (!extension) return []
   const { directoryOffset, directorySize } = extension
@@ -110,7 +130,7 @@ export async function readAnyBitmaps(file: ImageFile, header: Qcow2Header): Prom
 export function decodeBitmapDirectory(
   directory: Buffer,
   { count }: Pick<BitmapsExtension, 'count'>,
-  header: Pick<Qcow2Header, 'clusterSize' | 'virtualSize'>,
+  header: Pick<Qcow2Header, 'clusterSize' | 'virtualSize' | 'autoclearFeatures'>,
 ): Bitmap[] {
   const bitmaps: Bitmap[] = []
   for (let at = 0; at < directory.length; ) {
@@ -166,8 +186,9 @@ function entryBytes(directory: Buffer, at: number): number {
 
 function decodeEntry(
   entry: Buffer,
-  { clusterSize, virtualSize }: Pick<Qcow2Header, 'clusterSize' | 'virtualSize'>,
+  header: Pick<Qcow2Header, 'clusterSize' | 'virtualSize' | 'autoclearFeatures'>,
 ): Bitmap {
+  const { clusterSize, virtualSize } = header
   const flags = entry.readUInt32BE(12)
   const nameSize = entry.readUInt16BE(18)
   const extraDataSize = entry.readUInt32BE(20)
@@ -194,8 +215,9 @@ function decodeEntry(
   if (tableSize === 0) throw bad('its table is empty')
   if (tableSize * clusterSize > MAX_BITMAP_BYTES) throw bad('its table is too large')
   const inUse = (flags & IN_USE) !== 0
-  // One that was not stored may be of a disk that has grown since.
-  if (!inUse && virtualSize > tableSize * clusterSize * 8 * 2 ** granularityBits) {
+  // One that was not stored, or is not current, may be of a disk that has grown since.
+  const isOfDisk = !inUse && bitmapsAreCurrent(header)
+  if (isOfDisk && virtualSize > tableSize * clusterSize * 8 * 2 ** granularityBits) {
     throw bad('its table is too small for the disk')
   }
   const auto = (flags & AUTO) !== 0

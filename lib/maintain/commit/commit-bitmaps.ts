@@ -6,7 +6,6 @@ import { BackupError, throwIfAborted } from '../../errors.ts'
 import {
   type Bitmap,
   bitmapIsTooLarge,
-  bitmapsAreCurrent,
   bitmapTableSize,
   readBitmaps,
 } from '../../format/qcow2/bitmaps.ts'
@@ -79,9 +78,6 @@ export async function planBitmaps(
 function cannotHold({ header }: ChainImage, image?: EditedImage): string | undefined {
   if (!header || !image) return 'is raw and holds no bitmaps'
   if (header.version < 3) return 'is of version 2 and holds no bitmaps'
-  if (header.extensions.bitmaps && !bitmapsAreCurrent(header)) {
-    return 'its bitmaps are out of date, because a program that keeps none wrote to it'
-  }
   return undefined
 }
 

@@ -1,10 +1,9 @@
-import { BackupError } from '../../errors.ts'
 import {
   type Bitmap,
   bitmapsAreCurrent,
   bitmapTableSize,
-  readAnyBitmaps,
   readBitmaps,
+  readStaleBitmaps,
 } from '../../format/qcow2/bitmaps.ts'
 import type { Qcow2Header } from '../../format/qcow2/header-fields.ts'
 import type { ImageFile } from '../../format/read.ts'
@@ -28,27 +27,17 @@ export async function factsOf(
 ): Promise<ImageFacts> {
   if (!header) return { image: path, bitmaps: [], cannot: 'it is raw' }
   const { virtualSize } = header
-  if (header.version < 3) {
-    return { image: path, bitmaps: [], virtualSize, cannot: 'it is of version 2' }
-  }
-  const bitmaps = await bitmapsOf(file, header)
-  return {
-    image: path,
-    bitmaps: bitmaps.map((bitmap) => bitmapFacts(bitmap, header, live)),
-    virtualSize,
-  }
+  const facts: ImageFacts = { image: path, bitmaps: [], virtualSize }
+  if (header.version < 3) facts.cannot = 'it is of version 2'
+  // QEMU ignores those that are not current, and forgets them when it writes.
+  const current = bitmapsAreCurrent(header)
+  const bitmaps = await (current ? readBitmaps : readStaleBitmaps)(file, header)
+  if (bitmaps) facts.bitmaps = bitmaps.map((bitmap) => bitmapFacts(bitmap, header, live))
+  else facts.unreadable = `its bitmaps are ${OUT_OF_DATE}, and their names are lost`
+  return facts
 }
 
-/** Bitmaps that are not current: QEMU ignores them; they are listed as far as they can be read. */
-async function bitmapsOf(file: ImageFile, header: Qcow2Header): Promise<Bitmap[]> {
-  if (bitmapsAreCurrent(header)) return await readBitmaps(file, header)
-  try {
-    return await readAnyBitmaps(file, header)
-  } catch (error) {
-    if (error instanceof BackupError && error.code !== 'IO') return []
-    throw error
-  }
-}
+const OUT_OF_DATE = 'out of date: a program that keeps no bitmaps wrote to the image'
 
 function bitmapFacts(bitmap: Bitmap, header: Qcow2Header, live: boolean): BitmapFacts {
   const why = distrust(bitmap, header, live)
@@ -59,13 +48,14 @@ function bitmapFacts(bitmap: Bitmap, header: Qcow2Header, live: boolean): Bitmap
     persistent: true,
     inconsistent: why !== undefined,
     why,
+    ...(bitmapsAreCurrent(header) ? {} : { remedy: 'take a full backup and add it again' }),
   }
 }
 
 /** Why it cannot be trusted. */
 function distrust(bitmap: Bitmap, header: Qcow2Header, live: boolean): string | undefined {
   if (!bitmapsAreCurrent(header)) {
-    return 'is out of date: a program that keeps no bitmaps wrote to the image'
+    return `is ${OUT_OF_DATE}`
   }
   // A process that has the image open marks bitmaps that it keeps in memory in this way.
   if (bitmap.inUse && live) return undefined

@@ -13,6 +13,8 @@ export interface BitmapFacts {
   inconsistent: boolean
   /** Why, in words; default: it was in use when its process ended. */
   why?: string
+  /** What to do about that; default: to remove it, take a full backup and add a new one. */
+  remedy?: string
 }
 
 /** An image of a backing chain, as far as bitmaps go. */
@@ -24,6 +26,8 @@ export interface ImageFacts {
   virtualSize?: number
   /** Why it can have no bitmaps, in words: a raw file, version 2. */
   cannot?: string
+  /** Why it is not known which bitmaps it has, in words. */
+  unreadable?: string
 }
 
 /** One bitmap in one image. */
@@ -77,7 +81,7 @@ function healthOf(
   chain: readonly ImageFacts[],
   found: readonly (BitmapFacts | undefined)[],
 ): BitmapHealth {
-  const all = [...gaps(name, chain, found), ...faults(name, found)]
+  const all = faultsIn(name, chain, found)
   const reasons = all.map(({ image, why }) => `${chain[image].image}: ${why}`)
   const images = chain.map(({ image }, i) => placeOf(image, found[i]))
   const notes = shorterNotes(name, chain, found)
@@ -119,7 +123,15 @@ export interface BitmapFault {
 /** All that is wrong with a bitmap along a chain. */
 export function faultsOf(name: string, chain: readonly ImageFacts[]): BitmapFault[] {
   const found = chain.map(({ bitmaps }) => bitmaps.find((one) => one.name === name))
-  return [...gaps(name, chain, found), ...faults(name, found)]
+  return faultsIn(name, chain, found)
+}
+
+function faultsIn(
+  name: string,
+  chain: readonly ImageFacts[],
+  found: readonly (BitmapFacts | undefined)[],
+): BitmapFault[] {
+  return [...gaps(name, chain, found), ...unknowns(name, chain), ...faults(name, found)]
 }
 
 function placeOf(image: string, bitmap?: BitmapFacts): BitmapPlace {
@@ -154,6 +166,17 @@ function gaps(
   return all
 }
 
+/** Images that may have it, and are not known to. */
+function unknowns(name: string, chain: readonly ImageFacts[]): BitmapFault[] {
+  return chain.flatMap(({ unreadable }, image) => {
+    if (unreadable === undefined) return []
+    const why =
+      `${unreadable}: ${quoted(name)} may have been one of them; take a full backup, and remove ` +
+      'all bitmaps of the image'
+    return [{ image, disabled: false, why }]
+  })
+}
+
 /** Its fault in the images that have it. */
 function faults(name: string, found: readonly (BitmapFacts | undefined)[]): BitmapFault[] {
   return found.flatMap((bitmap, image) => {
@@ -165,7 +188,7 @@ function faults(name: string, found: readonly (BitmapFacts | undefined)[]): Bitm
     if (bitmap.inconsistent) {
       const why =
         bitmap.why ?? 'is inconsistent: a process that had the image open did not store it'
-      all.push(fault(`${why}; ${REMEDY}`))
+      all.push(fault(`${why}; ${bitmap.remedy ?? REMEDY}`))
     }
     if (!bitmap.recording) {
       const why = 'is disabled: writes made meanwhile are not recorded'

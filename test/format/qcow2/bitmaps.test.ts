@@ -74,7 +74,7 @@ function entry(fields: Fields = {}): Buffer {
 }
 
 function decode(entries: Buffer[], count = entries.length) {
-  const header = { clusterSize: 65536, virtualSize: 2 ** 30 }
+  const header = { clusterSize: 65536, virtualSize: 2 ** 30, autoclearFeatures: 1n }
   return decodeBitmapDirectory(Buffer.concat(entries), { count }, header)
 }
 

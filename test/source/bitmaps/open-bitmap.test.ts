@@ -131,7 +131,7 @@ t.test('a bitmap in use since a crash is refused', async (t) => {
 t.test('out of date since a write by a program that keeps none', async (t) => {
   const image = withBitmap(t)
   poke(image, AUTOCLEAR, peek64(image, AUTOCLEAR) & ~BITMAPS)
-  const why = /^bitmap 'b0' is out of date: .*; remove it, take a full backup and add a new one$/
+  const why = /^bitmap 'b0' is out of date: .*; take a full backup and add it again$/
   await refused(t, image, 'b0', 'BAD_BITMAP', why)
 })
 
