@@ -39,6 +39,22 @@ export interface Progress {
 /** Time between two reports: often enough for a bar that moves, seldom enough to cost nothing. */
 export const PROGRESS_MS = 100
 
+/** Reports progress. `always`: also right after another report. */
+export type Report = (progress: Omit<Progress, 'elapsedSeconds'>, always?: boolean) => void
+
+/** Reports the progress of work that begins now, at most ten times a second. */
+export function paced(onProgress: ((progress: Progress) => void) | undefined): Report | undefined {
+  if (!onProgress) return undefined
+  const started = performance.now()
+  let told = started
+  return (progress, always = false) => {
+    const now = performance.now()
+    if (!always && now - told < PROGRESS_MS) return
+    told = now
+    onProgress({ ...progress, elapsedSeconds: (now - started) / 1000 })
+  }
+}
+
 /**
  * Reports the progress of work that knows only positions, at most ten times a second, and always with
  * `last`.
@@ -49,13 +65,6 @@ export function positions(
   size: number,
   onProgress: ((progress: Progress) => void) | undefined,
 ): ((position: number, last?: boolean) => void) | undefined {
-  if (!onProgress) return undefined
-  const started = performance.now()
-  let told = started
-  return (position, last = false) => {
-    const now = performance.now()
-    if (!last && now - told < PROGRESS_MS) return
-    told = now
-    onProgress({ phase, position, size, dataBytes: 0, elapsedSeconds: (now - started) / 1000 })
-  }
+  const report = paced(onProgress)
+  return report && ((position, last) => report({ phase, position, size, dataBytes: 0 }, last))
 }

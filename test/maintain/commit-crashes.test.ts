@@ -10,7 +10,7 @@ import {
   listBitmaps,
   readBitmap,
 } from '../../lib/index.ts'
-import type { CommitDisk } from '../../lib/maintain/commit/batch.ts'
+import type { ChangeDisk } from '../../lib/maintain/changes/batch.ts'
 import { commitImage } from '../../lib/maintain/commit/commit.ts'
 import { effort } from '../support/effort.ts'
 import { qemuImg, qemuImgCheck, qemuIo } from '../support/qemu.ts'
@@ -110,7 +110,7 @@ async function campaign(t: Test, setUp: SetUp, turn: number) {
   for (const [i, n] of stopsOf(steps, turn).entries()) {
     copyTo('part')
     const options = { base: at('part', 'base') }
-    const stopping = { ...options, disk: (disk: CommitDisk) => counted(disk, stopsAt(n)) }
+    const stopping = { ...options, disk: (disk: ChangeDisk) => counted(disk, stopsAt(n)) }
     const ended = await commitImage(at('part', 'top'), stopping).catch((error) => error)
     if (!(ended instanceof Stopped)) throw ended
     // QEMU takes its time: it judges some of what our own reader judges each time.

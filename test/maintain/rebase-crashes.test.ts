@@ -4,7 +4,7 @@ import { copyFileSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { compareImages, listBitmaps } from '../../lib/index.ts'
-import type { CommitDisk } from '../../lib/maintain/commit/batch.ts'
+import type { ChangeDisk } from '../../lib/maintain/changes/batch.ts'
 import { type NewBacking, rebaseImage } from '../../lib/maintain/rebase/rebase.ts'
 import { CLI } from '../support/cli.ts'
 import { effort } from '../support/effort.ts'
@@ -77,7 +77,7 @@ async function campaign(t: Test, setUp: SetUp, turn: number): Promise<void> {
   t.ok(steps.length >= 4, `${steps.length} steps`)
   for (const [i, n] of stopsOf(steps, turn).entries()) {
     restart()
-    const disk = (one: CommitDisk) => counted(one, stopsAt(n))
+    const disk = (one: ChangeDisk) => counted(one, stopsAt(n))
     const ended = await rebaseImage(at('top'), setUp.backing, { disk }).catch((error) => error)
     const byQemu = i % effort(6, 2) === 0
     // The last call is the sync of the header: its bytes may be there.

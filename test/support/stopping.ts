@@ -1,6 +1,6 @@
 /** Edits that end in the middle. */
 import type { ImageDisk } from '../../lib/image/steps.ts'
-import type { CommitDisk } from '../../lib/maintain/commit/batch.ts'
+import type { ChangeDisk } from '../../lib/maintain/changes/batch.ts'
 import { effort } from './effort.ts'
 
 /** The edit was ended here. */
@@ -29,7 +29,7 @@ export function counting(disk: ImageDisk, count: () => void): ImageDisk {
 }
 
 /** Calls `count` before each write and sync, and in a copy after half of it. */
-export function counted(disk: CommitDisk, count: (isSync?: boolean) => void): CommitDisk {
+export function counted(disk: ChangeDisk, count: (isSync?: boolean) => void): ChangeDisk {
   return {
     ...counting(disk, count),
     async sync() {

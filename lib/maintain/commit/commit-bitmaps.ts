@@ -1,27 +1,19 @@
-import { addStored, Bits } from '../../edit/bits.ts'
-import { type EditedImage, reopened } from '../../edit/edited-image.ts'
+import { Bits } from '../../edit/bits.ts'
+import type { EditedImage } from '../../edit/edited-image.ts'
 import { requireRoom, sizeField } from '../../edit/header-steps.ts'
 import { type NewBitmap, storeBitmaps } from '../../edit/store-bitmaps.ts'
 import { BackupError, throwIfAborted } from '../../errors.ts'
-import {
-  type Bitmap,
-  bitmapIsTooLarge,
-  bitmapTableSize,
-  readBitmaps,
-} from '../../format/qcow2/bitmaps.ts'
+import { bitmapIsTooLarge, bitmapTableSize } from '../../format/qcow2/bitmaps.ts'
 import { MAX_BITMAPS } from '../../format/qcow2/constants.ts'
-import type { Qcow2Header } from '../../format/qcow2/header-fields.ts'
 import { type ImageDisk, runSteps } from '../../image/steps.ts'
 import { nodeOf } from '../../qemu-img/chain-node.ts'
 import { factsOf } from '../../source/bitmaps/facts.ts'
 import { type BitmapHealth, validateBitmapChain } from '../../source/bitmaps/health.ts'
 import type { ChainImage } from '../../source/source-chain.ts'
 import { quoted } from '../../text.ts'
+import { addFrom, addToBitmaps, bitmapsOf, bitsOf } from '../changes/add-to-bitmaps.ts'
 import { addDifferences } from '../diff/differences.ts'
 import type { CommitPlan } from './to-qcow2.ts'
-
-/** Bytes of bits that are held in memory until they are stored, but for those of one bitmap more. */
-const MAX_BITS_BYTES = 32 * 2 ** 20
 
 /** The bitmaps of a chain in a commit of the images above a base. */
 export interface BitmapPlan {
@@ -125,45 +117,6 @@ export async function recordFirst(
   })
 }
 
-/** How bitmaps of an image get more bits. */
-export interface BitAddition {
-  disk: ImageDisk
-  signal?: AbortSignal
-  /** Sets more bits of one. */
-  add(bits: Bits, name: string): Promise<void>
-}
-
-/**
- * Sets more bits in some bitmaps of an image, as many of them at once as memory is allowed for.
- * @returns the image as it is then
- */
-export async function addToBitmaps(
-  opened: EditedImage,
-  names: ReadonlySet<string>,
-  { disk, signal, add }: BitAddition,
-): Promise<EditedImage> {
-  let image = opened
-  const left = new Set(image.bitmaps.map(({ name }) => name).filter((name) => names.has(name)))
-  while (left.size > 0) {
-    const bitmaps: NewBitmap[] = []
-    let held = 0
-    for (const stored of image.bitmaps) {
-      if (held > MAX_BITS_BYTES || !left.delete(stored.name)) {
-        bitmaps.push({ ...stored, stored })
-        continue
-      }
-      throwIfAborted(signal, image.file.path)
-      const bits = await bitsOf(image, stored, image.header.virtualSize, signal)
-      await add(bits, stored.name)
-      held += bits.bytes
-      bitmaps.push({ ...stored, bits })
-    }
-    await storeBitmaps(image, bitmaps, { disk, signal })
-    image = await reopened(image)
-  }
-  return image
-}
-
 /**
  * After the data: adds the missing bits, and grows the bitmaps to the disk's new size.
  */
@@ -217,56 +170,6 @@ export async function finishBitmaps(
 function begin({ file }: EditedImage, { signal, progress }: CommitPlan): void {
   throwIfAborted(signal, file.path)
   progress.bitmap()
-}
-
-/** The bits of a bitmap of the base, for a disk of another size. */
-async function bitsOf(
-  image: EditedImage,
-  stored: Bitmap,
-  size: number,
-  signal: AbortSignal | undefined,
-): Promise<Bits> {
-  const { file, header } = image
-  const bits = new Bits(size, 2 ** stored.granularityBits, header.clusterSize)
-  await addStored(bits, file, header, stored, { signal })
-  return bits
-}
-
-/** An image of a chain, and its bitmaps by their names. */
-export interface ImageBitmaps {
-  file: ChainImage['file']
-  header: Qcow2Header
-  bitmaps: ReadonlyMap<string, Bitmap>
-}
-
-/** Read once for all bitmaps, of which an image may have any number. */
-export async function bitmapsOf(chain: readonly ChainImage[]): Promise<ImageBitmaps[]> {
-  const images: ImageBitmaps[] = []
-  for (const { file, header } of chain) {
-    const bitmaps = await readBitmaps(file, header as Qcow2Header)
-    const byName = new Map(bitmaps.map((bitmap) => [bitmap.name, bitmap]))
-    images.push({ file, header: header as Qcow2Header, bitmaps: byName })
-  }
-  return images
-}
-
-/**
- * Adds a bitmap's dirty ranges in some images of a chain. Bytes past the end of a shorter image count as
- * dirty: it hides the content of those below it there, which no bitmap records.
- */
-export async function addFrom(
-  bits: Bits,
-  images: readonly ImageBitmaps[],
-  name: string,
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  for (const { file, header, bitmaps } of images) {
-    const bitmap = bitmaps.get(name)
-    if (!bitmap) continue
-    const { virtualSize } = header
-    await addStored(bits, file, header, bitmap, { signal })
-    if (virtualSize < bits.size) bits.add(virtualSize, bits.size - virtualSize)
-  }
 }
 
 /**

@@ -1,14 +1,12 @@
-import { type Phase, PROGRESS_MS, type Progress } from '../../progress.ts'
-import type { ByteCounter } from './changes.ts'
+import { type Phase, type Progress, paced, type Report } from '../../progress.ts'
+import type { ByteCounter } from '../changes/changes.ts'
 
 /** Progress of a commit: first its bitmaps, then its data, then its bitmaps again. */
 export class CommitProgress {
   readonly #size: number
   readonly #counter: ByteCounter
-  readonly #onProgress: ((progress: Progress) => void) | undefined
-  readonly #started = performance.now()
+  readonly #report: Report | undefined
   #phase: Phase | undefined
-  #told = 0
   #position = 0
   /** Guest bytes of data that are durable. */
   #settledData = 0
@@ -20,7 +18,7 @@ export class CommitProgress {
   constructor(size: number, counter: ByteCounter, onProgress?: (progress: Progress) => void) {
     this.#size = size
     this.#counter = counter
-    this.#onProgress = onProgress
+    this.#report = paced(onProgress)
   }
 
   /** Another bitmap begins, before or after the data. */
@@ -40,18 +38,9 @@ export class CommitProgress {
     this.#tell('copy', this.#settledData, position === this.#size)
   }
 
+  /** A phase's beginning is always told. */
   #tell(phase: Phase, dataBytes: number, always = phase !== this.#phase): void {
-    const now = performance.now()
-    if (!this.#onProgress || (!always && now - this.#told < PROGRESS_MS)) return
-    this.#told = now
     this.#phase = phase
-    const elapsedSeconds = (now - this.#started) / 1000
-    this.#onProgress({
-      phase,
-      position: this.#position,
-      size: this.#size,
-      dataBytes,
-      elapsedSeconds,
-    })
+    this.#report?.({ phase, position: this.#position, size: this.#size, dataBytes }, always)
   }
 }

@@ -8,15 +8,16 @@ import type { OpenFile } from '../../image/file.ts'
 import { removeOpened } from '../../image/remove-opened.ts'
 import { runSteps } from '../../image/steps.ts'
 import { type Chain, closeAll, type OpenOptions } from '../../source/source-chain.ts'
-import type { CommitDisk } from './batch.ts'
-import { ByteCounter, changesOf, heldMappings } from './changes.ts'
+import type { ChangeDisk } from '../changes/batch.ts'
+import { bitmapClusters, requireFreeClusters } from '../changes/capacity.ts'
+import { ByteCounter, changesOf } from '../changes/changes.ts'
+import { changeDisk } from '../changes/write-changes.ts'
 import { type BitmapPlan, finishBitmaps, planBitmaps, recordFirst } from './commit-bitmaps.ts'
-import { bitmapClusters, requireFreeClusters } from './commit-capacity.ts'
 import { CommitProgress } from './commit-progress.ts'
+import { heldMappings } from './held-mappings.ts'
 import { openToCommit } from './open-to-commit.ts'
 import { type CommitPlan, commitToQcow2 } from './to-qcow2.ts'
 import { commitToRaw } from './to-raw.ts'
-import { commitDisk } from './write-changes.ts'
 
 export interface CommitOptions extends Pick<OpenOptions, 'allowPaths' | 'backingFormat'> {
   /** Path of the image of the chain that gets the data. Default: the one below the top. */
@@ -28,7 +29,7 @@ export interface CommitOptions extends Pick<OpenOptions, 'allowPaths' | 'backing
   signal?: AbortSignal
   onProgress?: (progress: Progress) => void
   /** How a base of format qcow2 is written to; for tests. */
-  disk?: (disk: CommitDisk) => CommitDisk
+  disk?: (disk: ChangeDisk) => ChangeDisk
 }
 
 /** Result of a commit; sizes in bytes. */
@@ -109,7 +110,7 @@ async function commitQcow2(
   try {
     const { progress } = plan
     const { rateLimit, signal } = options
-    const base = commitDisk(opened, plan.chain.files, {
+    const base = changeDisk(opened, plan.chain.files, {
       rateLimit,
       signal,
       onProgress: ({ dataBytes }) => progress.copying(dataBytes),
@@ -135,7 +136,9 @@ async function requireCapacity(
   const mappings = heldMappings(chain.layers.slice(0, base), virtualSize)
   const below = chain.layers[base + 1]?.size ?? 0
   const planned = { changes: changesOf(mappings, clusterSize, size), below, size, signal }
-  await requireFreeClusters(image, planned, bitmapClusters(image, size, bitmaps))
+  const { created, merged, recording } = bitmaps
+  const changing = [...merged, ...recording]
+  await requireFreeClusters(image, planned, bitmapClusters(image, size, { changing, created }))
 }
 
 async function prepareBase(

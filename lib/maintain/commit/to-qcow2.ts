@@ -1,10 +1,11 @@
 import type { EditedImage } from '../../edit/edited-image.ts'
 import { withRoomFor } from '../../edit/l1.ts'
 import type { Chain } from '../../source/source-chain.ts'
-import type { CommitDisk } from './batch.ts'
-import { type ByteCounter, changesOf, heldMappings } from './changes.ts'
+import type { ChangeDisk } from '../changes/batch.ts'
+import { type ByteCounter, changesOf } from '../changes/changes.ts'
+import { writeChanges } from '../changes/write-changes.ts'
 import type { CommitProgress } from './commit-progress.ts'
-import { writeChanges } from './write-changes.ts'
+import { heldMappings } from './held-mappings.ts'
 
 /** The image of a chain that is committed to, and its new size. */
 export interface CommitPlan {
@@ -27,7 +28,7 @@ export interface CommitPlan {
 export async function commitToQcow2(
   opened: EditedImage,
   { chain, base, size, counter, signal, progress }: CommitPlan,
-  disk: CommitDisk,
+  disk: ChangeDisk,
 ): Promise<EditedImage> {
   const { clusterSize, virtualSize } = opened.header
   const lower = chain.layers.slice(base + 1)

@@ -3,7 +3,7 @@ import { BackupError } from '../../errors.ts'
 import { SUBCLUSTERS } from '../../format/qcow2/constants.ts'
 import type { OpenFile } from '../../image/file.ts'
 import { formatSize } from '../../units.ts'
-import { heldMappings } from './changes.ts'
+import { heldMappings } from './held-mappings.ts'
 import type { CommitPlan } from './to-qcow2.ts'
 
 /**

@@ -8,10 +8,10 @@ import { nodeOf } from '../../qemu-img/chain-node.ts'
 import { type Layer, readLayers } from '../../source/layer.ts'
 import type { Mapping } from '../../source/source.ts'
 import { layersOf } from '../../source/source-chain.ts'
-import type { CommitDisk } from '../commit/batch.ts'
-import { type ByteCounter, changesOf } from '../commit/changes.ts'
-import { bitmapClusters, requireFreeClusters } from '../commit/commit-capacity.ts'
-import { writeChanges } from '../commit/write-changes.ts'
+import type { ChangeDisk } from '../changes/batch.ts'
+import { bitmapClusters, requireFreeClusters } from '../changes/capacity.ts'
+import { type ByteCounter, changesOf } from '../changes/changes.ts'
+import { writeChanges } from '../changes/write-changes.ts'
 import { addDifferences } from '../diff/differences.ts'
 import { keepBitmaps, planBitmaps } from './rebase-bitmaps.ts'
 import type { RebaseProgress } from './rebase-progress.ts'
@@ -24,7 +24,7 @@ export interface Chains {
 
 /** What a rebase goes on with. */
 export interface Work extends ControlOptions {
-  disk: CommitDisk
+  disk: ChangeDisk
   /** Counts what is copied. */
   counter: ByteCounter
   progress: RebaseProgress
@@ -61,9 +61,9 @@ export async function keepContent(
   const changesFrom = (mappings: AsyncIterable<readonly Mapping[]>) =>
     changesOf(mappings, clusterSize, size)
   if (opened.file.blockDevice) {
-    const merged = { merged: [...bitmaps.keys()], created: [], recording: [] }
+    const kept = { changing: [...bitmaps.keys()], created: [] }
     const planned = { changes: changesFrom(mappingsOf(bits, layers)), below, size, signal }
-    await requireFreeClusters(opened, planned, bitmapClusters(opened, size, merged))
+    await requireFreeClusters(opened, planned, bitmapClusters(opened, size, kept))
   }
   const image = await keepBitmaps(opened, before, bitmaps, { disk, signal })
   if (differing === 0) return image

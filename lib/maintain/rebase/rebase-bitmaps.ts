@@ -5,7 +5,7 @@ import type { ImageDisk } from '../../image/steps.ts'
 import { factsOf } from '../../source/bitmaps/facts.ts'
 import { type BitmapHealth, validateBitmapChain } from '../../source/bitmaps/health.ts'
 import { quoted } from '../../text.ts'
-import { addFrom, addToBitmaps, bitmapsOf } from '../commit/commit-bitmaps.ts'
+import { addFrom, addToBitmaps, bitmapsOf } from '../changes/add-to-bitmaps.ts'
 
 /** Bitmaps of an image by their names, each with how many images right below have it too. */
 export type BitmapsToKeep = ReadonlyMap<string, number>

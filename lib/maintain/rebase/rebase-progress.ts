@@ -1,12 +1,12 @@
-import { type Progress, positions } from '../../progress.ts'
-import type { ByteCounter } from '../commit/changes.ts'
+import { type Progress, paced, type Report } from '../../progress.ts'
+import type { ByteCounter } from '../changes/changes.ts'
 
 /** Reports how much of what differs is copied. */
 export class RebaseProgress {
   /** What is read to be copied. */
   readonly #counter: ByteCounter
   readonly #onProgress: ((progress: Progress) => void) | undefined
-  #tell: ReturnType<typeof positions>
+  #report: Report | undefined
   #size = 0
   /** Guest bytes that are durable in the image, and those of them that are data. */
   #settled = 0
@@ -20,14 +20,12 @@ export class RebaseProgress {
   /** @param size guest bytes to copy */
   begin(size: number): void {
     this.#size = size
-    this.#tell = positions('copy', size, (progress) =>
-      this.#onProgress?.({ ...progress, dataBytes: this.#data }),
-    )
+    this.#report = paced(this.#onProgress)
   }
 
   /** Data is being copied, of which so many bytes are done that do not count yet. */
   copying(dataBytes: number): void {
-    this.#tell?.(Math.min(this.#settled + dataBytes, this.#size))
+    this.#tell(Math.min(this.#settled + dataBytes, this.#size))
   }
 
   /** What was read so far is durable. */
@@ -35,6 +33,11 @@ export class RebaseProgress {
     const { dataBytes, zeroBytes } = this.#counter
     this.#settled = dataBytes + zeroBytes
     this.#data = dataBytes
-    this.#tell?.(this.#settled, this.#settled === this.#size)
+    this.#tell(this.#settled, this.#settled === this.#size)
+  }
+
+  #tell(position: number, always?: boolean): void {
+    const [size, dataBytes] = [this.#size, this.#data]
+    this.#report?.({ phase: 'copy', position, size, dataBytes }, always)
   }
 }

@@ -17,9 +17,9 @@ import {
   openChain,
 } from '../../qemu-img/qemu-chain.ts'
 import { encodeText } from '../../text.ts'
-import type { CommitDisk } from '../commit/batch.ts'
-import { ByteCounter } from '../commit/changes.ts'
-import { commitDisk } from '../commit/write-changes.ts'
+import type { ChangeDisk } from '../changes/batch.ts'
+import { ByteCounter } from '../changes/changes.ts'
+import { changeDisk } from '../changes/write-changes.ts'
 import { keepContent } from './keep-content.ts'
 import { RebaseProgress } from './rebase-progress.ts'
 
@@ -37,7 +37,7 @@ export interface RebaseOptions
   /** Change nothing but the name: what the guest sees stays the same only if the content does. */
   unsafe?: boolean
   /** How the image is written to; for tests. */
-  disk?: (disk: CommitDisk) => CommitDisk
+  disk?: (disk: ChangeDisk) => ChangeDisk
 }
 
 /** What a rebase did. */
@@ -78,7 +78,7 @@ export async function rebaseImage(
     const opened = unsafe ? await prepareHeaderEdit(file) : await prepareEdit(file, options)
     const counter = new ByteCounter()
     const progress = new RebaseProgress(counter, options.onProgress)
-    const plain = commitDisk(opened, filesOf(chain.images), {
+    const plain = changeDisk(opened, filesOf(chain.images), {
       signal,
       onProgress: ({ dataBytes }) => progress.copying(dataBytes),
     })

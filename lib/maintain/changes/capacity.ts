@@ -10,7 +10,6 @@ import { l2Coverage } from '../../format/qcow2/validate.ts'
 import { readAt } from '../../format/read.ts'
 import { formatSize } from '../../units.ts'
 import { type Change, isZero } from './changes.ts'
-import type { BitmapPlan } from './commit-bitmaps.ts'
 
 /** What is to be written into an image. */
 export interface PlannedChanges {
@@ -83,16 +82,22 @@ async function neededClusters(
   return needed === 0 ? 0 : needed + blocks + table
 }
 
-/** Maximum clusters of the bitmaps that are stored anew: before the data, and when the base grows. */
+/** Bitmaps of an image that get more bits, by their names, and those that are added. */
+export interface ChangingBitmaps {
+  changing: readonly string[]
+  created: readonly { granularity: number }[]
+}
+
+/** Maximum clusters of the bitmaps that are stored anew: before the data, and when the disk grows. */
 export function bitmapClusters(
   { header, bitmaps }: EditedImage,
   size: number,
-  { merged, created, recording }: Pick<BitmapPlan, 'merged' | 'created' | 'recording'>,
+  { changing, created }: ChangingBitmaps,
 ): number {
   const { clusterSize, virtualSize } = header
-  const changing = new Set([...merged, ...recording])
+  const isChanging = new Set(changing)
   const grows = size > virtualSize
-  const stored = bitmaps.filter(({ name }) => grows || changing.has(name))
+  const stored = bitmaps.filter(({ name }) => grows || isChanging.has(name))
   const all = [
     ...stored.map(({ granularityBits }) => granularityBits),
     ...created.map(({ granularity }) => Math.log2(granularity)),
@@ -120,7 +125,7 @@ class Count {
   #index = -1
   #table: DataView | undefined
 
-  /** @param below bytes of the disk below the base */
+  /** @param below bytes of the disk below the image */
   constructor(image: EditedImage, l1: L1Table, below: number, size: number) {
     this.l1 = l1
     this.#image = image

@@ -2,8 +2,8 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { commonUnit } from '../../lib/copy/patch.ts'
-import { type Change, changesOf, covers, isZero } from '../../lib/maintain/commit/changes.ts'
-import { joined, stretches } from '../../lib/maintain/commit/placed.ts'
+import { type Change, changesOf, covers, isZero } from '../../lib/maintain/changes/changes.ts'
+import { joined, stretches } from '../../lib/maintain/changes/placed.ts'
 import type { Mapping } from '../../lib/source/source.ts'
 
 const SECTOR = 512

@@ -20,24 +20,24 @@ import type { Mapping } from '../../source/source.ts'
 import { type Change, covers, isZero } from './changes.ts'
 import { joined, stretches } from './placed.ts'
 
-/** The base, as a batch writes to it. */
-export interface CommitDisk extends ImageDisk {
+/** An image, as a batch writes to it. */
+export interface ChangeDisk extends ImageDisk {
   /** Writes mappings, ordered by where in the image they go. All that was written is durable then. */
   copy(mappings: readonly Mapping[], end: number): Promise<void>
   /** Deallocates areas that nothing refers to, in the file system. */
   deallocate(areas: readonly Range[]): Promise<void>
 }
 
-/** A base while data is committed to it. */
-export interface CommitBase {
+/** An image while changes are written into it. */
+export interface BatchImage {
   image: EditedImage
   l1: L1Table
-  disk: CommitDisk
-  /** The content of the base and its backing chain before this batch. */
+  disk: ChangeDisk
+  /** The content of the image and its backing chain before this batch. */
   layers: readonly Layer[]
-  /** Guest offset from which the base's backing file is not visible: unallocated clusters are zero there. */
+  /** Guest offset from which its backing file is not visible: unallocated clusters are zero there. */
   below: number
-  /** Of the disk when all is committed, bytes. */
+  /** Of the disk when all is written, bytes. */
   size: number
   /** Offset below which no free cluster is to be looked for, bytes. */
   searchFrom: number
@@ -52,13 +52,13 @@ const MAX_LOST_CLUSTERS = 2 ** 18
 const MIN_FREED_BYTES = 2 ** 20
 
 /**
- * Changes of a base that become visible together. Data goes into clusters that are not in use, or
- * into those of the base that the images above hide; references to it are written when it is
- * durable; and clusters no longer referred to are freed last. So the base is sound whenever this
+ * Changes of an image that become visible together. Data goes into clusters that are not in use, or
+ * into those of the image that images above it hide; references to it are written when it is
+ * durable; and clusters no longer referred to are freed last. So the image is sound whenever this
  * ends, and the guest content seen through the images above never changes.
  */
 export class Batch {
-  readonly #base: CommitBase
+  readonly #target: BatchImage
   readonly #allocator: Allocator
   readonly #tables: L2Tables
   readonly #mappings: Mapping[] = []
@@ -69,10 +69,10 @@ export class Batch {
   #data = 0
   #end = 0
 
-  constructor(base: CommitBase) {
-    const { image, l1, searchFrom } = base
+  constructor(target: BatchImage) {
+    const { image, l1, searchFrom } = target
     const { file, header, stored } = image
-    this.#base = base
+    this.#target = target
     this.#allocator = new Allocator(file, header, stored, searchFrom)
     this.#tables = new L2Tables(image, l1, this.#allocator, this.#lost)
     this.#entrySize = l2EntrySize(header)
@@ -107,7 +107,7 @@ export class Batch {
       if (this.isFull) return { kind: 'zero', start, length }
       const first = start - (start % this.#coverage)
       const end = Math.min(start + length, first + this.#coverage)
-      const whole = start === first && end >= Math.min(first + this.#coverage, this.#base.size)
+      const whole = start === first && end >= Math.min(first + this.#coverage, this.#target.size)
       if (whole) await this.#zeroTable(first / this.#coverage)
       else await this.#zeroEntries(start, end)
       length -= end - start
@@ -118,7 +118,7 @@ export class Batch {
 
   /** Stores mappings in a cluster. */
   async #fill(start: number, mappings: readonly Mapping[]): Promise<void> {
-    const { image, size } = this.#base
+    const { image, size } = this.#target
     const { header } = image
     const { clusterSize } = header
     const end = Math.min(start + clusterSize, size)
@@ -144,13 +144,13 @@ export class Batch {
     writeData(view, at, host, header.extendedL2)
   }
 
-  /** Mappings, with the content of the base and its backing chain between them. */
+  /** Mappings, with the content of the image and its backing chain between them. */
   async #filledUp(start: number, end: number, mappings: readonly Mapping[]): Promise<Mapping[]> {
     const all: Mapping[] = []
     let at = start
     for (const mapping of [...mappings, undefined]) {
       const length = (mapping?.start ?? end) - at
-      for await (const batch of readLayers(this.#base.layers, { start: at, length })) {
+      for await (const batch of readLayers(this.#target.layers, { start: at, length })) {
         all.push(...batch)
       }
       if (!mapping) break
@@ -169,7 +169,7 @@ export class Batch {
   }
 
   async #readsZero(start: number): Promise<boolean> {
-    const { image, below } = this.#base
+    const { image, below } = this.#target
     const index = this.#indexOf(start)
     if (!this.#tables.has(index)) return start >= below
     const { view } = await this.#tables.get(index)
@@ -179,7 +179,7 @@ export class Batch {
 
   /** Makes the clusters from `start` to `end`, which one table maps, read as zero. */
   async #zeroEntries(start: number, end: number): Promise<void> {
-    const { image, below } = this.#base
+    const { image, below } = this.#target
     const { clusterSize, extendedL2, version } = image.header
     for (let at = start; at < end; at += clusterSize) {
       if (await this.#readsZero(at)) continue
@@ -198,14 +198,14 @@ export class Batch {
   }
 
   async #fillZero(start: number): Promise<void> {
-    const { image, size } = this.#base
+    const { image, size } = this.#target
     const length = Math.min(image.header.clusterSize, size - start)
     await this.#fill(start, [{ kind: 'zero', start, length }])
   }
 
   /** Makes all that an L1 entry maps read as zero. */
   async #zeroTable(index: number): Promise<void> {
-    const { image, below, size } = this.#base
+    const { image, below, size } = this.#target
     const start = index * this.#coverage
     if (start >= below) {
       if (this.#tables.has(index)) await this.#tables.remove(index)
@@ -222,18 +222,18 @@ export class Batch {
   }
 
   #entryAt(start: number): number {
-    const { clusterSize } = this.#base.image.header
+    const { clusterSize } = this.#target.image.header
     return Math.floor((start % this.#coverage) / clusterSize) * this.#entrySize
   }
 
   /** Writes all, each step durable before the next. */
   async write(): Promise<void> {
-    const { image, disk, l1 } = this.#base
+    const { image, disk, l1 } = this.#target
     const tables = this.#tables.finish()
     const free = await runEdit(image, disk, {
       allocator: this.#allocator,
       lost: this.#lost,
-      // The data may also go where the images above hide it.
+      // The data may also go where images above hide it.
       prepare: async (fresh) => {
         for (const write of [...fresh, ...tables.fresh]) await disk.write(write)
         await disk.copy(joined(this.#mappings), this.#end)

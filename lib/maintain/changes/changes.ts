@@ -1,30 +1,14 @@
 import { sliceMapping } from '../../source/bitmaps/dirty-mappings.ts'
-import type { Layer, OpenRange } from '../../source/layer.ts'
-import { readOpen } from '../../source/layer.ts'
 import type { Mapping } from '../../source/source.ts'
 
 /**
- * The changes that a commit makes to its base.
+ * A change of the content of an image that exists.
  * - `zero`: whole clusters, the last of which may end with the disk, will read as zero.
  * - `cluster`: the cluster at `start` gets `mappings`, in order; it keeps the rest.
  */
 export type Change =
   | { kind: 'zero'; start: number; length: number }
   | { kind: 'cluster'; start: number; mappings: Mapping[] }
-
-/**
- * Guest bytes allocated in the images above a base; past the end of a shorter image they are zero.
- * @param baseSize bytes of the disk of the base
- */
-export async function* heldMappings(
-  overlays: readonly Layer[],
-  baseSize: number,
-): AsyncGenerator<Mapping[]> {
-  const { size } = overlays[0]
-  for await (const batch of readOpen(overlays, { start: 0, length: size })) {
-    yield batch.flatMap((item) => (item.kind === 'open' ? growth(item, baseSize) : [item]))
-  }
-}
 
 /** Guest bytes of mappings by kind. */
 export class ByteCounter {
@@ -44,17 +28,10 @@ export class ByteCounter {
   }
 }
 
-/** Past the end of the base nothing is stored; when it has grown it must read as zero there. */
-function growth({ start, length }: OpenRange, baseSize: number): Mapping[] {
-  const end = start + length
-  const from = Math.max(start, baseSize)
-  return from < end ? [{ kind: 'hole', start: from, length: end - from }] : []
-}
-
 /**
- * Aligns the changes to the clusters of the base.
- * @param clusterSize of the base, bytes
- * @param size of its disk when all is committed, bytes
+ * Aligns the changes to the clusters of the image.
+ * @param clusterSize of the image, bytes
+ * @param size of its disk when all is written, bytes
  */
 export async function* changesOf(
   batches: AsyncIterable<readonly Mapping[]>,

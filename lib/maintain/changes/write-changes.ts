@@ -10,7 +10,7 @@ import type { Layer } from '../../source/layer.ts'
 import { qcow2Layer } from '../../source/qcow2-layer.ts'
 import type { SourceFile } from '../../source/source.ts'
 import { roundUp } from '../../units.ts'
-import { Batch, type CommitDisk } from './batch.ts'
+import { Batch, type ChangeDisk } from './batch.ts'
 import type { Change } from './changes.ts'
 
 /** An image that is changed, and what it builds on. */
@@ -37,7 +37,7 @@ export interface ChangedDisk {
 export async function writeChanges(
   opened: EditedImage,
   changes: AsyncIterable<readonly Change[]>,
-  disk: CommitDisk,
+  disk: ChangeDisk,
   { files, lower, below, size, signal, onSettled }: ChangedDisk,
 ): Promise<EditedImage> {
   let image = opened
@@ -73,11 +73,11 @@ function layerOf({ file, header }: EditedImage, files: readonly OpenFile[]): Lay
 }
 
 /** @param files the stores read from */
-export function commitDisk(
+export function changeDisk(
   { file, header }: EditedImage,
   files: readonly SourceFile[],
   options?: CopyOptions,
-): CommitDisk {
+): ChangeDisk {
   const disk = diskOf(file.handle)
   return {
     ...disk,
