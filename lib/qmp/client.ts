@@ -3,7 +3,8 @@ import { connect, type Socket } from 'node:net'
 import { BackupError, ioError } from '../errors.ts'
 import { log } from '../log.ts'
 import { parseQmpAddress } from './address.ts'
-import { type EventFilter, QmpEvents, type WaitOptions } from './events.ts'
+import { type EventFilter, QmpEvents } from './events.ts'
+import { aborted, interrupted, requireNotAborted } from './interrupted.ts'
 import {
   LineReader,
   parseMessage,
@@ -13,12 +14,16 @@ import {
   QmpProtocolError,
 } from './protocol.ts'
 import { QmpError } from './qmp-error.ts'
+import { startTimer, type WaitOptions } from './wait.ts'
 
 /** How long connecting and negotiating may take, and a command unless it says otherwise. */
 const DEFAULT_TIMEOUT_MS = 30_000
 
 /** Commands that may wait for their answers at once. */
 const MAX_PENDING = 256
+
+/** Maximum bytes of commands that the server has not taken in. */
+const MAX_UNSENT_BYTES = 16 * 2 ** 20
 
 /** How a command is run. */
 export interface ExecuteOptions extends WaitOptions {
@@ -84,10 +89,10 @@ export class QmpClient {
     const abort = () => client.#end(aborted(address, signal))
     signal?.addEventListener('abort', abort)
     client.#socket.once('close', () => signal?.removeEventListener('abort', abort))
-    const timer = setTimeout(() => {
+    const timer = startTimer(timeoutMs, () => {
       const why = `no greeting within ${timeoutMs / 1000} s; another client may hold the monitor`
       client.#end(new BackupError('IO', address, why, { errno: 'ETIMEDOUT' }))
-    }, timeoutMs)
+    })
     try {
       client.#greeting = await client.#greeted
       const enable = capabilities.filter((one) => client.capabilities.includes(one))
@@ -125,6 +130,9 @@ export class QmpClient {
     if (this.#pending.size >= MAX_PENDING) {
       throw new BackupError('IO', command, `${MAX_PENDING} commands wait for answers already`)
     }
+    if (this.#socket.writableLength > MAX_UNSENT_BYTES) {
+      throw new BackupError('IO', command, 'the monitor does not read its commands')
+    }
     const id = ++this.#lastId
     let timer: NodeJS.Timeout | undefined
     let abort = () => {}
@@ -133,10 +141,10 @@ export class QmpClient {
         this.#pending.set(id, { command, resolve, reject })
         abort = () => reject(aborted(command, signal))
         signal?.addEventListener('abort', abort)
-        timer = setTimeout(() => {
+        timer = startTimer(timeoutMs, () => {
           const why = `no answer within ${timeoutMs / 1000} s`
           reject(new BackupError('IO', command, why, { errno: 'ETIMEDOUT' }))
-        }, timeoutMs)
+        })
         const verb = outOfBand ? 'exec-oob' : 'execute'
         log('qmp', () => `${this.monitor}: ${verb} ${command}, id ${id}`)
         this.#socket.write(`${JSON.stringify({ [verb]: command, arguments: args, id })}\n`)
@@ -170,7 +178,7 @@ export class QmpClient {
     try {
       for (const line of this.#lines.push(chunk)) {
         if (this.#ended) return
-        this.#take(parseMessage(line))
+        this.#take(parseMessage(line), line.length)
       }
     } catch (error) {
       if (!(error instanceof QmpProtocolError)) throw error
@@ -179,11 +187,11 @@ export class QmpClient {
     }
   }
 
-  #take(message: QmpMessage): void {
+  #take(message: QmpMessage, length: number): void {
     if (message.kind === 'greeting') {
       this.#greet.resolve(message.greeting)
     } else if (message.kind === 'event') {
-      for (const queue of this.#queues) queue.offer(message.event)
+      for (const queue of this.#queues) queue.offer(message.event, length)
     } else {
       this.#settle(message)
     }
@@ -216,18 +224,4 @@ export class QmpClient {
     for (const queue of this.#queues) queue.fail(failure)
     this.#queues.clear()
   }
-}
-
-/** Of a command that was under way, or could not be sent, when the connection ended. */
-function interrupted(command: string, { code, what, why, errno }: BackupError): BackupError {
-  if (code === 'ABORTED') return new BackupError('ABORTED', command, 'interrupted')
-  return new BackupError('IO', command, `${what}: ${why}`, { errno })
-}
-
-function aborted(what: string, signal?: AbortSignal): BackupError {
-  return new BackupError('ABORTED', what, 'interrupted', { cause: signal?.reason })
-}
-
-function requireNotAborted(what: string, signal?: AbortSignal): void {
-  if (signal?.aborted) throw aborted(what, signal)
 }

@@ -1,19 +1,17 @@
 import { BackupError } from '../errors.ts'
 import type { QmpEvent, QmpObject } from './protocol.ts'
+import { startTimer, type WaitOptions } from './wait.ts'
 
 /** Maximum events queued until they are taken. */
 export const MAX_QUEUED = 4096
+
+/** Maximum characters of the messages that they came in. */
+export const MAX_QUEUED_LENGTH = 32 * 2 ** 20
 
 /** Which events are wanted: of these names (undefined: all), and fitting by their data. */
 export interface EventFilter {
   names?: readonly string[]
   fits?: (data: QmpObject, event: string) => boolean
-}
-
-/** How long something is waited for. */
-export interface WaitOptions {
-  timeoutMs?: number
-  signal?: AbortSignal
 }
 
 /**
@@ -25,7 +23,9 @@ export class QmpEvents {
   readonly #monitor: string
   readonly #filter: EventFilter
   readonly #leave: () => void
-  readonly #queued: QmpEvent[] = []
+  #queued: { event: QmpEvent; length: number }[] = []
+  /** Of the messages that the queued events came in, characters. */
+  #length = 0
   #waiting: (() => void)[] = []
   #failure: BackupError | undefined
 
@@ -39,18 +39,22 @@ export class QmpEvents {
     this.#leave = leave
   }
 
-  /** Offers an event that came. */
-  offer(event: QmpEvent): void {
+  /**
+   * Offers an event that came.
+   * @param length of its message, characters
+   */
+  offer(event: QmpEvent, length: number): void {
     const { names, fits } = this.#filter
     if (this.#failure || (names && !names.includes(event.event))) return
     if (fits && !fits(event.data, event.event)) return
-    if (this.#queued.length >= MAX_QUEUED) {
-      this.#queued.length = 0
-      const why = `sent more than ${MAX_QUEUED} events that nobody waited for`
+    if (this.#queued.length >= MAX_QUEUED || this.#length + length > MAX_QUEUED_LENGTH) {
+      const why = `sent more than ${this.#queued.length} events that nobody waited for`
+      this.drain()
       this.fail(new BackupError('IO', this.#monitor, why))
       return
     }
-    this.#queued.push(event)
+    this.#queued.push({ event, length })
+    this.#length += length
     this.#wake()
   }
 
@@ -62,7 +66,10 @@ export class QmpEvents {
 
   /** All events queued now. */
   drain(): QmpEvent[] {
-    return this.#queued.splice(0)
+    const events = this.#queued.map(({ event }) => event)
+    this.#queued = []
+    this.#length = 0
+    return events
   }
 
   /**
@@ -75,8 +82,11 @@ export class QmpEvents {
       if (signal?.aborted) {
         throw new BackupError('ABORTED', this.#monitor, 'interrupted', { cause: signal.reason })
       }
-      const event = this.#queued.shift()
-      if (event) return event
+      const first = this.#queued.shift()
+      if (first) {
+        this.#length -= first.length
+        return first.event
+      }
       if (this.#failure) throw this.#failure
       const left = over === undefined ? undefined : over - performance.now()
       if (left !== undefined && left <= 0) {
@@ -101,7 +111,7 @@ export class QmpEvents {
       wake = resolve
       this.#waiting.push(wake)
       signal?.addEventListener('abort', wake)
-      if (timeoutMs !== undefined) timer = setTimeout(wake, timeoutMs)
+      if (timeoutMs !== undefined) timer = startTimer(timeoutMs, wake)
     })
     clearTimeout(timer)
     signal?.removeEventListener('abort', wake)

@@ -100,10 +100,11 @@ function greetingOf({ version, capabilities }: QmpObject): QmpGreeting {
  */
 export const MAX_LINE_BYTES = 32 * 2 ** 20
 
-/** Splits received bytes into lines. */
+/** Splits received bytes into lines. However small the pieces, it holds at most twice the maximum. */
 export class LineReader {
   readonly #max: number
-  #parts: Buffer[] = []
+  /** The beginning of a line, and room for more of it. */
+  #held = Buffer.alloc(0)
   #length = 0
 
   /** @param max maximum bytes of a line */
@@ -121,21 +122,32 @@ export class LineReader {
     let from = 0
     for (let end = chunk.indexOf(10); end >= 0; end = chunk.indexOf(10, from)) {
       this.#add(chunk.subarray(from, end))
-      const line = Buffer.concat(this.#parts).toString('utf8').trim()
+      const line = this.#held.toString('utf8', 0, this.#length).trim()
       if (line !== '') lines.push(line)
-      this.#parts = []
-      this.#length = 0
+      this.reset()
       from = end + 1
     }
     if (from < chunk.length) this.#add(chunk.subarray(from))
     return lines
   }
 
+  /** Forgets the line that has begun. */
+  reset(): void {
+    this.#held = Buffer.alloc(0)
+    this.#length = 0
+  }
+
   #add(part: Buffer): void {
-    this.#length += part.length
-    if (this.#length > this.#max) {
+    const length = this.#length + part.length
+    if (length > this.#max) {
       throw new QmpProtocolError(`sent a line of more than ${this.#max} bytes`)
     }
-    this.#parts.push(part)
+    if (length > this.#held.length) {
+      const grown = Buffer.alloc(Math.max(length, Math.min(2 * this.#held.length, this.#max)))
+      this.#held.copy(grown, 0, 0, this.#length)
+      this.#held = grown
+    }
+    part.copy(this.#held, this.#length)
+    this.#length = length
   }
 }

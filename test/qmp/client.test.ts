@@ -1,7 +1,8 @@
 import { createServer } from 'node:net'
 import t, { type Test } from 'tap'
 import { QmpClient } from '../../lib/qmp/client.ts'
-import { MAX_QUEUED } from '../../lib/qmp/events.ts'
+import { MAX_QUEUED, MAX_QUEUED_LENGTH } from '../../lib/qmp/events.ts'
+import { LineReader } from '../../lib/qmp/protocol.ts'
 import { QmpError } from '../../lib/qmp/qmp-error.ts'
 import { type Answer, GREETING, startMonitor } from '../support/qmp-server.ts'
 import { startStorageDaemon } from '../support/storage-daemon.ts'
@@ -97,6 +98,29 @@ t.test('a queue that nobody empties fails, and the connection goes on', async (t
   await client.execute('go')
 })
 
+t.test('a queue is bounded by what its events hold, too', async (t) => {
+  const big = 'x'.repeat(MAX_QUEUED_LENGTH / 4)
+  const { client } = await connectTo(t, ({ id }, send) => {
+    for (let i = 0; i < 4; i++) send({ event: 'FLOOD', data: { big } })
+    send({ return: {}, id })
+  })
+  const events = client.events()
+  await client.execute('go')
+  await t.rejects(events.next(), { code: 'IO', why: /more than 3 events/ })
+})
+
+t.test('a monitor that does not read is given no more commands', async (t) => {
+  const { client } = await connectTo(t, (_, _send, socket) => void socket.pause())
+  client.execute('first').catch(() => undefined)
+  const args = { text: 'x'.repeat(2 ** 20) }
+  let refused: unknown
+  for (let i = 0; i < 100 && !refused; i++) {
+    const call = client.execute('blockdev-add', args, { timeoutMs: 1 })
+    refused = await call.catch(({ errno, why }) => (errno === 'ETIMEDOUT' ? undefined : why))
+  }
+  t.equal(refused, 'the monitor does not read its commands')
+})
+
 t.test('a connection that ends interrupts every call, naming the command', async (t) => {
   const { client, monitor } = await connectTo(t, silent)
   const events = client.events()
@@ -140,8 +164,8 @@ t.test('a signal ends the connection and all that waits for it', async (t) => {
   const client = await QmpClient.connect(monitor.path, { signal: stop.signal })
   const call = client.execute('quit')
   call.catch(() => undefined)
-  stop.abort()
-  await t.rejects(call, { code: 'ABORTED', what: 'quit' })
+  stop.abort(new Error('enough'))
+  await t.rejects(call, { code: 'ABORTED', what: 'quit', cause: { message: 'enough' } })
   await client.closed()
   await t.rejects(QmpClient.connect(monitor.path, { signal: stop.signal }), { code: 'ABORTED' })
 })
@@ -151,6 +175,10 @@ t.test('a monitor that is not there, and a wrong address, are errors', async (t)
   await t.rejects(QmpClient.connect('localhost:1'), { code: 'IO', errno: 'ECONNREFUSED' })
   await t.rejects(QmpClient.connect('localhost:99999'), { code: 'USAGE' })
   await t.rejects(QmpClient.connect(''), { code: 'USAGE' })
+  // Node would connect to another socket, whose path these begin with.
+  const { path } = await startMonitor(t, silent)
+  await t.rejects(QmpClient.connect(`${path}\0more`), { code: 'USAGE' })
+  await t.rejects(QmpClient.connect(path.padEnd(200, 'x')), { code: 'USAGE', why: /107/ })
 })
 
 const BROKEN: Record<string, unknown> = {
@@ -177,6 +205,18 @@ for (const [name, text] of Object.entries(BROKEN)) {
     await client.closed()
   })
 }
+
+t.test('lines are read from pieces however small', (t) => {
+  const reader = new LineReader(12)
+  const text = Buffer.from('{"a":1}\r\n\n{"ä":"12"}\n{"half')
+  const lines: string[] = []
+  for (let i = 0; i < text.length; i++) lines.push(...reader.push(text.subarray(i, i + 1)))
+  t.strictSame(lines, ['{"a":1}', '{"ä":"12"}'])
+  t.throws(() => reader.push(text), { message: 'sent a line of more than 12 bytes' })
+  reader.reset()
+  t.strictSame(reader.push(text), lines)
+  t.end()
+})
 
 t.test('a line without end ends the connection', async (t) => {
   const monitor = await startMonitor(t, silent, (socket) => {
