@@ -3,6 +3,7 @@ import t from 'tap'
 import { GuestAgent } from '../../lib/qmp/guest-agent.ts'
 import { QmpError } from '../../lib/qmp/qmp-error.ts'
 import { startFakeAgent } from '../support/fake-agent.ts'
+import { GUEST_AGENT } from '../support/guest.ts'
 import { socketDirectory, startServer } from '../support/server.ts'
 
 t.test('an agent answers commands, one after the other', async (t) => {
@@ -123,7 +124,7 @@ t.test('the real agent answers', async (t) => {
   // Freezing would stop this machine.
   const blocked = 'guest-fsfreeze-freeze,guest-fsfreeze-freeze-list,guest-shutdown'
   const args = ['-m', 'unix-listen', '-p', path, '-t', directory, '-b', blocked]
-  await startServer(t, 'qemu-ga', args, path)
+  await startServer(t, GUEST_AGENT, args, path)
   const agent = await GuestAgent.connect(path)
   t.match(await agent.execute('guest-info'), { version: /^\d/ })
   t.equal(await agent.execute('guest-fsfreeze-status'), 'thawed')

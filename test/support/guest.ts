@@ -12,6 +12,9 @@ import { socketDirectory, startServer } from './server.ts'
 /** Where `scripts/setup` has the guest made. */
 const FOLDER = resolve(import.meta.dirname, '../../../.guest')
 
+/** The agent that runs in the guest; it runs here too. */
+export const GUEST_AGENT = join(FOLDER, 'root/usr/sbin/qemu-ga')
+
 /** A line may be as long as the guest's terminal takes in. */
 const MAX_COMMAND = 4000
 
