@@ -127,6 +127,14 @@ export const OPEN_OPTIONS = {
   ...CHAIN_OPTIONS,
   ...SHARE_OPTIONS,
   ...NBD_OPTIONS,
+  /**
+   * Ask an NBD server for no more bytes than this at once, and not for holes: 65536 for a point in
+   * time that QEMU before 8.0 exports (`snapshot-access`), whose other answers can be wrong.
+   */
+  requestSize: option(
+    powerOfTwo(65536, 2 ** 25),
+    'ask an NBD server for no more than this at once, and not for holes',
+  ),
 } as const
 
 export const FORCE_OPTIONS = {

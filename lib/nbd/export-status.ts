@@ -28,6 +28,8 @@ function bitmapContext(name: string): string {
  */
 export class ExportStatus {
   readonly connection: NbdConnection
+  /** Whether the server is asked where data is. */
+  readonly hasAllocation: boolean
   /** Caveats about the answers. */
   readonly notes: string[] = []
   readonly #server: NbdServer
@@ -40,7 +42,9 @@ export class ExportStatus {
     stop: AbortController,
     connection: NbdConnection,
     bitmap?: string,
+    allocation = true,
   ) {
+    this.hasAllocation = allocation && connection.info.contexts[0]
     this.#server = server
     this.#stop = stop
     this.connection = connection
@@ -49,20 +53,28 @@ export class ExportStatus {
 
   /**
    * Connects, and negotiates the metadata contexts.
+   * @param options.allocation whether base:allocation is asked for, default true; else all is data
    * @returns undefined if the export has no such bitmap
    * @throws BackupError IO, ABORTED, or UNSUPPORTED without libnbd
    */
-  static async open(reached: NbdServer, bitmap?: string): Promise<ExportStatus | undefined> {
+  static async open(
+    reached: NbdServer,
+    bitmap?: string,
+    { allocation = true }: { allocation?: boolean } = {},
+  ): Promise<ExportStatus | undefined> {
     const stop = new AbortController()
     const { signal = stop.signal } = reached
     const server = { ...reached, signal: AbortSignal.any([signal, stop.signal]) }
+    const contexts = allocation ? [ALLOCATION] : []
     if (bitmap === undefined) {
-      const connection = await NbdConnection.open(server, [ALLOCATION])
-      return new ExportStatus(server, stop, connection)
+      const connection = await NbdConnection.open(server, contexts)
+      return new ExportStatus(server, stop, connection, undefined, allocation)
     }
     // Not reconnected: asking for two contexts may be the cause, see windows().
-    const connection = await NbdConnection.open(server, [ALLOCATION, bitmapContext(bitmap)], 0)
-    if (connection.info.contexts[1]) return new ExportStatus(server, stop, connection, bitmap)
+    const connection = await NbdConnection.open(server, [...contexts, bitmapContext(bitmap)], 0)
+    if (connection.info.contexts.at(-1)) {
+      return new ExportStatus(server, stop, connection, bitmap, allocation)
+    }
     connection.close()
     return undefined
   }
@@ -99,18 +111,16 @@ export class ExportStatus {
   }
 
   async *#allocationOnly(size: number): AsyncGenerator<StatusWindow> {
-    const [hasAllocation] = this.connection.info.contexts
-    const ask = hasAllocation ? this.#allocationOrData(this.connection) : allData
+    const ask = this.hasAllocation ? this.#allocationOrData(this.connection) : allData
     for await (const { start, end, contexts } of statusAnswers(this.#asked, ask, 0, size)) {
       yield { start, end, allocation: contexts[0], dirty: sameRuns(end - start, 0) }
     }
   }
 
   async *#bothAtOnce(size: number): AsyncGenerator<StatusWindow> {
-    const [hasAllocation] = this.connection.info.contexts
     const ask = this.#advancing(this.connection)
     for await (const { start, end, contexts } of statusAnswers(this.#asked, ask, 0, size)) {
-      const allocation = hasAllocation ? contexts[0] : sameRuns(end - start, 0)
+      const allocation = this.hasAllocation ? contexts[0] : sameRuns(end - start, 0)
       yield { start, end, allocation, dirty: contexts[contexts.length - 1] }
     }
   }
@@ -119,8 +129,7 @@ export class ExportStatus {
     const bitmap = this.connection.another([bitmapContext(name)])
     const allocation = this.connection.another([ALLOCATION])
     try {
-      const [hasAllocation] = allocation.info.contexts
-      const askAllocation = hasAllocation ? this.#allocationOrData(allocation) : undefined
+      const askAllocation = this.hasAllocation ? this.#allocationOrData(allocation) : undefined
       yield* statusOfDirty(this.#asked, this.#advancing(bitmap), askAllocation, from, to)
     } finally {
       bitmap.close()

@@ -47,6 +47,12 @@ export interface NbdOptions {
    * when 256 KiB take longer. Default 30,000.
    */
   timeoutMs?: number
+  /**
+   * Ask for no more than this at once, nor across a multiple of it, and not for holes; a power of two.
+   * QEMU before 8.0 answers wrongly about a point in time (`snapshot-access`) where a request covers
+   * both what the guest has overwritten since and what it has not: 64 KiB, its cluster, is safe.
+   */
+  requestSize?: number
   /** Cancels all waiting calls, which reject with BackupError ABORTED. */
   signal?: AbortSignal
 }
@@ -65,8 +71,9 @@ export async function openServer(uri: string, options: NbdOptions): Promise<NbdS
 /** An export as the addon asks it. */
 export function exportOf(server: NbdServer, info: NbdInfo, options: NbdOptions): SourceExport {
   const { displayUri: path, uri, identity, timeoutMs } = server
-  const { size, fingerprint, multiConn, blockMin, blockMax } = info
-  const { requests = DEFAULT_REQUESTS } = options
+  const { size, fingerprint, multiConn, blockMin } = info
+  const { requests = DEFAULT_REQUESTS, requestSize = info.blockMax } = options
+  const blockMax = Math.min(info.blockMax, requestSize)
   const connections = options.connections ?? (multiConn ? DEFAULT_CONNECTIONS : 1)
   log('nbd', () => {
     const why = options.connections

@@ -62,8 +62,9 @@ export interface CustomSource {
  */
 export function openCustom(custom: CustomSource, options: OpenOptions = {}): Source {
   const { name, size } = custom
-  const { bitmap, format, connections, timeoutMs } = options
-  for (const [option, value] of Object.entries({ bitmap, format, connections, timeoutMs })) {
+  const { bitmap, format, connections, timeoutMs, requestSize } = options
+  const given = { bitmap, format, connections, timeoutMs, requestSize }
+  for (const [option, value] of Object.entries(given)) {
     if (value !== undefined) throw argumentError(option, 'is not supported for a custom source')
   }
   if (!Number.isSafeInteger(size) || size < 0 || size % SECTOR_SIZE !== 0) {

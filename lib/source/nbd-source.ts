@@ -32,7 +32,8 @@ export async function openNbd(uri: string, options: OpenOptions = {}): Promise<S
   if (format === 'qcow2') throw argumentError('format', 'an NBD export is a raw disk')
   if (bitmap === '') throw argumentError('bitmap', 'the name is empty')
   const server = await openServer(uri, options)
-  const status = await ExportStatus.open(server, bitmap)
+  const allocation = options.requestSize === undefined
+  const status = await ExportStatus.open(server, bitmap, { allocation })
   if (!status) {
     const why =
       `does not export bitmap ${quoted(bitmap ?? '')}; the server must be told to: ` +
@@ -93,8 +94,8 @@ class NbdSource implements Source {
     // The guest sees whole sectors, as in qemu-img; the missing part of the last one is a hole.
     this.size = roundUp(asked.size, SECTOR_SIZE)
     this.stores = [{ ...asked, takeConnection: () => this.#takeConnection() }]
-    const { contexts, readOnly, canTrim, multiConn } = this.#connection.info
-    this.canExtents = contexts[0]
+    const { readOnly, canTrim, multiConn } = this.#connection.info
+    this.canExtents = status.hasAllocation
     this.canDiscard = !readOnly && canTrim && multiConn
     // Whether it is still recording, and its granularity, no server says.
     this.bitmap = bitmap === undefined ? undefined : { name: bitmap, notes: [] }

@@ -38,9 +38,10 @@ export async function openSource(
   if (isNbdUri(location)) return await openNbd(location, options)
   const scheme = /^(https?):\/\//.exec(location)
   if (scheme) throw unsupported(location, `${scheme[1]} sources are not supported by this version`)
-  const { connections, timeoutMs } = options
+  const { connections, timeoutMs, requestSize } = options
   if (connections !== undefined) throw onlyNbd('connections')
   if (timeoutMs !== undefined) throw onlyNbd('timeoutMs')
+  if (requestSize !== undefined) throw onlyNbd('requestSize')
   return sourceOf(location, await openChain(location, options), options.signal)
 }
 

@@ -70,9 +70,11 @@ void split(Transfer* transfer, uint64_t block_max, std::deque<std::unique_ptr<Nb
   auto task = std::make_shared<NbdTask>(NbdTask{transfer, 0});
   uint64_t at = 0;
   do {  // a sync has no length, and is one part
-    uint64_t length = std::min(most, transfer->length - at);
+    uint64_t start = transfer->offset + at;
+    // No part crosses a multiple of the limit: a server may have its own reasons for it.
+    uint64_t length = std::min(most - start % most, transfer->length - at);
     parts.push_back(std::make_unique<NbdPart>(
-        NbdPart{task, memory ? memory + at : nullptr, transfer->offset + at, length}));
+        NbdPart{task, memory ? memory + at : nullptr, start, length}));
     task->parts_left++;
     at += length;
   } while (at < transfer->length);
