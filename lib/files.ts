@@ -9,6 +9,7 @@ import {
   lstatSync as lstatBytesSync,
   readFileSync,
   readlinkSync,
+  type StatsFs,
   unlinkSync as unlinkBytesSync,
 } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
@@ -72,6 +73,11 @@ export async function readlink(path: string): Promise<string> {
 /** The names in a directory. */
 export async function readdir(path: string): Promise<string[]> {
   return (await fs.readdir(pathBytes(path), { encoding: 'buffer' })).map(decodeText)
+}
+
+/** Of the file system that a file is in. */
+export async function statfs(path: string): Promise<StatsFs> {
+  return await fs.statfs(pathBytes(path))
 }
 
 export async function access(path: string, mode?: number): Promise<void> {

@@ -30,6 +30,11 @@ export interface MachineOptions {
   allowPaths?: readonly string[]
   /** Of disks at rest: the format of backing files whose images do not record it. */
   backingFormat?: Format
+  /**
+   * Of a QEMU whose NBD server runs already: its URI, whatever export that names. A QEMU has one at most, and ours
+   * is not started then. Default: there is none.
+   */
+  nbdServer?: string
   signal?: AbortSignal
 }
 
@@ -140,6 +145,11 @@ export interface PointInTime {
   readonly notes: readonly string[]
   /** Aborts when the point is lost; the reason is a BackupError that says how. */
   readonly lost: AbortSignal
+  /**
+   * Asks whether the hypervisor still has it, and aborts `lost` if not. QEMU gives a point up without
+   * an event (`break-snapshot`), and the client only sees EINVAL: to be called when reading failed.
+   */
+  check?(): Promise<void>
   /**
    * The backup is stored: removes everything of this run but the new bitmaps.
    * @param options `remove`: names of bitmaps, or checkpoints, of earlier backups in the same repository,

@@ -8,6 +8,7 @@ type Driver = (address: string, options: MachineOptions) => Promise<Machine>
 const DRIVERS: Readonly<Record<string, () => Promise<Driver>>> = {
   libvirt: async () => (await import('./libvirt/libvirt.ts')).openLibvirtMachine,
   disk: async () => (await import('./disks/disks.ts')).openDisks,
+  qmp: async () => (await import('./qmp/open.ts')).openQmpMachine,
 }
 
 /**

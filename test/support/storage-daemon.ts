@@ -15,6 +15,10 @@ export interface StorageDaemon extends RunningServer {
   /** Runs a QMP command; throws with its description if it fails. */
   qmp(command: string, args?: Record<string, unknown>): Promise<unknown>
   readonly client: QmpClient
+  /** Path of a second monitor: one takes one client. */
+  readonly monitor: string
+  /** Of the NBD server. */
+  readonly socket: string
   /** Opens an image as a node. */
   open(node: string, path: string, format?: 'raw' | 'qcow2'): Promise<void>
   addBitmap(node: string, name: string, granularity?: number): Promise<void>
@@ -24,24 +28,37 @@ export interface StorageDaemon extends RunningServer {
   unexport(name: string): Promise<void>
 }
 
-/** Starts a storage daemon that has no nodes yet. */
-export async function startStorageDaemon(t: Test): Promise<StorageDaemon> {
+/**
+ * Starts a storage daemon that has no nodes yet.
+ * @param options.serving whether its NBD server runs from the start, default true
+ */
+export async function startStorageDaemon(
+  t: Test,
+  { serving = true }: { serving?: boolean } = {},
+): Promise<StorageDaemon> {
   const directory = socketDirectory(t)
-  const [monitor, socket, pidFile] = ['qmp', 'nbd', 'pid'].map((name) => join(directory, name))
+  const path = (name: string) => join(directory, name)
+  const [own, monitor, socket, pidFile] = ['own', 'qmp', 'nbd', 'pid'].map(path)
+  const monitorArguments = (id: string, socketPath: string) => [
+    ...['--chardev', `socket,id=${id},path=${socketPath},server=on,wait=off`],
+    ...['--monitor', `chardev=${id}`],
+  ]
   const args = [
-    ...['--chardev', `socket,id=monitor,path=${monitor},server=on,wait=off`],
-    ...['--monitor', 'chardev=monitor'],
-    ...['--nbd-server', `addr.type=unix,addr.path=${socket}`],
+    ...monitorArguments('own', own),
+    ...monitorArguments('second', monitor),
+    ...(serving ? ['--nbd-server', `addr.type=unix,addr.path=${socket}`] : []),
     ...['--pidfile', pidFile],
   ]
   const server = await startServer(t, 'qemu-storage-daemon', args, pidFile)
-  const client = await QmpClient.connect(monitor)
+  const client = await QmpClient.connect(own)
   t.teardown(() => client.close())
   const qmp: StorageDaemon['qmp'] = (command, options) => client.execute(command, options)
   return {
     ...server,
     qmp,
     client,
+    monitor,
+    socket,
     async open(node, path, format = 'qcow2') {
       const file = { driver: 'file', filename: path, discard: 'unmap' }
       await qmp('blockdev-add', { driver: format, 'node-name': node, discard: 'unmap', file })

@@ -1,0 +1,114 @@
+import type { QmpClient } from '../../qmp/client.ts'
+import type { NamedBlockNode } from '../../source/bitmaps/qmp-facts.ts'
+import { GRAPH } from './features.ts'
+
+/** The fields used of a node in `query-named-block-nodes`. */
+export interface BlockNode extends NamedBlockNode {
+  'node-name': string
+  ro?: boolean
+  drv: string
+  file?: string
+  image?: {
+    'virtual-size'?: number
+    'format-specific'?: { type?: string; data?: { compat?: string } }
+  }
+}
+
+/** Drivers that pass everything on to the node below them. */
+const FILTERS = new Set([
+  'throttle',
+  'copy-on-read',
+  'copy-before-write',
+  'preallocate',
+  'compress',
+  'blkdebug',
+  'blklogwrites',
+  'mirror_top',
+  'commit_top',
+])
+
+/** The block nodes of a QEMU, and which is above which. */
+export class BlockGraph {
+  readonly nodes: readonly BlockNode[]
+  readonly #byName: Map<string, BlockNode>
+  /** Names of the children by their roles, and of the parents that are nodes, too. */
+  readonly #children = new Map<string, Map<string, string>>()
+  readonly #parents = new Map<string, string[]>()
+
+  private constructor(nodes: readonly BlockNode[], { nodes: vertices, edges }: GraphAnswer) {
+    this.nodes = nodes
+    this.#byName = new Map(nodes.map((node) => [node['node-name'], node]))
+    const drivers = vertices.filter(({ type }) => type === 'block-driver')
+    const names = new Map(drivers.map(({ id, name }) => [id, name]))
+    for (const { parent, child, name: role } of edges) {
+      const [above, below] = [names.get(parent), names.get(child)]
+      if (above === undefined || below === undefined) continue
+      const children = this.#children.get(above) ?? new Map<string, string>()
+      this.#children.set(above, children.set(role, below))
+      this.#parents.set(below, [...(this.#parents.get(below) ?? []), above])
+    }
+  }
+
+  static async read(client: QmpClient): Promise<BlockGraph> {
+    const [nodes, graph] = await Promise.all([
+      client.execute('query-named-block-nodes', { flat: true }),
+      client.execute(GRAPH),
+    ])
+    return new BlockGraph(nodes as BlockNode[], graph as GraphAnswer)
+  }
+
+  node(name: string): BlockNode | undefined {
+    return this.#byName.get(name)
+  }
+
+  child(name: string, role: string): BlockNode | undefined {
+    return this.node(this.#children.get(name)?.get(role) ?? '')
+  }
+
+  /** The nodes above a node. */
+  parents(name: string): readonly string[] {
+    return this.#parents.get(name) ?? []
+  }
+
+  /** The first node from here down that is not a filter. */
+  belowFilters(node: BlockNode): BlockNode {
+    let at = node
+    for (;;) {
+      const { drv, 'node-name': name } = at
+      const below = this.child(name, 'file') ?? this.child(name, 'backing')
+      if (!below || !(FILTERS.has(drv) || this.#isWrapper(at, below))) return at
+      at = below
+    }
+  }
+
+  /** A raw node that shows all of an image below it, as one that was put there to be exchanged. */
+  #isWrapper({ drv, image }: BlockNode, below: BlockNode): boolean {
+    if (drv !== 'raw' || !this.child(this.belowFilters(below)['node-name'], 'file')) return false
+    return image?.['virtual-size'] === below.image?.['virtual-size']
+  }
+
+  /** The images of a backing chain, without filters, top first. */
+  chain(top: BlockNode): BlockNode[] {
+    const all = [top]
+    for (let at = this.child(top['node-name'], 'backing'); at; ) {
+      const image = this.belowFilters(at)
+      all.push(image)
+      at = this.child(image['node-name'], 'backing')
+    }
+    return all
+  }
+
+  /** Path of the file or device that an image is in, if it is a local one, and named without doubt. */
+  pathOf({ 'node-name': name, drv, file }: BlockNode): string | undefined {
+    const below = this.child(name, 'file')
+    if (below) return this.pathOf(below)
+    const local = ['file', 'host_device'].includes(drv)
+    // A relative one is relative to a directory that is not known.
+    return local && file?.startsWith('/') ? file : undefined
+  }
+}
+
+interface GraphAnswer {
+  nodes: readonly { id: number; name: string; type: string }[]
+  edges: readonly { parent: number; child: number; name: string }[]
+}
