@@ -29,22 +29,30 @@ export async function openDisks(address: string, options: MachineOptions): Promi
     if (value !== undefined) throw argumentError(option, 'is only for libvirt machines')
   }
   if (nbdServer !== undefined) throw argumentError('nbdServer', 'is only for qmp machines')
-  return new DisksAtRest(address, name, parseDisks(address), access)
+  return restingDisks(`disk:${address}`, name, parseDisks(address), access)
 }
+
+/** Disks at rest as a machine. */
+export function restingDisks(
+  title: string,
+  name: string,
+  disks: readonly NamedDisk[],
+  access: Access,
+): Machine {
+  return new DisksAtRest(title, name, disks, access)
+}
+
+type Access = Pick<MachineOptions, 'format' | 'allowPaths' | 'backingFormat'>
 
 class DisksAtRest implements Machine {
   readonly title: string
   readonly name: string
   readonly #disks: readonly NamedDisk[]
-  readonly #access: Pick<MachineOptions, 'format' | 'allowPaths' | 'backingFormat'>
+  readonly #access: Access
 
-  constructor(
-    address: string,
-    name: string,
-    disks: readonly NamedDisk[],
-    { format, allowPaths, backingFormat }: MachineOptions,
-  ) {
-    this.title = `disk:${address}`
+  constructor(title: string, name: string, disks: readonly NamedDisk[], access: Access) {
+    const { format, allowPaths, backingFormat } = access
+    this.title = title
     this.name = name
     this.#disks = disks
     this.#access = { format, allowPaths, backingFormat }
@@ -95,7 +103,8 @@ class DisksAtRest implements Machine {
   /** Also while somebody else uses the disk. */
   async #marks(disk: NamedDisk, signal?: AbortSignal): Promise<Mark[]> {
     if (isExport(disk)) return []
-    const options = { ...this.#access, signal, forceShare: true }
+    const { format = this.#access.format } = disk
+    const options = { ...this.#access, format, signal, forceShare: true }
     const { images, files } = await openChain(disk.source, options)
     try {
       const [{ file, header }] = images

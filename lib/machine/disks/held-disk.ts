@@ -34,12 +34,12 @@ export class HeldDisk {
     access: Access,
     { editing, signal }: { editing: boolean; signal?: AbortSignal },
   ): Promise<HeldDisk> {
-    const { source } = disk
+    const { source, format = access.format } = disk
     const top = editing ? await lockForEditing(source) : undefined
     try {
       // Our own lock of the topmost image would refuse this one's.
       const shared = top && ((depth: number, isDataFile: boolean) => depth === 0 && !isDataFile)
-      const chain = await openChain(source, { ...access, shared, signal })
+      const chain = await openChain(source, { ...access, format, shared, signal })
       if (top && chain.files[0].identity !== top.identity) {
         await closeAll(chain.files)
         throw new BackupError('SOURCE_CHANGED', source, 'was replaced while it was opened')

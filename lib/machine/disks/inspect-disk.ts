@@ -21,9 +21,9 @@ export async function inspectDisk(
   allowed: Access,
   signal?: AbortSignal,
 ): Promise<MachineDisk> {
-  const { name, source } = disk
+  const { name, source, format: given = allowed.format } = disk
   if (isExport(disk)) return await inspectExport(disk, allowed, signal)
-  const chain = await openChain(source, { ...allowed, signal, forceShare: true })
+  const chain = await openChain(source, { ...allowed, format: given, signal, forceShare: true })
   try {
     const { bitmaps } = await judgeBitmapChain(chain, { signal })
     const written = chain.files.find(({ handle }) => isWritten(handle))

@@ -1,4 +1,5 @@
 import { usageError } from '../../errors.ts'
+import type { Format } from '../../source/source-chain.ts'
 import { quoted } from '../../text.ts'
 
 /** A disk as the user named it. */
@@ -6,6 +7,8 @@ export interface NamedDisk {
   name: string
   /** A path or an NBD URI. */
   source: string
+  /** Of its topmost image, where each disk has its own. */
+  format?: Format
 }
 
 /**

@@ -138,20 +138,19 @@ export async function readSizes(
   )
 }
 
-/** What of a host's programs is running. */
-export interface Versions {
-  libvirt: string
-  qemu?: string
-  [program: string]: string | undefined
-}
-
-/** @throws as Virsh.run */
-export async function readVersions(virsh: Virsh, signal?: AbortSignal): Promise<Versions> {
+/** Versions of the host's programs, by program; what is not told is left out. */
+export async function readVersions(
+  virsh: Virsh,
+  signal?: AbortSignal,
+): Promise<Record<string, string>> {
   const text = await virsh.run(['version', '--daemon'], { signal })
   const of = (pattern: RegExp) => pattern.exec(text)?.[1]
-  return {
-    libvirt: of(/^Running against daemon: (\S+)/m) ?? of(/^Using API: \S+ (\S+)/m) ?? 'unknown',
+  const found = {
+    libvirt: of(/^Running against daemon: (\S+)/m) ?? of(/^Using API: \S+ (\S+)/m),
     qemu: of(/^Running hypervisor: QEMU (\S+)/m),
     virsh: of(/^Using library: libvirt (\S+)/m),
   }
+  return Object.fromEntries(
+    Object.entries(found).filter((one): one is [string, string] => one[1] !== undefined),
+  )
 }

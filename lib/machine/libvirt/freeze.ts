@@ -73,9 +73,7 @@ export async function freezeActive(
       time,
       disks,
       definition,
-      versions: Object.fromEntries(
-        Object.entries(versions).filter((one): one is [string, string] => one[1] !== undefined),
-      ),
+      versions,
       notes,
     })
   } catch (error) {

@@ -12,10 +12,18 @@ import type {
   PointInTime,
 } from '../machine.ts'
 import { type Checkpoint, listCheckpoints } from './checkpoints.ts'
-import { type DomainDisk, findDomain, readDomain, readSizes, readVersions } from './domain.ts'
+import {
+  type Domain,
+  type DomainDisk,
+  findDomain,
+  readDomain,
+  readSizes,
+  readVersions,
+} from './domain.ts'
 import { freezeActive } from './freeze.ts'
 import { cleanLeftovers, findLeftovers } from './leftovers.ts'
 import { serverOf } from './server.ts'
+import { disksAtRest, freezeStopped, unreadable } from './stopped.ts'
 import { DEFAULT_CONNECT, Virsh } from './virsh.ts'
 
 /**
@@ -51,10 +59,40 @@ class LibvirtMachine implements Machine {
   }
 
   async disks(signal?: AbortSignal): Promise<MachineDisk[]> {
+    const domain = await readDomain(this.#virsh, this.#uuid, signal)
+    return domain.isActive
+      ? await this.#activeDisks(domain, signal)
+      : await this.#stoppedDisks(domain, signal)
+  }
+
+  async freeze(options: FreezeOptions): Promise<PointInTime> {
+    const domain = await readDomain(this.#virsh, this.#uuid, options.signal)
+    for (const { name } of options.disks) {
+      if (domain.disks.some((disk) => disk.name === name)) continue
+      const names = domain.disks.map((disk) => disk.name).join(', ')
+      throw new BackupError('USAGE', this.title, `has no disk ${name}; it has ${names}`)
+    }
+    if (!domain.isActive) return await freezeStopped(this.#virsh, domain, this.#options, options)
+    const server = serverOf(this.#virsh, this.#options)
+    return await freezeActive(this.#virsh, domain, options, server)
+  }
+
+  async leftovers(signal?: AbortSignal): Promise<Leftover[]> {
+    const found = await findLeftovers(this.#virsh, this.#uuid, signal)
+    const resting = await this.#resting(signal)
+    return [...found, ...((await resting?.leftovers(signal)) ?? [])]
+  }
+
+  async clean(options: CleanOptions = {}): Promise<Leftover[]> {
+    const cleaned = await cleanLeftovers(this.#virsh, this.#uuid, options)
+    const resting = await this.#resting(options.signal)
+    return [...cleaned, ...((await resting?.clean(options)) ?? [])]
+  }
+
+  async #activeDisks(domain: Domain, signal?: AbortSignal): Promise<MachineDisk[]> {
     const virsh = this.#virsh
-    const domain = await readDomain(virsh, this.#uuid, signal)
     const sizes = await readSizes(virsh, this.#uuid, signal)
-    const checkpoints = await listCheckpoints(virsh, this.#uuid, domain.isActive, signal)
+    const checkpoints = await listCheckpoints(virsh, this.#uuid, true, signal)
     const { libvirt } = await readVersions(virsh, signal)
     const host: Ability = isSupported(libvirt)
       ? { possible: true }
@@ -77,30 +115,34 @@ class LibvirtMachine implements Machine {
     )
   }
 
-  async freeze(options: FreezeOptions): Promise<PointInTime> {
-    const domain = await readDomain(this.#virsh, this.#uuid, options.signal)
-    for (const { name } of options.disks) {
-      if (domain.disks.some((disk) => disk.name === name)) continue
-      const names = domain.disks.map((disk) => disk.name).join(', ')
-      throw new BackupError('USAGE', this.title, `has no disk ${name}; it has ${names}`)
-    }
-    const server = serverOf(this.#virsh, this.#options)
-    return await freezeActive(this.#virsh, domain, options, server)
+  /** Of a domain that is shut off. */
+  async #stoppedDisks(domain: Domain, signal?: AbortSignal): Promise<MachineDisk[]> {
+    const resting = disksAtRest(this.#virsh, domain, this.#options)
+    const readable = this.#virsh.isLocal ? await resting.disks(signal) : []
+    return domain.disks.map((disk) => {
+      const found = readable.find(({ name }) => name === disk.name)
+      if (found) return found
+      const reason = unreadable(disk) ?? 'the domain is shut off, and its files are on another host'
+      const no = { possible: false, reason }
+      const [{ format, path }] = disk.chain
+      const { name } = disk
+      const facts = { name, ...(path && { path }), format, virtualSize: 0, bitmaps: [] }
+      return { ...facts, full: no, incremental: no }
+    })
   }
 
-  async leftovers(signal?: AbortSignal): Promise<Leftover[]> {
-    return await findLeftovers(this.#virsh, this.#uuid, signal)
-  }
-
-  async clean(options: CleanOptions = {}): Promise<Leftover[]> {
-    return await cleanLeftovers(this.#virsh, this.#uuid, options)
+  /** The disks of the domain if it is shut off, and of this host. */
+  async #resting(signal?: AbortSignal): Promise<Machine | undefined> {
+    if (!this.#virsh.isLocal) return undefined
+    const domain = await readDomain(this.#virsh, this.#uuid, signal)
+    return domain.isActive ? undefined : disksAtRest(this.#virsh, domain, this.#options)
   }
 
   async close(): Promise<void> {}
 }
 
 /** Backup jobs with checkpoints, incremental for each disk on its own. */
-function isSupported(version: string): boolean {
+function isSupported(version = ''): boolean {
   const [, major, minor] = /^(\d+)\.(\d+)/.exec(version) ?? []
   // What says no version is asked all the same.
   return major === undefined || Number(major) > 7 || (Number(major) === 7 && Number(minor) >= 2)
