@@ -1,4 +1,11 @@
-import { abortedError, BackupError, messageOf, throwIfAborted, usageError } from '../../errors.ts'
+import {
+  abortedError,
+  argumentError,
+  BackupError,
+  messageOf,
+  throwIfAborted,
+  usageError,
+} from '../../errors.ts'
 import { lstat } from '../../files.ts'
 import { quoted } from '../../text.ts'
 import type { FreezeDisk, FreezeOptions, FrozenDisk } from '../machine.ts'
@@ -25,7 +32,10 @@ export async function freezeActive(
   options: FreezeOptions,
   tcp: TcpServer | undefined,
 ): Promise<LibvirtPoint> {
-  const { signal } = options
+  const { signal, onCbwError, cbwTimeout, minClusterSize, recipe } = options
+  for (const [name, value] of Object.entries({ onCbwError, cbwTimeout, minClusterSize, recipe })) {
+    if (value !== undefined) throw argumentError(name, "libvirt's backup jobs have no such setting")
+  }
   const checkpoint = checkpointOf(options.disks)
   await requireIdle(virsh, domain.uuid, signal)
   const definition = await readDefinition(virsh, domain.uuid, signal)

@@ -58,6 +58,12 @@ export class LibvirtPoint implements PointInTime {
     return this.#lost.signal
   }
 
+  /** How the point was lost, if it was: whoever fails to read learns why, though no event came yet. */
+  async whyLost(): Promise<BackupError | undefined> {
+    await this.#look().catch(() => undefined)
+    return this.lost.aborted ? this.lost.reason : undefined
+  }
+
   async succeed({ remove }: { remove: readonly string[] }): Promise<string[]> {
     this.#watch.abort()
     this.#ending ??= this.#succeed(remove)

@@ -68,6 +68,7 @@ export async function nothingLeft(
   domain: TestDomain,
   machine: Machine,
   checkpoints: string[],
+  pid = process.pid,
 ): Promise<void> {
   const isActive = !/shut off/.test(await domain.virsh('domstate'))
   if (isActive) t.match(await domain.virsh('domjobinfo'), /Job type:\s+None/)
@@ -75,7 +76,7 @@ export async function nothingLeft(
   t.strictSame(names.sort(), checkpoints.sort())
   t.strictSame(await machine.leftovers(), [])
   t.strictSame(
-    readdirSync('/var/tmp').filter((name) => name.includes(`.${process.pid}.`)),
+    readdirSync('/var/tmp').filter((name) => name.includes(`.${pid}.`)),
     [],
   )
 }
