@@ -58,10 +58,9 @@ export class LibvirtPoint implements PointInTime {
     return this.#lost.signal
   }
 
-  /** How the point was lost, if it was: whoever fails to read learns why, though no event came yet. */
-  async whyLost(): Promise<BackupError | undefined> {
+  async check(): Promise<void> {
+    // What libvirt does not answer is not known to be lost.
     await this.#look().catch(() => undefined)
-    return this.lost.aborted ? this.lost.reason : undefined
   }
 
   async succeed({ remove }: { remove: readonly string[] }): Promise<string[]> {

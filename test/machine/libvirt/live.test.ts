@@ -118,6 +118,8 @@ t.test('libvirt domains', async (t) => {
     const { machine, domain, disks } = await setUp(t, libvirtd, 'gone')
     const point = await freeze(machine, 'p1', [{ name: 'vda', checkpoint: 'p1' }])
     await domain.virsh('destroy')
+    await point.check?.()
+    t.ok(point.lost.aborted, 'who asks is told without an event')
     const { reason } = await lost(point)
     t.match(reason, { code: 'IO', why: /the domain is shut off \(destroyed\)/ })
     t.strictSame(await point.fail(), [])
