@@ -6,6 +6,7 @@
 import { randomBytes } from 'node:crypto'
 import {
   type BigIntStats,
+  fstatSync,
   lstatSync as lstatBytesSync,
   readFileSync,
   readlinkSync,
@@ -53,6 +54,11 @@ export async function open(
 /** Follows symbolic links. */
 export async function stat(path: string): Promise<BigIntStats> {
   return await fs.stat(pathBytes(path), { bigint: true })
+}
+
+/** Of an open file, at once. */
+export function statOpen(fd: number): BigIntStats {
+  return fstatSync(fd, { bigint: true })
 }
 
 /** Does not follow a symbolic link. */

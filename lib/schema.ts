@@ -18,6 +18,11 @@ export interface Rule<T> {
   readonly range?: string
   /** Why a value is refused, to follow its name; undefined if it is not. */
   fault(value: unknown): string | undefined
+  /**
+   * Of a rule for lists or objects: a copy of the value, each part of which was read once, so that what is
+   * checked is what is used, whatever the caller does with the value meanwhile. Of anything else the value.
+   */
+  own?(value: unknown): unknown
   /** Only for the compiler. */
   readonly type?: T
 }
@@ -129,14 +134,28 @@ export const PATH: Rule<string> = rule('text', (value) => {
 
 /** A list; a string is none, though its characters could be taken for one. */
 export function list<T>(item: Rule<T>): Rule<readonly T[]> {
-  return rule('list', (value) => {
-    if (!Array.isArray(value)) return `${show(value)} is not an array`
-    for (let i = 0; i < value.length; i++) {
-      const fault = item.fault(value[i])
-      if (fault !== undefined) return `[${i}]: ${fault}`
-    }
-    return undefined
-  })
+  return {
+    form: 'list',
+    fault(value) {
+      if (!Array.isArray(value)) return `${show(value)} is not an array`
+      for (const [i, one] of value.entries()) {
+        const fault = item.fault(one)
+        if (fault !== undefined) return `[${i}]: ${fault}`
+      }
+      return undefined
+    },
+    // No more than up to the first fault: an array of no items may have any length.
+    own(value) {
+      if (!Array.isArray(value)) return value
+      const copy: unknown[] = []
+      const { length } = value
+      for (let i = 0; i < length; i++) {
+        copy.push(ownOf(item, value[i]))
+        if (item.fault(copy[i]) !== undefined) break
+      }
+      return copy
+    },
+  }
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: any function will do, its parameters are ours
@@ -150,53 +169,91 @@ export const SIGNAL: Rule<AbortSignal> = rule('none', (value) =>
   value instanceof AbortSignal ? undefined : `${show(value)} is not an AbortSignal`,
 )
 
-/** An object with certain keys; `optional` may be missing, others may not be there. */
+/**
+ * An object with certain keys; `optional` may be missing, others may not be there. If it is `open` others
+ * are ignored.
+ */
 export function record<T>(
   required: Readonly<Record<string, Rule<unknown>>>,
   optional: Readonly<Record<string, Rule<unknown>>> = {},
   { open = false }: { open?: boolean } = {},
 ): Rule<T> {
-  return rule('none', (value) => {
-    if (!isRecord(value)) return `${show(value)} is not an object`
-    for (const [key, one] of Object.entries(required)) {
-      const fault = one.fault(value[key])
-      if (fault !== undefined)
-        return value[key] === undefined ? `${key} is missing` : `${key}: ${fault}`
-    }
-    for (const key of keysOf(value)) {
-      if (Object.hasOwn(required, key) || value[key] === undefined) continue
-      if (!Object.hasOwn(optional, key)) {
-        if (open) continue
-        return `unknown field ${show(key)}`
+  const known = { ...required, ...optional }
+  return {
+    form: 'none',
+    fault(value) {
+      if (!isRecord(value)) return `${show(value)} is not an object`
+      for (const [key, one] of Object.entries(required)) {
+        const fault = one.fault(value[key])
+        if (fault !== undefined)
+          return value[key] === undefined ? `${key} is missing` : `${key}: ${fault}`
       }
-      const fault = optional[key].fault(value[key])
-      if (fault !== undefined) return `${key}: ${fault}`
-    }
-    return undefined
-  })
+      for (const key of keysOf(value)) {
+        if (Object.hasOwn(required, key) || value[key] === undefined) continue
+        if (!Object.hasOwn(optional, key)) {
+          if (open) continue
+          return `unknown field ${show(key)}`
+        }
+        const fault = optional[key].fault(value[key])
+        if (fault !== undefined) return `${key}: ${fault}`
+      }
+      return undefined
+    },
+    own(value) {
+      if (!isRecord(value)) return value
+      const copy: Record<string, unknown> = Object.create(null)
+      for (const key of new Set([...Object.keys(known), ...(open ? [] : keysOf(value))])) {
+        const given = value[key]
+        // A method goes on being one of the object.
+        if (typeof given === 'function') copy[key] = Function.prototype.bind.call(given, value)
+        else if (given !== undefined) copy[key] = ownOf(known[key], given)
+      }
+      return copy
+    },
+  }
 }
 
 /** A value that any of several rules accepts. */
 export function either<A, B>(what: string, a: Rule<A>, b: Rule<B>): Rule<A | B> {
-  return rule(a.form, (value) =>
-    a.fault(value) === undefined || b.fault(value) === undefined
-      ? undefined
-      : `${show(value)} is ${what}`,
-  )
+  return {
+    form: a.form,
+    fault(value) {
+      if (a.fault(value) === undefined || b.fault(value) === undefined) return undefined
+      return `${show(value)} is ${what}`
+    },
+    own: (value) => ownOf(b, ownOf(a, value)),
+  }
 }
+
+function ownOf(one: Rule<unknown> | undefined, value: unknown): unknown {
+  return one?.own ? one.own(value) : value
+}
+
+/** Values that nobody can change. */
+type Plain = string | number | boolean | ((...args: never[]) => unknown)
 
 /**
  * Checks an argument.
  * @throws BackupError USAGE naming it
  */
-export function checkArgument<T>(name: string, one: Rule<T>, value: unknown): T {
-  const fault = readable(name, () => one.fault(value))
-  if (fault !== undefined) throw argumentError(name, fault)
-  return value as T
+export function checkArgument<T extends Plain>(name: string, one: Rule<T>, value: unknown): T {
+  return ownArgument(name, one, value)
 }
 
 /**
- * Checks the options of a call. Each is read once, so that the checked value is the one used, and
+ * Checks an argument that is a list or an object.
+ * @returns a copy, which is the one to use: see Rule.own
+ * @throws BackupError USAGE naming it
+ */
+export function ownArgument<T>(name: string, one: Rule<T>, value: unknown): T {
+  const own = readable(name, () => ownOf(one, value))
+  const fault = readable(name, () => one.fault(own))
+  if (fault !== undefined) throw argumentError(name, fault)
+  return own as T
+}
+
+/**
+ * Checks the options of a call. Each is read once and copied, so that the checked value is the one used, and
  * nothing is inherited from a prototype that others may have written to.
  * @returns those that were given; undefined counts as not given
  * @throws BackupError USAGE naming the option
@@ -209,7 +266,7 @@ export function checkOptions<S extends Schema>(schema: S, value: unknown): Optio
     const given = readable(key, () => value[key])
     if (given === undefined) continue
     if (!Object.hasOwn(schema, key)) throw argumentError(key, 'there is no such option')
-    checked[key] = checkArgument(key, schema[key], given)
+    checked[key] = ownArgument(key, schema[key], given)
   }
   return checked
 }

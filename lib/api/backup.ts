@@ -20,6 +20,7 @@ import {
   checkArgument,
   checkOptions,
   option,
+  ownArgument,
   PATH,
   type Rule,
   type Schema,
@@ -133,12 +134,12 @@ async function copy<O extends CopyOptions, T extends string | CustomTarget>(
   options: O,
   run: (source: string | CustomSource, target: T, checked: O) => Promise<CopyResult>,
 ): Promise<CopyResult> {
-  checkArgument('source', SOURCE, source)
-  checkArgument('target', rules.target, target)
+  const ownSource = ownArgument('source', SOURCE, source)
+  const ownTarget = ownArgument<string | CustomTarget>('target', rules.target, target) as T
   const checked = checkOptions(rules.options, options) as O
-  const call = new Call(typeof target === 'string' ? target : target.name, checked.signal)
+  const call = new Call(typeof ownTarget === 'string' ? ownTarget : ownTarget.name, checked.signal)
   const onProgress = call.callback('onProgress', checked.onProgress)
-  const [from, to] = [call.source(source), call.target(target)]
+  const [from, to] = [call.source(ownSource), call.target(ownTarget)]
   return await call.run(async () => {
     try {
       return await call.noted(await run(from, to, Object.assign(checked, { onProgress })))

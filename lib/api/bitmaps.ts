@@ -19,12 +19,14 @@ import {
   choice,
   list,
   option,
+  ownArgument,
   PATH,
   type Rule,
   record,
   type SchemaFor,
   show,
   TEXT,
+  whole,
 } from '../schema.ts'
 import type { BitmapHealth, ImageFacts } from '../source/bitmaps/health.ts'
 import { validateBitmapChain as validate } from '../source/bitmaps/health.ts'
@@ -59,6 +61,7 @@ const OPERATION: Rule<BitmapOperation> = {
     if (SIMPLE.fault(kind) === undefined) return OPERATIONS.simple.fault(value)
     return `kind: ${show(kind)} is not one of add, remove, remove-all, clear, enable, disable, merge`
   },
+  own: OPERATIONS.merge.own,
 }
 
 /**
@@ -77,12 +80,12 @@ export async function editBitmap(
 ): Promise<void> {
   checkArgument('image', PATH, image)
   checkArgument('bitmap', TEXT, bitmap)
-  checkArgument('operations', list(OPERATION), operations)
+  const own = ownArgument('operations', list(OPERATION), operations)
   const checked = checkOptions(CONTROL_OPTIONS, options)
   const { editBitmap: run } = await import('../maintain/edit-bitmap.ts')
   const call = new Call(image, checked.signal)
   const onProgress = call.callback('onProgress', checked.onProgress)
-  await call.run(() => run(image, bitmap, operations, { ...checked, onProgress }))
+  await call.run(() => run(image, bitmap, own, { ...checked, onProgress }))
 }
 
 /**
@@ -141,6 +144,9 @@ export async function readBitmapChain(
   return await call.run(() => run(top, { ...checked, onProgress }))
 }
 
+/** Bytes. */
+const SIZE = whole(0)
+
 const FACTS: Rule<readonly ImageFacts[]> = list(
   record<ImageFacts>(
     {
@@ -154,12 +160,12 @@ const FACTS: Rule<readonly ImageFacts[]> = list(
             persistent: BOOLEAN,
             inconsistent: BOOLEAN,
           },
-          { why: TEXT },
+          { why: TEXT, remedy: TEXT },
           { open: true },
         ),
       ),
     },
-    { cannot: TEXT },
+    { virtualSize: SIZE, cannot: TEXT, unreadable: TEXT },
     { open: true },
   ),
 )
@@ -174,7 +180,7 @@ const FACTS: Rule<readonly ImageFacts[]> = list(
  * @throws BackupError USAGE
  */
 export function validateBitmapChain(chain: readonly ImageFacts[]): BitmapHealth[] {
-  return validate(checkArgument('chain', FACTS, chain))
+  return validate(ownArgument('chain', FACTS, chain))
 }
 
 const NODES: Rule<readonly NamedBlockNode[]> = list(
@@ -184,6 +190,7 @@ const NODES: Rule<readonly NamedBlockNode[]> = list(
       'node-name': TEXT,
       file: TEXT,
       drv: TEXT,
+      image: record({}, { 'virtual-size': SIZE }, { open: true }),
       'dirty-bitmaps': list(
         record(
           { granularity: GRANULARITY, recording: BOOLEAN, persistent: BOOLEAN },
@@ -206,9 +213,9 @@ export function factsFromQmp(
   nodes: readonly NamedBlockNode[],
   chain: readonly string[],
 ): ImageFacts[] {
-  checkArgument('nodes', NODES, nodes)
-  checkArgument('chain', list(TEXT), chain)
-  const unknown = chain.find((name) => !nodes.some((node) => node['node-name'] === name))
+  const ownNodes = ownArgument('nodes', NODES, nodes)
+  const names = ownArgument('chain', list(TEXT), chain)
+  const unknown = names.find((name) => !ownNodes.some((node) => node['node-name'] === name))
   if (unknown !== undefined) throw argumentError('chain', `there is no node '${unknown}'`)
-  return factsOf(nodes, chain)
+  return factsOf(ownNodes, names)
 }

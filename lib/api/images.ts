@@ -30,6 +30,7 @@ import {
   either,
   list,
   option,
+  ownArgument,
   PATH,
   type Rule,
   record,
@@ -94,6 +95,7 @@ function pair(what: string, rule: Rule<string>): Rule<Pair> {
         return `${show(value)} is not a pair of ${what}`
       return value.map((one) => (one === undefined ? one : rule.fault(one))).find(Boolean)
     },
+    own: (value) => (Array.isArray(value) ? [...value.slice(0, 3)] : value),
   }
 }
 
@@ -216,11 +218,11 @@ export async function compareImages(
   names: readonly [string, string],
   options: CompareImagesOptions = {},
 ): Promise<Comparison> {
-  checkArgument('images', list(PATH), names)
-  if (names.length !== 2) throw argumentError('images', `${names.length} given, not two`)
+  const own = ownArgument('images', list(PATH), names) as [string, string]
+  if (own.length !== 2) throw argumentError('images', `${own.length} given, not two`)
   const { onProgress, ...checked } = checkOptions(COMPARE_OPTIONS, options) as CompareImagesOptions
   const { compareImages: run } = await import('../qemu-img/compare/compare-images.ts')
-  const call = new Call(names[0], checked.signal)
+  const call = new Call(own[0], checked.signal)
   const tell = call.positions('compare', onProgress)
   const { onEqual } = checked
   let position = 0
@@ -230,7 +232,7 @@ export async function compareImages(
     await onEqual?.(bytes, size)
   }
   return await call.run(() =>
-    run(names, { ...checked, onEqual: tell || onEqual ? call.taker('onEqual', told) : undefined }),
+    run(own, { ...checked, onEqual: tell || onEqual ? call.taker('onEqual', told) : undefined }),
   )
 }
 

@@ -1,4 +1,3 @@
-import type { DirtyRun } from '../format/qcow2/bits.ts'
 import type { CommitOptions as Commit, CommitResult } from '../maintain/commit/commit.ts'
 import type { SnapshotOptions, SnapshotResult } from '../maintain/create-snapshot.ts'
 import type {
@@ -28,6 +27,7 @@ import {
   choice,
   either,
   option,
+  ownArgument,
   PATH,
   record,
   type SchemaFor,
@@ -119,6 +119,7 @@ export const DIFF_DISKS_OPTIONS: SchemaFor<DiffDisksOptions> = {
   mergeInto: option(PATH, 'merge the differences into a bitmap of another image', {
     value: 'image',
   }),
+  take: option(callback(), 'takes the differences'),
   ...COMPARE_OPTIONS,
 }
 
@@ -177,14 +178,14 @@ export async function rebaseImage(
   options: RebaseOptions = {},
 ): Promise<RebaseResult> {
   checkArgument('image', PATH, image)
-  checkArgument('backing', NEW_BACKING, backing)
+  const own = ownArgument('backing', NEW_BACKING, backing)
   const checked = checkOptions(REBASE_OPTIONS, options)
   const call = new Call(image, checked.signal)
   const onProgress = call.callback('onProgress', checked.onProgress)
   const warn = call.callback('warn', checked.warn)
   const { rebaseImage: run } = await import('../maintain/rebase/rebase.ts')
   return await call.run(() =>
-    run(image, backing === 'none' ? undefined : backing, { ...checked, warn, onProgress }),
+    run(image, own === 'none' ? undefined : own, { ...checked, warn, onProgress }),
   )
 }
 
@@ -218,24 +219,19 @@ export async function diffToBitmap(
  * point in time of a running machine, that QEMU exports, and its last backup.
  * @param disk path of a raw or qcow2 image, or the URI of an NBD export
  * @param baseline the same
- * @param take receives the differences after the comparison: ordered, contiguous runs from 0 to the size
- * of the disk, neighbours differ, in batches of bounded size
  * @throws BackupError as diffToBitmap; CALLBACK also if `take` throws
  */
 export async function diffDisks(
   disk: string,
   baseline: string,
   options: DiffDisksOptions = {},
-  take: (runs: readonly DirtyRun[]) => void | Promise<void> = () => {},
 ): Promise<Differences> {
   checkArgument('disk', PATH, disk)
   checkArgument('baseline', PATH, baseline)
   const checked = checkOptions(DIFF_DISKS_OPTIONS, options)
-  checkArgument('take', callback(), take)
   const call = new Call(disk, checked.signal)
   const onProgress = call.positions('compare', checked.onProgress)
   const { diffDisks: run } = await import('../maintain/diff/diff.ts')
-  return await call.run(() =>
-    run(disk, baseline, { ...checked, onProgress }, call.taker('take', take)),
-  )
+  const take = checked.take && call.taker('take', checked.take)
+  return await call.run(() => run(disk, baseline, { ...checked, take, onProgress }))
 }

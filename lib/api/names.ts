@@ -1,5 +1,5 @@
 /** Names that are not UTF-8, as text and back. */
-import { BYTES, checkArgument, TEXT } from '../schema.ts'
+import { BYTES, checkArgument, ownArgument, TEXT } from '../schema.ts'
 import { decodeText, encodeText } from '../text.ts'
 
 /**
@@ -7,7 +7,7 @@ import { decodeText, encodeText } from '../text.ts'
  * @throws BackupError USAGE
  */
 export function nameFromBytes(bytes: Uint8Array): string {
-  const { buffer, byteOffset, byteLength } = checkArgument('bytes', BYTES, bytes)
+  const { buffer, byteOffset, byteLength } = ownArgument('bytes', BYTES, bytes)
   return decodeText(Buffer.from(buffer, byteOffset, byteLength))
 }
 

@@ -1,6 +1,6 @@
 import { CHAIN_OPTIONS, CONTROL_OPTIONS, FORMAT, SHARE_OPTIONS } from '../options.ts'
 import type { CommandComparison, ParityOptions } from '../parity/parity.ts'
-import { checkArgument, checkOptions, option, PATH, type SchemaFor } from '../schema.ts'
+import { checkOptions, option, ownArgument, PATH, type SchemaFor } from '../schema.ts'
 import { Call } from './call.ts'
 import { PATHS } from './rules.ts'
 
@@ -29,10 +29,10 @@ export async function* compareWithQemuImg(
   images: readonly string[],
   options: ParityOptions = {},
 ): AsyncGenerator<CommandComparison, void, undefined> {
-  checkArgument('images', PATHS, images)
+  const own = ownArgument('images', PATHS, images)
   const checked = checkOptions(PARITY_OPTIONS, options)
-  const call = new Call(images[0] ?? 'images', checked.signal)
+  const call = new Call(own[0] ?? 'images', checked.signal)
   const { compareWithQemuImg: run } = await import('../parity/parity.ts')
   const onProgress = call.callback('onProgress', checked.onProgress)
-  yield* call.each(() => run(images, { ...checked, onProgress }))
+  yield* call.each(() => run(own, { ...checked, onProgress }))
 }

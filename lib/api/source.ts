@@ -1,5 +1,5 @@
 import { CONTROL_OPTIONS, OPEN_OPTIONS } from '../options.ts'
-import { BOOLEAN, checkArgument, checkOptions, option, type SchemaFor } from '../schema.ts'
+import { BOOLEAN, checkOptions, option, ownArgument, type SchemaFor } from '../schema.ts'
 import type { CustomSource } from '../source/custom-source.ts'
 import type { OpenOptions } from '../source/open-source.ts'
 import type { ExtentsOptions, Source } from '../source/source.ts'
@@ -30,12 +30,12 @@ export async function openSource(
   location: string | CustomSource,
   options: OpenSourceOptions = {},
 ): Promise<Source> {
-  checkArgument('source', SOURCE, location)
+  const own = ownArgument('source', SOURCE, location)
   const { signal, ...checked } = checkOptions(SOURCE_OPTIONS, options)
-  const name = typeof location === 'string' ? location : location.name
+  const name = typeof own === 'string' ? own : own.name
   const call = new Call(name, signal)
   const { openSource: open } = await import('../source/open-source.ts')
-  const source = await call.run(() => open(location, { ...checked, signal }))
+  const source = await call.run(() => open(own, { ...checked, signal }))
   return {
     ...source,
     // Grows while the source is asked.

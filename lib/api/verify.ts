@@ -1,6 +1,6 @@
 import type { ManifestVerdict, VerifyManifestsOptions } from '../backup/verify-manifests.ts'
 import { CONTROL_OPTIONS, SHARE_OPTIONS } from '../options.ts'
-import { BOOLEAN, checkArgument, checkOptions, option, type SchemaFor } from '../schema.ts'
+import { BOOLEAN, checkOptions, option, ownArgument, type SchemaFor } from '../schema.ts'
 import { Call } from './call.ts'
 import { PATHS } from './rules.ts'
 
@@ -20,10 +20,10 @@ export async function* verifyManifests(
   images: readonly string[],
   options: VerifyManifestsOptions = {},
 ): AsyncGenerator<ManifestVerdict, void, undefined> {
-  checkArgument('images', PATHS, images)
+  const own = ownArgument('images', PATHS, images)
   const checked = checkOptions(VERIFY_OPTIONS, options)
-  const call = new Call(images[0] ?? 'images', checked.signal)
+  const call = new Call(own[0] ?? 'images', checked.signal)
   const onProgress = call.callback('onProgress', checked.onProgress)
   const { verifyManifests: run } = await import('../backup/verify-manifests.ts')
-  yield* call.each(() => run(images, { ...checked, onProgress }))
+  yield* call.each(() => run(own, { ...checked, onProgress }))
 }

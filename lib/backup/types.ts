@@ -70,7 +70,7 @@ export interface ContentHash {
 
 /** Result of a copy. dataBytes + zeroBytes + unchangedBytes = virtualSize. */
 export interface CopyResult {
-  /** As given; where it is now if its directory was moved meanwhile, which `notes` say. */
+  /** As given; where it is now if that does not lead to it any more, which `notes` say. */
   target: string
   /** Bytes. */
   virtualSize: number

@@ -1,14 +1,14 @@
 /**
- * SIGINT and SIGTERM. The first import of the program, so that from its first moment on a signal ends
+ * SIGHUP, SIGINT and SIGTERM. The first import of the program, so that from its first moment on a signal ends
  * it with the right exit status.
  */
 
 // Numbers of the signals; importing node:os for them would be done before the handlers are there.
-const SIGNALS = { SIGINT: 2, SIGTERM: 15 } as const
+const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const
 
 /** A signal stopped the run, which has been cleaned up; `cause` is the run's error. */
 export class Interrupted extends Error {
-  /** Exit status that a shell reports for the signal: 130 or 143. */
+  /** Exit status that a shell reports for the signal: 129, 130 or 143. */
   readonly status: number
 
   constructor(status: number, cause: unknown) {
@@ -63,7 +63,7 @@ export function wasInterrupted(): boolean {
 }
 
 /**
- * Runs work that SIGINT and SIGTERM may stop: the first one aborts `signal` and lets the work
+ * Runs work that a signal may stop: the first one aborts `signal` and lets the work
  * clean up, a second one ends the process at once. A run that completes in spite of the signal has
  * completed.
  * @throws Interrupted if the work failed after a signal; else whatever the work throws

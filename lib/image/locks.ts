@@ -4,11 +4,12 @@
  * and of byte 200 + n for each that it denies to others. It is refused if others hold the
  * byte that contradicts one of its own.
  */
+import type { EventEmitter } from 'node:events'
 import { BackupError } from '../errors.ts'
-import type { FileHandle } from '../files.ts'
+import { type FileHandle, statOpen } from '../files.ts'
 import { log } from '../log.ts'
 import { native } from '../native.ts'
-import { type OpenFile, toOpenFile } from './file.ts'
+import { identityOf, type OpenFile, toOpenFile } from './file.ts'
 
 /** Numbers of QEMU's permissions. */
 const READ = 0
@@ -35,6 +36,9 @@ export const SHARED_READING: Use = { uses: [READ], denies: [] }
 /** Writing, alone. */
 export const WRITING: Use = { uses: [READ, WRITE, RESIZE], denies: [WRITE, RESIZE] }
 
+/** Files that this thread has locked, by the names that messages have for them. */
+const held = new Map<FileHandle, string>()
+
 /**
  * Locks an open file for a use. The locks last until it is closed.
  * @param name of the file, for messages
@@ -49,7 +53,11 @@ export function lockFile(handle: FileHandle, name: string, { uses, denies }: Use
     const what = `${names(uses)}; denying others ${names(denies)}`
     return `${name}: ${byte < 0 ? 'locked' : `refused at byte ${byte}`} for ${what}`
   })
-  if (byte >= 0) throw inUse(name, byte)
+  if (byte >= 0) throw inUse(handle, name, byte)
+  // Node's types do not tell that a handle emits events.
+  const emitter = handle as FileHandle & Pick<EventEmitter, 'once'>
+  if (!held.has(handle)) emitter.once('close', () => held.delete(handle))
+  held.set(handle, name)
 }
 
 /**
@@ -68,16 +76,39 @@ export function isWritten(handle: FileHandle): boolean {
   return native().lockFile(handle.fd, [], [USED + WRITE]) >= 0
 }
 
+/** The name by which this thread itself has the file locked, if it has. */
+function ownName({ fd }: FileHandle): string | undefined {
+  const identity = identityOf(statOpen(fd))
+  for (const [handle, name] of held) if (identityOf(statOpen(handle.fd)) === identity) return name
+  return undefined
+}
+
 /** @param byte that others have locked */
-function inUse(name: string, byte: number): BackupError {
+function inUse(handle: FileHandle, name: string, byte: number): BackupError {
   // They use something we deny, or deny something we use.
   const shared = byte < DENIED
   const permission = NAMES[byte - (shared ? USED : DENIED)]
-  const why = shared
-    ? 'is open for writing in another process; stop it, or back up through its NBD export'
-    : 'is in use by another process'
+  const own = ownName(handle)
+  const why = own === undefined ? inUseByOthers(shared) : inUseByUs(shared, name, own)
   const lock = `${shared ? 'shared ' : ''}"${permission}" lock`
   const question = `Is another process using the image [${name}]?`
   const qemu = `Failed to get ${lock}\n${question}`
-  return new BackupError('IN_USE', name, why, { qemu, hint: shared ? 'forceShare' : undefined })
+  return new BackupError('IN_USE', name, why, {
+    qemu,
+    hint: shared && own === undefined ? 'forceShare' : undefined,
+  })
+}
+
+function inUseByOthers(shared: boolean): string {
+  return shared
+    ? 'is open for writing in another process; stop it, or back up through its NBD export'
+    : 'is in use by another process'
+}
+
+/** One call was given a file twice, or two calls were given one. */
+function inUseByUs(shared: boolean, name: string, own: string): string {
+  const how = shared ? 'open for writing' : 'in use'
+  return name === own
+    ? `is ${how} here already`
+    : `is the same file as ${own}, which is ${how} here already`
 }

@@ -35,7 +35,7 @@ export interface SnapshotOptions
 
 /** Result of `createSnapshot`; sizes in bytes. */
 export interface SnapshotResult {
-  /** As given; where it is now if its directory was moved meanwhile, which `notes` say. */
+  /** As given; where it is now if that does not lead to it any more, which `notes` say. */
   overlay: string
   /** Bytes. */
   virtualSize: number

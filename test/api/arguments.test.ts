@@ -232,7 +232,7 @@ t.test(
     }
     for (const calling of [
       () => lib.readBitmap(image, 'b', throwing),
-      () => lib.diffDisks(image, image, {}, throwing),
+      () => lib.diffDisks(image, image, { take: throwing }),
       () => lib.compareImages([image, image], { onProgress: throwing }),
       async () => {
         for await (const _ of lib.mapImage(image, { onOpen: throwing }));

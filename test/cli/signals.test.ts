@@ -30,6 +30,7 @@ function interrupted(cwd: string, args: string[], ...signals: NodeJS.Signals[]) 
 const line = (stderr: string) => stderr.trimEnd().split('\n').at(-1)
 
 for (const [signal, status] of [
+  ['SIGHUP', 129],
   ['SIGINT', 130],
   ['SIGTERM', 143],
 ] as const) {

@@ -49,11 +49,11 @@ for (let seed = from; seed < from + pairs; seed++) {
     const [first, second] = [disks.content(a), disks.content(b)]
     for (const granularity of [512, 512 * 2 ** random(12)]) {
       const found: number[] = []
-      const result = await diffDisks(
-        join(dir, a.name),
-        join(dir, b.name),
-        { granularity, format: a.format, baselineFormat: b.format },
-        (runs) => {
+      const result = await diffDisks(join(dir, a.name), join(dir, b.name), {
+        granularity,
+        format: a.format,
+        baselineFormat: b.format,
+        take(runs) {
           for (const { start, length, dirty } of runs) {
             if (!dirty) continue
             for (let at = start; at < start + length; at += granularity) {
@@ -61,7 +61,7 @@ for (let seed = from; seed < from + pairs; seed++) {
             }
           }
         },
-      )
+      })
       const expected = differing(first, second, granularity)
       t.strictSame(found, expected, `diff by ${granularity}`, description())
       t.strictSame(result.unreadable, [])

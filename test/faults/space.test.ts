@@ -1,8 +1,10 @@
 /** Targets that cannot be written, from the start or from some moment on. */
 import {
   chmodSync,
+  closeSync,
   existsSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -11,6 +13,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { restore } from '../../lib/index.ts'
 import { CLI, runCli } from '../support/cli.ts'
 import { makeRaw, noise } from '../support/disks.ts'
 import { NO_LOOP_DEVICES } from '../support/loop.ts'
@@ -209,7 +212,7 @@ t.test(
         // A path is resolved once: the directory that was meant is the one that was opened.
         t.equal(result.status, 0, how)
         const where = join(cwd, 'moved', target)
-        const note = `small/${target}: its directory was moved meanwhile; it is ${where}`
+        const note = `small/${target}: does not lead to it any more; it is ${where}`
         t.ok(result.stdout.startsWith(`${where}: `), `the result names it: ${result.stdout}`)
         t.ok(result.stdout.includes(`note: ${note}\n`), 'and says why')
         t.notOk(existsSync(small), 'nothing is made under the name that it had')
@@ -249,4 +252,16 @@ t.test('a name that is taken in mid copy is left alone', async (t) => {
   t.equal(directory.status, 1)
   t.match(directory.line, /^qcow2-backup: small\/new: (is a directory|was made by another process)/)
   t.strictSame(readdirSync(join(cwd, 'small')).sort(), ['new', 'old'])
+})
+
+t.test('the path of a descriptor: the note says where the new file is, and no more', async (t) => {
+  const cwd = setUp(t)
+  const fd = openSync(join(cwd, 'small', 'old'), 'r+')
+  t.teardown(() => closeSync(fd))
+  const { target, notes } = await restore(join(cwd, 'disk.raw'), `/dev/fd/${fd}`, {
+    format: 'raw',
+    force: true,
+  })
+  t.equal(target, join(cwd, 'small', 'old'))
+  t.strictSame(notes, [`/dev/fd/${fd}: does not lead to it any more; it is ${target}`])
 })

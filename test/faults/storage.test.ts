@@ -16,12 +16,13 @@ import { runCli } from '../support/cli.ts'
 import { makeRaw, noise } from '../support/disks.ts'
 import { NO_LOOP_DEVICES } from '../support/loop.ts'
 import { qemuImg, qemuIo, run } from '../support/qemu.ts'
+import { skipUnlessRoot } from '../support/root.ts'
 
 t.setTimeout(1_800_000)
 
 const MIB = 2 ** 20
 const SKIP = { skip: NO_LOOP_DEVICES }
-const AS_ROOT = { skip: process.getuid?.() === 0 ? false : 'only root can act as another user' }
+const AS_ROOT = { skip: skipUnlessRoot('act as another user') }
 
 /** A raw disk, an image over it that holds a bitmap, and a backup. */
 function setUp(test: Test): string {

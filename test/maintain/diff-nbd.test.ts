@@ -71,8 +71,9 @@ for (const shared of [8, 1]) {
       for (const granularity of [512, 64 * K]) {
         const { uri } = await startQemuNbd(t, disk, { shared })
         const runs: Run[] = []
-        const result = await diffDisks(uri, sunday, { granularity }, (some) => {
-          runs.push(...some)
+        const result = await diffDisks(uri, sunday, {
+          granularity,
+          take: (some) => void runs.push(...some),
         })
         const expected = differing(disk, sunday, granularity)
         t.strictSame(granules(runs, granularity), expected)

@@ -3,10 +3,10 @@ import { truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import { run } from './qemu.ts'
+import { skipUnlessRoot } from './root.ts'
 
-/** For tap's `skip`: only root may make loop devices. That root cannot is a failure, not a skip. */
-export const NO_LOOP_DEVICES =
-  process.getuid?.() === 0 ? false : 'only root may make loop devices, and this is not root'
+/** For tap's `skip`. That root cannot make loop devices is a failure, not a skip. */
+export const NO_LOOP_DEVICES = skipUnlessRoot('make loop devices')
 
 /**
  * A loop device of `size` bytes over a new file, which reads as zero; removed after the test.

@@ -62,8 +62,8 @@ async function diff(io: Io, image: string, baseline: string, flags: OutputFlags)
   const printer = output === '-' ? listPrinter(io) : undefined
   const where = { output: printer ? undefined : output, force, mergeInto, bitmap }
   const found = await runWithProgress(io, flags, async (control) => {
-    const all = { ...options, ...where, ...control }
-    const differences = await diffDisks(image, baseline, all, (runs) => printer?.add(runs))
+    const take = printer?.add
+    const differences = await diffDisks(image, baseline, { ...options, ...where, ...control, take })
     await printer?.end()
     return differences
   })

@@ -47,13 +47,14 @@ export async function whereIs(location: Location): Promise<string> {
 }
 
 /**
- * Note about a file whose directory was moved while it was made.
+ * Note about a file whose path does not lead to it any more: its directory was moved while it was made, a
+ * link on the way was changed, or the path is that of a descriptor, whose file was replaced.
  * @param at where it is now
  * @param backing the backing file's name as the file records it
  */
 export function movedNotes(path: string, at: string, backing?: string): string[] {
   if (at === path) return []
-  const note = `${path}: its directory was moved meanwhile; it is ${at}`
+  const note = `${path}: does not lead to it any more; it is ${at}`
   // One in the same directory was moved along.
   const isFar = backing !== undefined && !backing.startsWith('/') && backing.includes('/')
   return [isFar ? `${note}, which names its backing file from where it was: ${backing}` : note]

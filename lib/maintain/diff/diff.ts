@@ -44,6 +44,11 @@ export interface DiffDisksOptions extends CompareOptions {
   output?: string
   /** Replace an output file that exists. */
   force?: boolean
+  /**
+   * Receives the differences after the comparison: ordered, contiguous runs from 0 to the size of the disk,
+   * neighbours differ, in batches of bounded size; the next comes when its promise has resolved.
+   */
+  take?: (runs: readonly DirtyRun[]) => void | Promise<void>
 }
 
 /** Result of `diffToBitmap`; sizes in bytes. */
@@ -123,18 +128,15 @@ export async function diffToBitmap(
  * point in time of a running machine, that QEMU exports, and its last backup. As diffToBitmap.
  * @param disk path of a raw or qcow2 image, or the URI of an NBD export
  * @param baseline the same
- * @param take receives the differences after the comparison: ordered, contiguous runs from 0 to the size
- * of the disk, neighbours differ, in batches of bounded size
  * @throws BackupError as diffToBitmap
  */
 export async function diffDisks(
   disk: string,
   baseline: string,
   options: DiffDisksOptions = {},
-  take: (runs: readonly DirtyRun[]) => void | Promise<void> = () => {},
 ): Promise<Differences> {
   const { allowPaths, backingFormat, connections, timeoutMs, format } = options
-  const { output, force, granularity = DEFAULT_GRANULARITY } = options
+  const { output, force, granularity = DEFAULT_GRANULARITY, take } = options
   const into = mergeTarget(options, granularity)
   if (output === undefined && force) throw argumentError('force', 'there is no output file')
   const own = { allowPaths, backingFormat, connections, timeoutMs, signal: options.signal, format }
@@ -149,7 +151,7 @@ export async function diffDisks(
       if (into) await mergeIntoBitmap(into.image, into, bits, options.signal)
       for (const runs of bits.runs()) {
         await list?.add(runs)
-        await take(runs)
+        await take?.(runs)
         // There may be as many runs as the disk has granules, and all of them in memory.
         await setImmediate()
         throwIfAborted(options.signal, disk)

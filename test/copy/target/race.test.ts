@@ -20,6 +20,7 @@ import { locate } from '../../../lib/copy/target/location.ts'
 import { openTarget, publishAll, type Target } from '../../../lib/copy/target/open-target.ts'
 import { isBackupError } from '../../../lib/errors.ts'
 import { native } from '../../../lib/native.ts'
+import { skipUnlessRoot } from '../../support/root.ts'
 
 t.setTimeout(300_000)
 
@@ -68,7 +69,7 @@ const INTRUDERS: Record<string, (path: string, directory: string) => void> = {
   'another file': (path) => writeFileSync(path, VICTIM),
   'a directory': (path) => mkdirSync(path),
 }
-if (process.getuid?.() === 0) {
+if (!skipUnlessRoot('make devices')) {
   // Of a driver that does not exist: it must not even be opened.
   INTRUDERS['a device'] = (path) => void spawnSync('mknod', [path, 'b', '240', '7'])
 }
