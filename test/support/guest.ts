@@ -12,6 +12,13 @@ import { socketDirectory, startServer } from './server.ts'
 /** Where `scripts/setup` has the guest made. */
 const FOLDER = resolve(import.meta.dirname, '../../../.guest')
 
+/** Paths of what a guest boots. */
+export function guestSystem(): { kernel: string; initrd: string } {
+  const [kernel, initrd] = ['vmlinuz', 'initrd.img'].map((name) => join(FOLDER, name))
+  if (!existsSync(initrd)) throw new Error(`${initrd} is missing; run scripts/test-guest .guest`)
+  return { kernel, initrd }
+}
+
 /** The agent that runs in the guest; it runs here too. */
 export const GUEST_AGENT = join(FOLDER, 'root/usr/sbin/qemu-ga')
 
@@ -62,13 +69,57 @@ export interface Guest {
   kill(): Promise<void>
 }
 
+/** What a guest does at its console. */
+export type GuestShell = Pick<Guest, 'run' | 'startAgent' | 'reboot'> & {
+  /** Waits until it has booted. */
+  ready(): Promise<void>
+}
+
+/**
+ * Talks to a guest at its console.
+ * @param ended rejects when it is gone
+ */
+export function shellOf(terminal: Terminal, ended: Promise<never>): GuestShell {
+  const waitFor = async (line: RegExp) => await Promise.race([terminal.next(line), ended])
+  let number = 0
+  let last: Promise<unknown> = Promise.resolve()
+  const runNow = async (command: string) => {
+    const id = ++number
+    terminal.write(`${id} ${command}\n`)
+    const { before, match } = await waitFor(new RegExp(`^@@END ${id} (\\d+)`))
+    if (match[1] === '0') return before
+    throw new Error(`in the guest, ${command} ended with ${match[1]}: ${before}`)
+  }
+  const run: Guest['run'] = async (command) => {
+    if (/\n/.test(command) || Buffer.byteLength(command) > MAX_COMMAND) {
+      throw new Error(`not a line for the guest: ${command}`)
+    }
+    const result = last.then(() => runNow(command))
+    last = result.catch(() => undefined)
+    return await result
+  }
+  const ready = async () => {
+    await waitFor(/^@@READY/)
+  }
+  return {
+    ready,
+    run,
+    async startAgent() {
+      await run('qemu-ga -d -m virtio-serial -p /dev/virtio-ports/org.qemu.guest_agent.0 -t /run')
+    },
+    async reboot() {
+      terminal.write(`${++number} reboot -f\n`)
+      await ready()
+    },
+  }
+}
+
 /** Starts a guest, and waits until it has booted. It is killed at the end of the test. */
 export async function startGuest(
   t: Test,
   { disks, qemu = 'qemu-system-x86_64', args = [] }: GuestOptions,
 ): Promise<Guest> {
-  const [kernel, initrd] = ['vmlinuz', 'initrd.img'].map((name) => join(FOLDER, name))
-  if (!existsSync(initrd)) throw new Error(`${initrd} is missing; run scripts/test-guest .guest`)
+  const { kernel, initrd } = guestSystem()
   const directory = socketDirectory(t)
   const [monitor, own, agent, console, pidFile] = ['qmp', 'own', 'agent', 'console', 'pid'].map(
     (name) => join(directory, name),
@@ -82,7 +133,7 @@ export async function startGuest(
       ...['-no-user-config', '-display', 'none', '-vga', 'none', '-pidfile', pidFile],
       ...['-kernel', kernel, '-initrd', initrd],
       '-append',
-      `console=ttyS0 quiet panic=-1 mitigations=off tsc=unstable disks=${disks.length}`,
+      commandLine(disks.length),
       // QEMU connects to us, so that nothing the guest says is lost.
       ...['-chardev', `socket,id=console,path=${console}`, '-serial', 'chardev:console'],
       ...['-device', 'virtio-serial-pci'],
@@ -101,41 +152,16 @@ export async function startGuest(
     if (server.process.exitCode !== null) fail()
   })
   ended.catch(() => undefined)
-  const waitFor = async (line: RegExp) => await Promise.race([terminal.next(line), ended])
-  await waitFor(/^@@READY/)
+  const shell = shellOf(terminal, ended)
+  await shell.ready()
   const qmp = await QmpClient.connect(own)
   t.teardown(() => qmp.close())
-
-  let number = 0
-  let last: Promise<unknown> = Promise.resolve()
-  const runNow = async (command: string) => {
-    const id = ++number
-    terminal.write(`${id} ${command}\n`)
-    const { before, match } = await waitFor(new RegExp(`^@@END ${id} (\\d+)`))
-    if (match[1] === '0') return before
-    throw new Error(`in the guest, ${command} ended with ${match[1]}: ${before}`)
-  }
-  const run: Guest['run'] = async (command) => {
-    if (/\n/.test(command) || Buffer.byteLength(command) > MAX_COMMAND) {
-      throw new Error(`not a line for the guest: ${command}`)
-    }
-    const result = last.then(() => runNow(command))
-    last = result.catch(() => undefined)
-    return await result
-  }
   return {
     monitor,
     agent,
     qmp,
     pid: server.process.pid!,
-    run,
-    async startAgent() {
-      await run('qemu-ga -d -m virtio-serial -p /dev/virtio-ports/org.qemu.guest_agent.0 -t /run')
-    },
-    async reboot() {
-      terminal.write(`${++number} reboot -f\n`)
-      await waitFor(/^@@READY/)
-    },
+    ...shell,
     async stop() {
       await qmp.execute('quit')
       await qmp.closed()
@@ -145,6 +171,11 @@ export async function startGuest(
       await server.stop('SIGKILL')
     },
   }
+}
+
+/** The kernel's. */
+export function commandLine(disks: number): string {
+  return `console=ttyS0 quiet panic=-1 mitigations=off tsc=unstable disks=${disks}`
 }
 
 function deviceOf({
@@ -165,7 +196,7 @@ function deviceOf({
 }
 
 /** The guest's serial console. */
-interface Terminal {
+export interface Terminal {
   write(text: string): void
   /** Takes everything up to a line. */
   next(line: RegExp): Promise<{ before: string; match: RegExpExecArray }>
@@ -173,7 +204,7 @@ interface Terminal {
   text(): string
 }
 
-async function listenTo(t: Test, path: string): Promise<Terminal> {
+export async function listenTo(t: Test, path: string): Promise<Terminal> {
   let held = ''
   let socket: Socket | undefined
   let wake = () => {}

@@ -33,6 +33,16 @@ export interface TestDisk {
   xml?: string
 }
 
+/** More of a domain's definition. */
+export interface DomainXml {
+  /** In `<os>`. */
+  os?: string
+  /** In `<devices>`. */
+  devices?: string
+  /** MiB. */
+  memory?: number
+}
+
 export interface Libvirtd {
   /** For `--connect`. */
   readonly connect: string
@@ -40,8 +50,8 @@ export interface Libvirtd {
   readonly directory: string
   /** Runs virsh; throws unless it succeeds. */
   virsh(...args: string[]): Promise<string>
-  /** Defines a domain without an operating system. */
-  define(name: string, disks: readonly TestDisk[], devices?: string): Promise<TestDomain>
+  /** Defines a domain; without more it has no operating system. */
+  define(name: string, disks: readonly TestDisk[], more?: DomainXml): Promise<TestDomain>
   /** Makes a file of QEMU's user. */
   give(path: string): string
   /** Ends the daemon, its domains go on. */
@@ -140,10 +150,10 @@ export async function startLibvirtd(t: Test): Promise<Libvirtd> {
     give,
     start,
     stop: (signal) => server!.stop(signal),
-    async define(name, disks, devices = '') {
+    async define(name, disks, more = {}) {
       const file = join(root, `${name}.xml`)
       for (const { path } of disks) give(path)
-      writeFileSync(file, domainXml(name, disks, devices))
+      writeFileSync(file, domainXml(name, disks, more))
       await virsh('define', file)
       return domainOf(name, virsh, join(pids, `${name}.pid`))
     },
@@ -177,14 +187,19 @@ function domainOf(name: string, virsh: Libvirtd['virsh'], pidFile: string): Test
   }
 }
 
-function domainXml(name: string, disks: readonly TestDisk[], devices: string): string {
+function domainXml(
+  name: string,
+  disks: readonly TestDisk[],
+  { os = '', devices = '', memory = 32 }: DomainXml,
+): string {
   const rows = disks.map(({ dev, path, format, xml = '' }) => {
     const driver = `<driver name='qemu' type='${format}' discard='unmap'/>`
-    const target = `<target dev='${dev}' bus='virtio'/>`
+    const target = `<target dev='${dev}' bus='virtio'/><serial>${dev}</serial>`
     return `<disk type='file' device='disk'>${driver}<source file='${path}'/>${target}${xml}</disk>`
   })
-  return `<domain type='qemu'><name>${name}</name><memory unit='MiB'>32</memory><vcpu>1</vcpu>
-    <os><type arch='x86_64' machine='q35'>hvm</type></os><features><acpi/></features>
+  return `<domain type='qemu'><name>${name}</name><memory unit='MiB'>${memory}</memory><vcpu>1</vcpu>
+    <os><type arch='x86_64' machine='q35'>hvm</type>${os}</os><features><acpi/></features>
+    <cpu mode='maximum'/><on_reboot>restart</on_reboot>
     <devices>${rows.join('')}${devices}<controller type='usb' model='none'/>
     <memballoon model='none'/><video><model type='none'/></video></devices></domain>`
 }

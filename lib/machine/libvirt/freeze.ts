@@ -14,7 +14,7 @@ import { type Domain, readDefinition, readSizes, readVersions } from './domain.t
 import { backupXml, exportedBitmap, exportUri, type NbdServer, readJob } from './job.ts'
 import { beginRun, describeOwner } from './owner.ts'
 import { DEFAULT_PLACE, makePlaces, type Places, socketOf } from './places.ts'
-import { LibvirtPoint, type RunState, undo } from './point.ts'
+import { LibvirtPoint, type RunState, standsForIoError, stateOf, undo } from './point.ts'
 import type { TcpServer } from './server.ts'
 import { saidBy, type Virsh } from './virsh.ts'
 
@@ -41,8 +41,9 @@ export async function freezeActive(
   const definition = await readDefinition(virsh, domain.uuid, signal)
   const versions = await readVersions(virsh, signal)
   const sizes = await readSizes(virsh, domain.uuid, signal)
+  const stoodBefore = standsForIoError(await stateOf(virsh, domain.uuid))
   const { mark, end } = await beginRun(options.run)
-  const run: RunState = { virsh, uuid: domain.uuid, mark, checkpoint, end }
+  const run: RunState = { virsh, uuid: domain.uuid, mark, checkpoint, stoodBefore, end }
   const notes: string[] = []
   try {
     if (virsh.isLocal) {

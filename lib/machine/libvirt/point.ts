@@ -22,6 +22,8 @@ export interface RunState {
   places?: Places
   /** Name of the checkpoint that is made with the job. */
   checkpoint?: string
+  /** The guest stood already before the run, for an I/O error that is not ours. */
+  stoodBefore?: boolean
   /** Ends the mark of a run that goes on. */
   end: () => void
   /** Removes what else was made, while the job runs; it never rejects. */
@@ -99,7 +101,7 @@ export class LibvirtPoint implements PointInTime {
   async #look(): Promise<boolean> {
     const { virsh, uuid, mark } = this.#run
     const job = await readJob(virsh, uuid)
-    const state = (await virsh.run(['domstate', `--domain=${uuid}`, '--reason'])).trim()
+    const state = await stateOf(virsh, uuid)
     if (this.#watch.signal.aborted) return false
     if (job?.owner?.mark !== mark) {
       const why = /^(running|paused|idle|pmsuspended|in shutdown)/.test(state)
@@ -108,7 +110,7 @@ export class LibvirtPoint implements PointInTime {
       this.#lose(why)
       return false
     }
-    if (!/^paused \(I\/O error\)/i.test(state)) return true
+    if (!standsForIoError(state) || this.#run.stoodBefore) return true
     // A copy before a write that fails stops the guest: it goes on only without the job.
     await abortJob(virsh, uuid)
     await virsh.run(['resume', `--domain=${uuid}`])
@@ -145,12 +147,20 @@ export async function undo(run: RunState): Promise<string[]> {
   return notes
 }
 
+/** The state of a domain with its reason: `shut off (destroyed)`. */
+export async function stateOf(virsh: Virsh, uuid: string): Promise<string> {
+  return (await virsh.run(['domstate', `--domain=${uuid}`, '--reason'])).trim()
+}
+
+export function standsForIoError(state: string): boolean {
+  return /^paused \(I\/O error\)/i.test(state)
+}
+
 /** Ends the job of a run, and has the guest go on if the job has stopped it. */
 export async function endJob(virsh: Virsh, uuid: string, mark: string): Promise<void> {
   if ((await readJob(virsh, uuid))?.owner?.mark !== mark) return
   await abortJob(virsh, uuid)
-  const state = await virsh.run(['domstate', `--domain=${uuid}`, '--reason'])
-  if (/^paused \(I\/O error\)/i.test(state)) await virsh.run(['resume', `--domain=${uuid}`])
+  if (standsForIoError(await stateOf(virsh, uuid))) await virsh.run(['resume', `--domain=${uuid}`])
 }
 
 /**
