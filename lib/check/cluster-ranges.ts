@@ -22,6 +22,11 @@ export class ClusterRanges {
   }
 
   has(cluster: number): boolean {
+    return this.endOf(cluster) !== cluster
+  }
+
+  /** The first cluster after the range that a cluster is in; of one that is in none, the cluster itself. */
+  endOf(cluster: number): number {
     if (!this.#tidy) this.#tidyUp()
     let low = 0
     let high = this.#ranges.length
@@ -31,7 +36,8 @@ export class ClusterRanges {
       if (this.#ranges[middle].last < cluster) low = middle + 1
       else high = middle
     }
-    return low < this.#ranges.length && this.#ranges[low].first <= cluster
+    const isIn = low < this.#ranges.length && this.#ranges[low].first <= cluster
+    return isIn ? this.#ranges[low].last + 1 : cluster
   }
 
   #tidyUp(): void {

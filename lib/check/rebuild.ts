@@ -112,6 +112,6 @@ class Rebuild {
   }
 
   #allocate(clusters: number, from: number): number {
-    return this.#counts.allocate(clusters, from, (cluster) => this.#writer.isMetadata(cluster))
+    return this.#counts.allocate(clusters, from, (cluster) => this.#writer.endOfMetadata(cluster))
   }
 }

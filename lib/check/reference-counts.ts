@@ -119,14 +119,16 @@ export class ReferenceCounts {
   /**
    * Takes the first `clusters` contiguous clusters, from `from` on, that nothing refers to, not even
    * beyond the end of the file: that reads as zero, and must not become something else.
-   * @param taken by something that was not counted
+   * @param taken what was not counted, too: the first cluster after what a cluster is taken by
    * @returns the first one
    */
-  allocate(clusters: number, from: number, taken: (cluster: number) => boolean): number {
+  allocate(clusters: number, from: number, taken: (cluster: number) => number): number {
     let first = from
-    for (let cluster = from; cluster - first < clusters; cluster++) {
-      if (this.get(cluster) !== 0 || this.#missing.has(cluster) || taken(cluster))
-        first = cluster + 1
+    for (let cluster = from; cluster - first < clusters; ) {
+      const next = this.get(cluster) !== 0 ? cluster + 1 : taken(this.#missing.endOf(cluster))
+      // A few claims may take billions of clusters: go on after them.
+      if (next > cluster) first = next
+      cluster = Math.max(cluster + 1, next)
     }
     for (let cluster = first; cluster < first + clusters; cluster++) this.#set(cluster, 1)
     return first

@@ -101,7 +101,7 @@ class Repair {
     const { clusterSize } = header
     const table = encodeSnapshots(snapshots)
     const clusters = Math.ceil(table.length / clusterSize)
-    const taken = (cluster: number) => this.#writer.isMetadata(cluster)
+    const taken = (cluster: number) => this.#writer.endOfMetadata(cluster)
     const snapshotsOffset = this.#surveyed.counts.allocate(clusters, 0, taken) * clusterSize
     await this.#keep(snapshotsOffset / clusterSize, clusters)
     await this.#writer.write(snapshotsOffset, table)

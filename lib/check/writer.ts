@@ -67,6 +67,11 @@ export class ImageWriter {
     return this.#metadata.has(cluster)
   }
 
+  /** The first cluster after the metadata that a cluster is in; of any other, the cluster itself. */
+  endOfMetadata(cluster: number): number {
+    return this.#metadata.endOf(cluster)
+  }
+
   /** Whether an L2 table can be at an offset, and nothing else that is known is. */
   isTable(offset: number): boolean {
     return offset % this.#clusterSize === 0 && !this.isMetadata(offset / this.#clusterSize)
