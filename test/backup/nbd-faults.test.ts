@@ -1,11 +1,11 @@
 import { readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { fullBackup } from '../../lib/index.ts'
+import { fullBackup, incrementalBackup } from '../../lib/index.ts'
 import { makeRaw, noise, prose } from '../support/disks.ts'
 import { logged } from '../support/logged.ts'
 import { startNbdkit } from '../support/nbdkit.ts'
-import { qemuImgCheck, qemuImgSame } from '../support/qemu.ts'
+import { qemuImg, qemuImgCheck, qemuImgSame, qemuIo } from '../support/qemu.ts'
 import { startQemuNbd } from '../support/qemu-nbd.ts'
 import { startServer } from '../support/server.ts'
 
@@ -120,4 +120,34 @@ t.test('qemu-nbd, which ends with its only client unless told otherwise', async 
   const result = await fullBackup(server.uri, target)
   t.equal(result.dataBytes + result.zeroBytes, SIZE)
   isBackup(t, target, disk)
+})
+
+t.test('qemu-nbd is restarted in mid increment', async (t) => {
+  const directory = t.testdir()
+  const [disk, full, target] = ['disk', 'full', 'increment'].map((name) => join(directory, name))
+  qemuImg('create', '-q', '-f', 'qcow2', disk, '32M')
+  qemuIo(disk, 'write -P 1 0 32M')
+  await fullBackup(disk, full)
+  qemuImg('bitmap', '--add', disk, 'b')
+  qemuIo(disk, 'write -P 2 2M 4M', 'write -P 3 10M 6M', 'discard 20M 4M')
+  const options = { format: 'qcow2', bitmaps: ['b'] } as const
+  for (const shared of [1, 8]) {
+    const first = await startQemuNbd(t, disk, { ...options, shared })
+    let restarted: Promise<unknown> | undefined
+    const result = await incrementalBackup(first.uri, target, {
+      ...{ bitmap: 'b', backing: full, force: true, rateLimit: 8 * MIB },
+      onProgress({ dataBytes }) {
+        if (dataBytes === 0) return
+        restarted ??= first.stop('SIGKILL').then(async () => {
+          rmSync(first.socket)
+          await startQemuNbd(t, disk, { ...options, shared, socket: first.socket })
+        })
+      },
+    })
+    t.ok(restarted, 'in its middle')
+    await restarted
+    t.match(result, { dataBytes: 10 * MIB, zeroBytes: 4 * MIB, unchangedBytes: 18 * MIB })
+    t.equal(qemuImgCheck(target).status, 0)
+    t.ok(qemuImgSame({ path: target, format: 'qcow2' }, { path: disk, format: 'qcow2' }))
+  }
 })

@@ -1,11 +1,15 @@
 import { rmSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import t from 'tap'
+import { fullBackup } from '../../lib/index.ts'
 import { nbdError } from '../../lib/nbd/connection.ts'
 import { openSource } from '../../lib/source/open-source.ts'
 import { runCli } from '../support/cli.ts'
+import { makeRaw, noise } from '../support/disks.ts'
 import { startNbdkit } from '../support/nbdkit.ts'
+import { qemuImgSame } from '../support/qemu.ts'
+import { startQemuNbd } from '../support/qemu-nbd.ts'
 import { mappingsOf } from '../support/read-source.ts'
 import { type RunningServer, socketDirectory, startServer, unixUri } from '../support/server.ts'
 
@@ -61,6 +65,40 @@ t.test('a server that is silent fails after the timeout', async (t) => {
   const source = await openSource(slow.uri(), { timeoutMs: 300 })
   t.teardown(() => source.close())
   await t.rejects(mappingsOf(source), silent('block status of 1048576 bytes at 0'))
+})
+
+t.test('a server that is silent over TCP, from the start or after its greeting', async (t) => {
+  for (const greeting of ['', 'NBDMAGICIHAVEOPT\0\x03']) {
+    const server = createServer((client) => {
+      client.on('error', () => {}).write(greeting, 'latin1')
+      t.teardown(() => client.destroy())
+    })
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    t.teardown(() => server.close())
+    const uri = `nbd://127.0.0.1:${(server.address() as AddressInfo).port}/disk`
+    const silent = { code: 'IO', errno: 'ETIMEDOUT', what: uri, hint: 'timeoutMs' }
+    await t.rejects(openSource(uri, { timeoutMs: 300 }), silent)
+    const target = join(t.testdir(), 'target')
+    await t.rejects(fullBackup(uri, target, { timeoutMs: 300 }), silent)
+    const { status, stderr } = await runCli(['extents', '--timeout', '1', uri])
+    t.equal(status, 1)
+    t.match(stderr, /^qcow2-backup: nbd:[^\n]*: cannot connect: no answer within 1 s [^\n]*\n$/)
+  }
+})
+
+t.test('names of exports as long as the protocol has them', async (t) => {
+  const dir = t.testdir()
+  const disk = makeRaw(join(dir, 'disk'), 65536, [{ at: 0, bytes: noise(65536) }])
+  for (const name of ['n'.repeat(4096), 'ü'.repeat(2048), '/?#%:@'.repeat(682)]) {
+    const { uri } = await startQemuNbd(t, disk, { format: 'raw', name })
+    const target = join(dir, 'target')
+    const { dataBytes } = await fullBackup(uri, target, { manifest: true, force: true })
+    t.equal(dataBytes, 65536)
+    t.ok(qemuImgSame({ path: target, format: 'qcow2' }, { path: disk, format: 'raw' }))
+  }
+  const { uri } = await startQemuNbd(t, disk, { format: 'raw' })
+  const long = uri.replace('///', `///${'n'.repeat(4097)}`)
+  await t.rejects(openSource(long), { code: 'IO', what: long, why: /too long/ })
 })
 
 t.test('a server that refuses to say what it holds: all is data, with a note', async (t) => {

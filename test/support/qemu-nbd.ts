@@ -13,10 +13,13 @@ export interface QemuNbdOptions {
   writable?: boolean
   /** Serve on when the last client has gone. Default: yes; qemu-nbd's own default: no. */
   persistent?: boolean
+  /** Path of the socket, on which another one may have served before. Default: a new one. */
+  socket?: string
 }
 
 export interface QemuNbd extends RunningServer {
   readonly uri: string
+  readonly socket: string
 }
 
 /** `qemu-nbd` serving an image on a Unix socket until the test ends. */
@@ -28,7 +31,7 @@ export async function startQemuNbd(
   const { format = 'qcow2', name = '', shared = 8, bitmaps = [], writable = false } = options
   const { persistent = true } = options
   const directory = socketDirectory(t)
-  const socket = join(directory, 'nbd')
+  const { socket = join(directory, 'nbd') } = options
   const pidFile = join(directory, 'pid')
   const args = [
     ...(persistent ? ['--persistent'] : []),
@@ -39,5 +42,5 @@ export async function startQemuNbd(
     image,
   ]
   const server = await startServer(t, 'qemu-nbd', args, pidFile)
-  return { ...server, uri: unixUri(socket, name) }
+  return { ...server, socket, uri: unixUri(socket, name) }
 }
