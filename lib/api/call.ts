@@ -3,6 +3,7 @@ import type { CustomTarget } from '../copy/target/custom-target.ts'
 import { abortedError, BackupError, ioError, isBackupError, messageOf } from '../errors.ts'
 import type { Phase, Progress } from '../progress.ts'
 import type { CustomSource } from '../source/custom-source.ts'
+import { Turns } from '../turns.ts'
 
 type OnProgress = (progress: Progress) => void
 
@@ -36,8 +37,10 @@ export class Call {
   async *each<T>(work: () => AsyncIterable<T>): AsyncGenerator<T, void, undefined> {
     try {
       if (this.#signal?.aborted) throw abortedError(this.#what, this.#signal)
+      const turns = new Turns(this.#what, this.#signal)
       for await (const one of work()) {
-        if (this.#signal?.aborted) throw abortedError(this.#what, this.#signal)
+        const pause = turns.step()
+        if (pause) await pause
         yield one
       }
     } catch (error) {

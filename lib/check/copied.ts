@@ -62,6 +62,8 @@ export async function checkCopied(
     let changed = 0
     let clusters = 0
     for (let at = 0; at < l2.byteLength; at += size) {
+      const pause = report.step()
+      if (pause) await pause
       if (l2.getUint32(at) === 0 && l2.getUint32(at + 4) === 0) continue
       const type = clusterType(l2, at, header)
       if (type !== 'data' && type !== 'zero+host') continue

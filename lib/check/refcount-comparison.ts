@@ -11,6 +11,9 @@ export interface Fix {
 
 export const NOTHING: Fix = { leaks: false, errors: false }
 
+/** Clusters of a block between two turns of the event loop: a block may have millions. */
+const PART = 65536
+
 /** Result of the comparison for the whole image. */
 export interface RefcountComparison {
   /** A cluster that is referenced has a refcount of 0: its block may be needed by itself. */
@@ -38,7 +41,11 @@ export async function compareRefcounts(
     const next = Math.min((index + 1) * perBlock, counts.clusters)
     if (stored.hasBlock(index)) {
       if (stored.get(cluster) === undefined) await stored.load(cluster)
-      comparison.block(cluster, next)
+      for (let from = cluster; from < next; from += PART) {
+        const pause = report.step()
+        if (pause) await pause
+        comparison.block(from, Math.min(from + PART, next))
+      }
       if (comparison.changed) await write(comparison.changed)
       comparison.changed = undefined
       cluster = next
@@ -46,6 +53,8 @@ export async function compareRefcounts(
       // No block is stored: only referenced clusters matter.
       const from = counts.nextReferenced(cluster)
       const to = Math.min(next, counts.clusters)
+      const pause = report.step()
+      if (pause) await pause
       if (from < to) comparison.block(from, to)
       cluster = Math.max(to, Math.min(from, stored.nextBlock(index) * perBlock))
     }

@@ -113,12 +113,16 @@ async function countBitmap(
   const inFile = roundUp(Math.max(0, file.size - tableOffset), 8)
   const bytes = await readAt(file, tableOffset, Math.min(tableSize * 8, inFile))
   for (let at = 0; at < bytes.length; at += 8) {
+    const pause = report.step()
+    if (pause) await pause
     if (isSoundEntry(bytes, at, clusterSize)) continue
     report.result.corruptions++
     throw report.failed('the table of a bitmap has an invalid entry', INVALID)
   }
   const table = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
   for (let at = 0; at < table.byteLength; at += 8) {
+    const pause = report.step()
+    if (pause) await pause
     const offset = hostOffset(table, at)
     if (offset !== 0) counts.add(offset, clusterSize)
   }
@@ -138,6 +142,8 @@ async function countBlocks(
     rebuild = true
   }
   for (let index = 0; index < stored.stored; index++) {
+    const pause = report.step()
+    if (pause) await pause
     const { offset, aligned, reserved } = stored.entry(index)
     const cluster = Math.floor(offset / clusterSize)
     if (reserved) {

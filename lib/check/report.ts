@@ -3,6 +3,7 @@ import { OVER_AND_OVER } from '../format/qcow2/work.ts'
 import type { ImageFile } from '../format/read.ts'
 import type { ControlOptions } from '../options.ts'
 import { positions } from '../progress.ts'
+import { Turns } from '../turns.ts'
 import type { Say } from './finding.ts'
 
 /** Result of a check and repair, by QEMU's names, in clusters; `imageEndOffset` is bytes. */
@@ -69,6 +70,7 @@ export class Report {
   readonly #signal: AbortSignal | undefined
   readonly #tell: ReturnType<typeof positions>
   readonly #size: number
+  readonly #turns: Turns
   #work = 0
 
   constructor(
@@ -81,6 +83,7 @@ export class Report {
     this.#signal = signal
     this.#size = size
     this.#tell = positions('check', size, onProgress)
+    this.#turns = new Turns(path, signal)
     this.#mostWork = Math.max(BASE_WORK, size * WORK_PER_BYTE)
   }
 
@@ -124,6 +127,14 @@ export class Report {
     if (this.#work > this.#mostWork) {
       throw this.failed(OVER_AND_OVER)
     }
+  }
+
+  /**
+   * To be called for each step, and awaited if it returns a promise: see `Turns`. A table, which may
+   * be large, takes several.
+   */
+  step(): Promise<void> | undefined {
+    return this.#turns.step()
   }
 
   /** Counts a mapping table that is read. */

@@ -21,6 +21,8 @@ import { type CheckFailed, IO_ERROR, type Report } from './report.ts'
 /** Bytes of an L1 table, and of L2 tables, that are read at once. */
 const PART = 64 * 1024
 const AHEAD = 2 ** 20
+/** Bytes of an L2 table between two turns of the event loop. */
+const SLICE = 64 * 1024
 
 const NOTHING = new DataView(new ArrayBuffer(0))
 
@@ -107,7 +109,13 @@ export class Walk {
       if (l2 === undefined) throw this.#unreadable('check_refcounts_l2')
       const { lines } = this.#report
       const { additions } = this.#counts
-      this.#l2(l2, offset, active)
+      let next = 0
+      for (let from = 0; from < l2.byteLength; from += SLICE) {
+        const pause = this.#report.step()
+        if (pause) await pause
+        const to = Math.min(from + SLICE, l2.byteLength)
+        next = this.#l2(l2, from, to, offset, active, next)
+      }
       if (lines === this.#report.lines && additions === this.#counts.additions) {
         this.#empty.add(offset)
       }
@@ -120,13 +128,23 @@ export class Walk {
     return this.#report.failed('an L2 table cannot be read', IO_ERROR)
   }
 
-  #l2(table: DataView, offset: number, active: boolean): void {
+  /**
+   * Goes through the bytes `from` to `end` of an L2 table.
+   * @param expected where the next cluster is if it is not a fragment; 0: nowhere yet
+   * @returns the same for the one after them
+   */
+  #l2(
+    table: DataView,
+    from: number,
+    end: number,
+    offset: number,
+    active: boolean,
+    expected: number,
+  ): number {
     const header = this.#header
     const size = l2EntrySize(header)
-    /** Where the next cluster is if it is not a fragment; 0: nowhere yet. */
-    let next = 0
-    const end = table.byteLength
-    for (let at = 0; at < end; at += size) {
+    let next = expected
+    for (let at = from; at < end; at += size) {
       if (isEmpty(table, at, size)) continue
       const host = header.extendedL2 ? 0 : plainHost(table, at, header.clusterSize)
       if (host !== 0) {
@@ -148,6 +166,7 @@ export class Walk {
         this.#report.corruption('ERROR: Unallocated cluster has non-zero subcluster allocation map')
       }
     }
+    return next
   }
 
   #compressed(table: DataView, at: number, active: boolean): void {

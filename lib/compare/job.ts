@@ -1,9 +1,9 @@
-import { setImmediate } from 'node:timers/promises'
 import type { GuestStore } from '../block-status/status.ts'
 import { throwIfAborted } from '../errors.ts'
 import { log } from '../log.ts'
 import { type CompareJob, native } from '../native.ts'
 import { nativeStore } from '../source/native-store.ts'
+import { Turns } from '../turns.ts'
 import { compareError } from './failure.ts'
 import type { Found } from './found.ts'
 import { isRead, type Side, type Step } from './plan.ts'
@@ -37,8 +37,6 @@ const MEMORY = 12 * 2 ** 20
 const REMOTE_MEMORY = 24 * 2 ** 20
 /** Maximum steps planned ahead: there are as many that read nothing as the image has runs. */
 const MAX_AHEAD = 4096
-/** Time after which the plan yields to the event loop: most of its answers come synchronously. */
-const BUSY_MS = 10
 
 /** Numbers of a finding, see native/napi/compare_handle.cc. */
 const FINDING_COLUMNS = 5
@@ -117,15 +115,16 @@ class Comparison {
 
   /** Hands the plan over as it is made; ends early when the job has ended. */
   async #feed(steps: AsyncIterable<Step>): Promise<void> {
-    let since = performance.now()
-    for await (const step of abortable(steps, this.#options.signal)) {
+    const { names, signal } = this.#options
+    // Most answers to the plan's questions come synchronously.
+    const turns = new Turns(names[0], signal)
+    for await (const step of abortable(steps, signal)) {
       this.#planned.push(step)
       if (isRead(step)) this.#rows.add(step)
       if (this.#rows.full && !(await this.#push())) return
       if (this.#planned.length >= MAX_AHEAD && !(await this.#catchUp())) return
-      if (performance.now() - since < BUSY_MS) continue
-      await setImmediate()
-      since = performance.now()
+      const pause = turns.step()
+      if (pause) await pause
     }
     await this.#push()
   }

@@ -47,9 +47,10 @@ export class BlockSharer {
 
   /** @returns how many of the mappings were shared, from the first on */
   #clone(file: number, mappings: readonly DataMapping[]): Promise<number> {
-    const ranges = new Float64Array(
-      mappings.flatMap(({ offset, start, length }) => [offset, start, length]),
-    )
+    const ranges = new Float64Array(mappings.length * 3)
+    for (const [i, { offset, start, length }] of mappings.entries()) {
+      ranges.set([offset, start, length], i * 3)
+    }
     return native().cloneRanges(this.#files[file].handle.fd, this.#target.handle.fd, ranges)
   }
 }

@@ -5,6 +5,7 @@ import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { encodeRefcount } from '../format/qcow2/refcounts.ts'
 import type { OpenFile } from '../image/file.ts'
 import type { Write } from '../image/steps.ts'
+import { Turns } from '../turns.ts'
 
 /** Clusters of a table that is at another place now. */
 export interface MovedTable {
@@ -36,6 +37,7 @@ export class Allocator {
   readonly #taken = new Map<number, number>()
   /** New refcount blocks: their cluster, by their index. */
   readonly #blocks = new Map<number, number>()
+  readonly #turns: Turns
   #capacity: number
   #table: MovedTable | undefined
   /** No cluster below it is free. */
@@ -49,6 +51,7 @@ export class Allocator {
     this.#header = header
     this.#stored = stored
     this.#path = path
+    this.#turns = new Turns(path)
     this.#capacity = stored.entries
     this.#from = Math.ceil(searchFrom / header.clusterSize)
   }
@@ -85,6 +88,8 @@ export class Allocator {
     }
     const changed = new Map<number, Write>()
     for (const [cluster, references] of this.#taken) {
+      const pause = this.#turns.step()
+      if (pause) await pause
       const index = Math.floor(cluster / perBlock)
       let write = fresh.get(index) ?? changed.get(index)
       if (!write) {
@@ -155,6 +160,8 @@ export class Allocator {
   async #find(count: number): Promise<number> {
     let run = 0
     for (let cluster = this.#from; ; cluster++) {
+      const pause = this.#turns.step()
+      if (pause) await pause
       const known = this.#stored.get(cluster)
       // Not waited for each time: there may be millions.
       const refcount = typeof known === 'number' ? known : await this.#load(cluster)

@@ -4,11 +4,12 @@ import type { Bitmap } from '../format/qcow2/bitmaps.ts'
 import { BitRuns, type DirtyRun } from '../format/qcow2/bits.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { type ImageFile, readInto } from '../format/read.ts'
+import type { Turns } from '../turns.ts'
 
 /** Bytes of bits that are read at a time. */
 const PART = 2 ** 20
 /** Bytes of bits that are decoded at a time. */
-const STEP = 2048
+const STEP = 512
 const ZEROES = Buffer.alloc(PART)
 
 /**
@@ -62,15 +63,21 @@ export class Bits {
     }
   }
 
-  /** Sets the bits of the granules that another bitmap has as dirty. */
-  merge(other: Bits): void {
+  /**
+   * Sets the bits of the granules that another bitmap has as dirty.
+   * @param turns of the work that it is part of
+   * @throws BackupError ABORTED
+   */
+  async merge(other: Bits, turns: Turns): Promise<void> {
     if (other.granularity !== this.granularity) {
       for (const runs of other.runs()) {
+        await turns.step()
         for (const { start, length, dirty } of runs) if (dirty) this.add(start, length)
       }
       return
     }
     for (const [index, bytes] of other.parts()) {
+      await turns.step()
       const alike = other.#partBytes === this.#partBytes
       if (alike && other.isFull(index)) this.#parts.set(index, this.#allOnes())
       else this.addBytes(index * other.#partBytes, bytes)
@@ -89,12 +96,17 @@ export class Bits {
     return this.#ones !== undefined && this.#parts.get(index) === this.#ones
   }
 
-  /** Guest bytes in the granules that are dirty. */
-  dirtyBytes(): number {
+  /**
+   * Guest bytes in the granules that are dirty.
+   * @param turns of the work that it is part of
+   * @throws BackupError ABORTED
+   */
+  async dirtyBytes(turns: Turns): Promise<number> {
     const bits = Math.ceil(this.size / this.granularity)
     const perPart = this.#partBytes * 8
     let set = 0
     for (const [index, part] of this.#parts) {
+      await turns.step()
       // Bits past the end of the disk may be set that mean nothing.
       const meant = Math.min(bits - index * perPart, perPart)
       if (meant <= 0) continue

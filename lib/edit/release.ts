@@ -2,6 +2,7 @@ import { type StoredRefcounts, Unreadable } from '../check/stored-refcounts.ts'
 import { BackupError } from '../errors.ts'
 import { encodeRefcount } from '../format/qcow2/refcounts.ts'
 import type { Write } from '../image/steps.ts'
+import { Turns } from '../turns.ts'
 
 /** References that clusters lose: how many, by the number of the cluster. */
 export type Lost = Map<number, number>
@@ -21,7 +22,10 @@ export async function release(
   const free: number[] = []
   let last: { index: number; write: Write } | undefined
   // Block by block, so that each is changed while it is in memory, and written once.
-  for (const cluster of [...lost.keys()].sort((a, b) => a - b)) {
+  const turns = new Turns(path)
+  for (const cluster of Float64Array.from(lost.keys()).sort()) {
+    const pause = turns.step()
+    if (pause) await pause
     const index = Math.floor(cluster / stored.perBlock)
     if (stored.get(cluster) === undefined) await stored.load(cluster)
     const refcount = stored.get(cluster)

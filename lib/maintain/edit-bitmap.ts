@@ -17,6 +17,7 @@ import { requireApart, type StorageFile } from '../image/storage.ts'
 import type { ControlOptions } from '../options.ts'
 import { positions } from '../progress.ts'
 import { encodeText, quoted } from '../text.ts'
+import { Turns } from '../turns.ts'
 import { withBitmapsOf } from './open-bitmaps.ts'
 
 /** An operation on a bitmap of an image. */
@@ -125,7 +126,8 @@ export async function addBitmap(
     await fill(bits, image.file)
     edit.fill(bits, recording)
     await edit.store()
-    return { granularity: bits.granularity, dirtyBytes: bits.dirtyBytes() }
+    const dirtyBytes = await bits.dirtyBytes(new Turns(path, signal))
+    return { granularity: bits.granularity, dirtyBytes }
   } finally {
     await image.file.handle.close()
   }
@@ -191,6 +193,7 @@ class Edit {
   readonly #name: string
   readonly #signal: AbortSignal | undefined
   readonly #tell: ReturnType<typeof positions>
+  readonly #turns: Turns
   #bitmaps: NewBitmap[]
   /** Bitmaps that are not current go, too. */
   #forgetStale: boolean
@@ -203,6 +206,7 @@ class Edit {
     before?: Edit,
   ) {
     this.#signal = signal
+    this.#turns = new Turns(image.file.path, signal)
     this.#tell = positions('bitmaps', image.header.virtualSize, onProgress)
     this.#image = image
     this.#name = name
@@ -275,7 +279,7 @@ class Edit {
     const isNew = !this.#bitmaps.some(({ name }) => name === this.#name)
     if (isNew) this.#add(granularity)
     const bits = await this.#load(this.#usable(this.#find(this.#name)))
-    bits.merge(more)
+    await bits.merge(more, this.#turns)
     this.#replace((bitmap) => ({ ...bitmap, bits, auto: isNew ? recording : bitmap.auto }))
   }
 
@@ -357,7 +361,7 @@ class Edit {
 
   async #addTo(bits: Bits, { stored, bits: other }: NewBitmap): Promise<void> {
     const { file, header } = this.#image
-    if (other) bits.merge(other)
+    if (other) await bits.merge(other, this.#turns)
     else await this.#addStored(bits, file, header, stored as Bitmap)
   }
 

@@ -28,7 +28,7 @@ export interface Layer {
  * Mappings per batch, about. Enough that the cost of a batch is not seen beside that of its mappings,
  * few enough that a batch stays below a megabyte.
  */
-export const BATCH = 8192
+export const BATCH = 4096
 
 /**
  * Reads a chain, top first: every layer answers for the ranges that the ones above it leave open. Each is a

@@ -90,5 +90,5 @@ t.test('batches are bounded however much one window makes', async (t) => {
   for await (const batch of readLayers([layerOf(text, 0, 1000), layerOf(text, 1, 1000)])) {
     most = Math.max(most, batch.length)
   }
-  t.ok(most <= 8192 + 1000, `${most} mappings`)
+  t.ok(most <= 4096 + 1000, `${most} mappings`)
 })

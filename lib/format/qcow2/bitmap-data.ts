@@ -19,10 +19,10 @@ export interface BitsRun {
 
 /** Bytes of a table, and of bits, that are read at a time. */
 const PART = 64 * 1024
-/** Bytes of bits decoded at a time: at most 16384 runs. */
-const STEP = 2048
+/** Bytes of bits decoded at a time: at most 4096 runs. */
+const STEP = 512
 /** Runs per batch, about. */
-const BATCH = 8192
+const BATCH = 4096
 
 /** Bits 9 to 55 of an entry, in its halves: the offset of a cluster. Bit 0: all ones, if that is 0. */
 const OFFSET_HIGH = 0x00ffffff
@@ -52,9 +52,10 @@ export async function* bitmapRuns(
       continue
     }
     for (let done = 0; done < length; done += PART) {
-      await turns.step()
       const bytes = await readAt(file, offset + done, Math.min(PART, length - done))
       for (let at = 0; at < bytes.length; at += STEP) {
+        const pause = turns.step()
+        if (pause) await pause
         runs.addBits(bytes.subarray(at, at + STEP))
         if (runs.ready >= BATCH) yield runs.take()
       }

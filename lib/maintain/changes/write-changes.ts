@@ -8,10 +8,14 @@ import { diskOf } from '../../image/steps.ts'
 import { native } from '../../native.ts'
 import type { Layer } from '../../source/layer.ts'
 import { qcow2Layer } from '../../source/qcow2-layer.ts'
-import type { SourceFile } from '../../source/source.ts'
+import type { Mapping, SourceFile } from '../../source/source.ts'
+import { Turns } from '../../turns.ts'
 import { roundUp } from '../../units.ts'
 import { Batch, type ChangeDisk } from './batch.ts'
 import type { Change } from './changes.ts'
+
+/** Mappings that are handed over for a copy at a time. */
+const PART = 4096
 
 /** An image that is changed, and what it builds on. */
 export interface ChangedDisk {
@@ -47,8 +51,11 @@ export async function writeChanges(
     return new Batch({ image, l1, disk, layers, below, size, searchFrom })
   }
   let batch = newBatch(0)
+  const turns = new Turns(opened.file.path, signal)
   for await (const some of changes) {
     for (const change of some) {
+      const pause = turns.step()
+      if (pause) await pause
       for (let left: Change | undefined = change; left; ) {
         left = await batch.add(left)
         if (!batch.isFull) continue
@@ -72,6 +79,18 @@ function layerOf({ file, header }: EditedImage, files: readonly OpenFile[]): Lay
   return qcow2Layer(new Qcow2Image(file, header, file), index)
 }
 
+function* bordersOf(mappings: readonly Mapping[]): Generator<number> {
+  for (const { start, length } of mappings) {
+    yield start
+    yield length
+  }
+}
+
+/** So that other work goes on between two of them. */
+async function* inParts(mappings: readonly Mapping[]): AsyncGenerator<readonly Mapping[]> {
+  for (let at = 0; at < mappings.length; at += PART) yield mappings.slice(at, at + PART)
+}
+
 /** @param files the stores read from */
 export function changeDisk(
   { file, header }: EditedImage,
@@ -85,11 +104,8 @@ export function changeDisk(
       if (mappings.length === 0) return await disk.sync()
       const now = file.blockDevice ? file.size : (await file.handle.stat()).size
       const size = file.blockDevice ? now : roundUp(Math.max(now, end), header.clusterSize)
-      const unit = commonUnit([size, ...mappings.flatMap(({ start, length }) => [start, length])])
-      async function* all() {
-        yield mappings
-      }
-      await patchFile(files, file, { mappings: all(), size, unit }, options)
+      const unit = Math.min(commonUnit([size]), commonUnit(bordersOf(mappings)))
+      await patchFile(files, file, { mappings: inParts(mappings), size, unit }, options)
     },
     async deallocate(areas) {
       if (areas.length === 0 || file.blockDevice) return

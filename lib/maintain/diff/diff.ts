@@ -1,10 +1,10 @@
-import { setImmediate } from 'node:timers/promises'
 import { Bits } from '../../edit/bits.ts'
-import { argumentError, throwIfAborted, usageError } from '../../errors.ts'
+import { argumentError, usageError } from '../../errors.ts'
 import type { DirtyRun } from '../../format/qcow2/bits.ts'
 import { requireApart } from '../../image/storage.ts'
 import { isNbdUri } from '../../nbd/uri.ts'
 import type { OpenOptions } from '../../source/open-source.ts'
+import { Turns } from '../../turns.ts'
 import { type AddedBitmap, addBitmap, mergeIntoBitmap, requireMergeable } from '../edit-bitmap.ts'
 import { addDifferences, type UnreadableRange } from './differences.ts'
 import { openList } from './list-file.ts'
@@ -149,15 +149,16 @@ export async function diffDisks(
       const bits = new Bits(size, granularity, DEFAULT_GRANULARITY)
       const unreadable = await addDifferences(bits, sides, options)
       if (into) await mergeIntoBitmap(into.image, into, bits, options.signal)
+      // There may be as many runs as the disk has granules, and all of them in memory.
+      const turns = new Turns(disk, options.signal)
       for (const runs of bits.runs()) {
+        await turns.step()
         await list?.add(runs)
         await take?.(runs)
-        // There may be as many runs as the disk has granules, and all of them in memory.
-        await setImmediate()
-        throwIfAborted(options.signal, disk)
       }
       const notes = (await list?.publish()) ?? []
-      const found = { virtualSize: size, granularity, dirtyBytes: bits.dirtyBytes(), unreadable }
+      const dirtyBytes = await bits.dirtyBytes(turns)
+      const found = { virtualSize: size, granularity, dirtyBytes, unreadable }
       return notes.length > 0 ? { ...found, notes } : found
     } finally {
       await list?.discard()

@@ -8,6 +8,7 @@ import { nodeOf } from '../../qemu-img/chain-node.ts'
 import { type Layer, readLayers } from '../../source/layer.ts'
 import type { Mapping } from '../../source/source.ts'
 import { layersOf } from '../../source/source-chain.ts'
+import { Turns } from '../../turns.ts'
 import type { ChangeDisk } from '../changes/batch.ts'
 import { bitmapClusters, requireFreeClusters } from '../changes/capacity.ts'
 import { type ByteCounter, changesOf } from '../changes/changes.ts'
@@ -51,7 +52,8 @@ export async function keepContent(
   const { virtualSize: size, clusterSize } = opened.header
   const { layers } = layersOf(before)
   const below = after[1]?.size ?? 0
-  const differing = bits.dirtyBytes()
+  const turns = new Turns(opened.file.path, signal)
+  const differing = await bits.dirtyBytes(turns)
   if (differing > 0 && opened.header.externalDataFile) {
     throw unsupported(
       opened.file.path,
@@ -62,13 +64,14 @@ export async function keepContent(
     changesOf(mappings, clusterSize, size)
   if (opened.file.blockDevice) {
     const kept = { changing: [...bitmaps.keys()], created: [] }
-    const planned = { changes: changesFrom(mappingsOf(bits, layers)), below, size, signal }
+    const planned = { changes: changesFrom(mappingsOf(bits, layers, turns)), below, size, signal }
     await requireFreeClusters(opened, planned, bitmapClusters(opened, size, kept))
   }
   const image = await keepBitmaps(opened, before, bitmaps, { disk, signal })
   if (differing === 0) return image
   progress.begin(differing)
-  return await writeChanges(image, changesFrom(counter.count(mappingsOf(bits, layers))), disk, {
+  const changes = changesFrom(counter.count(mappingsOf(bits, layers, turns)))
+  return await writeChanges(image, changes, disk, {
     ...{ files: filesOf(before), lower: layers.slice(1), below, size, signal },
     onSettled: () => progress.settled(),
   })
@@ -107,9 +110,12 @@ async function findDifferences(
 async function* mappingsOf(
   bits: Bits,
   layers: readonly Layer[],
+  turns: Turns,
 ): AsyncGenerator<readonly Mapping[]> {
   for (const runs of bits.runs()) {
     for (const { start, length, dirty } of runs) {
+      const pause = turns.step()
+      if (pause) await pause
       if (dirty) yield* readLayers(layers, { start, length })
     }
   }
