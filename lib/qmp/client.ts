@@ -1,4 +1,3 @@
-import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { BackupError, ioError } from '../errors.ts'
 import { log } from '../log.ts'
@@ -169,9 +168,11 @@ export class QmpClient {
     this.#end(new BackupError('IO', this.monitor, 'the connection to the monitor was closed'))
   }
 
-  /** Resolves once the connection is closed, by whichever side. */
+  /** Resolves once the connection is closed, by whichever side and for whatever reason. */
   async closed(): Promise<void> {
-    if (!this.#socket.closed) await once(this.#socket, 'close')
+    if (this.#socket.closed) return
+    // Not `once` of node:events, which rejects when an error comes first.
+    await new Promise<void>((resolve) => this.#socket.once('close', () => resolve()))
   }
 
   #receive(chunk: Buffer): void {

@@ -136,6 +136,15 @@ t.test('a connection that ends interrupts every call, naming the command', async
   await client.closed()
 })
 
+t.test('a connection that is reset has closed, which is no failure to wait for', async (t) => {
+  // What it has not read when it closes resets the connection.
+  const { client } = await connectTo(t, (_, _send, socket) => void socket.pause().destroy())
+  const closed = client.closed()
+  const calls = [1, 2].map(() => client.execute('quit', { text: 'x'.repeat(2 ** 20) }))
+  for (const call of calls) await t.rejects(call, { code: 'IO' })
+  await closed
+})
+
 t.test(
   'a command without an answer is given up, and its late answer is nobody else’s',
   async (t) => {
