@@ -1,3 +1,4 @@
+import { randomInt } from 'node:crypto'
 import { connect, type Socket } from 'node:net'
 import { BackupError, ioError } from '../errors.ts'
 import { log } from '../log.ts'
@@ -52,7 +53,12 @@ export class QmpClient {
   readonly #greeted: Promise<QmpGreeting>
   #greet!: { resolve(greeting: QmpGreeting): void; reject(error: BackupError): void }
   #greeting: QmpGreeting | undefined
-  #lastId = 0
+  /**
+   * Ids of other clients are others: a monitor serves one client after the other, and the late answer to
+   * a command of the last one reaches the next.
+   */
+  readonly #firstId = randomInt(2 ** 47)
+  #lastId = this.#firstId
   #ended: BackupError | undefined
 
   private constructor(monitor: string, socket: Socket) {
@@ -200,11 +206,11 @@ export class QmpClient {
 
   #settle(message: Extract<QmpMessage, { kind: 'return' | 'error' }>): void {
     const { id } = message
-    if (typeof id !== 'number' || !Number.isInteger(id) || id < 1 || id > this.#lastId) {
+    if (typeof id !== 'number' || !Number.isInteger(id)) {
       const what = message.kind === 'error' ? `: ${message.description}` : ''
       throw new QmpProtocolError(`sent an answer to no pending command${what}`)
     }
-    // The answer to an abandoned command is dropped.
+    // The answer to an abandoned command is dropped, and to one of the client before.
     const pending = this.#pending.get(id)
     if (!pending) return
     log('qmp', () => {

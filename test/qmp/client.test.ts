@@ -167,6 +167,15 @@ t.test(
   },
 )
 
+t.test('an answer to the client before reaches nobody', async (t) => {
+  const { client } = await connectTo(t, ({ id }, send) => {
+    for (let other = 0; other < 100; other++) send({ return: 'of another', id: other })
+    send({ return: 'own', id })
+  })
+  t.equal(await client.execute('query-block'), 'own')
+  t.equal(await client.execute('query-block'), 'own')
+})
+
 t.test('a signal ends the connection and all that waits for it', async (t) => {
   const monitor = await startMonitor(t, silent)
   const stop = new AbortController()
@@ -196,7 +205,7 @@ const BROKEN: Record<string, unknown> = {
   'nothing that QMP has': '{"hello":1}\n',
   'a number': '1\n',
   'deep nesting': `${'['.repeat(1e6)}\n`,
-  'an answer that nobody asked for': '{"return":{},"id":7}\n',
+  'an answer to no number': '{"return":{},"id":"7"}\n',
   'an answer without an id': '{"return":{}}\n',
   'an error of its own': '{"error":{"class":"GenericError","desc":"JSON parse error"}}\n',
 }
@@ -251,7 +260,10 @@ t.test('a peer that says nothing times out', async (t) => {
 t.test('a monitor is reached by TCP', async (t) => {
   const server = createServer((socket) => {
     socket.write(`${JSON.stringify(GREETING)}\n`)
-    socket.once('data', () => socket.write('{"return":{},"id":1}\n'))
+    socket.once('data', (command) => {
+      const { id } = JSON.parse(String(command))
+      socket.write(`${JSON.stringify({ return: {}, id })}\n`)
+    })
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   t.teardown(() => server.close())
