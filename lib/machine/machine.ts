@@ -1,3 +1,4 @@
+import type { BackupError } from '../errors.ts'
 import type { Range } from '../extents/range-set.ts'
 import type { BitmapHealth } from '../source/bitmaps/health.ts'
 import type { Format, OpenOptions } from '../source/source-chain.ts'
@@ -35,6 +36,8 @@ export interface MachineOptions {
    * is not started then. Default: there is none.
    */
   nbdServer?: string
+  /** Of a QEMU: where its guest agent listens, a path or `HOST:PORT`. Default: found in QEMU. */
+  guestAgent?: string
   signal?: AbortSignal
 }
 
@@ -146,10 +149,10 @@ export interface PointInTime {
   /** Aborts when the point is lost; the reason is a BackupError that says how. */
   readonly lost: AbortSignal
   /**
-   * Asks whether the hypervisor still has it, and aborts `lost` if not. QEMU gives a point up without
-   * an event (`break-snapshot`), and the client only sees EINVAL: to be called when reading failed.
+   * Asked when a read failed: how the point was lost, if that is why. Not every loss is told: of
+   * `break-snapshot` a client sees only EINVAL.
    */
-  check?(): Promise<void>
+  whyLost?(): Promise<BackupError | undefined>
   /**
    * The backup is stored: removes everything of this run but the new bitmaps.
    * @param options `remove`: names of bitmaps, or checkpoints, of earlier backups in the same repository,

@@ -19,6 +19,8 @@ export interface StorageDaemon extends RunningServer {
   readonly monitor: string
   /** Of the NBD server. */
   readonly socket: string
+  /** Starts the NBD server. */
+  serve(): Promise<void>
   /** Opens an image as a node. */
   open(node: string, path: string, format?: 'raw' | 'qcow2'): Promise<void>
   addBitmap(node: string, name: string, granularity?: number): Promise<void>
@@ -59,6 +61,9 @@ export async function startStorageDaemon(
     client,
     monitor,
     socket,
+    async serve() {
+      await qmp('nbd-server-start', { addr: { type: 'unix', data: { path: socket } } })
+    },
     async open(node, path, format = 'qcow2') {
       const file = { driver: 'file', filename: path, discard: 'unmap' }
       await qmp('blockdev-add', { driver: format, 'node-name': node, discard: 'unmap', file })

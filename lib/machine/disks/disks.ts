@@ -22,13 +22,15 @@ import { type Mark, marksOf } from './run-marks.ts'
  * @throws BackupError USAGE
  */
 export async function openDisks(address: string, options: MachineOptions): Promise<Machine> {
-  const { name, connect, nbdAddress, tlsCertificates, nbdServer, ...access } = options
+  const { name, connect, nbdAddress, tlsCertificates, nbdServer, guestAgent, ...access } = options
   if (name === undefined)
     throw argumentError('name', 'missing; disks at rest have no name together')
   for (const [option, value] of Object.entries({ connect, nbdAddress, tlsCertificates })) {
     if (value !== undefined) throw argumentError(option, 'is only for libvirt machines')
   }
-  if (nbdServer !== undefined) throw argumentError('nbdServer', 'is only for qmp machines')
+  for (const [option, value] of Object.entries({ nbdServer, guestAgent })) {
+    if (value !== undefined) throw argumentError(option, 'is only for qmp machines')
+  }
   return restingDisks(`disk:${address}`, name, parseDisks(address), access)
 }
 

@@ -36,9 +36,11 @@ export async function openLibvirtMachine(
   options: MachineOptions = {},
 ): Promise<Machine> {
   if (domain === '') throw usageError('libvirt:', 'the name of the domain is missing')
-  const { connect = DEFAULT_CONNECT, format, nbdServer, signal } = options
+  const { connect = DEFAULT_CONNECT, format, nbdServer, guestAgent, signal } = options
   if (format !== undefined) throw argumentError('format', 'is what the domain says')
-  if (nbdServer !== undefined) throw argumentError('nbdServer', 'is only for qmp machines')
+  for (const [option, value] of Object.entries({ nbdServer, guestAgent })) {
+    if (value !== undefined) throw argumentError(option, 'is only for qmp machines')
+  }
   const virsh = new Virsh(connect, `libvirt:${domain}`)
   const found = await findDomain(virsh, domain, signal)
   return new LibvirtMachine(virsh, found.uuid, options.name ?? found.name, options)

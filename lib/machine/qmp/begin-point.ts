@@ -1,6 +1,7 @@
-import { argumentError, BackupError, messageOf, throwIfAborted, unsupported } from '../../errors.ts'
+import { argumentError, BackupError, messageOf, throwIfAborted } from '../../errors.ts'
 import { log } from '../../log.ts'
 import type { QmpClient } from '../../qmp/client.ts'
+import { whileFrozen } from '../../qmp/frozen-guest.ts'
 import { quoted } from '../../text.ts'
 import { type FreezeOptions, type FrozenDisk, RUN_ID } from '../machine.ts'
 import { holdRun, isRunAlive } from '../run-lock.ts'
@@ -9,6 +10,7 @@ import { readDisks } from './disks.ts'
 import { type ExportUri, openExportServer } from './export-server.ts'
 import type { Features } from './features.ts'
 import { exportDisks, makeInstant, openTemporaries } from './freeze.ts'
+import { findGuestAgent } from './guest-agent-address.ts'
 import { nameOf } from './names.ts'
 import { type FreezePlan, planFreeze } from './plan-freeze.ts'
 import { QmpPoint } from './point.ts'
@@ -24,6 +26,7 @@ export interface FrozenMachine {
   features: Features
   /** See MachineOptions. */
   nbdServer?: string
+  guestAgent?: string
   monitor(): Promise<QmpClient>
 }
 
@@ -63,11 +66,10 @@ class Beginning {
 
   async run(lock: { release(): void }): Promise<QmpPoint> {
     const { title, features, nbdServer, monitor } = this.#machine
-    const { scratch: directory, signal, quiesce } = this.#options
-    if (quiesce) throw unsupported(title, 'the guest agent cannot be reached through a QMP monitor')
+    const { scratch: directory, signal } = this.#options
     const client = await monitor()
     await requireFree(client, title, this.#run)
-    const disks = await readDisks(client)
+    const disks = await readDisks(client, features)
     const plan = planFreeze(this.#options, disks, features, title)
     this.#stoodBefore = (await statusOf(client)) === 'io-error'
     try {
@@ -92,15 +94,25 @@ class Beginning {
   async #instant(client: QmpClient, plan: FreezePlan): Promise<Date> {
     const { title, features } = this.#machine
     const { beforeFreeze, afterFreeze, signal } = this.#options
+    const agent = await this.#agent(client)
     await beforeFreeze?.()
     try {
       throwIfAborted(signal, title)
       const nodes = plan.disks.flatMap(({ disk: { root, chain } }) => [root, ...chain])
       this.#watch = new Watch(client, this.#run, title, nodes)
-      return await makeInstant(client, plan, this.#options, features, this.#run)
+      const make = () => makeInstant(client, plan, this.#options, features, this.#run)
+      if (agent === undefined) return await make()
+      return (await whileFrozen(agent, make, { signal })).value
     } finally {
       await afterFreeze?.()
     }
+  }
+
+  /** Found before anybody is told of a freeze. */
+  async #agent(client: QmpClient): Promise<string | undefined> {
+    if (!this.#options.quiesce) return undefined
+    const { title, guestAgent } = this.#machine
+    return guestAgent ?? (await findGuestAgent(client, title))
   }
 
   #point(

@@ -7,8 +7,10 @@ import {
 } from '../../source/bitmaps/health.ts'
 import { factsFromQmp } from '../../source/bitmaps/qmp-facts.ts'
 import type { Ability, MachineDisk } from '../machine.ts'
+import type { Features } from './features.ts'
 import { BlockGraph, type BlockNode } from './graph.ts'
 import { isOurs } from './names.ts'
+import { hasOwnThread } from './threads.ts'
 
 /** A disk of a QEMU. */
 export interface QmpDisk extends MachineDisk {
@@ -32,12 +34,21 @@ interface BlockDevice {
 }
 
 /** The disks of a machine that are written to. */
-export async function readDisks(client: QmpClient): Promise<QmpDisk[]> {
+export async function readDisks(client: QmpClient, features: Features): Promise<QmpDisk[]> {
   const devices = (await client.execute('query-block')) as BlockDevice[]
   const graph = await BlockGraph.read(client)
   const roots = devices.length > 0 ? devices.flatMap((one) => rootOf(one, graph)) : topNodes(graph)
-  const disks = roots.map((root) => diskOf(root, graph))
-  return withOwnNames(disks)
+  const disks = withOwnNames(roots.map((root) => diskOf(root, graph)))
+  if (!features.needsMainThread) return disks
+  return await Promise.all(disks.map((disk) => judgeThread(disk, client)))
+}
+
+async function judgeThread(disk: QmpDisk, client: QmpClient): Promise<QmpDisk> {
+  if (disk.device === undefined || !(await hasOwnThread(client, disk.device))) return disk
+  const reason =
+    'it has an iothread, and this QEMU aborts when an NBD client leaves such a disk: use QEMU 8.2 or ' +
+    'newer, or no iothread'
+  return { ...disk, full: { possible: false, reason } }
 }
 
 /** Where a disk begins. */

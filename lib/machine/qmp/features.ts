@@ -17,6 +17,11 @@ export interface Features {
    * QEMUs before 8.0; nothing but the version tells (7.2.22 was seen to do it).
    */
   needsSingleClusters: boolean
+  /**
+   * QEMU aborts when a client leaves an export whose node is in the thread of a device, not in the
+   * main one: the guest would be gone. 7.2.22 was seen to do it; 8.2 keeps its clients in the main one.
+   */
+  needsMainThread: boolean
 }
 
 interface SchemaEntry {
@@ -53,8 +58,14 @@ export async function detectFeatures(client: QmpClient, title: string): Promise<
     filterBreaksSnapshot: has(filter, 'on-cbw-error'),
     filterTimeout: has(filter, 'cbw-timeout'),
     filterMinClusterSize: has(filter, 'min-cluster-size'),
-    needsSingleClusters: (client.version?.qemu.major ?? 0) < 8,
+    needsSingleClusters: !isAtLeast(client, 8, 0),
+    needsMainThread: !isAtLeast(client, 8, 2),
   }
+}
+
+function isAtLeast({ version }: QmpClient, wanted: number, wantedMinor: number): boolean {
+  const { major = 0, minor = 0 } = version?.qemu ?? {}
+  return major > wanted || (major === wanted && minor >= wantedMinor)
 }
 
 /** The only command of all versions that says which node is above which. */

@@ -36,7 +36,7 @@ export async function openQmpMachine(
   try {
     const features = await detectFeatures(client, title)
     const name = options.name ?? (await guestName(client)) ?? addressName(address)
-    return new QmpMachine(title, name, address, client, features, options.nbdServer)
+    return new QmpMachine(title, name, address, client, features, options)
   } catch (error) {
     client.close()
     throw error
@@ -88,7 +88,7 @@ class QmpMachine implements Machine {
   readonly name: string
   readonly #address: string
   readonly #features: Features
-  readonly #nbdServer: string | undefined
+  readonly #options: Pick<MachineOptions, 'nbdServer' | 'guestAgent'>
   #client!: QmpClient
   #isConnected = false
 
@@ -98,13 +98,13 @@ class QmpMachine implements Machine {
     address: string,
     client: QmpClient,
     features: Features,
-    nbdServer: string | undefined,
+    options: Pick<MachineOptions, 'nbdServer' | 'guestAgent'>,
   ) {
     this.title = title
     this.name = name
     this.#address = address
     this.#features = features
-    this.#nbdServer = nbdServer
+    this.#options = options
     this.#use(client)
   }
 
@@ -124,14 +124,15 @@ class QmpMachine implements Machine {
 
   async disks(signal?: AbortSignal): Promise<MachineDisk[]> {
     throwIfAborted(signal, this.title)
-    return (await readDisks(await this.#monitor())).map(publicDisk)
+    return (await readDisks(await this.#monitor(), this.#features)).map(publicDisk)
   }
 
   async freeze(options: FreezeOptions): Promise<PointInTime> {
     const { title } = this
-    const [features, nbdServer] = [this.#features, this.#nbdServer]
+    const { nbdServer, guestAgent } = this.#options
+    const features = this.#features
     const monitor = () => this.#monitor()
-    return await beginPoint({ title, features, nbdServer, monitor }, options)
+    return await beginPoint({ title, features, nbdServer, guestAgent, monitor }, options)
   }
 
   async leftovers(signal?: AbortSignal): Promise<Leftover[]> {
@@ -157,7 +158,7 @@ class QmpMachine implements Machine {
   /** Runs whose processes are gone. */
   async #deadRuns(): Promise<{ parts: RunParts; leftovers: Leftover[] }[]> {
     const client = await this.#monitor()
-    const disks = await readDisks(client)
+    const disks = await readDisks(client, this.#features)
     const survey = await Survey.take(client, scratchDirectories(disks))
     const diskOf = (node: string) => disks.find(({ chain }) => chain.includes(node))?.name
     const dead: { parts: RunParts; leftovers: Leftover[] }[] = []

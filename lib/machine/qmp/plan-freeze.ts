@@ -50,6 +50,8 @@ export function planFreeze(
       const names = disks.map(({ name }) => quoted(name)).join(', ') || 'no disk'
       throw argumentError('disks', `${title} has no disk ${quoted(asked.name)}; it has ${names}`)
     }
+    const why = whyNot(disk.full)
+    if (why !== undefined) throw unsupported(`disk ${disk.name}`, why)
     const { checkpoint, since } = asked
     if (checkpoint !== undefined) requireRoomFor(checkpoint, disk)
     const { nodes, granularity } = since === undefined ? NOTHING : sinceNodes(since, disk)

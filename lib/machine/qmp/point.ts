@@ -1,4 +1,4 @@
-import { messageOf } from '../../errors.ts'
+import { type BackupError, messageOf } from '../../errors.ts'
 import type { QmpClient } from '../../qmp/client.ts'
 import type { FrozenDisk, PointInTime } from '../machine.ts'
 import type { RunLock } from '../run-lock.ts'
@@ -22,6 +22,7 @@ export interface PointParts {
   removing: RemoveOptions
   /** The machine's monitor, connected again if need be. */
   monitor(): Promise<QmpClient>
+  /** Looks whether it is still there; aborts `lost` if not. */
   check(): Promise<void>
 }
 
@@ -44,8 +45,11 @@ export class QmpPoint implements PointInTime {
     this.lost = parts.watch.signal
   }
 
-  async check(): Promise<void> {
-    if (!this.#ended) await this.#parts.check()
+  /** Not while reads are under way: QEMU before 9.1 aborts on overlapping requests to a point in time. */
+  async whyLost(): Promise<BackupError | undefined> {
+    // A server that cannot be asked is another failure's business.
+    if (!this.#ended) await this.#parts.check().catch(() => undefined)
+    return this.lost.aborted ? this.lost.reason : undefined
   }
 
   succeed({ remove }: { remove: readonly string[] }): Promise<string[]> {
