@@ -60,9 +60,10 @@ export class LibvirtPoint implements PointInTime {
     return this.#lost.signal
   }
 
-  async check(): Promise<void> {
+  readonly whyLost = async (): Promise<BackupError | undefined> => {
     // What libvirt does not answer is not known to be lost.
     await this.#look().catch(() => undefined)
+    return this.lost.aborted ? this.lost.reason : undefined
   }
 
   async succeed({ remove }: { remove: readonly string[] }): Promise<string[]> {

@@ -46,7 +46,7 @@ export class QmpPoint implements PointInTime {
   }
 
   /** Not while reads are under way: QEMU before 9.1 aborts on overlapping requests to a point in time. */
-  async whyLost(): Promise<BackupError | undefined> {
+  readonly whyLost = async (): Promise<BackupError | undefined> => {
     // A server that cannot be asked is another failure's business.
     if (!this.#ended) await this.#parts.check().catch(() => undefined)
     return this.lost.aborted ? this.lost.reason : undefined
