@@ -1,9 +1,7 @@
-import { execFileSync } from 'node:child_process'
-import { mkdirSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { openSource } from '../../lib/source/open-source.ts'
+import { freePort, makeCertificates } from '../support/certificates.ts'
 import { runCli } from '../support/cli.ts'
 import { startNbdkit } from '../support/nbdkit.ts'
 import { qemuImgSame } from '../support/qemu.ts'
@@ -42,36 +40,6 @@ t.test('a key shared beforehand opens an export', async (t) => {
   const none = { code: 'IO', why: /^cannot connect: .*TLS/ }
   await t.rejects(openSource(uri('keys').replace(nbdkit.socket, open.socket)), none, 'so do we')
 })
-
-/** A certificate for `localhost`, signed by an authority made for the test; returns its directory. */
-function makeCertificates(directory: string, days: number): string {
-  mkdirSync(directory)
-  const openssl = (...args: string[]) =>
-    execFileSync('openssl', args, { cwd: directory, stdio: 'pipe' })
-  const request = ['req', '-newkey', 'rsa:2048', '-nodes']
-  const extensions = 'basicConstraints=CA:false\nsubjectAltName=DNS:localhost\n'
-  writeFileSync(join(directory, 'extensions'), extensions)
-  openssl(
-    ...[...request, '-x509', '-subj', '/CN=test authority', '-days', '2'],
-    ...['-keyout', 'ca-key.pem', '-out', 'ca-cert.pem'],
-  )
-  openssl(...request, '-subj', '/CN=localhost', '-keyout', 'server-key.pem', '-out', 'request.pem')
-  openssl(
-    ...['x509', '-req', '-in', 'request.pem', '-CA', 'ca-cert.pem', '-CAkey', 'ca-key.pem'],
-    ...['-CAcreateserial', '-days', String(days), '-extfile', 'extensions'],
-    ...['-out', 'server-cert.pem'],
-  )
-  return directory
-}
-
-/** A port that is free now. */
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as { port: number }
-  await new Promise((resolve) => server.close(resolve))
-  return port
-}
 
 /** `nbdkit` on a TCP port with the certificates of a directory. */
 async function startTls(t: Test, certificates: string): Promise<number> {

@@ -16,7 +16,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import type { Test } from 'tap'
 import { run } from './qemu.ts'
 import { type RunningServer, startServer } from './server.ts'
@@ -71,8 +71,14 @@ export interface TestDomain {
   snapshot(disk: TestDisk, path: string): Promise<string>
 }
 
-/** Starts one that has no domains yet; it ends with the test. */
-export async function startLibvirtd(t: Test): Promise<Libvirtd> {
+/**
+ * Starts one that has no domains yet; it ends with the test.
+ * @param qemuConf lines of its qemu.conf
+ */
+export async function startLibvirtd(
+  t: Test,
+  qemuConf: (directory: string) => string = () => '',
+): Promise<Libvirtd> {
   const root = mkdtempSync(join(tmpdir(), 'lv-'))
   const isRoot = process.getuid!() === 0
   const at = (name: string): string => {
@@ -85,6 +91,10 @@ export async function startLibvirtd(t: Test): Promise<Libvirtd> {
   chmodSync(root, 0o755)
   const [directory, home, runtime] = [at('d'), at('home'), at('run')]
   writeFileSync(join(root, 'libvirtd.conf'), 'auth_unix_rw = "none"\n')
+  const config = join(home, 'config', 'libvirt')
+  mkdirSync(config, { recursive: true })
+  writeFileSync(join(config, 'qemu.conf'), qemuConf(directory))
+  if (isRoot) for (const path of [config, dirname(config)]) chownSync(path, NOBODY, NOBODY)
   const socket = join(runtime, 'libvirt', 'libvirt-sock')
   const variables = {
     HOME: home,

@@ -10,6 +10,7 @@ import type {
   FreezeOptions,
   FrozenDisk,
   Machine,
+  MachineOptions,
   PointInTime,
 } from '../../../lib/machine/machine.ts'
 import type { Libvirtd, TestDisk, TestDomain } from '../../support/libvirtd.ts'
@@ -27,6 +28,7 @@ export async function setUp(
   t: Test,
   libvirtd: Libvirtd,
   name: string,
+  options: MachineOptions = {},
 ): Promise<{ domain: TestDomain; disks: TestDisk[]; machine: Machine; dir: string }> {
   const dir = t.testdir()
   const at = (file: string) => join(libvirtd.directory, `${name}-${file}`)
@@ -42,7 +44,7 @@ export async function setUp(
   await domain.virsh('start')
   await domain.io('vda', 'write -P 1 0 8M', 'write -P 2 40M 1M')
   await domain.io('vdb', 'write -P 3 1M 4M')
-  const machine = await openLibvirtMachine(name, { connect: libvirtd.connect })
+  const machine = await openLibvirtMachine(name, { connect: libvirtd.connect, ...options })
   t.teardown(() => machine.close())
   return { domain, disks, machine, dir }
 }
