@@ -8,6 +8,8 @@ export interface DiskImage {
   format: string
   /** Of a file or a block device; else it is in the network or a pool. */
   path?: string
+  /** Of an active domain: its node in QEMU. */
+  node?: string
 }
 
 /** A disk of a domain that can be written to. */
@@ -16,8 +18,6 @@ export interface DomainDisk {
   name: string
   /** Of its device in QEMU. */
   alias?: string
-  /** Of its topmost image's node in QEMU: `libvirt-INDEX-format`. */
-  index?: string
   /** Top first. */
   chain: DiskImage[]
   /** Why no backup job can read it, in words. */
@@ -101,22 +101,26 @@ function diskOf(xml: XmlElement): DomainDisk {
   const type = xml.attributes.get('type') ?? 'file'
   const chain: DiskImage[] = []
   const format = elementAt(xml, 'driver')?.attributes.get('type') ?? 'raw'
-  chain.push({ format, path: pathOf(xml) })
+  chain.push({ format, path: pathOf(xml), node: nodeOf(elementAt(xml, 'source')) })
   let backing = elementAt(xml, 'backingStore')
   while (backing && elementAt(backing, 'source')) {
     const format = elementAt(backing, 'format')?.attributes.get('type') ?? 'raw'
-    chain.push({ format, path: pathOf(backing) })
+    chain.push({ format, path: pathOf(backing), node: nodeOf(backing) })
     backing = elementAt(backing, 'backingStore')
   }
   return {
     name: elementAt(xml, 'target')?.attributes.get('dev') ?? '',
     alias: elementAt(xml, 'alias')?.attributes.get('name'),
-    index: elementAt(xml, 'source')?.attributes.get('index'),
     chain,
     ...(/^(vhostuser|vhostvdpa|nvme|dir)$/.test(type) && {
       cannot: `a disk of type ${quoted(type)} is not read by QEMU's block layer, which makes backups`,
     }),
   }
+}
+
+function nodeOf(xml: XmlElement | undefined): string | undefined {
+  const index = xml?.attributes.get('index')
+  return index === undefined ? undefined : `libvirt-${index}-format`
 }
 
 function pathOf(xml: XmlElement): string | undefined {

@@ -10,6 +10,7 @@ import { lstat } from '../../files.ts'
 import { quoted } from '../../text.ts'
 import type { FreezeDisk, FreezeOptions, FrozenDisk } from '../machine.ts'
 import { CHECKPOINT_NAME, checkpointXml, withFiles } from './checkpoints.ts'
+import { type Discardable, exportDiscardable, TAINT_NOTE } from './discard.ts'
 import { type Domain, readDefinition, readSizes, readVersions } from './domain.ts'
 import { backupXml, exportedBitmap, exportUri, type NbdServer, readJob } from './job.ts'
 import { beginRun, describeOwner } from './owner.ts'
@@ -47,8 +48,9 @@ export async function freezeActive(
   const notes: string[] = []
   try {
     if (virsh.isLocal) {
-      const { scratch, quiesce = false } = options
-      run.places = await makePlaces(mark, domain, { scratch, quiesce })
+      const { scratch, quiesce = false, discard } = options
+      const discards = discard ? options.disks.length : 0
+      run.places = await makePlaces(mark, domain, { scratch, quiesce, discards })
     }
     const server: NbdServer = tcp ?? { kind: 'unix', socket: socketOf(requireLocal(run.places)) }
     const scratchOf = (disk: string) =>
@@ -67,13 +69,23 @@ export async function freezeActive(
     }
     const time = await begin(virsh, domain.uuid, documents, options, notes)
     throwIfAborted(signal, virsh.title)
+    const discardable = new Map<string, Discardable>()
+    if (options.discard) {
+      run.discards = options.disks.length
+      const wanted = options.disks.map(({ name, since }) => {
+        return { ...domain.disks.find((disk) => disk.name === name)!, since }
+      })
+      const { uuid } = domain
+      const found = await exportDiscardable(virsh, uuid, options.run, wanted, versions.qemu)
+      for (const [name, disk] of found) discardable.set(name, disk)
+      notes.push(TAINT_NOTE)
+    }
     const disks = options.disks.map((disk): FrozenDisk => {
       const scratch = run.places && scratchOf(disk.name)
       return {
         name: disk.name,
         virtualSize: sizes.get(disk.name) ?? 0,
-        source: exportUri(server, disk.name, tcp?.host, tcp?.parameters),
-        open: disk.since === undefined ? {} : { bitmap: exportedBitmap(disk.name) },
+        ...accessTo(disk, discardable.get(disk.name), server, tcp),
         ...(disk.checkpoint !== undefined && {
           checkpoint: { name: disk.checkpoint, granularity: DEFAULT_GRANULARITY },
         }),
@@ -95,6 +107,22 @@ export async function freezeActive(
   }
 }
 
+/** How a disk of a job is read. */
+function accessTo(
+  { name, since }: FreezeDisk,
+  discardable: Discardable | undefined,
+  server: NbdServer,
+  tcp: TcpServer | undefined,
+): Pick<FrozenDisk, 'source' | 'open' | 'discardGranule'> {
+  const uri = (exported: string) => exportUri(server, exported, tcp?.host, tcp?.parameters)
+  if (discardable) {
+    const { exportName, open, discardGranule } = discardable
+    return { source: uri(exportName), open, discardGranule }
+  }
+  const bitmap = since === undefined ? {} : { bitmap: exportedBitmap(name) }
+  return { source: uri(name), open: { format: 'raw', ...bitmap } }
+}
+
 /** QEMU's default for images with clusters of 64 KiB or more. */
 const DEFAULT_GRANULARITY = 65536
 
@@ -110,9 +138,10 @@ async function begin(
     const command = ['backup-begin', `--domain=${uuid}`, `--backupxml=${job}`]
     if (checkpoint !== undefined) command.push(`--checkpointxml=${checkpoint}`)
     await beforeFreeze?.()
-    throwIfAborted(signal, virsh.title)
     let time: Date
+    // Hooks come in pairs: who was told of the freeze is told of its end, also of one that failed.
     try {
+      throwIfAborted(signal, virsh.title)
       if (quiesce) await freezeGuest(virsh, uuid)
       // Without the signal: a command that was stopped half-way may still begin the job.
       time = new Date()
@@ -127,8 +156,8 @@ async function begin(
           )
         })
       }
+      await afterFreeze?.()
     }
-    await afterFreeze?.()
     if (signal?.aborted) throw abortedError(virsh.title, signal)
     return time
   })

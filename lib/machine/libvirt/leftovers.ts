@@ -16,6 +16,7 @@ interface LeftRun {
   checkpoints: { name: string; disks: readonly string[] }[]
   directories: string[]
   quiesce: boolean
+  discards: number
 }
 
 /** Finds what runs that have ended left in a domain and on this host. */
@@ -27,6 +28,7 @@ async function findLeft(virsh: Virsh, uuid: string, signal?: AbortSignal): Promi
     const { run } = owner
     const left = runs.get(mark) ?? {
       ...{ mark, run, hasJob: false, checkpoints: [], directories: [], quiesce: false },
+      discards: 0,
     }
     runs.set(mark, left)
     return left
@@ -50,6 +52,7 @@ async function findLeft(virsh: Virsh, uuid: string, signal?: AbortSignal): Promi
       if (!left) continue
       left.directories.push(...record.directories)
       left.quiesce = record.quiesce
+      left.discards = record.discards
     }
   }
   return [...runs.values()]
@@ -70,13 +73,13 @@ export async function cleanLeftovers(
   { signal, isStored = () => false }: CleanOptions,
 ): Promise<Leftover[]> {
   const runs = await findLeft(virsh, uuid, signal)
-  for (const { mark, run, hasJob, checkpoints, directories, quiesce } of runs) {
+  for (const { mark, run, hasJob, checkpoints, directories, quiesce, discards } of runs) {
     if (quiesce) await thaw(virsh, uuid).catch(() => {})
     for (const { name } of checkpoints) {
       if (isStored(run)) await markStored(virsh, uuid, name)
       else await removeUnfinished(virsh, uuid, mark, name)
     }
-    if (hasJob) await endJob(virsh, uuid, mark)
+    if (hasJob || discards > 0) await endJob(virsh, uuid, mark, discards)
     await removePlaces([...new Set(directories)])
   }
   return runs.flatMap((left) => namesOf(left, isStored(left.run)))

@@ -102,11 +102,11 @@ class LibvirtMachine implements Machine {
       : { possible: false, reason: `libvirt ${libvirt} has no backup jobs: 7.2 is the first` }
     return await Promise.all(
       domain.disks.map(async (disk) => {
-        const [{ format, path }] = disk.chain
+        const [{ format, path, node }] = disk.chain
         const full = disk.cannot ? { possible: false, reason: disk.cannot } : host
         return {
           name: disk.name,
-          ...(disk.index && { node: `libvirt-${disk.index}-format` }),
+          ...(node && { node }),
           ...(path && { path }),
           format,
           virtualSize: sizes.get(disk.name) ?? 0,

@@ -11,6 +11,9 @@ export const DEFAULT_PLACE = '/var/tmp'
 /** Of a path of a Unix socket, bytes. */
 const MAX_SOCKET = 107
 
+/** More than a domain has. */
+const MAX_DISKS = 4096
+
 /** The file that tells of a run in its directory. */
 const RECORD = 'run.json'
 
@@ -20,6 +23,8 @@ export interface RunRecord {
   uuid: string
   /** The guest's file systems may be frozen. */
   quiesce: boolean
+  /** Disks with exports that take discards. */
+  discards: number
   /** Directories of the run. */
   directories: string[]
 }
@@ -40,7 +45,7 @@ export interface Places {
 export async function makePlaces(
   mark: string,
   { uuid, user }: Domain,
-  { scratch, quiesce }: { scratch?: string; quiesce: boolean },
+  { scratch, quiesce, discards }: { scratch?: string; quiesce: boolean; discards: number },
 ): Promise<Places> {
   const directory = `${DEFAULT_PLACE}/${mark}`
   const places = { directory, scratch: scratch === undefined ? directory : `${scratch}/${mark}` }
@@ -49,7 +54,7 @@ export async function makePlaces(
   const directories = [...new Set([places.directory, places.scratch])]
   try {
     for (const one of directories) await makeFor(one, user)
-    const record: RunRecord = { uuid, quiesce, directories }
+    const record: RunRecord = { uuid, quiesce, discards, directories }
     await writeNew(`${directory}/${RECORD}`, JSON.stringify(record))
   } catch (error) {
     await removePlaces(directories)
@@ -121,9 +126,16 @@ export async function findRuns(uuid: string): Promise<Map<string, RunRecord>> {
 async function readRecord(directory: string): Promise<RunRecord | undefined> {
   try {
     const record = JSON.parse((await readFile(`${directory}/${RECORD}`)).toString())
-    const { uuid, quiesce, directories } = record ?? {}
+    const { uuid, quiesce, discards, directories } = record ?? {}
     const isList = Array.isArray(directories) && directories.every((one) => typeof one === 'string')
-    return isList ? { uuid: `${uuid}`, quiesce: quiesce === true, directories } : undefined
+    if (!isList) return undefined
+    const isCount = Number.isInteger(discards) && discards >= 0 && discards <= MAX_DISKS
+    return {
+      uuid: `${uuid}`,
+      quiesce: quiesce === true,
+      discards: isCount ? discards : 0,
+      directories,
+    }
   } catch {
     return undefined
   }

@@ -8,8 +8,10 @@ import {
   markStored,
   readCheckpoint,
 } from './checkpoints.ts'
+import { endExports, removeNodes } from './discard.ts'
 import { type Domain, readDomain } from './domain.ts'
 import { abortJob, readJob } from './job.ts'
+import { ownerIn } from './owner.ts'
 import { type Places, removePlaces } from './places.ts'
 import type { Virsh } from './virsh.ts'
 import { watchDomain } from './watch.ts'
@@ -26,8 +28,8 @@ export interface RunState {
   stoodBefore?: boolean
   /** Ends the mark of a run that goes on. */
   end: () => void
-  /** Removes what else was made, while the job runs; it never rejects. */
-  tidy?: () => Promise<void>
+  /** Disks with exports that take discards. */
+  discards?: number
 }
 
 /** A point in time that a backup job keeps. */
@@ -79,7 +81,7 @@ export class LibvirtPoint implements PointInTime {
   }
 
   async #succeed(remove: readonly string[]): Promise<string[]> {
-    const { virsh, uuid, mark, places, checkpoint, end, tidy } = this.#run
+    const { virsh, uuid, mark, places, checkpoint, discards, end } = this.#run
     const notes: string[] = []
     const attempt = noting(notes)
     // Whoever finds the checkpoint from here on sees that its backup is stored.
@@ -88,8 +90,7 @@ export class LibvirtPoint implements PointInTime {
         markStored(virsh, uuid, checkpoint),
       )
     }
-    await tidy?.()
-    await attempt('the backup job goes on', () => endJob(virsh, uuid, mark))
+    await attempt('the backup job goes on', () => endJob(virsh, uuid, mark, discards))
     await attempt('the last checkpoints stay', async () => {
       notes.push(...(await removeCheckpoints(virsh, uuid, remove)))
     })
@@ -131,10 +132,9 @@ export class LibvirtPoint implements PointInTime {
 
 /** Removes all that a run made in a domain. Never rejects; notes what it could not. */
 export async function undo(run: RunState): Promise<string[]> {
-  const { virsh, uuid, mark, places, checkpoint, end, tidy } = run
+  const { virsh, uuid, mark, places, checkpoint, discards, end } = run
   const notes: string[] = []
   const attempt = noting(notes)
-  await tidy?.()
   if (checkpoint !== undefined) {
     // Before the job: whoever finds a checkpoint that is not stored and no job knows that the domain
     // went away in mid-run.
@@ -142,7 +142,9 @@ export async function undo(run: RunState): Promise<string[]> {
       notes.push(...(await removeUnfinished(virsh, uuid, mark, checkpoint)))
     })
   }
-  await attempt('the backup job goes on, which machine abort ends', () => endJob(virsh, uuid, mark))
+  await attempt('the backup job goes on, which machine abort ends', () =>
+    endJob(virsh, uuid, mark, discards),
+  )
   if (places) await removePlaces([places.scratch, places.directory])
   end()
   return notes
@@ -157,11 +159,26 @@ export function standsForIoError(state: string): boolean {
   return /^paused \(I\/O error\)/i.test(state)
 }
 
-/** Ends the job of a run, and has the guest go on if the job has stopped it. */
-export async function endJob(virsh: Virsh, uuid: string, mark: string): Promise<void> {
-  if ((await readJob(virsh, uuid))?.owner?.mark !== mark) return
-  await abortJob(virsh, uuid)
-  if (standsForIoError(await stateOf(virsh, uuid))) await virsh.run(['resume', `--domain=${uuid}`])
+/**
+ * Ends the job of a run, and has the guest go on if the job has stopped it.
+ * @param discards disks with exports that take discards
+ */
+export async function endJob(
+  virsh: Virsh,
+  uuid: string,
+  mark: string,
+  discards = 0,
+): Promise<void> {
+  const { run } = ownerIn(mark)!
+  const isOurs = (await readJob(virsh, uuid))?.owner?.mark === mark
+  if (isOurs) {
+    await endExports(virsh, uuid, run, discards)
+    await abortJob(virsh, uuid)
+    if (standsForIoError(await stateOf(virsh, uuid))) {
+      await virsh.run(['resume', `--domain=${uuid}`])
+    }
+  }
+  if (discards > 0) await removeNodes(virsh, uuid, run, discards)
 }
 
 /**

@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { fullBackup, incrementalBackup } from '../../../lib/index.ts'
 import { startLibvirtd } from '../../support/libvirtd.ts'
 import { qemuImg } from '../../support/qemu.ts'
 import { back, freeze, lost, MIB, nothingLeft, sameContent, setUp, stateIs } from './domains.ts'
@@ -166,6 +167,43 @@ t.test('libvirt domains', async (t) => {
       code: 'TARGET_EXISTS',
     })
     await nothingLeft(t, domain, machine, ['theirs', 'p1'])
+  })
+  t.test('what is stored is copied no more, where discards are asked for', async (t) => {
+    const { machine, domain, disks, dir } = await setUp(t, libvirtd, 'discards')
+    const at = (name: string) => join(dir, name)
+    let since: string | undefined
+    for (const checkpoint of ['p1', 'p2']) {
+      const reference = await domain.snapshot(disks[0], at(`${checkpoint}.raw`))
+      const wanted = [{ name: 'vda', since, checkpoint }, { name: 'vdb' }]
+      const point = await freeze(machine, checkpoint, wanted, { discard: true })
+      t.match(point.notes, [/tainted/])
+      await domain.io('vda', 'write -P 7 2M 1M')
+      const [disk] = point.disks
+      const options = { ...disk.open, discardAfterCopy: disk.discardGranule }
+      const target = at(`${checkpoint}.qcow2`)
+      const { dataBytes, notes } =
+        since === undefined
+          ? await fullBackup(disk.source, target, options)
+          : await incrementalBackup(disk.source, target, {
+              ...options,
+              backing: at(`${since}.qcow2`),
+            })
+      t.equal(notes, undefined)
+      if (since !== undefined) t.equal(dataBytes, 2 * MIB)
+      sameContent(t, target, reference)
+      const held = await disk.scratchBytes!()
+      await domain.io('vda', 'write -P 8 2M 1M', 'write -P 8 40M 1M')
+      t.equal(await disk.scratchBytes!(), held, 'what was overwritten after that needed no copy')
+      await back(point.disks[1], at(`${checkpoint}.vdb.qcow2`))
+      t.strictSame(await point.succeed({ remove: since === undefined ? [] : [since] }), [])
+      await nothingLeft(t, domain, machine, [checkpoint])
+      const nodes = await domain.virsh(
+        'qemu-monitor-command',
+        '{"execute":"query-named-block-nodes"}',
+      )
+      t.notMatch(nodes, /qcow2-backup-/)
+      since = checkpoint
+    }
   })
   t.end()
 })

@@ -8,7 +8,8 @@ import { openLibvirtMachine } from '../../../lib/machine/libvirt/libvirt.ts'
 const [connect, domain, run, since, point, remove, end] = process.argv.slice(2)
 const machine = await openLibvirtMachine(domain, { connect })
 const disks = [{ name: 'vda', since, checkpoint: point }, { name: 'vdb' }]
-const frozen = await machine.freeze({ disks, run, point })
+// A run that fails has more to remove.
+const frozen = await machine.freeze({ disks, run, point, discard: end === 'fail' })
 if (end === 'succeed') {
   writeSync(1, 'stored\n')
   await frozen.succeed({ remove: remove === '' ? [] : [remove] })
