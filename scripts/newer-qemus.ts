@@ -20,6 +20,7 @@ export const THOROUGH = [
   'qemu-img/campaign-2',
   'maintain/edit-bitmap',
   'maintain/commit',
+  'maintain/stale-bitmaps',
   'maintain/diff-nbd',
   'source/nbd-source',
   'source/nbd-bitmap',
