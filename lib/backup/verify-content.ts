@@ -48,7 +48,7 @@ async function verifyContent(
   options: ReadBackOptions,
 ): Promise<void> {
   const { path } = file
-  const header = await requireSound(file)
+  const header = await requireSound(file, options.signal)
   if (header.virtualSize !== virtualSize) {
     const why = `holds a disk of ${formatSize(header.virtualSize)}, not ${formatSize(virtualSize)}`
     throw new BackupError('DIFFERENT', path, why)
@@ -61,12 +61,12 @@ async function verifyContent(
 
 /**
  * Checks the structure of an image that holds its data itself.
- * @throws BackupError BAD_IMAGE if it is not sound, UNSUPPORTED, IO
+ * @throws BackupError BAD_IMAGE if it is not sound, UNSUPPORTED, IO, ABORTED
  */
-export async function requireSound(file: OpenFile): Promise<Qcow2Header> {
+export async function requireSound(file: OpenFile, signal?: AbortSignal): Promise<Qcow2Header> {
   const { path } = file
   const header = await readHeader(file)
-  const fault = await firstFault(file, header, { leaks: true })
+  const fault = await firstFault(file, header, { leaks: true, signal })
   if (fault !== undefined) throw new BackupError('BAD_IMAGE', path, `is not sound: ${fault}`)
   if (header.externalDataFile) throw unsupported(path, 'its content is in another file')
   return header

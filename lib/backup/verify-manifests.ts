@@ -60,7 +60,8 @@ async function verifyOne(image: string, options: VerifyManifestsOptions): Promis
       lockFile(file.handle, image, forceShare ? SHARED_READING : READING)
       manifest = await readManifest(image)
       if (requireManifest && !manifest) {
-        throw new BackupError('BAD_MANIFEST', manifestPath(image), 'no such file or directory')
+        const why = `has no manifest, ${manifestPath(image)}; backups made with --manifest have one`
+        throw new BackupError('BAD_MANIFEST', image, why)
       }
       const { record, difference, notes } = await compareWithManifest(
         file,
@@ -100,7 +101,7 @@ export async function compareWithManifest(
   manifest: Manifest | undefined,
   { signal, onProgress }: Pick<VerifyManifestsOptions, 'signal' | 'onProgress'>,
 ): Promise<Comparison> {
-  const header = await requireSound(file)
+  const header = await requireSound(file, signal)
   if (!manifest) {
     return {
       notes: [`${path}: has no manifest; its structure is sound, its content was not checked`],

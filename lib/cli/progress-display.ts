@@ -112,22 +112,27 @@ export function formatProgress(progress: Progress, columns = Number.POSITIVE_INF
   const name = PHASES[phase] === undefined ? '' : `${PHASES[phase]} `
   const amount = (n: number) => (COUNTED.includes(phase) ? `${n}` : formatSize(n))
   const percent = `${Math.floor(done * 100)}%`.padStart(4)
-  const parts = (characters: number, withData: boolean, withPosition: boolean) => {
+  const parts = (
+    characters: number,
+    shown: { data: boolean; rate: boolean; position: boolean },
+  ) => {
     const filled = Math.floor(done * characters)
     const drawn = `[${'='.repeat(filled)}${' '.repeat(characters - filled)}] `
     return [
       `${name}${characters > 0 ? drawn : ''}${percent}`,
-      ...(withPosition ? [`${amount(position)} of ${amount(size)},`] : []),
-      ...(withData ? [`data ${formatSize(dataBytes)},`, `${formatSize(rate)}/s,`] : []),
+      ...(shown.position ? [`${amount(position)} of ${amount(size)},`] : []),
+      ...(shown.data && copies ? [`data ${formatSize(dataBytes)},`] : []),
+      ...(shown.rate && copies ? [`${formatSize(rate)}/s,`] : []),
       `${left} left`,
     ].join(' ')
   }
   const candidates = [
-    parts(BAR_CHARACTERS, copies, true),
-    parts(BAR_CHARACTERS / 2, copies, true),
-    parts(BAR_CHARACTERS / 2, false, true),
-    parts(0, false, true),
-    parts(0, false, false),
+    parts(BAR_CHARACTERS, { data: true, rate: true, position: true }),
+    parts(BAR_CHARACTERS / 2, { data: true, rate: true, position: true }),
+    parts(BAR_CHARACTERS / 2, { data: false, rate: true, position: true }),
+    parts(BAR_CHARACTERS / 2, { data: false, rate: false, position: true }),
+    parts(0, { data: false, rate: false, position: true }),
+    parts(0, { data: false, rate: false, position: false }),
   ]
   return candidates.find((line) => line.length <= columns) ?? percent.trim()
 }

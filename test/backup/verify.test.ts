@@ -295,7 +295,7 @@ t.test('a file that is not a manifest is refused', async (t) => {
   t.match(await verified(image), {
     same: false,
     code: 'BAD_MANIFEST',
-    difference: `${path}: no such file or directory`,
+    difference: `${image}: has no manifest, ${path}; backups made with --manifest have one`,
   })
   const [without] = await all(verifyManifests([image]))
   t.match(without, { same: true, notes: [/has no manifest; its structure is sound/] })

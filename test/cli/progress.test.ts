@@ -35,7 +35,7 @@ t.test('what does not fit is left out whole, the time left is never cut', async 
     t.ok(line.length <= columns || line === '97%', `${columns}: ${line}`)
     if (line.includes('left')) t.match(line, / 2:42:45 left$/, `${columns}: ${line}`)
   }
-  t.match(formatProgress(progress, 79), / left$/, 'a terminal of 80 columns')
+  t.match(formatProgress(progress, 79), /iB\/s, 2:42:45 left$/, 'a terminal of 80 columns')
   t.match(formatProgress({ ...progress, phase: 'copy' }, 79), / left$/)
 })
 

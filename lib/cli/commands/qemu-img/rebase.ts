@@ -24,6 +24,7 @@ Options:
   -u, --backing-unsafe      change only the name, for a backing file that was moved or renamed: neither
                             the old one nor the new one is opened
   -f, --format FORMAT       the format of FILE (default: by its first bytes)
+  -c, --compress            refused without -u: what is copied is stored uncompressed
   -p, --progress            print progress
   -q, --quiet               print nothing but errors
   -t, --cache CACHE, -T, --backing-cache CACHE
@@ -40,6 +41,9 @@ Examples:
   qcow2-backup rebase -u -b disk.qcow2 -F qcow2 overlay.qcow2
   qcow2-backup rebase -b '' overlay.qcow2
 `
+
+const NOT_COMPRESSED =
+  '-c is not supported: what is copied is stored uncompressed. Leave it out, or name the backing file with -u'
 
 const longIn = hasRewrittenOptions
 
@@ -71,7 +75,7 @@ export const command: QemuImgCommand = {
     requireCache(args, 'cache', 'cache option')
     requireCache(args, 'backing-cache', 'source cache option')
     // Without copying there is nothing to compress.
-    if (args.has('compress') && !unsafe) throw new QemuImgError('-c: not supported')
+    if (args.has('compress') && !unsafe) throw new QemuImgError(NOT_COMPRESSED)
     const [name] = args.operands
     const options = {
       ...{ format: args.get('format'), unsafe, ...args.access },
