@@ -26,6 +26,10 @@ export const THOROUGH = [
   'source/nbd-bitmap',
   'backup/nbd-chain',
   'backup/restore-nbd',
+  'machine/qmp/rounds',
+  'machine/qmp/devices',
+  'machine/qmp/chains',
+  'machine/qmp/killed',
 ]
 
 /** The folders that are there, each complete. */

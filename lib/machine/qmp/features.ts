@@ -12,9 +12,10 @@ export interface Features {
   filterTimeout: boolean
   filterMinClusterSize: boolean
   /**
-   * A request to a point in time must not cover more than one cluster of it: what begins with a cluster
-   * that was overwritten and ends with one that was not is answered from the disk as it is now. All
-   * QEMUs before 8.0; nothing but the version tells (7.2.22 was seen to do it).
+   * A request to a point in time must not cover more than one cluster of it. Before 8.0 what begins with
+   * a cluster that was overwritten and ends with one that was not is answered from the disk as it is
+   * now (7.2.22 was seen to do it); before 9.1 QEMU aborts if two requests overlap, as those for block
+   * status do with reads. Nothing but the version tells.
    */
   needsSingleClusters: boolean
   /**
@@ -58,7 +59,7 @@ export async function detectFeatures(client: QmpClient, title: string): Promise<
     filterBreaksSnapshot: has(filter, 'on-cbw-error'),
     filterTimeout: has(filter, 'cbw-timeout'),
     filterMinClusterSize: has(filter, 'min-cluster-size'),
-    needsSingleClusters: !isAtLeast(client, 8, 0),
+    needsSingleClusters: !isAtLeast(client, 9, 1),
     needsMainThread: !isAtLeast(client, 8, 2),
   }
 }
