@@ -107,6 +107,12 @@ export function lstatSync(path: string): BigIntStats {
   return lstatBytesSync(pathBytes(path), { bigint: true })
 }
 
+/** Bytes that may still be written to the file system of an open file, by this process's user. */
+export async function freeBytes(handle: { fd: number }): Promise<number> {
+  const { bavail, bsize } = await fs.statfs(pathBytes(descriptorPath(handle)))
+  return bavail * bsize
+}
+
 /** All of a file, of which there is little: one that the kernel shows. */
 export async function readFile(path: string): Promise<Buffer> {
   return await fs.readFile(pathBytes(path))

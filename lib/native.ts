@@ -77,7 +77,11 @@ export interface NativeFile {
 
 /** A job's source; sizes in bytes. A `reader` is the calling program, see copyCompleteRead. */
 export type NativeSource =
-  | (NativeFile & { size: number })
+  | (NativeFile & {
+      size: number
+      /** Reads do not count against the rate limit. */
+      unlimited?: boolean
+    })
   | (CopyExport & { kind: 'export' })
   | { kind: 'reader'; size: number }
 
@@ -137,6 +141,8 @@ export interface CopySpec {
   memory: number
   /** Bytes read per second; without it there is no limit. */
   rateLimit?: number
+  /** Instead: a copy whose limit is for both together. */
+  sharesRateOf?: CopyJob
   /** Areas that cannot be read are reported by copyEvents; else the first one ends the copy. */
   holdFailures: boolean
   /** Take the hash of the content, see native/copy/content_hash.h; of the kind `hash` it always is. */
@@ -241,10 +247,10 @@ export interface Addon {
    */
   nbdStatus(handle: NbdHandle, start: number, length: number): Promise<Float64Array[]>
   /**
-   * Discards a range of the export.
+   * Discards ranges of the export, pairs of start and length; several at a time.
    * Rejects with code EPERM if the export is read-only, EINVAL if the server cannot trim.
    */
-  nbdTrim(handle: NbdHandle, start: number, length: number): Promise<void>
+  nbdTrim(handle: NbdHandle, ranges: Float64Array): Promise<void>
   nbdClose(handle: NbdHandle): void
   /** Starts a copy on its own thread. Only lib/copy calls the functions named `copy…`. */
   copyStart(spec: CopySpec): CopyJob

@@ -215,8 +215,8 @@ export const TABLE_OPTIONS = {
 
 export const DISCARD_OPTIONS = {
   /**
-   * Once a second, data that is durable in the target is discarded at the source (NBD TRIM), in
-   * multiples of this many bytes: the storage that keeps the point in time, such as QEMU's fleecing
+   * What will not be read is discarded at the source (NBD TRIM) before anything is read, and data that
+   * is durable in the target once a second, in multiples of this many bytes: the storage that keeps the point in time, such as QEMU's fleecing
    * image, shrinks as the copy goes on. A copy that fails later cannot be repeated from that source.
    * QEMU takes 64 KiB or the cluster size of the fleecing image, whichever is larger.
    */

@@ -39,3 +39,8 @@ export function formatSize(bytes: number): string {
 export function roundUp(n: number, unit: number): number {
   return Math.ceil(n / unit) * unit
 }
+
+/** The next multiple of `unit` at or below `n`. */
+export function roundDown(n: number, unit: number): number {
+  return Math.floor(n / unit) * unit
+}

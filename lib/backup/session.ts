@@ -1,6 +1,9 @@
 import { DiscardAfterCopy } from '../copy/discard.ts'
+import { HeldFirst } from '../copy/held-first.ts'
+import type { HeldRanges } from '../copy/held-ranges.ts'
 import { copyDisk } from '../copy/job.ts'
 import type { JobOptions } from '../copy/spec.ts'
+import { Stash } from '../copy/stash.ts'
 import { type Location, locate, movedNotes } from '../copy/target/location.ts'
 import {
   openTarget,
@@ -13,6 +16,7 @@ import type { CopyCounters } from '../native.ts'
 import type { CustomSource } from '../source/custom-source.ts'
 import { openSource } from '../source/open-source.ts'
 import type { Source } from '../source/source.ts'
+import { roundDown } from '../units.ts'
 import { type Backing, openBacking, requireApart } from './backing.ts'
 import { requireRoom } from './capacity.ts'
 import { contentOf } from './content-hash.ts'
@@ -48,6 +52,13 @@ export interface CopyRequest {
   previous?: string
   /** Images take the place of images only; a disk that of anything. */
   replaces: 'image' | 'disk'
+  /**
+   * Tells which ranges' old content the image that keeps the point in time holds now, in order, of all
+   * that the guest has overwritten. To be given wherever it can be: QEMU before 8.0 says of some of them
+   * that they are zero, and is asked only where this is known. With `discardAfterCopy` they are copied first, too, through a temporary file beside
+   * the target, and discarded: where the target is a file. Asked again and again during the copy.
+   */
+  held?: HeldRanges
   /** Opens a target that is not a file or device. */
   openTarget?: (sources: readonly SourceIdentity[]) => Promise<Target>
   /**
@@ -65,6 +76,8 @@ export interface CopyRequest {
 export interface CopySession {
   /** Reads and writes everything. Nothing has a name yet. */
   copy(): Promise<void>
+  /** What was copied first so far because it was held, in how many rounds. */
+  readonly takenFirst: { bytes: number; rounds: number }
   /** Checks the image written, and compares it with the data read. */
   verify(): Promise<void>
   /** Publishes this one alone. */
@@ -117,6 +130,8 @@ class Session implements CopySession {
   #manifest: ManifestPublication | undefined
   #job: JobOptions | undefined
   #discarding: DiscardAfterCopy | undefined
+  #stash: Stash | undefined
+  #first: HeldFirst | undefined
   #recorded: RecordedContent | undefined
   #counters: CopyCounters | undefined
   #isVerified = false
@@ -136,6 +151,7 @@ class Session implements CopySession {
       throw error
     }
     await this.#openTarget(location)
+    await this.#openStash(location)
     await requireRoom(this.#source!, this.#target!, this.#job!.format)
     this.#notes.push(...(await sourceNotes(this.#source!)))
     this.#notes.push(...corruptNotes(this.#backing?.chain.images))
@@ -143,7 +159,12 @@ class Session implements CopySession {
 
   async copy(): Promise<void> {
     const [source, target] = [this.#source!, this.#target!]
-    this.#counters = await copyDisk(source, target, this.#job!, this.#discarding)
+    this.#counters = await copyDisk(source, target, this.#job!, {
+      discarding: this.#discarding,
+      first: this.#first,
+      held: this.#request.held,
+    })
+    await this.#closeStash()
     await source.checkUnchanged()
     await this.requireBacking()
     this.#compareWithRecord()
@@ -171,7 +192,12 @@ class Session implements CopySession {
     return result
   }
 
+  get takenFirst() {
+    return this.#first?.taken ?? { bytes: 0, rounds: 0 }
+  }
+
   async discard(): Promise<void> {
+    await this.#closeStash()
     await this.#manifest?.discard()
     await this.#target?.discard()
     await this.#source?.close()
@@ -196,6 +222,7 @@ class Session implements CopySession {
       ...(source.notes ?? []),
       ...this.#notes,
       ...discardNotes(source, this.#discarding),
+      ...(this.#first?.note ? [this.#first.note] : []),
       ...targetNotes(source, target, format),
       ...movedNotes(target.path, at, this.#backing?.name),
       ...left,
@@ -212,11 +239,11 @@ class Session implements CopySession {
   }
 
   async #openWhatIsRead(location: Location | undefined): Promise<void> {
-    const { from, previous, options, format, recorded } = this.#request
+    const { from, previous, options, format, recorded, held } = this.#request
     if (previous !== undefined && location) {
       this.#backing = await openBacking(previous, location, options)
     }
-    this.#source = await openSource(from, options)
+    this.#source = await openSource(from, { ...options, doubtsHoles: held !== undefined })
     if (this.#backing) requireApart(this.#source, this.#backing)
     const job = jobOptions(format, this.#source.size, options, this.#backing)
     this.#discarding = discardingOf(this.#source, options)
@@ -232,6 +259,28 @@ class Session implements CopySession {
       ? await openTarget(location, { force, replaces, sources })
       : await open!(sources)
     this.#manifest = await openManifest(this.#target, { wanted: manifest, force, sources })
+  }
+
+  /** Without one the backup goes on as without `held`. */
+  async #openStash(location: Location | undefined): Promise<void> {
+    const { held } = this.#request
+    const discarding = this.#discarding
+    if (!held || !discarding || !location || this.#target!.kind !== 'file') return
+    const source = this.#source!
+    try {
+      // Only whole granules go there.
+      this.#stash = await Stash.beside(location, roundDown(source.size, discarding.granule))
+    } catch (error) {
+      const { why } = ioError(location.path, error)
+      this.#notes.push(`what the point in time holds was not copied first: ${why}`)
+      return
+    }
+    this.#first = new HeldFirst(source, held, this.#stash, discarding, this.#job!)
+  }
+
+  async #closeStash(): Promise<void> {
+    await this.#stash?.discard()
+    this.#stash = undefined
   }
 
   #written() {

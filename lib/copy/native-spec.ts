@@ -18,7 +18,7 @@ const MEMORY = 48 * 2 ** 20
 export function copySpec(
   { stores, size }: Pick<Disk, 'stores' | 'size'>,
   store: TargetStore | undefined,
-  { format, engine, direct, requests, rateLimit, hash = false }: JobOptions,
+  { format, engine, direct, requests, hash = false, ...limits }: JobOptions,
 ): CopySpec {
   return {
     sources: stores.map((source) => nativeStore(source)),
@@ -27,8 +27,9 @@ export function copySpec(
     engine,
     direct,
     requests,
-    memory: MEMORY,
-    rateLimit,
+    memory: limits.memory ?? MEMORY,
+    rateLimit: limits.rateLimit,
+    sharesRateOf: limits.sharesRateOf,
     holdFailures: true,
     hash,
   }

@@ -5,7 +5,7 @@ import { packRows } from '../plan/rows.ts'
 import type { Mapping, SourceFile } from '../source/source.ts'
 import { withTurns } from '../turns.ts'
 import { BlockSharer } from './block-sharer.ts'
-import { runCopy } from './job.ts'
+import { runCopy } from './run-copy.ts'
 import type { JobOptions } from './spec.ts'
 
 /** How bytes are copied into a base. */
@@ -42,7 +42,7 @@ export async function patchFile(
   return await runCopy(
     { name: path, size, stores: files },
     { path, store: { kind: 'file', fd: handle.fd } },
-    plan(withTurns(mappings, path, signal), size, new BlockSharer(files, target)),
+    () => plan(withTurns(mappings, path, signal), size, new BlockSharer(files, target)),
     {
       format: { kind: 'patch', unit },
       engine: 'auto',

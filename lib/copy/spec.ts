@@ -1,3 +1,4 @@
+import type { CopyJob } from '../native.ts'
 import type { Progress } from './copy-progress.ts'
 
 /** The result of a copy: image, raw file, patch or hash. */
@@ -61,6 +62,10 @@ export interface JobOptions<Format extends TargetFormat = TargetFormat> {
   retries: number
   /** Bytes read per second; without it as fast as it goes. */
   rateLimit?: number
+  /** Instead: a running copy whose limit is for both together. */
+  sharesRateOf?: CopyJob
+  /** Bytes of buffers; default: what a copy alone needs. */
+  memory?: number
   /** Take the hash of the content. */
   hash?: boolean
   signal?: AbortSignal

@@ -13,6 +13,8 @@ export interface SourceFile {
   readonly size: number
   /** Identity of the file, also through links: `dev:ino` (devices: `rdev:N`). */
   readonly identity: string
+  /** Reads do not count against a copy's rate limit. */
+  readonly unlimited?: boolean
 }
 
 /** A file that was opened for reading. */

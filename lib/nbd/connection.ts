@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { BackupError } from '../errors.ts'
 import type { StatusRuns } from '../extents/intersect.ts'
+import type { Range } from '../extents/range-set.ts'
 import { SECTOR_SIZE } from '../format/qcow2/constants.ts'
 import { log } from '../log.ts'
 import { type NbdHandle, type NbdInfo, native } from '../native.ts'
@@ -132,14 +133,19 @@ export class NbdConnection {
     }
   }
 
-  /** Discards a range, on the server's terms of alignment. @throws BackupError IO */
-  async trim(start: number, length: number): Promise<void> {
-    try {
-      this.#handle ??= await this.#reconnect()
-      await native().nbdTrim(this.#handle, start, length)
-    } catch (error) {
-      throw nbdError(this.#server, `discard ${length} bytes at ${start}`, error)
-    }
+  /**
+   * Discards ranges, on the server's terms of alignment: again on a new connection if the old one is
+   * lost.
+   * @throws BackupError IO, ABORTED; SOURCE_CHANGED as `status`
+   */
+  async trim(ranges: readonly Range[]): Promise<void> {
+    if (ranges.length === 0) return
+    const pairs = new Float64Array(ranges.flatMap(({ start, length }) => [start, length]))
+    const { start } = ranges[0]
+    const { start: last, length } = ranges[ranges.length - 1]
+    await this.#ask(`discard between ${start} and ${last + length}`, (handle) =>
+      native().nbdTrim(handle, pairs),
+    )
   }
 
   /** Hands the connection out, if there is one; another is made when something is asked again. */

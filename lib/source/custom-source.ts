@@ -48,8 +48,9 @@ export interface CustomSource {
    */
   read(start: number, length: number, signal: AbortSignal): Promise<Uint8Array>
   /**
-   * Discards a range that is durable in the target; only called with the option `discardAfterCopy`,
-   * with whole granules. No byte of it is asked for again.
+   * Discards a range that is durable in the target, or is not needed; only called with the option
+   * `discardAfterCopy`, with whole granules. No byte of it is asked for again; it may be discarded
+   * once more, as part of a larger range.
    */
   discard?(start: number, length: number): Promise<void>
   /** Called once when the copy has ended, however it did, also where it could not begin. */
@@ -96,7 +97,9 @@ export function openCustom(custom: CustomSource, options: OpenOptions = {}): Sou
     },
     discarding() {
       if (!custom.discard) throw argumentError('discardAfterCopy', `${name} has no discard()`)
-      return (start, length) => custom.discard!(start, length)
+      return async (ranges) => {
+        for (const { start, length } of ranges) await custom.discard!(start, length)
+      }
     },
     async checkUnchanged() {},
     async close() {

@@ -9,7 +9,7 @@ export function nativeStore(store: SourceStore): NativeSource
 export function nativeStore(store: SourceStore): NativeSource {
   switch (store.kind) {
     case 'file':
-      return { kind: 'file', fd: store.handle.fd, size: store.size }
+      return { kind: 'file', fd: store.handle.fd, size: store.size, unlimited: store.unlimited }
     case 'reader':
       return { kind: 'reader', size: store.size }
     case 'export': {

@@ -19,7 +19,7 @@ import {
   type Source,
   type SourceExport,
 } from './source.ts'
-import type { OpenOptions } from './source-chain.ts'
+import type { KnowingOptions, OpenOptions } from './source-chain.ts'
 
 /**
  * Opens an export of an NBD server for reading.
@@ -27,12 +27,12 @@ import type { OpenOptions } from './source-chain.ts'
  * @throws BackupError USAGE, IO, BAD_BITMAP if it lacks the bitmap, UNSUPPORTED without libnbd or
  * if its disk is split too finely, ABORTED
  */
-export async function openNbd(uri: string, options: OpenOptions = {}): Promise<Source> {
+export async function openNbd(uri: string, options: KnowingOptions = {}): Promise<Source> {
   const { bitmap, format } = options
   if (format === 'qcow2') throw argumentError('format', 'an NBD export is a raw disk')
   if (bitmap === '') throw argumentError('bitmap', 'the name is empty')
   const server = await openServer(uri, options)
-  const allocation = options.requestSize === undefined
+  const allocation = options.requestSize === undefined || options.doubtsHoles === true
   const status = await ExportStatus.open(server, bitmap, { allocation })
   if (!status) {
     const why =
@@ -76,6 +76,7 @@ class NbdSource implements Source {
   readonly #status: ExportStatus
   readonly #connection: NbdConnection
   readonly #known: KnownStatus | undefined
+  #trims: NbdConnection | undefined
 
   /** @param known all that the server says, if its connection is to be read over */
   constructor(
@@ -149,7 +150,16 @@ class NbdSource implements Source {
         `${granule} is not a multiple of ${blockMin}, the server's minimum block size`,
       )
     }
-    return (start, length) => this.#connection.trim(start, length)
+    // On a connection of its own, so that neither waits for the other.
+    this.#trims ??= this.#connection.another([])
+    const trims = this.#trims
+    // The disk may end in part of a sector.
+    const [{ size }] = this.stores
+    return async (ranges) => {
+      await trims.trim(
+        ranges.map(({ start, length }) => ({ start, length: Math.min(length, size - start) })),
+      )
+    }
   }
 
   /**
@@ -179,6 +189,7 @@ class NbdSource implements Source {
   }
 
   async close(): Promise<void> {
+    this.#trims?.close()
     this.#status.close()
   }
 }

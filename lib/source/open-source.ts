@@ -12,7 +12,7 @@ import { readLayers } from './layer.ts'
 import { withProgress } from './look-up-progress.ts'
 import { openNbd } from './nbd-source.ts'
 import { extentOf, type Mapping, type Source } from './source.ts'
-import { type Chain, closeAll, type OpenOptions, openChain } from './source-chain.ts'
+import { type Chain, closeAll, type KnowingOptions, openChain } from './source-chain.ts'
 import { detectZeroes } from './zeroes.ts'
 
 export type { Format, OpenOptions } from './source-chain.ts'
@@ -29,7 +29,7 @@ const SECTOR = 512
  */
 export async function openSource(
   location: string | CustomSource,
-  options: OpenOptions = {},
+  options: KnowingOptions = {},
 ): Promise<Source> {
   if (options.snapshot !== undefined && (typeof location !== 'string' || isNbdUri(location))) {
     throw argumentError('snapshot', 'only a qcow2 image has internal snapshots')

@@ -49,6 +49,12 @@ export interface OpenOptions extends NbdOptions {
   signal?: AbortSignal
 }
 
+/** How a source is opened for a caller that knows more of it. */
+export interface KnowingOptions extends OpenOptions {
+  /** Ask for holes in spite of `requestSize`: they are not taken on trust. */
+  doubtsHoles?: boolean
+}
+
 /** How the images of a chain are opened. */
 export interface OpenChainOptions extends OpenOptions {
   /**

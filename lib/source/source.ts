@@ -1,4 +1,5 @@
 import type { Extent } from '../extents/extent.ts'
+import type { Range } from '../extents/range-set.ts'
 import type { SourceFile } from '../image/file.ts'
 import type { ChainImage } from '../image/image-chain.ts'
 import type { SourceExport } from '../nbd/export.ts'
@@ -44,8 +45,8 @@ export interface SourceReader {
 /** A store of guest bytes, by `kind`. */
 export type SourceStore = SourceFile | SourceExport | SourceReader
 
-/** Discards guest bytes that are stored elsewhere now. */
-export type Discard = (start: number, length: number) => Promise<void>
+/** Discards ranges of guest bytes that are stored elsewhere now, or are not needed. */
+export type Discard = (ranges: readonly Range[]) => Promise<void>
 
 export interface ExtentsOptions {
   /** Read the data to find zeroes in it: takes as long as reading the disk. Default: no. */

@@ -9,6 +9,9 @@ namespace qb {
 
 CopyJob::CopyJob(const CopySpec& spec, std::unique_ptr<Engine> (*make)(EngineKind, unsigned))
     : spec_(spec), make_engine_(make), files_(open_endpoints(spec)) {
+  if (!spec_.shared_rate) {
+    spec_.shared_rate = std::make_shared<RateLimit>(spec_.rate_limit, Engine::Clock::now());
+  }
   for (CallerStore* store : {caller_source(), caller_target()}) {
     if (!store) continue;
     store->on_wanted([this] { mailbox_.notify(); });

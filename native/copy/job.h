@@ -69,6 +69,8 @@ class CopyJob {
   // REQUIRES: ended(), no failure. The hash of the content (content_hash.h); empty if none was
   // wanted.
   const std::string& checksum() const { return checksum_; }
+  // For another copy to share.
+  const std::shared_ptr<RateLimit>& rate() const { return spec_.shared_rate; }
   bool direct() const { return files_.target && files_.target->direct(); }
 
  private:

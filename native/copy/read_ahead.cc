@@ -14,7 +14,7 @@ ReadAhead::ReadAhead(const CopySpec& spec, uint64_t unit, StepFeed& steps, Windo
       reader_(reader),
       pool_(pool),
       counters_(counters),
-      rate_(spec.rate_limit, Engine::Clock::now()) {}
+      rate_(*spec.shared_rate) {}
 
 void ReadAhead::start(bool memory_comes_back) {
   start_held(memory_comes_back);
@@ -62,7 +62,16 @@ void ReadAhead::begin(Step step) {
   }
   begin_reads(chunk);
   counters_.add_read(chunk.step.length);
-  rate_.spend(chunk.step.length, Engine::Clock::now());
+  rate_.spend(limited_bytes(chunk.step), Engine::Clock::now());
+}
+
+// Bytes that count against the rate limit.
+uint64_t ReadAhead::limited_bytes(const Step& step) const {
+  uint64_t free = 0;
+  for (const Row& row : step.rows) {
+    if (spec_.sources[row.file].unlimited) free += row.length;
+  }
+  return step.length - free;
 }
 
 void ReadAhead::begin_reads(Chunk& chunk) {

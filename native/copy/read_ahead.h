@@ -56,6 +56,7 @@ class ReadAhead {
   bool may_take(const Chunk& chunk, bool memory_comes_back) const;
   void start_held(bool memory_comes_back);
   void begin(Step step);
+  uint64_t limited_bytes(const Step& step) const;
   void begin_reads(Chunk& chunk);
 
   const CopySpec& spec_;
@@ -66,7 +67,7 @@ class ReadAhead {
   Reader reader_;
   BufferPool& pool_;
   LiveCounters& counters_;
-  RateLimit rate_;
+  RateLimit& rate_;
   size_t reading_ = 0;
   std::deque<Chunk*> held_;  // whose next reads wait for memory
 };

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/file.h"
+#include "copy/rate_limit.h"
 #include "format/header.h"
 #include "io/make_engine.h"
 #include "source/caller_store.h"
@@ -24,7 +25,8 @@ struct FileStore {
 
 struct CopySource {
   std::variant<FileStore, NbdClientSpec, std::shared_ptr<CallerStore>> store;
-  uint64_t size = 0;  // bytes, when it was opened
+  uint64_t size = 0;       // bytes, when it was opened
+  bool unlimited = false;  // reads do not count against the rate limit
 };
 
 struct CopyCompression {
@@ -82,6 +84,8 @@ struct CopySpec {
   unsigned requests = 16;   // reads in flight
   uint64_t memory = 0;      // bytes of buffers
   uint64_t rate_limit = 0;  // bytes read per second; 0: none
+  // That of another copy, which both have to share then; null: one of its own.
+  std::shared_ptr<RateLimit> shared_rate = nullptr;
   // Areas that can't be read are held for retry() or give_up(); else the first one ends the copy.
   bool hold_failures = false;
   bool hash = false;  // take the hash of the content (content_hash.h); a HashTarget always does

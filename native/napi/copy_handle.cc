@@ -21,6 +21,7 @@ class Handle : public JobHandle<CopyJob> {
  public:
   Handle(Napi::Env env, const CopySpec& spec) : JobHandle(env, std::make_unique<CopyJob>(spec)) {}
 
+  std::shared_ptr<RateLimit> rate() { return job().rate(); }
   void retry(uint64_t start) { job().retry(start); }
   void give_up(uint64_t start) { job().give_up(start); }
   void sync() { job().sync(); }
@@ -119,7 +120,11 @@ Handle& handle_of(const Napi::Value& value) {
 
 Napi::Value start(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
-    CopySpec spec = copy_spec_of(info[0].As<Napi::Object>());
+    auto options = info[0].As<Napi::Object>();
+    CopySpec spec = copy_spec_of(options);
+    if (Napi::Value other = options.Get("sharesRateOf"); !other.IsUndefined()) {
+      spec.shared_rate = handle_of(other).rate();
+    }
     auto handle = std::make_shared<Handle>(info.Env(), spec);
     return give_handle(info.Env(), std::move(handle), "qcow2-backup copy", kTag);
   });

@@ -41,7 +41,7 @@ FileStore file_of(const Napi::Object& store) {
 CopySource source_of(const Napi::Object& source) {
   std::string kind = text(source, "kind");
   uint64_t size = number(source, "size");
-  if (kind == "file") return {file_of(source), size};
+  if (kind == "file") return {file_of(source), size, flag(source, "unlimited")};
   if (kind == "export") return {export_of(source), size};
   if (kind == "reader") return {std::make_shared<CallerStore>(), size};
   throw unknown_kind(source);

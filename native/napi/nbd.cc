@@ -111,9 +111,14 @@ Napi::Value status(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value trim(const Napi::CallbackInfo& info) {
-  uint64_t start = whole(info[1]), length = whole(info[2]);
-  return handle_of(info[0])->run([=](NbdStatus& nbd) { nbd.trim(start, length); },
-                                 [](Napi::Env env) { return env.Undefined(); });
+  HandleRef handle = handle_of(info[0]);
+  Napi::Float64Array pairs = doubles(info[1]);
+  std::vector<ByteRange> ranges;
+  for (size_t i = 0; i + 1 < pairs.ElementLength(); i += 2) {
+    ranges.push_back({static_cast<uint64_t>(pairs[i]), static_cast<uint64_t>(pairs[i + 1])});
+  }
+  return handle->run([ranges = std::move(ranges)](NbdStatus& nbd) { nbd.trim(ranges); },
+                     [](Napi::Env env) { return env.Undefined(); });
 }
 
 void close(const Napi::CallbackInfo& info) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <deque>
 #include <utility>
 
 #include "source/nbd_connecting.h"
@@ -14,6 +15,10 @@ namespace {
 // A request's length has 32 bits; the limit keeps it a multiple of every block size.
 constexpr uint64_t kMostAsked = 2ull << 30;
 constexpr uint64_t kMostTrimmed = 1ull << 30;
+
+// Trims under way at once: QEMU works on 16 requests of a client. Measured with trims of 64 KiB in
+// qemu-storage-daemon 7.2: 16 take half the time of one after the other.
+constexpr size_t kTrims = 16;
 
 // Maximum of one context in one reply: as many as nbdkit sends, and eight times QEMU's.
 constexpr size_t kMostRuns = 1 << 20;
@@ -139,21 +144,35 @@ bool NbdStatus::is_complete(const Runs& runs, uint64_t length) const {
 }
 
 // Cut at multiples, so that a server that discards in large units gets whole ones.
-void NbdStatus::trim(uint64_t start, uint64_t length) {
+void NbdStatus::trim(const std::vector<ByteRange>& ranges) {
   // libnbd would only say that the server can't.
   if (info_.read_only) throw NbdError(EPERM, "trim");
-  for (uint64_t end = start + length; start < end;) {
-    uint64_t part = std::min(end - start, kMostTrimmed - start % kMostTrimmed);
-    auto reply = std::make_shared<Reply>();
-    // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDeleteLeaks): it does not see that libnbd frees
-    int64_t cookie =
-        nbd_library().aio_trim(connection_->handle(), part, start,
-                               callback<nbd_completion_callback>(on_completion, reply), 0);
-    if (cookie < 0) throw nbd_error();
-    connection_->wait_until([&] { return is_over(*reply); }, 0);
-    require_success(*reply, "trim");
-    start += part;
+  std::deque<ReplyRef> sent;
+  auto wait_for_oldest = [&] {
+    connection_->wait_until([&] { return is_over(*sent.front()); }, 0);
+    require_success(*sent.front(), "trim");
+    sent.pop_front();
+  };
+  for (const ByteRange& range : ranges) {
+    uint64_t end = range.start + range.length;
+    for (uint64_t start = range.start; start < end;) {
+      uint64_t part = std::min(end - start, kMostTrimmed - start % kMostTrimmed);
+      sent.push_back(send_trim({start, part}));
+      if (sent.size() == kTrims) wait_for_oldest();
+      start += part;
+    }
   }
+  while (!sent.empty()) wait_for_oldest();
+}
+
+std::shared_ptr<Reply> NbdStatus::send_trim(const ByteRange& range) {
+  auto reply = std::make_shared<Reply>();
+  // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDeleteLeaks): it does not see that libnbd frees
+  int64_t cookie =
+      nbd_library().aio_trim(connection_->handle(), range.length, range.start,
+                             callback<nbd_completion_callback>(on_completion, reply), 0);
+  if (cookie < 0) throw nbd_error();
+  return reply;
 }
 
 }  // namespace qb

@@ -17,6 +17,12 @@ struct StatusRun {
   uint32_t flags;
 };
 
+// Bytes of the export.
+struct ByteRange {
+  uint64_t start;
+  uint64_t length;
+};
+
 // Not thread-safe.
 class NbdStatus {
  public:
@@ -32,9 +38,10 @@ class NbdStatus {
   // (EPROTO: the answer breaks the protocol), Error(ETIMEDOUT). After an EPROTO the connection is
   // of no use.
   std::vector<std::vector<StatusRun>> status(uint64_t start, uint64_t length);
-  // Discards a range: the server may drop its content. Throws NbdError (EPERM: read-only,
-  // EINVAL: it can't), Error(ETIMEDOUT).
-  void trim(uint64_t start, uint64_t length);
+  // Discards ranges: the server may drop their content. Several requests are under way at once.
+  // After a failure others may have been done or not. Throws NbdError (EPERM: read-only, EINVAL: it
+  // can't), Error(ETIMEDOUT).
+  void trim(const std::vector<ByteRange>& ranges);
   // The connection, for another use; only info() may be called from then on.
   std::unique_ptr<NbdConnection> release_connection() { return std::move(connection_); }
 
@@ -54,6 +61,7 @@ class NbdStatus {
 
  private:
   std::shared_ptr<Reply> ask(uint64_t start, uint64_t length);
+  std::shared_ptr<Reply> send_trim(const ByteRange& range);
   bool is_complete(const Runs& runs, uint64_t length) const;
 
   std::unique_ptr<NbdConnection> connection_;
