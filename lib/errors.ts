@@ -23,6 +23,8 @@ export type ErrorCode =
   | 'IN_USE'
   /** A file that should be an image's manifest is not one. */
   | 'BAD_MANIFEST'
+  /** A file of a repository is not what its name says: a record, or the mark of a repository. */
+  | 'BAD_RECORD'
   /** Content differs from the content expected. */
   | 'DIFFERENT'
   /** The source changed its size while it was read. */

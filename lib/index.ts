@@ -24,6 +24,13 @@ export {
   measureSize,
 } from './api/images.ts'
 export {
+  type AbortMachineOptions,
+  abortMachine,
+  backupMachine,
+  inspectMachine,
+  type MachineReport,
+} from './api/machine.ts'
+export {
   type CommitOptions,
   commitImage,
   createSnapshot,
@@ -37,6 +44,7 @@ export {
 } from './api/maintain.ts'
 export { nameFromBytes, nameToBytes } from './api/names.ts'
 export { compareWithQemuImg } from './api/parity.ts'
+export { type ListRepositoryOptions, listRepository, restoreMachine } from './api/repository.ts'
 export { type OpenSourceOptions, openSource } from './api/source.ts'
 export { verifyManifests } from './api/verify.ts'
 export type { Manifest } from './backup/manifest.ts'
@@ -63,7 +71,20 @@ export {
 } from './errors.ts'
 export type { Extent } from './extents/extent.ts'
 export type { DirtyRun } from './format/qcow2/bits.ts'
+export type {
+  BackupMachineOptions,
+  BackupMachineResult,
+  DiskBackup,
+  DiskToCopy,
+} from './live/types.ts'
 export type { LogLine, Topic } from './log.ts'
+export type {
+  Ability,
+  CbwErrorPolicy,
+  Leftover,
+  MachineDisk,
+  MachineOptions,
+} from './machine/machine.ts'
 export type { ChainReport, ChainReportImage, ChainReportOptions } from './maintain/chain-report.ts'
 export type { CommitResult } from './maintain/commit/commit.ts'
 export type { SnapshotOptions, SnapshotResult } from './maintain/create-snapshot.ts'
@@ -74,7 +95,7 @@ export type { BitmapInfo, ReadBitmapOptions } from './maintain/list-bitmaps.ts'
 export type { RebaseResult } from './maintain/rebase/rebase.ts'
 export type { ControlOptions } from './options.ts'
 export type { CommandComparison, ParityOptions } from './parity/parity.ts'
-export type { Phase, Progress } from './progress.ts'
+export type { DiskProgress, Phase, Progress } from './progress.ts'
 export type { ImageCheck } from './qemu-img/check/result.ts'
 export type { Comparison } from './qemu-img/compare/compare-images.ts'
 export type { ImageInfo } from './qemu-img/info/info.ts'
@@ -82,6 +103,8 @@ export type { MapEntry } from './qemu-img/map/map.ts'
 export type { Measure } from './qemu-img/measure/measure.ts'
 export type { MeasureTarget } from './qemu-img/measure/measure-image.ts'
 export { QemuImgError } from './qemu-img/messages.ts'
+export type { DiskRecord, PointRecord } from './repository/record.ts'
+export type { RestoreMachineOptions, RestoreMachineResult } from './repository/restore-point.ts'
 export type { BitmapFacts, BitmapHealth, BitmapPlace, ImageFacts } from './source/bitmaps/health.ts'
 export { BadBitmapChain } from './source/bitmaps/open-bitmap.ts'
 export type { NamedBitmap, NamedBlockNode } from './source/bitmaps/qmp-facts.ts'

@@ -205,6 +205,12 @@ export interface Addon {
    */
   lockFile(fd: number, locks: readonly number[], tests: readonly number[]): number
   /**
+   * Locks an open file for this opening of it alone, until it is closed. Where files have no locks
+   * nothing is done.
+   * @returns false if another has locked it
+   */
+  lockAlone(fd: number): boolean
+  /**
    * Shares blocks of one file with another: triples offset in `from`, offset in `to`, length.
    * @returns how many were shared before the first that cannot be
    */
@@ -292,6 +298,7 @@ const FUNCTIONS: Record<keyof Addon, true> = {
   fileExtents: true,
   deviceSize: true,
   lockFile: true,
+  lockAlone: true,
   cloneRanges: true,
   punchFile: true,
   linkFile: true,

@@ -34,6 +34,13 @@ export interface Progress {
   /** Guest bytes stored as data so far. */
   dataBytes: number
   elapsedSeconds: number
+  /** Of a machine's backup: how far each of its disks is. The numbers above are of all together. */
+  disks?: readonly DiskProgress[]
+}
+
+/** Progress of one of several disks. */
+export interface DiskProgress extends Pick<Progress, 'phase' | 'position' | 'size' | 'dataBytes'> {
+  name: string
 }
 
 /** Time between two reports: often enough for a bar that moves, seldom enough to cost nothing. */

@@ -12,10 +12,12 @@ import {
   type Target,
 } from '../copy/target/open-target.ts'
 import { BackupError, ioError } from '../errors.ts'
+import type { DirtyRun } from '../format/qcow2/bits.ts'
 import type { CopyCounters } from '../native.ts'
+import { mark } from '../source/bitmaps/dirty-mappings.ts'
 import type { CustomSource } from '../source/custom-source.ts'
 import { openSource } from '../source/open-source.ts'
-import type { Source } from '../source/source.ts'
+import type { Disk, Source } from '../source/source.ts'
 import { roundDown } from '../units.ts'
 import { type Backing, openBacking, requireApart } from './backing.ts'
 import { requireRoom } from './capacity.ts'
@@ -50,6 +52,12 @@ export interface CopyRequest {
     VerifyingOptions
   /** Path of the target's backing file; only dirty ranges are copied then. */
   previous?: string
+  /** How that is opened. Default: as the source. */
+  previousOptions?: OpenOptions
+  /** Which ranges are dirty: contiguous runs from 0 to the size. Default: the source's bitmap says it. */
+  changed?: () => AsyncIterable<readonly DirtyRun[]>
+  /** Take the hash of the content in any case. */
+  hash?: boolean
   /** Images take the place of images only; a disk that of anything. */
   replaces: 'image' | 'disk'
   /**
@@ -159,7 +167,7 @@ class Session implements CopySession {
 
   async copy(): Promise<void> {
     const [source, target] = [this.#source!, this.#target!]
-    this.#counters = await copyDisk(source, target, this.#job!, {
+    this.#counters = await copyDisk(this.#diskToCopy(source), target, this.#job!, {
       discarding: this.#discarding,
       first: this.#first,
       held: this.#request.held,
@@ -239,16 +247,33 @@ class Session implements CopySession {
   }
 
   async #openWhatIsRead(location: Location | undefined): Promise<void> {
-    const { from, previous, options, format, recorded, held } = this.#request
+    const { from, previous, options, format, recorded, held, hash = false } = this.#request
     if (previous !== undefined && location) {
-      this.#backing = await openBacking(previous, location, options)
+      const { previousOptions = options } = this.#request
+      const { signal } = options
+      this.#backing = await openBacking(previous, location, { ...previousOptions, signal })
     }
     this.#source = await openSource(from, { ...options, doubtsHoles: held !== undefined })
     if (this.#backing) requireApart(this.#source, this.#backing)
     const job = jobOptions(format, this.#source.size, options, this.#backing)
     this.#discarding = discardingOf(this.#source, options)
     this.#recorded = await recorded?.(this.#source)
-    this.#job = { ...job, hash: job.hash || this.#recorded !== undefined }
+    this.#job = { ...job, hash: job.hash || hash || this.#recorded !== undefined }
+  }
+
+  /** The source, with other changes than those of a bitmap where they are given. */
+  #diskToCopy(source: Source): Disk {
+    const { changed } = this.#request
+    if (!changed) return source
+    const { name, size, stores } = source
+    return {
+      name,
+      size,
+      stores,
+      mappings: () => source.mappings(),
+      dirtyMappings: () => mark(source.mappings(), changed()),
+      interrupt: () => source.interrupt?.(),
+    }
   }
 
   async #openTarget(location: Location | undefined): Promise<void> {
@@ -285,9 +310,10 @@ class Session implements CopySession {
 
   #written() {
     const { checksum, ...counters } = this.#counters!
-    const { manifest, verify } = this.#request.options
+    const { options, hash } = this.#request
+    const { manifest, verify } = options
     const virtualSize = this.#source!.size
-    return { virtualSize, ...counters, ...(manifest || verify ? contentOf(checksum) : {}) }
+    return { virtualSize, ...counters, ...(manifest || verify || hash ? contentOf(checksum) : {}) }
   }
 
   /** @throws BackupError DIFFERENT */

@@ -17,6 +17,11 @@ export class Flag extends Option {
     super(flags, help)
     this.key = key
   }
+
+  /** `--no-checkpoint`, of an option of its own, is not the opposite of `--checkpoint NAME`. */
+  override attributeName(): string {
+    return this.negate && this.key.startsWith('no') ? this.key : super.attributeName()
+  }
 }
 
 /** Name of an option's flag, without dashes. */
@@ -39,8 +44,8 @@ export function optionsFrom<S extends Schema>(flags: object, schema: S): Options
   for (const [key, rule] of Object.entries(schema)) {
     const [flag] = flagsOf(key, rule)
     const value = flag && given.get(flag.attributeName())
-    // Of `noHole` the flag is `--no-hole`, which commander has as `hole: false`.
-    values[key] = flag?.negate && rule.off === undefined ? !value || undefined : value
+    // Of `noHole` the flag is `--no-hole`, which commander has as false.
+    values[key] = flag?.negate && rule.off === undefined ? value === false || undefined : value
   }
   return values as OptionsOf<S>
 }

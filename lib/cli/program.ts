@@ -22,8 +22,23 @@ const COMMANDS: readonly { name: string; summary: string; load(): Promise<Comman
   },
   {
     name: 'restore',
-    summary: 'write the content of a backup, with its whole chain, to a new disk',
+    summary: 'write the content of a backup, or of a machine in a repository, to new disks',
     load: () => import('./commands/restore.ts'),
+  },
+  {
+    name: 'backup',
+    summary: 'back up a machine, all its disks of one instant, into a repository',
+    load: () => import('./commands/backup.ts'),
+  },
+  {
+    name: 'list',
+    summary: 'list the points in time that a repository has',
+    load: () => import('./commands/list.ts'),
+  },
+  {
+    name: 'machine',
+    summary: "describe a machine's disks and what backups are possible; clean up after killed runs",
+    load: () => import('./commands/machine.ts'),
   },
   {
     name: 'extents',

@@ -55,8 +55,8 @@ export async function runWithProgress<T>(
 
 function jsonLines({ stderr }: Pick<Io, 'stderr'>): ProgressDisplay {
   return {
-    update({ phase, position, size, dataBytes, elapsedSeconds }) {
-      const line = JSON.stringify({ phase, position, size, dataBytes, elapsedSeconds })
+    update({ phase, position, size, dataBytes, elapsedSeconds, disks }) {
+      const line = JSON.stringify({ phase, position, size, dataBytes, elapsedSeconds, disks })
       stderr(`${line}\n`)
     },
     say: stderr,

@@ -1,4 +1,4 @@
-import type { BackupError } from '../errors.ts'
+import type { BackupError, ErrorCode } from '../errors.ts'
 import type { Range } from '../extents/range-set.ts'
 import type { BitmapHealth } from '../source/bitmaps/health.ts'
 import type { Format, OpenOptions } from '../source/source-chain.ts'
@@ -45,6 +45,8 @@ export interface MachineOptions {
 export interface Ability {
   possible: boolean
   reason?: string
+  /** Of the error with which a backup is refused for this reason. Default: UNSUPPORTED. */
+  code?: ErrorCode
 }
 
 /** A disk of a machine. */

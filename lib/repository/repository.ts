@@ -1,21 +1,93 @@
-import type { PointRecord } from './record.ts'
+import { BackupError, ioError } from '../errors.ts'
+import { readdir } from '../files.ts'
+import { jsonText, makeDirectory, publishText, readJson } from './files.ts'
+import { LockedMachine } from './locked-machine.ts'
+import { MachineFolder } from './machine-folder.ts'
+import { MARK, machineDirectory, machineOf } from './names.ts'
 
-/** A machine's folder in a repository, locked for one run. */
-export interface MachineFolder {
-  readonly machine: string
+/** The only format so far. */
+const FORMAT = 1
+const MAX_MARK_BYTES = 64 * 1024
+
+/** A directory with backups of machines. */
+export class Repository {
   /** Path. */
   readonly directory: string
-  /** All points, oldest first. Broken records are errors, never skipped. */
-  points(): Promise<PointRecord[]>
-  /** Path of the image of a disk at a point, whether it is there or not. */
-  imagePath(disk: string, point: string): string
+
+  private constructor(directory: string) {
+    this.directory = directory
+  }
+
   /**
-   * Writes the record, synced, under its name: the point exists when this resolves. `definition` goes
-   * first, into POINT.xml.
+   * @throws BackupError IO if it cannot be read, BAD_RECORD if it is none, UNSUPPORTED if it is of a
+   * later format
    */
-  record(record: PointRecord, definition?: string): Promise<void>
-  /** Removes images and temporary files that no record names, of runs that ended early. */
-  clean(): Promise<string[]>
-  /** Ends the lock. */
-  close(): Promise<void>
+  static async open(directory: string): Promise<Repository> {
+    if (await isMarked(directory)) return new Repository(directory)
+    // A missing directory is told as such.
+    await readdir(directory).catch((error) => {
+      throw ioError(directory, error)
+    })
+    throw new BackupError('BAD_RECORD', directory, `is no repository: it has no ${MARK}`)
+  }
+
+  /**
+   * Opens one, made first where there is none. What else is in the directory stays.
+   * @throws BackupError IO, BAD_RECORD, UNSUPPORTED
+   */
+  static async make(directory: string): Promise<Repository> {
+    if (await isMarked(directory)) return new Repository(directory)
+    await makeDirectory(directory)
+    const mark = { format: FORMAT, created: new Date().toISOString() }
+    await publishText(`${directory}/${MARK}`, jsonText(mark)).catch((error) => {
+      // Another run was faster.
+      if (!(error instanceof BackupError) || error.code !== 'TARGET_EXISTS') throw error
+    })
+    return await Repository.open(directory)
+  }
+
+  /**
+   * Names of the machines that have points, in their order as texts.
+   * @throws BackupError IO, BAD_RECORD, UNSUPPORTED
+   */
+  async machines(): Promise<string[]> {
+    const names = await readdir(this.directory).catch((error) => {
+      throw ioError(this.directory, error)
+    })
+    const machines: string[] = []
+    for (const name of names) {
+      const machine = machineOf(name) ?? (await MachineFolder.nameIn(`${this.directory}/${name}`))
+      if (machine !== undefined && (await this.machine(machine).hasPoints())) machines.push(machine)
+    }
+    return machines.sort()
+  }
+
+  /** A machine's folder, to be read; it may not be there. */
+  machine(machine: string): MachineFolder {
+    return new MachineFolder(machine, `${this.directory}/${machineDirectory(machine)}`)
+  }
+
+  /**
+   * A machine's folder for a run, which no other run has at the same time. It is made where there is none.
+   * @throws BackupError IN_USE, IO
+   */
+  async lock(machine: string): Promise<LockedMachine> {
+    const { directory } = this.machine(machine)
+    await makeDirectory(directory)
+    return await LockedMachine.lock(machine, directory)
+  }
+}
+
+/** @throws BackupError BAD_RECORD, UNSUPPORTED, IO */
+async function isMarked(directory: string): Promise<boolean> {
+  const path = `${directory}/${MARK}`
+  const mark = await readJson(path, MAX_MARK_BYTES)
+  if (mark === undefined) return false
+  const { format } = (mark ?? {}) as { format?: unknown }
+  if (format === FORMAT) return true
+  if (Number.isInteger(format) && (format as number) > FORMAT) {
+    const why = `is a repository of format ${format}, which needs a newer version of this program`
+    throw new BackupError('UNSUPPORTED', directory, why)
+  }
+  throw new BackupError('BAD_RECORD', path, 'is not the mark of a repository')
 }

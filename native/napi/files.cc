@@ -152,6 +152,20 @@ bool no_locks(int error) {
   return error == EINVAL || error == ENOLCK || error == ENOSYS || error == EOPNOTSUPP;
 }
 
+// Takes the first byte exclusively.
+Napi::Value lock_alone(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    int fd = info[0].As<Napi::Number>().Int32Value();
+    struct flock lock = byte_lock(0, F_WRLCK);
+    bool locked = fcntl(fd, F_OFD_SETLK, &lock) == 0;
+    if (!locked && errno != EAGAIN && errno != EACCES) {
+      check_errno(no_locks(errno), "lock");
+      locked = true;
+    }
+    return Napi::Boolean::New(info.Env(), locked);
+  });
+}
+
 Napi::Value lock_file(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     constexpr double kFree = -1;
@@ -183,6 +197,7 @@ void export_files(Napi::Env env, Napi::Object exports) {
   export_function<clone_ranges>(env, exports, "cloneRanges");
   export_function<punch_file>(env, exports, "punchFile");
   export_function<lock_file>(env, exports, "lockFile");
+  export_function<lock_alone>(env, exports, "lockAlone");
   export_function<exit_now>(env, exports, "exitNow");
   export_function<link_file>(env, exports, "linkFile");
 }

@@ -56,6 +56,19 @@ const CALLS: Record<string, { args: unknown[]; names: string[]; options?: number
   compareImages: { args: [['disk', 'disk']], names: ['images'], options: 1 },
   measureImage: { args: ['disk'], names: ['image'], options: 1 },
   measureSize: { args: [4096n], names: ['size'], options: 1 },
+  backupMachine: {
+    args: ['disk:a=disk', 'new', { name: 'm' }],
+    names: ['machine', 'repository'],
+    options: 2,
+  },
+  inspectMachine: { args: ['disk:a=disk', { name: 'm' }], names: ['machine'], options: 1 },
+  abortMachine: { args: ['disk:a=disk', { name: 'm' }], names: ['machine'], options: 1 },
+  listRepository: { args: ['new'], names: ['repository'], options: 1 },
+  restoreMachine: {
+    args: ['new', 'm', 'new'],
+    names: ['repository', 'machine', 'target'],
+    options: 3,
+  },
   validateBitmapChain: { args: [[]], names: ['chain'] },
   factsFromQmp: { args: [[], []], names: ['nodes', 'chain'] },
 }
@@ -153,6 +166,7 @@ t.test('- is no name of a target', async (t) => {
     ['target', () => lib.fullBackup('disk', '-')],
     ['target', () => lib.incrementalBackup('disk', '-', { bitmap: 'b', backing: 'disk' })],
     ['target', () => lib.restore('disk', '-')],
+    ['target', () => lib.restoreMachine('new', 'm', '-')],
     ['overlay', () => lib.createSnapshot('disk', '-')],
     ['output', () => lib.diffDisks('disk', 'disk', { output: '-' })],
   ] as const) {

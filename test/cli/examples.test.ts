@@ -7,7 +7,7 @@ import type { Io } from '../../lib/cli/io.ts'
 import { buildProgram } from '../../lib/cli/program.ts'
 import { run } from '../../lib/cli/run.ts'
 import { namingOf } from '../../lib/cli/wording.ts'
-import { createSnapshot, fullBackup } from '../../lib/index.ts'
+import { backupMachine, createSnapshot, fullBackup } from '../../lib/index.ts'
 import { qemuImg, qemuIo } from '../support/qemu.ts'
 
 /** Where a run in this process prints. */
@@ -83,6 +83,10 @@ async function prepare(t: Test, command: string, examples: readonly string[]): P
     await createSnapshot('disk.qcow2', 'disk.snap1.qcow2')
     await createSnapshot('disk.snap1.qcow2', 'disk.snap3.qcow2')
   }
+  if (command === 'restore' || command === 'list') {
+    const machine = 'disk:vda=disk.raw'
+    await backupMachine(machine, 'backups', { name: 'web1', checkpoint: '20261129T115200Z' })
+  }
   if (named('copy')) qemuImg('convert', '-O', 'qcow2', 'overlay.qcow2', 'copy.qcow2')
 }
 
@@ -127,6 +131,13 @@ t.test('every example in help does what it shows', async (t) => {
   }
 })
 
+/** What commands need besides, for the wrong flag to be all that is wrong. */
+const NEEDED: Record<string, string[]> = {
+  backup: ['disk:a=b', '--name', 'm', '--repo', 'r'],
+  machine: ['disk:a=b', '--name', 'm'],
+  list: ['--repo', 'r'],
+}
+
 t.test('an error names the option of a flag by that flag', async (t) => {
   const operands = ['a', 'b']
   for (const name of COMMANDS) {
@@ -138,7 +149,8 @@ t.test('an error names the option of a flag by that flag', async (t) => {
       if (!flag.required || flag.argChoices) continue
       t.match(namingOf(command)(flag.key), /^--/)
       const { io, err } = recorder()
-      const wrong = [name, ...operands.slice(0, command.registeredArguments.length), flag.long!, '']
+      const given = NEEDED[name] ?? operands.slice(0, command.registeredArguments.length)
+      const wrong = [name, ...given, flag.long!, '']
       const status = await run(() => wrong, io)
       if (status !== 2) continue
       t.match(err.join(''), new RegExp(`^qcow2-backup: ${flag.long}: `), wrong.join(' '))

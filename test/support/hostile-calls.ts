@@ -24,6 +24,8 @@ async function drain(items: AsyncIterable<unknown>): Promise<void> {
 
 const DISK = 'disk.qcow2'
 const format = 'qcow2'
+const MACHINE = `disk:vda=${DISK}`
+const NAMED = { name: 'web', format } as const
 
 /** Each function with the image in each place where it takes one. */
 export const CALLS: Readonly<Record<string, () => Promise<unknown>>> = {
@@ -47,6 +49,13 @@ export const CALLS: Readonly<Record<string, () => Promise<unknown>>> = {
   commitImage: () => library.commitImage(DISK),
   rebaseImage: () => library.rebaseImage(DISK, { file: 'empty.raw', format: 'raw' }),
   'rebaseImage, unsafe': () => library.rebaseImage(DISK, 'none', { unsafe: true }),
+  backupMachine: () => library.backupMachine(MACHINE, 'repository', NAMED),
+  async 'backupMachine, second'() {
+    await library.backupMachine(MACHINE, 'repository', NAMED)
+    return await library.backupMachine(MACHINE, 'repository', { ...NAMED, verify: true })
+  },
+  inspectMachine: () => library.inspectMachine(MACHINE, NAMED),
+  abortMachine: () => library.abortMachine(MACHINE, NAMED),
   diffToBitmap: () => library.diffToBitmap(DISK, 'empty.raw', 'new'),
   diffDisks: () => library.diffDisks(DISK, 'empty.raw', { format, baselineFormat: 'raw' }),
   verifyManifests: () => drain(library.verifyManifests([DISK])),

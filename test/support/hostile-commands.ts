@@ -32,5 +32,7 @@ export const COMMANDS: readonly (readonly string[])[] = [
     'disk.qcow2',
     'copy.qcow2',
   ],
+  ['backup', '--no-progress', 'disk:vda=disk.qcow2', '--name', 'web', '--repo', 'repository'],
+  ['machine', 'disk:vda=disk.qcow2', '--name', 'web'],
   ['restore', '--no-progress', 'disk.qcow2', 'copy.raw'],
 ]

@@ -23,8 +23,7 @@ import { type Mark, marksOf } from './run-marks.ts'
  */
 export async function openDisks(address: string, options: MachineOptions): Promise<Machine> {
   const { name, connect, nbdAddress, tlsCertificates, nbdServer, guestAgent, ...access } = options
-  if (name === undefined)
-    throw argumentError('name', 'missing; disks at rest have no name together')
+  if (!name) throw argumentError('name', 'missing; disks at rest have no name together')
   for (const [option, value] of Object.entries({ connect, nbdAddress, tlsCertificates })) {
     if (value !== undefined) throw argumentError(option, 'is only for libvirt machines')
   }

@@ -35,7 +35,9 @@ export async function inspectDisk(
       virtualSize,
       // Those of QEMU and of this program's own runs that have not ended are shown as they are.
       bitmaps,
-      full: written ? no(`${written.path} is open for writing in another process`) : POSSIBLE,
+      full: written
+        ? { ...no(`${written.path} is open for writing in another process`), code: 'IN_USE' }
+        : POSSIBLE,
       incremental: await canRecord(source, header?.version),
     }
   } finally {

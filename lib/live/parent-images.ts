@@ -1,0 +1,107 @@
+import { hashImage } from '../backup/content-hash.ts'
+import { ioError, throwIfAborted } from '../errors.ts'
+import { stat } from '../files.ts'
+import { readHeader } from '../format/qcow2/qcow2-image.ts'
+import { type OpenFile, openFile } from '../image/file.ts'
+import { lockFile, READING } from '../image/locks.ts'
+import type { MachineFolder } from '../repository/machine-folder.ts'
+import { imageName } from '../repository/names.ts'
+import type { DiskRecord, PointRecord } from '../repository/record.ts'
+import { quoted } from '../text.ts'
+
+/** A disk of a point. */
+export interface Parent {
+  point: PointRecord
+  disk: DiskRecord
+}
+
+/** A chain that is longer gets a full backup: libvirt opens 200 images, this program 256. */
+export const MAX_CHAIN = 190
+
+/** The images in a repository that a new one may be made over, each looked at once. */
+export class ParentImages {
+  readonly #folder: MachineFolder
+  readonly #points: ReadonlyMap<string, PointRecord>
+  readonly #signal: AbortSignal | undefined
+  readonly #faults = new Map<string, string | undefined>()
+
+  constructor(folder: MachineFolder, points: readonly PointRecord[], signal?: AbortSignal) {
+    this.#folder = folder
+    this.#points = new Map(points.map((one) => [one.point, one]))
+    this.#signal = signal
+  }
+
+  /**
+   * Why no image is to be made over one: it, or one that it builds on, is not as it was recorded.
+   * @returns undefined if one can be
+   * @throws BackupError ABORTED
+   */
+  async fault(parent: Parent): Promise<string | undefined> {
+    let at = parent
+    for (let length = 1; ; length++) {
+      if (length > MAX_CHAIN) return `the last backup has a chain of ${MAX_CHAIN} images or more`
+      const fault = await this.#imageFault(at.disk)
+      if (fault !== undefined) return fault
+      const { image, parent: name, parentId } = at.disk
+      if (name === undefined) return undefined
+      const point = this.#points.get(name)
+      if (!point) return `the point ${quoted(name)}, on which ${quoted(image)} builds, is gone`
+      if (point.id !== parentId) {
+        return `the point ${quoted(name)} is another one than that on which ${quoted(image)} builds`
+      }
+      const disk = point.disks.find((one) => one.name === parent.disk.name)
+      if (!disk)
+        return `the point ${quoted(name)}, on which ${quoted(image)} builds, lacks the disk`
+      at = { point, disk }
+    }
+  }
+
+  async #imageFault(disk: DiskRecord): Promise<string | undefined> {
+    if (!this.#faults.has(disk.image)) this.#faults.set(disk.image, await this.#look(disk))
+    return this.#faults.get(disk.image)
+  }
+
+  async #look(disk: DiskRecord): Promise<string | undefined> {
+    const path = `${this.#folder.directory}/${disk.image}`
+    throwIfAborted(this.#signal, path)
+    let file: OpenFile
+    try {
+      file = await openFile(path)
+    } catch (error) {
+      return ioError(path, error).message
+    }
+    try {
+      lockFile(file.handle, path, READING)
+      const fault = await this.#compare(file, disk)
+      return fault && `the image ${quoted(disk.image)} of the last backup ${fault}`
+    } catch (error) {
+      throwIfAborted(this.#signal, path)
+      return ioError(path, error).message
+    } finally {
+      await file.handle.close()
+    }
+  }
+
+  async #compare(file: OpenFile, disk: DiskRecord): Promise<string | undefined> {
+    const { fileSize, virtualSize, parent, name } = disk
+    if (file.size !== fileSize) return `has ${file.size} bytes, not ${fileSize} as recorded`
+    const header = await readHeader(file)
+    if (header.virtualSize !== virtualSize) return 'is of another disk size than recorded'
+    const backing = parent === undefined ? undefined : imageName(name, parent)
+    if (header.backingFile !== backing) return 'has another backing file than recorded'
+    if ((await modifiedOf(file.path)) === disk.modified) return undefined
+    // Written to, or only copied: its content tells.
+    const { checksum } = await hashImage(file, header, { signal: this.#signal })
+    if (checksum !== disk.content.checksum) return 'holds other content than recorded'
+    const modified = new Date(disk.modified)
+    // So that it need not be read the next time.
+    await file.handle.utimes(modified, modified).catch(() => {})
+    return undefined
+  }
+}
+
+/** When a file was last written to, ISO 8601. */
+export async function modifiedOf(path: string): Promise<string> {
+  const { mtimeMs } = await stat(path)
+  return new Date(Number(mtimeMs)).toISOString()
+}

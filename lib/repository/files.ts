@@ -1,0 +1,130 @@
+/** Small files of a repository: read whole, never changed, and there only when they are complete. */
+import { dirname } from 'node:path'
+import { openTarget, publishAll } from '../copy/target/open-target.ts'
+import { BackupError, ioError } from '../errors.ts'
+import { absolute, constants, type FileHandle, mkdir, open, unlink } from '../files.ts'
+import { readAt } from '../format/read.ts'
+import { openFile } from '../image/file.ts'
+
+/** Nobody else is to read what is in a disk. */
+const PRIVATE = 0o700
+
+/**
+ * Reads a file of JSON.
+ * @param most bytes that one may have
+ * @returns undefined if there is none
+ * @throws BackupError BAD_RECORD if it is not JSON or larger, IO, UNSUPPORTED
+ */
+export async function readJson(path: string, most: number): Promise<unknown> {
+  const bytes = await readSmall(path, most)
+  if (!bytes) return undefined
+  try {
+    return JSON.parse(bytes.toString())
+  } catch (error) {
+    throw new BackupError('BAD_RECORD', path, 'is not JSON', { cause: error })
+  }
+}
+
+async function readSmall(path: string, most: number): Promise<Buffer | undefined> {
+  const file = await openFile(path).catch((error: BackupError) => {
+    if (error.errno === 'ENOENT') return undefined
+    throw error
+  })
+  if (!file) return undefined
+  try {
+    if (file.size <= most) return await readAt(file, 0, file.size)
+  } catch (error) {
+    throw ioError(path, error)
+  } finally {
+    await file.handle.close()
+  }
+  throw new BackupError('BAD_RECORD', path, `is larger than ${most} bytes: no file of a repository`)
+}
+
+/**
+ * Makes a file, mode 0600. It has its name, durably, when it is complete.
+ * @throws BackupError TARGET_EXISTS, IO
+ */
+export async function publishText(
+  path: string,
+  text: string | Buffer,
+  { force }: { force?: boolean } = {},
+): Promise<void> {
+  const target = await openTarget(path, { replaces: 'text', force, sources: [] })
+  try {
+    await (target.handle as FileHandle).appendFile(text).catch((error) => {
+      throw ioError(path, error)
+    })
+    await publishAll([[target]])
+  } finally {
+    await target.discard()
+  }
+}
+
+/**
+ * Copies a file of which there is little.
+ * @param options `most`: bytes
+ * @returns false if there is none
+ * @throws BackupError TARGET_EXISTS, IO
+ */
+export async function copySmall(
+  from: string,
+  to: string,
+  { most, force }: { most: number; force?: boolean },
+): Promise<boolean> {
+  const bytes = await readSmall(from, most)
+  if (bytes) await publishText(to, bytes, { force })
+  return bytes !== undefined
+}
+
+export function jsonText(value: object): string {
+  return `${JSON.stringify(value, null, 1)}\n`
+}
+
+/**
+ * Makes a directory, mode 0700, unless it is there.
+ * @throws BackupError IO
+ */
+export async function makeDirectory(path: string): Promise<void> {
+  try {
+    await mkdir(path, PRIVATE)
+    await syncDirectory(dirname(absolute(path)))
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw ioError(path, error)
+  }
+}
+
+/**
+ * Removes files from a directory, durably.
+ * @returns those that were there
+ * @throws BackupError IO
+ */
+export async function removeFiles(directory: string, names: readonly string[]): Promise<string[]> {
+  const removed: string[] = []
+  for (const name of names) {
+    try {
+      await unlink(`${directory}/${name}`)
+      removed.push(name)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') continue
+      throw ioError(`${directory}/${name}`, error)
+    }
+  }
+  if (removed.length > 0) await syncDirectory(directory)
+  return removed
+}
+
+/** @throws BackupError IO */
+async function syncDirectory(path: string): Promise<void> {
+  try {
+    const directory = await open(path, constants.O_RDONLY | constants.O_DIRECTORY)
+    try {
+      await directory.sync()
+    } finally {
+      await directory.close()
+    }
+  } catch (error) {
+    // Some file systems (FUSE, network) have no directory to sync.
+    if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw ioError(path, error)
+  }
+}

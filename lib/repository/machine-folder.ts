@@ -1,0 +1,79 @@
+import { ioError } from '../errors.ts'
+import { readdir } from '../files.ts'
+import { readJson } from './files.ts'
+import { imageName, machineDirectory, pointOf, recordName } from './names.ts'
+import { MAX_RECORD_BYTES, type PointRecord, requireRecord } from './record.ts'
+
+/** A machine's folder in a repository. */
+export class MachineFolder {
+  readonly machine: string
+  /** Path. */
+  readonly directory: string
+
+  constructor(machine: string, directory: string) {
+    this.machine = machine
+    this.directory = directory
+  }
+
+  /** The machine that a directory is of, whose name says no more than that it was too long. */
+  static async nameIn(directory: string): Promise<string | undefined> {
+    if (!directory.includes('%-')) return undefined
+    const [file] = (await namesIn(directory)).filter((name) => pointOf(name) !== undefined)
+    if (file === undefined) return undefined
+    const value = await readJson(`${directory}/${file}`, MAX_RECORD_BYTES)
+    const machine = ((value ?? {}) as Partial<PointRecord>).machine
+    const isIt = typeof machine === 'string' && directory.endsWith(`/${machineDirectory(machine)}`)
+    return isIt ? machine : undefined
+  }
+
+  /** Names of all files in it; none where there is no such folder. */
+  async files(): Promise<string[]> {
+    return await namesIn(this.directory)
+  }
+
+  async hasPoints(): Promise<boolean> {
+    return (await this.files()).some((name) => pointOf(name) !== undefined)
+  }
+
+  /**
+   * All points, oldest first. A broken record is an error: it may be what others build on.
+   * @throws BackupError BAD_RECORD, UNSUPPORTED, IO
+   */
+  async points(): Promise<PointRecord[]> {
+    const records: PointRecord[] = []
+    for (const file of await this.files()) {
+      const point = pointOf(file)
+      const record = point === undefined ? undefined : await this.point(point)
+      if (record) records.push(record)
+    }
+    const order = (a: PointRecord, b: PointRecord) =>
+      Date.parse(a.time) - Date.parse(b.time) || (a.point < b.point ? -1 : 1)
+    return records.sort(order)
+  }
+
+  /**
+   * @returns undefined if there is no such point
+   * @throws BackupError BAD_RECORD, UNSUPPORTED, IO
+   */
+  async point(point: string): Promise<PointRecord | undefined> {
+    const path = `${this.directory}/${recordName(point)}`
+    const value = await readJson(path, MAX_RECORD_BYTES)
+    if (value === undefined) return undefined
+    return requireRecord(path, value, { machine: this.machine, point })
+  }
+
+  /** Path of the image of a disk at a point, whether it is there or not. */
+  imagePath(disk: string, point: string): string {
+    return `${this.directory}/${imageName(disk, point)}`
+  }
+}
+
+async function namesIn(directory: string): Promise<string[]> {
+  try {
+    return await readdir(directory)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT' || code === 'ENOTDIR') return []
+    throw ioError(directory, error)
+  }
+}
