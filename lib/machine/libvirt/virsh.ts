@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
+import type { Socket } from 'node:net'
 import { abortedError, BackupError, throwIfAborted } from '../../errors.ts'
 import { log } from '../../log.ts'
 
@@ -33,6 +34,8 @@ export interface VirshOptions {
   signal?: AbortSignal
   /** Milliseconds, after which it is killed. */
   limitMs?: number
+  /** It does not keep this process from ending. */
+  isAside?: boolean
 }
 
 /** Runs `virsh`, which every host with libvirt has, and which speaks every version's protocol. */
@@ -57,7 +60,8 @@ export class Virsh {
    * @returns its stdout
    * @throws VirshError if it fails; BackupError IO if it cannot be run or takes too long, ABORTED
    */
-  run(args: readonly string[], { signal, limitMs = LIMIT_MS }: VirshOptions = {}): Promise<string> {
+  run(args: readonly string[], options: VirshOptions = {}): Promise<string> {
+    const { signal, limitMs = LIMIT_MS, isAside = false } = options
     throwIfAborted(signal, this.title)
     const [command] = args
     return new Promise((resolve, reject) => {
@@ -84,6 +88,11 @@ export class Virsh {
       const tooLong = `virsh ${command} did not end within ${limitMs / 1000} s`
       const timer = setTimeout(() => end(new BackupError('IO', this.title, tooLong)), limitMs)
       const onAbort = (): void => end(abortedError(this.title, signal!))
+      if (isAside) {
+        timer.unref()
+        child.unref()
+        for (const stream of [child.stdout, child.stderr]) (stream as Socket).unref()
+      }
       signal?.addEventListener('abort', onAbort, { once: true })
       const settle = (): void => {
         clearTimeout(timer)

@@ -30,12 +30,15 @@ export async function watchDomain(
     for (let waitS = 1; !either.aborted; waitS = Math.min(2 * waitS, MAX_WAIT_S)) {
       const wait = ['event', `--domain=${uuid}`, `--event=${event}`, `--timeout=${waitS}`]
       const limitMs = 4 * MAX_WAIT_S * 1000
-      const failed = await virsh.run(wait, { signal: either, limitMs }).then(() => false, isFailure)
+      const failed = await virsh
+        .run(wait, { signal: either, limitMs, isAside: true })
+        .then(() => false, isFailure)
       if (either.aborted) return
       const more = await look().catch(() => undefined)
       if (more === false) ended.abort()
       // libvirt is being restarted: the job goes on in QEMU all the same.
-      else if (failed || more === undefined) await delay(PAUSE_MS, undefined, { signal: either })
+      else if (failed || more === undefined)
+        await delay(PAUSE_MS, undefined, { signal: either, ref: false })
     }
   }
   await Promise.all(EVENTS.map((event) => watch(event).catch(() => {})))
