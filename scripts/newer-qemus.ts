@@ -30,6 +30,7 @@ export const THOROUGH = [
   'machine/qmp/devices',
   'machine/qmp/chains',
   'machine/qmp/killed',
+  'machine/qmp/lost',
 ]
 
 /** The folders that are there, each complete. */

@@ -5,12 +5,12 @@ import { whileFrozen } from '../../qmp/frozen-guest.ts'
 import { quoted } from '../../text.ts'
 import { type FreezeOptions, type FrozenDisk, RUN_ID } from '../machine.ts'
 import { holdRun, isRunAlive } from '../run-lock.ts'
-import { GRANULARITY } from './checkpoints.ts'
+import { findGuestAgent } from './agent.ts'
+import { GRANULARITY, MARK } from './checkpoints.ts'
 import { readDisks } from './disks.ts'
 import { type ExportUri, openExportServer } from './export-server.ts'
 import type { Features } from './features.ts'
 import { exportDisks, makeInstant, openTemporaries } from './freeze.ts'
-import { findGuestAgent } from './guest-agent-address.ts'
 import { nameOf } from './names.ts'
 import { type FreezePlan, planFreeze } from './plan-freeze.ts'
 import { QmpPoint } from './point.ts'
@@ -102,7 +102,12 @@ class Beginning {
       this.#watch = new Watch(client, this.#run, title, nodes)
       const make = () => makeInstant(client, plan, this.#options, features, this.#run)
       if (agent === undefined) return await make()
-      return (await whileFrozen(agent, make, { signal })).value
+      // Whoever cleans up after us sees by it that the guest is to be thawed.
+      const mark = { node: plan.disks[0].disk.node, name: nameOf(this.#run, 'quiesced') }
+      await client.execute('block-dirty-bitmap-add', { ...mark, granularity: MARK, disabled: true })
+      const { value } = await whileFrozen(agent, make, { signal })
+      await client.execute('block-dirty-bitmap-remove', mark)
+      return value
     } finally {
       await afterFreeze?.()
     }
@@ -134,7 +139,7 @@ class Beginning {
         virtualSize: disk.virtualSize,
         source: uri(nameOf(this.#run, 'exp', index)),
         open: { format: 'raw', ...requestSize, ...(bitmap !== undefined && { bitmap }) },
-        discardGranule: plan.discardGranule,
+        ...(this.#options.discard !== false && { discardGranule: plan.discardGranule }),
         ...(checkpoint !== undefined && { checkpoint: begun(checkpoint) }),
         heldRanges: () => scratches[index].held(),
         scratchBytes: () => scratches[index].bytes(),

@@ -8,6 +8,9 @@ import type { PlannedDisk } from './plan-freeze.ts'
 /** Bytes per bit of a new checkpoint's bitmap. */
 export const GRANULARITY = 65536
 
+/** Bytes per bit of a bitmap that is only to be there. */
+export const MARK = 2 ** 31
+
 /** One action of a transaction. */
 export interface Action extends QmpObject {
   type: string

@@ -4,7 +4,7 @@ import { parseNbdUri } from '../../nbd/uri.ts'
 import type { QmpClient } from '../../qmp/client.ts'
 import { QmpError } from '../../qmp/qmp-error.ts'
 import type { QmpDisk } from './disks.ts'
-import { createServerDirectory, serverDirectoryPath } from './scratch.ts'
+import { createServerDirectory, serverDirectoryPath } from './server-directory.ts'
 
 /** The URI of an export of the machine's NBD server, by the export's name. */
 export type ExportUri = (name: string) => string

@@ -1,7 +1,7 @@
 import { throwIfAborted } from '../../errors.ts'
 import type { QmpClient } from '../../qmp/client.ts'
 import type { FreezeOptions } from '../machine.ts'
-import { type Action, GRANULARITY, transact } from './checkpoints.ts'
+import { type Action, GRANULARITY, MARK, transact } from './checkpoints.ts'
 import type { Features } from './features.ts'
 import { nameOf, newBitmap } from './names.ts'
 import type { FreezePlan, PlannedDisk } from './plan-freeze.ts'
@@ -114,7 +114,7 @@ async function stopGuest(client: QmpClient, { disk }: PlannedDisk, run: string):
   const bitmap = { node: disk.node, name: nameOf(run, 'paused') }
   await client.execute('block-dirty-bitmap-add', {
     ...bitmap,
-    granularity: 2 ** 20,
+    granularity: MARK,
     disabled: true,
   })
   await client.execute('stop')

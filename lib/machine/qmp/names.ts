@@ -15,8 +15,10 @@ export type Part =
   | 'frozen'
   /** Bitmap that says that the run has stopped the guest for the instant. */
   | 'paused'
+  /** Bitmap that says that the run has had the guest's file systems frozen for the instant. */
+  | 'quiesced'
 
-const PARTS = /^(tmp|cbw|acc|job|exp)[0-9a-z]+(?:\.raw)?$|^(frozen|paused)$/
+const PARTS = /^(tmp|cbw|acc|job|exp)[0-9a-z]+(?:\.raw)?$|^(frozen|paused|quiesced)$/
 
 /** Before the checkpoint's name, in the name of the bitmap that is to become its. */
 const NEW = 'new-'

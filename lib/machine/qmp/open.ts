@@ -1,6 +1,7 @@
 import { tmpdir } from 'node:os'
 import { basename, dirname } from 'node:path'
 import { argumentError, BackupError, throwIfAborted } from '../../errors.ts'
+import { removeDirectory } from '../../files.ts'
 import { parseQmpAddress } from '../../qmp/address.ts'
 import { QmpClient } from '../../qmp/client.ts'
 import { QmpError } from '../../qmp/qmp-error.ts'
@@ -14,10 +15,12 @@ import type {
   PointInTime,
 } from '../machine.ts'
 import { isRunAlive } from '../run-lock.ts'
+import { findGuestAgent, thawGuest } from './agent.ts'
 import { beginPoint } from './begin-point.ts'
 import { type QmpDisk, readDisks } from './disks.ts'
 import { detectFeatures, type Features } from './features.ts'
 import { removeRun } from './remove-run.ts'
+import { deadServers } from './server-directory.ts'
 import { leftoversOf, type RunParts, Survey } from './survey.ts'
 
 /**
@@ -147,12 +150,21 @@ class QmpMachine implements Machine {
     for (const { parts, leftovers } of await this.#deadRuns()) {
       throwIfAborted(signal, this.title)
       const { run, files } = parts
-      const how = { files, isStored: isStored(run) }
+      const how = { files, isStored: isStored(run), thaw: () => this.#thaw() }
       notes.push(...(await removeRun(await this.#monitor(), run, how)))
       removed.push(...leftovers)
     }
+    // Of a machine that has ended, whichever it was, nothing else tells of it.
+    for (const { run, directory } of await deadServers()) {
+      if (!(await isRunAlive(run))) await removeDirectory(directory)
+    }
     if (notes.length > 0) throw new BackupError('IO', this.title, notes.join('; '))
     return removed
+  }
+
+  async #thaw(): Promise<void> {
+    const { guestAgent } = this.#options
+    await thawGuest(guestAgent ?? (await findGuestAgent(await this.#monitor(), this.title)))
   }
 
   /** Runs whose processes are gone. */

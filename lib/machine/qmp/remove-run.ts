@@ -1,4 +1,3 @@
-import { createConnection } from 'node:net'
 import { messageOf } from '../../errors.ts'
 import { removeDirectory, unlink } from '../../files.ts'
 import { log } from '../../log.ts'
@@ -6,7 +5,7 @@ import type { QmpClient } from '../../qmp/client.ts'
 import { QmpError } from '../../qmp/qmp-error.ts'
 import type { NamedBlockNode } from '../../source/bitmaps/qmp-facts.ts'
 import { begun } from './checkpoints.ts'
-import { serverDirectoryPath, socketIn } from './scratch.ts'
+import { answers, serverDirectoryPath, socketIn } from './server-directory.ts'
 import { type RunParts, Survey } from './survey.ts'
 
 /** How long QEMU may take to end a job or an export: it finishes the requests under way. */
@@ -18,6 +17,8 @@ export interface RemoveOptions {
   stoodBefore?: boolean
   /** The backup was stored, so its new bitmaps are valid and become checkpoints. Default: they go. */
   isStored?: boolean
+  /** Thaws the guest's file systems, if the run left them frozen. Default: the run did that by itself. */
+  thaw?: () => Promise<void>
   /** Paths of temporary images, besides those that QEMU has open. */
   files?: readonly string[]
 }
@@ -31,7 +32,7 @@ export interface RemoveOptions {
 export async function removeRun(
   client: QmpClient,
   run: string,
-  { stoodBefore = false, files = [], isStored = false }: RemoveOptions = {},
+  { stoodBefore = false, files = [], isStored = false, thaw = async () => {} }: RemoveOptions = {},
 ): Promise<string[]> {
   const notes: string[] = []
   const attempt = async (what: string, act: () => Promise<unknown>): Promise<void> => {
@@ -44,11 +45,15 @@ export async function removeRun(
       notes.push(`${what} was left behind: ${error.why}`)
     }
   }
-  let parts: RunParts | undefined
   try {
     const survey = await Survey.take(client)
-    parts = survey.partsOf(run)
+    const parts = survey.partsOf(run)
     await resume(client, parts, attempt)
+    if (parts.bitmaps.some(({ part }) => part === 'quiesced')) {
+      await thaw().catch((error) => {
+        notes.push(`the guest's file systems may still be frozen: ${messageOf(error)}`)
+      })
+    }
     await deleteExports(client, parts, attempt)
     await stopServer(client, parts, survey.foreignExports, notes, attempt)
     await deleteNodes(client, parts, 'acc', attempt)
@@ -60,12 +65,14 @@ export async function removeRun(
     const filters = parts.nodes.filter(({ part }) => part === 'cbw')
     await deleteNodes(client, await stillThere(client, parts), 'cbw', attempt)
     if (filters.length > 0 && !stoodBefore) await resumeAfterError(client, attempt)
+    // Before the nodes: whose node is left is found again, whose file is left is not.
+    for (const note of await unlinkAll([...files, ...parts.files])) notes.push(note)
     await deleteNodes(client, parts, 'tmp', attempt)
     await endBitmaps(client, parts, isStored, attempt)
   } catch (error) {
     notes.push(`the machine could not be cleaned up: ${messageOf(error)}`)
   }
-  return [...notes, ...(await removeFiles(run, [...files, ...(parts?.files ?? [])]))]
+  return [...notes, ...(await removeFiles(run, files))]
 }
 
 /**
@@ -73,16 +80,21 @@ export async function removeRun(
  * @returns notes: what could not be removed
  */
 export async function removeFiles(run: string, paths: readonly string[]): Promise<string[]> {
-  const notes: string[] = []
-  for (const path of new Set(paths)) {
-    await unlink(path).catch((error) => {
-      if (error.code !== 'ENOENT') notes.push(`${path} was left behind: ${messageOf(error)}`)
-    })
-  }
+  const notes = await unlinkAll(paths)
   const server = serverDirectoryPath(run)
   if (!(await answers(socketIn(server)))) {
     await removeDirectory(server).catch((error) => {
       notes.push(`${server} was left behind: ${messageOf(error)}`)
+    })
+  }
+  return notes
+}
+
+async function unlinkAll(paths: readonly string[]): Promise<string[]> {
+  const notes: string[] = []
+  for (const path of new Set(paths)) {
+    await unlink(path).catch((error) => {
+      if (error.code !== 'ENOENT') notes.push(`${path} was left behind: ${messageOf(error)}`)
     })
   }
   return notes
@@ -148,16 +160,6 @@ async function stopServer(
     }
     await attempt('the NBD server', () => client.execute('nbd-server-stop'))
   }
-}
-
-async function answers(path: string): Promise<boolean> {
-  const socket = createConnection(path)
-  const connected = await new Promise<boolean>((resolve) => {
-    socket.once('connect', () => resolve(true))
-    socket.once('error', () => resolve(false))
-  })
-  socket.destroy()
-  return connected
 }
 
 async function cancelJobs(client: QmpClient, { jobs }: RunParts, attempt: Attempt): Promise<void> {

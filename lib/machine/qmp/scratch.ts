@@ -7,7 +7,6 @@ import {
   constants,
   descriptorPath,
   type FileHandle,
-  mkdir,
   open,
   stat,
   statfs,
@@ -16,13 +15,10 @@ import {
 import { native } from '../../native.ts'
 import { formatSize } from '../../units.ts'
 import type { QmpDisk } from './disks.ts'
-import { nameOf, serverDirectory } from './names.ts'
+import { nameOf } from './names.ts'
 
 /** What must be free where temporary images are: below it the backup ends, before QEMU's writes fail. */
 export const MIN_FREE = 32 * 2 ** 20
-
-/** The most that a Unix socket's path can have, bytes. */
-const MAX_SOCKET_PATH = 107
 
 /** A temporary image: a raw file in which QEMU keeps what the guest overwrites. */
 export interface Scratch {
@@ -116,7 +112,8 @@ async function giveToQemu({ path }: QmpDisk, file: FileHandle): Promise<void> {
   if (owner) await file.chown(owner.uid, owner.gid)
 }
 
-async function ownerOf(path?: string): Promise<{ uid: number; gid: number } | undefined> {
+/** Whom QEMU runs as, where that may matter. */
+export async function ownerOf(path?: string): Promise<{ uid: number; gid: number } | undefined> {
   if (process.getuid?.() !== 0 || path === undefined) return undefined
   try {
     const { uid, gid } = await stat(path)
@@ -124,37 +121,4 @@ async function ownerOf(path?: string): Promise<{ uid: number; gid: number } | un
   } catch {
     return undefined
   }
-}
-
-/**
- * Makes the directory of our NBD server's socket.
- * @returns the socket's path
- * @throws BackupError IO
- */
-export async function createServerDirectory(run: string, disks: readonly QmpDisk[]) {
-  const owner = await ownerOf(disks.find(({ path }) => path !== undefined)?.path)
-  const directory = serverDirectoryPath(run)
-  try {
-    await mkdir(directory, 0o700)
-    if (owner) {
-      const handle = await open(directory, constants.O_RDONLY | constants.O_DIRECTORY)
-      await handle.chown(owner.uid, owner.gid).finally(() => handle.close())
-    }
-  } catch (error) {
-    throw ioError(directory, error)
-  }
-  return socketIn(directory)
-}
-
-/** The socket of our server, by its directory. */
-export function socketIn(directory: string): string {
-  return join(directory, 'nbd')
-}
-
-/** Where our server's socket of a run is. */
-export function serverDirectoryPath(run: string): string {
-  const path = join(tmpdir(), serverDirectory(run))
-  return Buffer.byteLength(socketIn(path)) <= MAX_SOCKET_PATH
-    ? path
-    : join('/tmp', serverDirectory(run))
 }

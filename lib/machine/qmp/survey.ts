@@ -4,7 +4,7 @@ import type { QmpClient } from '../../qmp/client.ts'
 import type { Leftover } from '../machine.ts'
 import { BlockGraph } from './graph.ts'
 import { isOurs, type OwnName, type Part, readName } from './names.ts'
-import { serverDirectoryPath } from './scratch.ts'
+import { serverDirectoryPath } from './server-directory.ts'
 
 /** What a run made in a machine, and is there now. */
 export interface RunParts {
@@ -76,7 +76,8 @@ export class Survey {
         parts.inserted.push({ device: qdev, filter, below })
       })
     }
-    for (const path of await filesIn([...directories, ...directoriesOf(runs.values())])) {
+    const all = [...directories, ...directoriesOf(runs.values())]
+    for (const path of await filesIn(all)) {
       ours(basename(path), ({ files }) => {
         if (!files.includes(path)) files.push(path)
       })

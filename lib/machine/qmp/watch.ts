@@ -76,12 +76,13 @@ export class Watch {
     } catch (error) {
       // Stopped, or the monitor has ended.
       if (this.#isStopped || !isBackupError(error)) return
-      const why = this.#isShutDown ? 'the machine was shut down' : error.why
-      this.#fail(why, error)
+      this.#fail(error.why, error)
     }
   }
 
-  #fail(why: string, cause?: unknown): void {
+  #fail(found: string, cause?: unknown): void {
+    // Exports and jobs end with it.
+    const why = this.#isShutDown ? 'the machine was shut down' : found
     this.lose(new BackupError('IO', this.#title, `the point in time is lost: ${why}`, { cause }))
   }
 

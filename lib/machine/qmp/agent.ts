@@ -1,5 +1,6 @@
 import { unsupported } from '../../errors.ts'
 import type { QmpClient } from '../../qmp/client.ts'
+import { GuestAgent } from '../../qmp/guest-agent.ts'
 import { QmpError } from '../../qmp/qmp-error.ts'
 
 /** The name of the agent's port, by which the guest finds it. */
@@ -57,4 +58,14 @@ function addressOf(filename: string): string | undefined {
     /^(?:disconnected:)?(?:unix:(?<path>.*),server=on|tcp:(?<host>[^,]+),server=on)/.exec(filename)
       ?.groups ?? {}
   return path ?? host
+}
+
+/** Thaws what a run left frozen that was killed. @throws BackupError */
+export async function thawGuest(address: string): Promise<void> {
+  const agent = await GuestAgent.connect(address)
+  try {
+    await agent.execute('guest-fsfreeze-thaw')
+  } finally {
+    agent.close()
+  }
 }
