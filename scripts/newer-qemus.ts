@@ -31,6 +31,8 @@ export const THOROUGH = [
   'machine/qmp/chains',
   'machine/qmp/killed',
   'machine/qmp/lost',
+  'live/rounds',
+  'live/kills',
 ]
 
 /** The folders that are there, each complete. */

@@ -35,6 +35,13 @@ export function isCleanExt4(path: string): boolean {
   return (replayed.status ?? 8) <= 1 && checked.status === 0
 }
 
+/** Whether an ext4 has a journal to be replayed. */
+export function needsRecovery(path: string): boolean {
+  const shown = run('dumpe2fs', ['-h', path])
+  mustSucceed(shown)
+  return /needs_recovery/.test(shown.stdout)
+}
+
 function mustSucceed({ status, stderr }: { status: number | null; stderr: string }): void {
   if (status !== 0) throw new Error(stderr)
 }

@@ -27,7 +27,7 @@ const MAX_COMMAND = 4000
 
 /** A disk of a guest. */
 export interface GuestDisk {
-  /** Of the node, the device (`dev-NODE`), and the disk in the guest. */
+  /** Of the node, of the device, and of the disk in the guest. */
   node: string
   path: string
   /** Default: qcow2. */
@@ -191,7 +191,7 @@ function deviceOf({
   const device = bus === 'scsi' ? 'scsi-hd,bus=scsi.0' : 'virtio-blk-pci'
   return [
     ...['-blockdev', JSON.stringify(blockdev)],
-    ...['-device', `${device},drive=${node},id=dev-${node},serial=${node}`],
+    ...['-device', `${device},drive=${node},id=${node},serial=${node}`],
   ]
 }
 

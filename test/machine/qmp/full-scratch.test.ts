@@ -37,7 +37,7 @@ async function guestGoesOn(t: Test, small: string): Promise<void> {
   for (const [name, how] of Object.entries(WAYS)) {
     await t.test(name, async (t) => {
       const id = newRun()
-      const disks = [{ name: 'dev-vda', checkpoint: 'p1' }]
+      const disks = [{ name: 'vda', checkpoint: 'p1' }]
       const point = await machine.freeze({ disks, run: id, point: 'p1', scratch: small, ...how })
       const over = once(point.lost, 'abort')
       const write = guest.run('dd if=/dev/zero of=/dev/disk/vda bs=8M count=10 oflag=direct')
@@ -58,7 +58,7 @@ async function guestGoesOn(t: Test, small: string): Promise<void> {
   }
   await t.test('a point that QEMU has given up is noticed by asking', async (t) => {
     const point = await machine.freeze({
-      ...{ disks: [{ name: 'dev-vda' }], run: newRun(), point: 'p2' },
+      ...{ disks: [{ name: 'vda' }], run: newRun(), point: 'p2' },
       ...{ scratch: small, recipe: 'filter' },
     })
     const [disk] = point.disks
@@ -68,7 +68,7 @@ async function guestGoesOn(t: Test, small: string): Promise<void> {
     await guest.run('dd if=/dev/zero of=/dev/disk/vda bs=1M count=1 oflag=direct')
     t.equal(await canBeRead(disk), false)
     const lost = await point.whyLost?.()
-    t.match(lost, { code: 'IO', message: /gave the point in time of disk 'dev-vda' up|are free/ })
+    t.match(lost, { code: 'IO', message: /gave the point in time of disk 'vda' up|are free/ })
     t.equal(lost, point.lost.reason)
     rmSync(filler)
     t.strictSame(await point.fail(), [])
