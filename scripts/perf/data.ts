@@ -37,6 +37,11 @@ export interface Disks {
   differing: ScatteredDisk
   /** Virtual size of the disk whose bitmaps are merged, and how many those are. */
   manyBitmaps: { size: number; bitmaps: number }
+  /**
+   * The disk of a machine that runs: of its size, data at the start, and a tenth of it changed; and the
+   * rate of a copy that the guest's writes are ahead of, bytes a second.
+   */
+  live: { size: number; written: number; changed: ScatteredDisk; slow: number }
   /** The image that is only read. */
   mapped: MappedDisk
 }
@@ -53,6 +58,12 @@ const FULL: Disks = {
   overlay: { size: 8 * GIB, blocks: 15_259, blockSize: 65536 },
   differing: { size: 8 * GIB, blocks: 458, blockSize: 65536 },
   manyBitmaps: { size: 16 * TIB, bitmaps: 64 },
+  live: {
+    size: 4 * GIB,
+    written: 3 * GIB,
+    changed: { size: 4 * GIB, blocks: 6554, blockSize: 65536 },
+    slow: 256 * MIB,
+  },
   mapped: { size: TIB, perTable: 1024, run: 16 },
 }
 const QUICK: Disks = {
@@ -66,6 +77,12 @@ const QUICK: Disks = {
   overlay: { size: GIB, blocks: 2000, blockSize: 65536 },
   differing: { size: GIB, blocks: 60, blockSize: 65536 },
   manyBitmaps: { size: 2 * TIB, bitmaps: 8 },
+  live: {
+    size: GIB / 2,
+    written: (GIB * 3) / 8,
+    changed: { size: GIB / 2, blocks: 819, blockSize: 65536 },
+    slow: 64 * MIB,
+  },
   mapped: { size: 128 * GIB, perTable: 1024, run: 16 },
 }
 
@@ -87,16 +104,18 @@ export class DataStore {
 
   /** Maximum bytes of the disks and one run's targets. */
   get bytesNeeded(): number {
-    const { mixed, changed, round, trimmed, overlay } = this.disks
+    const { mixed, changed, round, trimmed, overlay, live } = this.disks
     // Raw, qcow2, a backup to restore or to compare, a target, one that differs; a changed disk and
     // its backup; before and after it is zeroed; four rounds, on the disk and in the chain; an overlay,
-    // and its base; and the tables and bitmaps of the huge disks.
+    // and its base; a machine's disk, what it overwrites and two backups; and the tables and bitmaps of the
+    // huge disks.
     return (
       5 * mixed.dataBytes +
       2 * overlay.blocks * overlay.blockSize +
       2 * changed.blocks * changed.blockSize +
       2 * trimmed +
       8 * round.blocks * round.blockSize +
+      4 * live.size +
       2 * GIB
     )
   }

@@ -19,6 +19,12 @@ export function cpuRatio(most: number): Limit {
   return { what: 'CPU to peer', most, unit: 'ratio', of: (s) => s.cpu.ratio.median }
 }
 
+/** Blocks, the largest of ours to the peer's largest. */
+export function allocatedRatio(most: number): Limit {
+  const of = ({ allocated }: Summary) => allocated.ours / allocated.peer
+  return { what: 'allocated to peer', most, unit: 'ratio', of }
+}
+
 /** Wall time, median, seconds. */
 export function wallSeconds(most: number): Limit {
   return { what: 'wall', most, unit: 's', of: (s) => s.wall.ours.median }

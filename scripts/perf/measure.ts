@@ -19,6 +19,7 @@ export interface Timed<T> {
  * written are `ru_oublock` × 512: bytes sent to the block layer, or dirtied if buffered.
  * @param usage scratch file for the figures
  * @param target the file that the command makes, if it makes one
+ * @param onWords called when it says something on stderr
  * @throws BackupError IO if the command fails
  */
 export async function measure(
@@ -26,9 +27,10 @@ export async function measure(
   usage: string,
   target: string,
   signal: AbortSignal,
+  onWords?: () => void,
 ): Promise<Run> {
   const timed = ['time', '-q', '-o', usage, '-f', '%U %S %M %O', ...command]
-  const finished = await run(timed, signal)
+  const finished = await run(timed, signal, [], onWords)
   requireSuccess(command, finished)
   const [user, system, kib, blocks] = (await readFile(usage, 'utf8')).split(' ').map(Number)
   const size = await sizeOf(target)

@@ -20,12 +20,14 @@ const GRACE = 5000
  * Runs a command to its end, without a shell. It gets a process group of its own, so that an abort
  * reaches its children too; they are interrupted first and killed only if they linger.
  * @param input its standard input; default: empty
+ * @param onWords called when it says something on stderr
  * @throws BackupError IO if it cannot be started; the signal's reason after an abort
  */
 export async function run(
   argv: string[],
   signal: AbortSignal,
   input: Iterable<Buffer> = [],
+  onWords: () => void = () => {},
 ): Promise<Finished> {
   signal.throwIfAborted()
   const begin = process.hrtime.bigint()
@@ -41,6 +43,7 @@ export async function run(
   })
   child.stderr.setEncoding('utf8').on('data', (text) => {
     stderr += text
+    onWords()
   })
   child.once('exit', () => {
     end = process.hrtime.bigint()

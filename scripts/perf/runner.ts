@@ -64,14 +64,16 @@ async function measureCase(
     peer: join(scratch, `peer.${plan.format}`),
     limit: join(scratch, 'limit'),
   }
-  const command = (argv: string[], target: string): Timed<Run> => ({
-    words: argv.join(' '),
-    run: () => measure(argv, join(scratch, 'usage'), target, signal),
-  })
-  const peer = plan.peer(targets.peer)
+  const timedWork = (command: string[] | Timed<Run>, target: string): Timed<Run> =>
+    Array.isArray(command)
+      ? {
+          words: command.join(' '),
+          run: () => measure(command, join(scratch, 'usage'), target, signal),
+        }
+      : command
   const work = {
-    ours: command(plan.ours(targets.ours), targets.ours),
-    peer: Array.isArray(peer) ? command(peer, targets.peer) : peer,
+    ours: timedWork(plan.ours(targets.ours), targets.ours),
+    peer: timedWork(plan.peer(targets.peer), targets.peer),
     limit: plan.limit?.(targets.limit),
   }
   const fresh = async <T>(target: string, body: () => Promise<T>): Promise<T> => {

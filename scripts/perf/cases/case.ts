@@ -21,7 +21,8 @@ export interface Plan {
   format: 'raw' | 'qcow2'
   /** Before each run, outside of its time: files that the run changes are made anew. */
   before?(target: string): Promise<void>
-  ours(target: string): string[]
+  /** A command; where our part is more than that, its run. */
+  ours(target: string): string[] | Timed<Run>
   /** May leave the target out, where the peer does a part of the work only. */
   peer(target: string): string[] | Timed<Run>
   /** The same bytes moved without any of the work on them, where that is what bounds the case. */
