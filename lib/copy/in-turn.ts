@@ -16,9 +16,9 @@ const MAX_ROWS = 2 ** 18
 const BURST_SECONDS = 0.5
 
 /**
- * Hands out the rows of a plan in guest order, a little at a time. It is read ahead, as a rule to its end, so that what is not
- * read can be discarded at the source before anything is read there; and what the source holds is copied
- * first.
+ * Hands out the rows of a plan in guest order, a little at a time. It is read ahead, as a rule to its
+ * end, so that what is not read can be discarded at the source before anything is read there; and what
+ * the source holds is copied first.
  */
 export async function* planInTurn(
   plan: AsyncIterable<Float64Array>,

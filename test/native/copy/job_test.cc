@@ -259,6 +259,48 @@ TEST_CASE("CopyJob: reads no faster than its limit") {
   CHECK(copy.job().counters().read == kSize);
 }
 
+TEST_CASE("CopyJob: two copies that share a limit read no faster than it together") {
+  using Clock = std::chrono::steady_clock;
+  constexpr uint64_t kSize = 4 << 20;
+  constexpr double kRate = 16 << 20, kBurst = 0.1, kStep = 1 << 20;
+  const TempFile source, target, other;
+  source.write(0, random_bytes(kSize, 9));
+  CopySpec spec;
+  spec.sources = {{FileStore{source.fd()}, kSize}};
+  image_of(spec).store.fd = target.fd();
+  spec.size = kSize;
+  spec.memory = 64 << 20;
+  spec.rate_limit = static_cast<uint64_t>(kRate);
+  Copy first(spec);
+  image_of(spec).store.fd = other.fd();
+  spec.shared_rate = first.job().rate();
+  Copy second(spec);
+  Clock::time_point begin = Clock::now();
+  for (Copy* copy : {&first, &second}) {
+    copy->start();
+    copy->push({row(RowKind::kData, 0, kSize)}, 1);
+    copy->job().close();
+  }
+  CHECK(first.wait().complete);
+  CHECK(second.wait().complete);
+  std::chrono::duration<double> elapsed = Clock::now() - begin;
+  CHECK(elapsed.count() > (2 * kSize - 2 * kStep) / kRate - kBurst);
+}
+
+TEST_CASE("CopyJob: what an unlimited source is read for does not count against the limit") {
+  constexpr uint64_t kSize = 4 << 20;
+  const TempFile source, target;
+  source.write(0, random_bytes(kSize, 9));
+  CopySpec spec;
+  spec.sources = {{FileStore{source.fd()}, kSize, true}};
+  image_of(spec).store.fd = target.fd();
+  spec.size = kSize;
+  spec.memory = 64 << 20;
+  // It would take weeks.
+  spec.rate_limit = 1;
+  CHECK(Copy(spec).run({row(RowKind::kData, 0, kSize)}).complete);
+}
+
 TEST_CASE("CopyJob: a plan that does not fit the disk") {
   auto outcome = [](std::vector<Row> rows) {
     const TempFile source, target;
