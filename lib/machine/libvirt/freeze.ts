@@ -17,6 +17,7 @@ import { beginRun, describeOwner } from './owner.ts'
 import { DEFAULT_PLACE, makePlaces, type Places, socketOf } from './places.ts'
 import { LibvirtPoint, type RunState, standsForIoError, stateOf, undo } from './point.ts'
 import type { TcpServer } from './server.ts'
+import { granularityOf, lookAtTop, type TopImage } from './top-image.ts'
 import { saidBy, type Virsh } from './virsh.ts'
 
 /** The guest agent may have to wait for the guest's own writes, ms. */
@@ -42,6 +43,8 @@ export async function freezeActive(
   const definition = await readDefinition(virsh, domain.uuid, signal)
   const versions = await readVersions(virsh, signal)
   const sizes = await readSizes(virsh, domain.uuid, signal)
+  const tops = new Map<string, TopImage | undefined>()
+  for (const disk of domain.disks) tops.set(disk.name, await lookAtTop(virsh, disk))
   const stoodBefore = standsForIoError(await stateOf(virsh, domain.uuid))
   const { mark, end } = await beginRun(options.run)
   const run: RunState = { virsh, uuid: domain.uuid, mark, checkpoint, stoodBefore, end }
@@ -87,7 +90,7 @@ export async function freezeActive(
         virtualSize: sizes.get(disk.name) ?? 0,
         ...accessTo(disk, discardable.get(disk.name), server, tcp),
         ...(disk.checkpoint !== undefined && {
-          checkpoint: { name: disk.checkpoint, granularity: DEFAULT_GRANULARITY },
+          checkpoint: { name: disk.checkpoint, granularity: granularityOf(tops.get(disk.name)) },
         }),
         ...(scratch && { scratchBytes: () => allocatedBytes(scratch) }),
       }
@@ -122,9 +125,6 @@ function accessTo(
   const bitmap = since === undefined ? {} : { bitmap: exportedBitmap(name) }
   return { source: uri(name), open: { format: 'raw', ...bitmap } }
 }
-
-/** QEMU's default for images with clusters of 64 KiB or more. */
-const DEFAULT_GRANULARITY = 65536
 
 /** Freezes the guest's file systems if that is asked for, begins the job, and thaws them at once. */
 async function begin(

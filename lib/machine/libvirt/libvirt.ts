@@ -1,5 +1,4 @@
 import { argumentError, BackupError, usageError } from '../../errors.ts'
-import { open } from '../../files.ts'
 import type { BitmapHealth } from '../../source/bitmaps/health.ts'
 import type {
   Ability,
@@ -24,6 +23,7 @@ import { freezeActive } from './freeze.ts'
 import { cleanLeftovers, findLeftovers } from './leftovers.ts'
 import { serverOf } from './server.ts'
 import { disksAtRest, freezeStopped, unreadable } from './stopped.ts'
+import { lookAtTop } from './top-image.ts'
 import { DEFAULT_CONNECT, Virsh } from './virsh.ts'
 
 /**
@@ -112,7 +112,7 @@ class LibvirtMachine implements Machine {
           virtualSize: sizes.get(disk.name) ?? 0,
           bitmaps: checkpoints.flatMap((checkpoint) => healthOf(checkpoint, disk)),
           full,
-          incremental: full.possible ? await holdsBitmaps(disk, virsh.isLocal) : full,
+          incremental: full.possible ? await holdsBitmaps(virsh, disk) : full,
         }
       }),
     )
@@ -122,9 +122,10 @@ class LibvirtMachine implements Machine {
   async #stoppedDisks(domain: Domain, signal?: AbortSignal): Promise<MachineDisk[]> {
     const resting = disksAtRest(this.#virsh, domain, this.#options)
     const readable = this.#virsh.isLocal ? await resting.disks(signal) : []
+    const checkpoints = await listCheckpoints(this.#virsh, this.#uuid, false, signal)
     return domain.disks.map((disk) => {
       const found = readable.find(({ name }) => name === disk.name)
-      if (found) return found
+      if (found) return { ...found, bitmaps: [...found.bitmaps, ...lost(checkpoints, found)] }
       const reason = unreadable(disk) ?? 'the domain is shut off, and its files are on another host'
       const no = { possible: false, reason }
       const [{ format, path }] = disk.chain
@@ -151,32 +152,29 @@ function isSupported(version = ''): boolean {
   return major === undefined || Number(major) > 7 || (Number(major) === 7 && Number(minor) >= 2)
 }
 
-async function holdsBitmaps({ chain }: DomainDisk, isLocal: boolean): Promise<Ability> {
-  const [{ format, path }] = chain
+async function holdsBitmaps(virsh: Virsh, disk: DomainDisk): Promise<Ability> {
+  const [{ format, path }] = disk.chain
   if (format !== 'qcow2') {
     return { possible: false, reason: `a ${format} image holds no bitmaps: only full backups` }
   }
-  if (isLocal && path !== undefined && (await isVersion2(path))) {
+  if ((await lookAtTop(virsh, disk))?.version === 2) {
     const reason = `${path} is a qcow2 image of version 2, which holds no bitmaps: only full backups`
     return { possible: false, reason: `${reason}; qemu-img amend -o compat=1.1 makes it version 3` }
   }
   return { possible: true }
 }
 
-async function isVersion2(path: string): Promise<boolean> {
-  try {
-    const file = await open(path)
-    try {
-      const head = Buffer.alloc(8)
-      await file.read(head, 0, 8, 0)
-      return head.readUInt32BE(0) === 0x514649fb && head.readUInt32BE(4) === 2
-    } finally {
-      await file.close()
-    }
-  } catch {
-    // Only who makes the backup job must be able to read it.
-    return false
-  }
+/** Checkpoints of a disk of a domain that is shut off whose bitmaps are not in its image. */
+function lost(checkpoints: readonly Checkpoint[], { name, bitmaps }: MachineDisk): BitmapHealth[] {
+  const without = checkpoints.filter((checkpoint) => {
+    const isOfDisk = checkpoint.disks.some((disk) => disk.name === name)
+    return isOfDisk && !bitmaps.some((bitmap) => bitmap.name === checkpoint.name)
+  })
+  return without.map((checkpoint) => {
+    const why = 'its bitmap is not in the image: QEMU ended before it stored it'
+    const reasons = [`checkpoint ${checkpoint.name} is broken: ${why}`]
+    return { name: checkpoint.name, valid: false, reasons, notes: [], images: [] }
+  })
 }
 
 /** A checkpoint as a bitmap of a disk. */

@@ -3,7 +3,8 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { fullBackup, incrementalBackup } from '../../../lib/index.ts'
-import { startLibvirtd } from '../../support/libvirtd.ts'
+import { openLibvirtMachine } from '../../../lib/machine/libvirt/libvirt.ts'
+import { startLibvirtd, type TestDisk } from '../../support/libvirtd.ts'
 import { qemuImg } from '../../support/qemu.ts'
 import { back, freeze, lost, MIB, nothingLeft, sameContent, setUp, stateIs } from './domains.ts'
 
@@ -50,6 +51,8 @@ t.test('libvirt domains', async (t) => {
       await back(disk, at(`${disk.name}.1.qcow2`))
       sameContent(t, at(`${disk.name}.1.qcow2`), before[i])
     }
+    t.strictSame(first.disks[0].checkpoint, { name: 'p1', granularity: 65536 })
+    t.equal(first.disks[1].checkpoint, undefined)
     t.match(first.definition, /<name>rounds<\/name>/)
     t.match(first.versions, { libvirt: /^\d+\.\d+/, qemu: /^\d+\.\d+/ })
     t.ok((await first.disks[0].scratchBytes?.())! >= MIB)
@@ -73,6 +76,28 @@ t.test('libvirt domains', async (t) => {
     sameContent(t, at('vdb.2.qcow2'), later[1])
     t.strictSame(await second.succeed({ remove: ['p1'] }), [])
     await nothingLeft(t, domain, machine, ['p2'])
+  })
+
+  t.test('small clusters have small granules; version 2 holds no bitmaps', async (t) => {
+    const at = (file: string) => join(libvirtd.directory, `kinds-${file}`)
+    const disks: TestDisk[] = [
+      { dev: 'vda', path: at('a'), format: 'qcow2' },
+      { dev: 'vdb', path: at('b'), format: 'qcow2' },
+    ]
+    qemuImg('create', '-q', '-f', 'qcow2', '-o', 'cluster_size=4k', at('a'), '16M')
+    qemuImg('create', '-q', '-f', 'qcow2', '-o', 'compat=0.10', at('b'), '16M')
+    const domain = await libvirtd.define('kinds', disks)
+    await domain.virsh('start')
+    const machine = await openLibvirtMachine(domain.name, { connect: libvirtd.connect })
+    t.match(await machine.disks(), [
+      { incremental: { possible: true } },
+      { incremental: { possible: false, reason: /version 2, which holds no bitmaps/ } },
+    ])
+    const point = await freeze(machine, 'p1', [{ name: 'vda', checkpoint: 'p1' }, { name: 'vdb' }])
+    t.strictSame(point.disks[0].checkpoint, { name: 'p1', granularity: 4096 })
+    t.strictSame(await point.succeed({ remove: [] }), [])
+    await domain.virsh('destroy')
+    t.match(qemuImg('info', at('a')), /name: p1\s+granularity: 4096/)
   })
 
   t.test('a backup that failed leaves nothing, and the next has its changes', async (t) => {
