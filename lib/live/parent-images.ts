@@ -93,8 +93,8 @@ export class ParentImages {
     // Written to, or only copied: its content tells.
     const { checksum } = await hashImage(file, header, { signal: this.#signal })
     if (checksum !== disk.content.checksum) return 'holds other content than recorded'
-    const modified = new Date(disk.modified)
-    // So that it need not be read the next time.
+    // So that it need not be read the next time. Seconds, of which the system makes whole nanoseconds.
+    const modified = (Date.parse(disk.modified) + 0.5) / 1000
     await file.handle.utimes(modified, modified).catch(() => {})
     return undefined
   }
