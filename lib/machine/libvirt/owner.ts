@@ -10,6 +10,7 @@ import { RUN_PREFIX } from '../machine.ts'
  */
 export interface Owner {
   run: string
+  /** Its name, and a part of a hash of its machine id: names of hosts are often the same. */
   host: string
   /** Of the boot of the host and the namespace of process ids. */
   boot: string
@@ -58,18 +59,19 @@ export async function isGoingOn(owner: Owner): Promise<boolean> {
 
 /** As messages name it. */
 export function describeOwner({ run, host, pid }: Owner): string {
-  return `run ${run} of process ${pid} on host ${host}`
+  return `run ${run} of process ${pid} on host ${host.replace(/-[^-]*$/, '')}`
 }
 
 async function thisProcess(): Promise<Omit<Owner, 'run'>> {
   const boot = await readFile('/proc/sys/kernel/random/boot_id')
   const namespace = await readlink('/proc/self/ns/pid')
-  const host = hostname()
+  const machine = await readFile('/etc/machine-id').catch(() => Buffer.alloc(0))
+  const name = hostname()
     .split('.')[0]
     .replace(/[^A-Za-z0-9-]/g, '-')
-    .slice(0, 16)
+    .slice(0, 11)
   return {
-    host: host || 'localhost',
+    host: `${name}-${digest(machine)}`,
     boot: digest(boot) + digest(Buffer.from(namespace)),
     pid: process.pid,
     start: (await startOf(process.pid)) ?? '0',

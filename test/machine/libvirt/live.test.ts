@@ -1,5 +1,5 @@
 /** Running libvirt domains: a real libvirtd, and disks that are written to while they are copied. */
-import { existsSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { fullBackup, incrementalBackup } from '../../../lib/index.ts'
@@ -98,6 +98,28 @@ t.test('libvirt domains', async (t) => {
     t.strictSame(await point.succeed({ remove: [] }), [])
     await domain.virsh('destroy')
     t.match(qemuImg('info', at('a')), /name: p1\s+granularity: 4096/)
+  })
+
+  t.test('a name that is a number, and a path with what XML would take for its own', async (t) => {
+    const { machine, domain, dir } = await setUp(t, libvirtd, '1')
+    t.equal(machine.name, '1')
+    const scratch = join(libvirtd.directory, "it's <&>")
+    mkdirSync(scratch)
+    const point = await freeze(machine, 'p1', [{ name: 'vda', checkpoint: 'p1' }], { scratch })
+    t.equal(readdirSync(scratch).length, 1)
+    await back(point.disks[0], join(dir, '1.qcow2'))
+    t.strictSame(await point.fail(), [])
+    t.strictSame(readdirSync(scratch), [])
+    await nothingLeft(t, domain, machine, [])
+    const refused = freeze(machine, 'a/b', [{ name: 'vda', checkpoint: 'a/b' }])
+    await t.rejects(refused, { code: 'USAGE', message: /no name of a checkpoint/ })
+    await t.rejects(freeze(machine, 'p1', [{ name: 'vdq' }]), {
+      message: /no disk vdq; it has vda, vdb/,
+    })
+    const other = { connect: libvirtd.connect }
+    await t.rejects(openLibvirtMachine('none', other), {
+      message: /no such domain at .*; there are '/,
+    })
   })
 
   t.test('a backup that failed leaves nothing, and the next has its changes', async (t) => {
