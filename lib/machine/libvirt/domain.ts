@@ -22,6 +22,8 @@ export interface DomainDisk {
   chain: DiskImage[]
   /** Why no backup job can read it, in words. */
   cannot?: string
+  /** It, or its controller, does its I/O in a thread of its own. */
+  hasThread?: boolean
 }
 
 /** A domain as it is now. */
@@ -92,9 +94,26 @@ export function domainOf(xml: XmlElement): Domain {
     uuid: textAt(xml, 'uuid') ?? '',
     name: textAt(xml, 'name') ?? '',
     isActive: xml.attributes.has('id'),
-    disks: disks.map(diskOf),
+    disks: disks.map((disk) => {
+      return hasThread(disk, elementAt(xml, 'devices'))
+        ? { ...diskOf(disk), hasThread: true }
+        : diskOf(disk)
+    }),
     ...(uid !== undefined && { user: { uid: Number(uid), gid: Number(gid) } }),
   }
+}
+
+/** `<driver iothread='1'>`, or `<iothreads>` in it, of the disk or of the controller that it is on. */
+function hasThread(disk: XmlElement, devices: XmlElement | undefined): boolean {
+  const address = elementAt(disk, 'address')?.attributes
+  const controller = childrenOf(devices, 'controller').find(({ attributes }) => {
+    const isDrive = address?.get('type') === 'drive' && attributes.get('type') === 'scsi'
+    return isDrive && attributes.get('index') === address.get('controller')
+  })
+  return [disk, controller].some((element) => {
+    const driver = elementAt(element, 'driver')
+    return driver?.attributes.has('iothread') || elementAt(driver, 'iothreads') !== undefined
+  })
 }
 
 function diskOf(xml: XmlElement): DomainDisk {

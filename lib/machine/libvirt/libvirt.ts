@@ -1,4 +1,4 @@
-import { argumentError, BackupError, usageError } from '../../errors.ts'
+import { argumentError, BackupError, unsupported, usageError } from '../../errors.ts'
 import type { BitmapHealth } from '../../source/bitmaps/health.ts'
 import type {
   Ability,
@@ -10,6 +10,7 @@ import type {
   MachineOptions,
   PointInTime,
 } from '../machine.ts'
+import { ABORTS_WITH_THREAD, abortsWithThread } from '../threads.ts'
 import { type Checkpoint, listCheckpoints } from './checkpoints.ts'
 import {
   type Domain,
@@ -76,6 +77,12 @@ class LibvirtMachine implements Machine {
       throw new BackupError('USAGE', this.title, `has no disk ${name}; it has ${names}`)
     }
     if (!domain.isActive) return await freezeStopped(this.#virsh, domain, this.#options, options)
+    const { qemu } = await readVersions(this.#virsh, options.signal)
+    for (const disk of domain.disks) {
+      const why = whyThread(disk, qemu)
+      if (!why || !options.disks.some(({ name }) => name === disk.name)) continue
+      throw unsupported(`${this.title}: disk ${disk.name}`, why)
+    }
     const server = serverOf(this.#virsh, this.#options)
     return await freezeActive(this.#virsh, domain, options, server)
   }
@@ -96,14 +103,15 @@ class LibvirtMachine implements Machine {
     const virsh = this.#virsh
     const sizes = await readSizes(virsh, this.#uuid, signal)
     const checkpoints = await listCheckpoints(virsh, this.#uuid, true, signal)
-    const { libvirt } = await readVersions(virsh, signal)
+    const { libvirt, qemu } = await readVersions(virsh, signal)
     const host: Ability = isSupported(libvirt)
       ? { possible: true }
       : { possible: false, reason: `libvirt ${libvirt} has no backup jobs: 7.2 is the first` }
     return await Promise.all(
       domain.disks.map(async (disk) => {
         const [{ format, path, node }] = disk.chain
-        const full = disk.cannot ? { possible: false, reason: disk.cannot } : host
+        const cannot = disk.cannot ?? whyThread(disk, qemu)
+        const full = cannot ? { possible: false, reason: cannot } : host
         return {
           name: disk.name,
           ...(node && { node }),
@@ -146,6 +154,11 @@ class LibvirtMachine implements Machine {
 }
 
 /** Backup jobs with checkpoints, incremental for each disk on its own. */
+/** Why a disk of a running domain must not be exported. @param qemu its version */
+function whyThread({ hasThread }: DomainDisk, qemu: string | undefined): string | undefined {
+  return hasThread && abortsWithThread(qemu) ? ABORTS_WITH_THREAD : undefined
+}
+
 function isSupported(version = ''): boolean {
   const [, major, minor] = /^(\d+)\.(\d+)/.exec(version) ?? []
   // What says no version is asked all the same.

@@ -7,6 +7,7 @@ import {
 } from '../../source/bitmaps/health.ts'
 import { factsFromQmp } from '../../source/bitmaps/qmp-facts.ts'
 import type { Ability, MachineDisk } from '../machine.ts'
+import { ABORTS_WITH_THREAD } from '../threads.ts'
 import type { Features } from './features.ts'
 import { BlockGraph, type BlockNode } from './graph.ts'
 import { isOurs } from './names.ts'
@@ -45,10 +46,7 @@ export async function readDisks(client: QmpClient, features: Features): Promise<
 
 async function judgeThread(disk: QmpDisk, client: QmpClient): Promise<QmpDisk> {
   if (disk.device === undefined || !(await hasOwnThread(client, disk.device))) return disk
-  const reason =
-    'it has an iothread, and this QEMU aborts when an NBD client leaves such a disk: use QEMU 8.2 or ' +
-    'newer, or no iothread'
-  return { ...disk, full: { possible: false, reason } }
+  return { ...disk, full: { possible: false, reason: ABORTS_WITH_THREAD } }
 }
 
 /** Where a disk begins. */

@@ -1,5 +1,6 @@
 import { unsupported } from '../../errors.ts'
 import type { QmpClient } from '../../qmp/client.ts'
+import { abortsWithThread } from '../threads.ts'
 
 /** What a QEMU can do, by its own description, not by its version: distributions carry patches. */
 export interface Features {
@@ -18,10 +19,7 @@ export interface Features {
    * status do with reads. Nothing but the version tells.
    */
   needsSingleClusters: boolean
-  /**
-   * QEMU aborts when a client leaves an export whose node is in the thread of a device, not in the
-   * main one: the guest would be gone. 7.2.22 was seen to do it; 8.2 keeps its clients in the main one.
-   */
+  /** Disks with iothreads must not be exported, see lib/machine/threads.ts. */
   needsMainThread: boolean
 }
 
@@ -60,8 +58,14 @@ export async function detectFeatures(client: QmpClient, title: string): Promise<
     filterTimeout: has(filter, 'cbw-timeout'),
     filterMinClusterSize: has(filter, 'min-cluster-size'),
     needsSingleClusters: !isAtLeast(client, 9, 1),
-    needsMainThread: !isAtLeast(client, 8, 2),
+    needsMainThread: abortsWithThread(versionOf(client)),
   }
+}
+
+/** `7.2.22` */
+function versionOf({ version }: QmpClient): string {
+  const { major = 0, minor = 0, micro = 0 } = version?.qemu ?? {}
+  return `${major}.${minor}.${micro}`
 }
 
 function isAtLeast({ version }: QmpClient, wanted: number, wantedMinor: number): boolean {
