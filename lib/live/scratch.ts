@@ -1,7 +1,7 @@
 import type { FrozenDisk } from '../machine/machine.ts'
 
 /** Time between two looks. */
-const LOOK_MS = 1000
+const LOOK_MS = 250
 
 /** Watches how much the temporary images that keep a point in time take. */
 export class ScratchWatch {

@@ -10,10 +10,11 @@ import { runWithProgress } from '../progress-display.ts'
 import { REPOSITORY_OPTIONS, requireRepository } from '../repository-flags.ts'
 
 const HELP = `
-MACHINE is disk:NAME=SOURCE[,NAME=SOURCE...] for disks at rest (--name names the machine; a comma in a
-name is written twice). Each disk gets a bitmap that records what is written from then on, so the next
-backup copies only that: where a bitmap was lost or cannot be, the disk is backed up in full, and the
-result says why. Nothing is under a name in the repository before all disks are complete.
+MACHINE is libvirt:DOMAIN, qmp:SOCKET (the monitor of a QEMU), or disk:NAME=SOURCE[,NAME=SOURCE...] for
+disks at rest (--name names the machine; a comma in a name is written twice). Each disk gets a bitmap
+that records what is written from then on, so the next backup copies only that: where a bitmap was lost
+or cannot be, the disk is backed up in full, and the result says why. Nothing has its name in the
+repository before all disks are complete.
 
 Examples:
   qcow2-backup backup disk:vda=disk.qcow2 --name web1 --repo backups
