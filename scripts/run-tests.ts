@@ -20,6 +20,9 @@ const DURATIONS = '.tap/durations.json'
 /** Files that take long, for a first run: whatever starts last should be short. */
 const LONG = [
   'faults/bounded',
+  'live/rounds',
+  'live/kills',
+  'live/guest',
   'qemu-img/campaign-1',
   'qemu-img/arguments',
   'qemu-img/campaign-2',
