@@ -82,6 +82,8 @@ export interface CopyRequest {
  * wanted, `publishSessions`; `discard` in any case. All throw BackupError.
  */
 export interface CopySession {
+  /** Of the source, bytes. */
+  readonly virtualSize: number
   /** Reads and writes everything. Nothing has a name yet. */
   copy(): Promise<void>
   /** What was copied first so far because it was held, in how many rounds. */
@@ -198,6 +200,10 @@ class Session implements CopySession {
   async publish(): Promise<CopyResult> {
     const [result] = await publishSessions([this])
     return result
+  }
+
+  get virtualSize(): number {
+    return this.#source!.size
   }
 
   get takenFirst() {

@@ -1,5 +1,5 @@
 import { type CopyRequest, type CopySession, openSession } from '../backup/session.ts'
-import { isBackupError } from '../errors.ts'
+import { BackupError, isBackupError } from '../errors.ts'
 import type { FrozenDisk, PointInTime } from '../machine/machine.ts'
 import { isNbdUri } from '../nbd/uri.ts'
 import type { MachineFolder } from '../repository/machine-folder.ts'
@@ -56,12 +56,20 @@ export async function copyDisks(
       await options.onDisk?.({ name, kind: task.kind, virtualSize, source: from, target })
       const session = await openSession(request)
       opened.set(task, session)
+      requireSize(name, virtualSize, session.virtualSize)
       await session.copy()
     })
     if (options.verify) await all((task) => opened.get(task)!.verify())
   } finally {
     sessions.push(...tasks.flatMap((task) => opened.get(task) ?? []))
   }
+}
+
+/** @throws BackupError SOURCE_CHANGED if a disk is not the one that was frozen */
+function requireSize(name: string, frozen: number, opened: number): void {
+  if (frozen === opened) return
+  const why = `had ${frozen} bytes at the instant, and has ${opened} now`
+  throw new BackupError('SOURCE_CHANGED', `disk ${name}`, why)
 }
 
 async function requestFor(
