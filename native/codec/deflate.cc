@@ -14,15 +14,15 @@ namespace {
 constexpr int kLowestLevel = 1;
 constexpr int kHighestLevel = 12;
 
-struct FreeDecompressor {
+struct FreeDeflate {
   void operator()(libdeflate_decompressor* decompressor) const {
     libdeflate_free_decompressor(decompressor);
   }
 };
 
 // One for each thread that inflates, freed when the thread ends.
-libdeflate_decompressor* thread_decompressor() {
-  thread_local const std::unique_ptr<libdeflate_decompressor, FreeDecompressor> decompressor(
+libdeflate_decompressor* thread_deflate() {
+  thread_local const std::unique_ptr<libdeflate_decompressor, FreeDeflate> decompressor(
       libdeflate_alloc_decompressor());
   if (decompressor == nullptr) throw std::bad_alloc();
   return decompressor.get();
@@ -51,7 +51,7 @@ bool inflate_until_full(const uint8_t* in, size_t in_size, uint8_t* out, size_t 
 // libdeflate refuses is tried again.
 bool inflate_cluster(const uint8_t* in, size_t in_size, uint8_t* out, size_t out_size) {
   const libdeflate_result rc =
-      libdeflate_deflate_decompress(thread_decompressor(), in, in_size, out, out_size, nullptr);
+      libdeflate_deflate_decompress(thread_deflate(), in, in_size, out, out_size, nullptr);
   if (rc == LIBDEFLATE_SUCCESS) return true;
   return inflate_until_full(in, in_size, out, out_size);
 }

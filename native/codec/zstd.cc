@@ -11,13 +11,13 @@
 namespace qb {
 namespace {
 
-struct FreeDecompressor {
+struct FreeZstd {
   void operator()(ZSTD_DCtx* context) const { ZSTD_freeDCtx(context); }
 };
 
 // One for each thread that decompresses, freed when the thread ends.
-ZSTD_DCtx* thread_decompressor() {
-  thread_local const std::unique_ptr<ZSTD_DCtx, FreeDecompressor> context(ZSTD_createDCtx());
+ZSTD_DCtx* thread_zstd() {
+  thread_local const std::unique_ptr<ZSTD_DCtx, FreeZstd> context(ZSTD_createDCtx());
   if (context == nullptr) throw std::bad_alloc();
   return context.get();
 }
@@ -29,7 +29,7 @@ ZSTD_DCtx* thread_decompressor() {
 // frame that asks for gigabytes costs nothing. QEMU streams with the same outcome
 // (qcow2_zstd_decompress).
 bool unzstd_cluster(const uint8_t* in, size_t in_size, uint8_t* out, size_t out_size) {
-  ZSTD_DCtx* context = thread_decompressor();
+  ZSTD_DCtx* context = thread_zstd();
   while (out_size > 0) {
     const size_t frame = ZSTD_findFrameCompressedSize(in, in_size);
     if (ZSTD_isError(frame)) return false;

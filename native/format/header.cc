@@ -36,9 +36,9 @@ constexpr FeatureName kFeatureNames[] = {
 constexpr size_t kFeatureNameSize = 48;
 
 // Appends to a header cluster, and refuses to leave it.
-class Area {
+class HeaderArea {
  public:
-  explicit Area(std::vector<uint8_t>& bytes) : bytes_(bytes) {}
+  explicit HeaderArea(std::vector<uint8_t>& bytes) : bytes_(bytes) {}
 
   uint64_t position() const { return position_; }
 
@@ -98,7 +98,7 @@ std::vector<uint8_t> encode_header(const Header& header) {
   put_be32(at + 100, kHeaderLength);
   at[104] = static_cast<uint8_t>(header.compression);
 
-  Area area(bytes);
+  HeaderArea area(bytes);
   area.skip_to(kHeaderLength);
   if (!header.backing_file.empty()) area.extension(kExtBackingFormat, header.backing_format);
   // In small clusters the room belongs to the backing file's name.

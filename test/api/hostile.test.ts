@@ -15,8 +15,8 @@ t.setTimeout(1_800_000)
 const SECONDS = 6
 /** Peak memory, KiB. */
 const MEMORY = 300 * 1024
-/** In a quick run each image meets every sixth function, in turn. */
-const EVERY = effort(6, 1)
+/** In a quick run each image meets every twelfth function, in turn. */
+const EVERY = effort(12, 1)
 const RUNNER = fileURLToPath(new URL('../support/hostile-calls.js', import.meta.url))
 
 /** What takes no image that it opens by itself: parity runs programs, which `bounded` does. */

@@ -4,11 +4,12 @@ import t from 'tap'
 import { fullBackup, incrementalBackup, restore } from '../../lib/index.ts'
 import { randomChanges } from '../support/changes.ts'
 import { firstDifference } from '../support/disks.ts'
+import { effort } from '../support/effort.ts'
 import { qemuImg, qemuImgCheck, qemuIo } from '../support/qemu.ts'
 import { startStorageDaemon } from '../support/storage-daemon.ts'
 
 const SIZE = 24 * 2 ** 20
-const ROUNDS = 10
+const ROUNDS = effort(4, 10)
 
 /**
  * A guest writes, zeroes and trims through one export; each round is backed up through another,

@@ -21,8 +21,8 @@ const SECONDS = 2
 const MEMORY = 250 * 1024
 const RUNNER = fileURLToPath(new URL('../support/hostile-runner.js', import.meta.url))
 const SEEDS = effort(4, 300)
-/** In a quick run each case meets every third command, in turn. */
-const EVERY = effort(3, 1)
+/** In a quick run each case meets every ninth command, in turn. */
+const EVERY = effort(9, 1)
 
 /** Runs commands on a case in one process; each ends by itself, in bounds, with a plain message. */
 function bounded(t: Test, files: Files, index: number): void {
