@@ -1,7 +1,5 @@
-import { removeDirectory, temporaryDirectory } from '../../files.ts'
 import { ownerIn } from './owner.ts'
-import { type Virsh, VirshError, type VirshOptions } from './virsh.ts'
-import { writeNew } from './write-new.ts'
+import { documentPath, type Virsh, VirshError, type VirshOptions } from './virsh.ts'
 import { childrenOf, elementAt, escapeXml, parseXml, textAt } from './xml.ts'
 
 /** A checkpoint of a domain: bitmaps that began at one instant, one for each of some disks. */
@@ -178,22 +176,7 @@ async function dump(
 }
 
 async function redefine(virsh: Virsh, uuid: string, xml: string): Promise<void> {
-  await withFiles([xml], async ([file]) => {
-    await virsh.run(['checkpoint-create', `--domain=${uuid}`, `--xmlfile=${file}`, '--redefine'])
-  })
-}
-
-/** Runs a command that reads documents from files, which nobody else can read. */
-export async function withFiles<T>(
-  documents: readonly string[],
-  use: (files: string[]) => Promise<T>,
-): Promise<T> {
-  const directory = await temporaryDirectory('qcow2-backup-xml-')
-  try {
-    const files = documents.map((_, i) => `${directory}/${i}.xml`)
-    for (const [i, text] of documents.entries()) await writeNew(files[i], text)
-    return await use(files)
-  } finally {
-    await removeDirectory(directory)
-  }
+  const file = `--xmlfile=${documentPath(0)}`
+  const command = ['checkpoint-create', `--domain=${uuid}`, file, '--redefine']
+  await virsh.run(command, { documents: [xml] })
 }

@@ -9,7 +9,7 @@ import {
 import { lstat } from '../../files.ts'
 import { quoted } from '../../text.ts'
 import type { FreezeDisk, FreezeOptions, FrozenDisk } from '../machine.ts'
-import { CHECKPOINT_NAME, checkpointXml, withFiles } from './checkpoints.ts'
+import { CHECKPOINT_NAME, checkpointXml } from './checkpoints.ts'
 import { type Discardable, exportDiscardable, TAINT_NOTE } from './discard.ts'
 import { type Domain, readDefinition, readSizes, readVersions } from './domain.ts'
 import { backupXml, exportedBitmap, exportUri, type NbdServer, readJob } from './job.ts'
@@ -18,7 +18,7 @@ import { DEFAULT_PLACE, makePlaces, type Places, socketOf } from './places.ts'
 import { LibvirtPoint, type RunState, standsForIoError, stateOf, undo } from './point.ts'
 import type { TcpServer } from './server.ts'
 import { granularityOf, lookAtTop, type TopImage } from './top-image.ts'
-import { saidBy, type Virsh } from './virsh.ts'
+import { documentPath, saidBy, type Virsh } from './virsh.ts'
 
 /** The guest agent may have to wait for the guest's own writes, ms. */
 const QUIESCE_LIMIT_MS = 60_000
@@ -134,33 +134,31 @@ async function begin(
   { quiesce, signal, beforeFreeze, afterFreeze }: FreezeOptions,
   notes: string[],
 ): Promise<Date> {
-  return await withFiles(documents, async ([job, checkpoint]) => {
-    const command = ['backup-begin', `--domain=${uuid}`, `--backupxml=${job}`]
-    if (checkpoint !== undefined) command.push(`--checkpointxml=${checkpoint}`)
-    await beforeFreeze?.()
-    let time: Date
-    // Hooks come in pairs: who was told of the freeze is told of its end, also of one that failed.
-    try {
-      throwIfAborted(signal, virsh.title)
-      if (quiesce) await freezeGuest(virsh, uuid)
-      // Without the signal: a command that was stopped half-way may still begin the job.
-      time = new Date()
-      await virsh.run(command).catch((error) => {
-        throw explain(error, virsh)
+  const command = ['backup-begin', `--domain=${uuid}`, `--backupxml=${documentPath(0)}`]
+  if (documents.length > 1) command.push(`--checkpointxml=${documentPath(1)}`)
+  await beforeFreeze?.()
+  let time: Date
+  // Hooks come in pairs: who was told of the freeze is told of its end, also of one that failed.
+  try {
+    throwIfAborted(signal, virsh.title)
+    if (quiesce) await freezeGuest(virsh, uuid)
+    // Without the signal: a command that was stopped half-way may still begin the job.
+    time = new Date()
+    await virsh.run(command, { documents }).catch((error) => {
+      throw explain(error, virsh)
+    })
+  } finally {
+    if (quiesce) {
+      await thaw(virsh, uuid).catch((error) => {
+        notes.push(
+          `the guest's file systems may still be frozen; virsh domfsthaw thaws them: ${messageOf(error)}`,
+        )
       })
-    } finally {
-      if (quiesce) {
-        await thaw(virsh, uuid).catch((error) => {
-          notes.push(
-            `the guest's file systems may still be frozen; virsh domfsthaw thaws them: ${messageOf(error)}`,
-          )
-        })
-      }
-      await afterFreeze?.()
     }
-    if (signal?.aborted) throw abortedError(virsh.title, signal)
-    return time
-  })
+    await afterFreeze?.()
+  }
+  if (signal?.aborted) throw abortedError(virsh.title, signal)
+  return time
 }
 
 async function freezeGuest(virsh: Virsh, uuid: string): Promise<void> {

@@ -1,6 +1,11 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, type ChildProcessByStdio, spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import type { Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Readable } from 'node:stream'
 import { abortedError, BackupError, throwIfAborted } from '../../errors.ts'
+import { type FileHandle, open, unlink } from '../../files.ts'
 import { log } from '../../log.ts'
 
 export const DEFAULT_CONNECT = 'qemu:///system'
@@ -34,6 +39,8 @@ export interface VirshOptions {
   signal?: AbortSignal
   /** Milliseconds, after which it is killed. */
   limitMs?: number
+  /** What it reads from files; each is at `documentPath`. */
+  documents?: readonly string[]
   /** It does not keep this process from ending. */
   isAside?: boolean
 }
@@ -60,17 +67,31 @@ export class Virsh {
    * @returns its stdout
    * @throws VirshError if it fails; BackupError IO if it cannot be run or takes too long, ABORTED
    */
-  run(args: readonly string[], options: VirshOptions = {}): Promise<string> {
+  async run(args: readonly string[], options: VirshOptions = {}): Promise<string> {
+    const files: FileHandle[] = []
+    try {
+      for (const text of options.documents ?? []) files.push(await fileWith(text))
+      return await this.#spawn(args, options, files)
+    } finally {
+      for (const file of files) await file.close()
+    }
+  }
+
+  #spawn(
+    args: readonly string[],
+    options: VirshOptions,
+    files: readonly FileHandle[],
+  ): Promise<string> {
     const { signal, limitMs = LIMIT_MS, isAside = false } = options
     throwIfAborted(signal, this.title)
     const [command] = args
     return new Promise((resolve, reject) => {
       // In a process group of its own: Ctrl-C is for us, who clean up with more commands.
       const child = spawn('virsh', ['-q', '-c', this.connect, ...args], {
-        stdio: ['ignore', 'pipe', 'pipe'],
+        stdio: ['ignore', 'pipe', 'pipe', ...files.map(({ fd }) => fd)],
         detached: true,
         env: { ...process.env, LC_ALL: 'C' },
-      })
+      }) as ChildProcessByStdio<null, Readable, Readable>
       let failure: BackupError | undefined
       const end = (error: BackupError): void => {
         failure ??= error
@@ -111,6 +132,28 @@ export class Virsh {
         else reject(new VirshError(this.title, command, printed.stderr))
       })
     })
+  }
+}
+
+/** The path under which a command finds a document. */
+export function documentPath(index: number): string {
+  return `/dev/fd/${FIRST_DOCUMENT + index}`
+}
+
+/** After stdin, stdout and stderr. */
+const FIRST_DOCUMENT = 3
+
+/** A file without a name, which nobody else reads and which is gone with the process. */
+async function fileWith(text: string): Promise<FileHandle> {
+  const path = join(tmpdir(), `qcow2-backup-xml-${randomBytes(8).toString('hex')}`)
+  const file = await open(path, 'wx+', 0o600)
+  try {
+    await unlink(path)
+    await file.writeFile(text)
+    return file
+  } catch (error) {
+    await file.close()
+    throw error
   }
 }
 
