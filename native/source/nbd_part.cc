@@ -73,8 +73,8 @@ void split(Transfer* transfer, uint64_t block_max, std::deque<std::unique_ptr<Nb
     uint64_t start = transfer->offset + at;
     // No part crosses a multiple of the limit: a server may have its own reasons for it.
     uint64_t length = std::min(most - start % most, transfer->length - at);
-    parts.push_back(std::make_unique<NbdPart>(
-        NbdPart{task, memory ? memory + at : nullptr, start, length}));
+    parts.push_back(
+        std::make_unique<NbdPart>(NbdPart{task, memory ? memory + at : nullptr, start, length}));
     task->parts_left++;
     at += length;
   } while (at < transfer->length);
