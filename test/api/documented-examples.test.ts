@@ -1,10 +1,10 @@
-/** The examples of library calls in README.md and docs/library.md run as they stand. */
+/** The examples of library calls in the documentation run as they stand. */
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
-import { restore } from '../../lib/index.ts'
+import { restore, restoreMachine } from '../../lib/index.ts'
 import { noise } from '../support/disks.ts'
 import { qemuImg, qemuImgCheck, qemuImgInfo } from '../support/qemu.ts'
 
@@ -81,4 +81,25 @@ t.test('the example of a source of one’s own runs as it stands in docs/library
     await restore(backup, restored)
     t.ok(readFileSync(restored).equals(readFileSync(join(directory, `disk-${n + 1}.raw`))))
   }
+})
+
+t.test('the service of docs/live.md backs up a machine, here of a disk at rest', async (t) => {
+  const directory = t.testdir()
+  const bytes = noise(2 ** 20)
+  writeFileSync(join(directory, 'disk.raw'), bytes)
+  const [example] = examples('docs/live.md', 'js')
+  const domain = /'libvirt:web1', '\/srv\/backups', \{\n\s*quiesce: true,/
+  t.match(example, domain)
+  const code = example.replace(
+    domain,
+    "'disk:vda=disk.raw', 'repo', { name: 'web1', format: 'raw',",
+  )
+  const { status, stdout, stderr } = runModule(directory, code)
+  t.equal(status, 0)
+  t.equal(stderr, '')
+  t.match(stdout, /^the instant is next.*\ngo on\n(.*\n)*100 %\n\w+ vda full/)
+  await restoreMachine(join(directory, 'repo'), 'web1', join(directory, 'restored'), {
+    disk: 'vda',
+  })
+  t.ok(readFileSync(join(directory, 'restored')).equals(bytes))
 })
