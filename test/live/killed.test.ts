@@ -30,7 +30,7 @@ for (const how of ['signal=KILL', 'error=ENOSPC'] as const) {
     m.write(0)
     t.equal((await runCli(m.args)).status, 0)
     const outcomes = new Set<string>()
-    const step = effort(3, 1)
+    const step = effort(7, 1)
     let completed = false
     for (let n = 1; !completed; n += step) {
       const points = m.records()
@@ -77,7 +77,7 @@ t.test('kill -9, SIGINT and SIGTERM with any line of progress', async (t) => {
   t.equal((await runCli(m.args)).status, 0)
   const slow = ['--full', '--rate-limit', '128K', '--progress', 'json']
   for (const [i, signal] of (['SIGKILL', 'SIGINT', 'SIGTERM'] as const).entries()) {
-    for (const line of [1, effort(3, 2), effort(5, 5)]) {
+    for (const line of effort([1 + i], [1, 2, 5])) {
       const points = m.records()
       m.write(10 * i + line)
       let seen = 0
