@@ -1,4 +1,5 @@
 import { unsupported } from '../../errors.ts'
+import { ask } from '../../qmp/ask.ts'
 import type { QmpClient } from '../../qmp/client.ts'
 import { GuestAgent } from '../../qmp/guest-agent.ts'
 import { QmpError } from '../../qmp/qmp-error.ts'
@@ -19,10 +20,9 @@ export async function findGuestAgent(client: QmpClient, title: string): Promise<
         const device = `${path}/${name}`
         if ((await property(client, device, 'name')) !== PORT) continue
         const label = await property(client, device, 'chardev')
-        const chardevs = (await client.execute('query-chardev')) as {
-          label: string
-          filename: string
-        }[]
+        const chardevs = await ask<{ label: string; filename: string }[]>(client, 'query-chardev', [
+          { label: 'string', filename: 'string' },
+        ])
         const address = addressOf(chardevs.find((one) => one.label === label)?.filename ?? '')
         if (address !== undefined) return { address }
         return 'its guest agent is not on a socket that others can connect to'
@@ -45,7 +45,7 @@ async function reasonOr<T>(find: () => Promise<T>): Promise<T | string> {
 }
 
 async function list(client: QmpClient, path: string): Promise<{ name: string; type: string }[]> {
-  return (await client.execute('qom-list', { path })) as { name: string; type: string }[]
+  return await ask(client, 'qom-list', [{ name: 'string', type: 'string' }], { path })
 }
 
 async function property(client: QmpClient, path: string, name: string): Promise<unknown> {

@@ -1,4 +1,5 @@
 import { basename } from 'node:path'
+import { ask, type Shape } from '../../qmp/ask.ts'
 import type { QmpClient } from '../../qmp/client.ts'
 import {
   type BitmapHealth,
@@ -34,9 +35,18 @@ interface BlockDevice {
   inserted?: { 'node-name'?: string; ro: boolean }
 }
 
+const BLOCK_DEVICES: Shape = [
+  {
+    device: 'string',
+    'qdev?': 'string',
+    'tray_open?': 'boolean',
+    'inserted?': { 'node-name?': 'string', ro: 'boolean' },
+  },
+]
+
 /** The disks of a machine that are written to. */
 export async function readDisks(client: QmpClient, features: Features): Promise<QmpDisk[]> {
-  const devices = (await client.execute('query-block')) as BlockDevice[]
+  const devices = await ask<BlockDevice[]>(client, 'query-block', BLOCK_DEVICES)
   const graph = await BlockGraph.read(client)
   const roots = devices.length > 0 ? devices.flatMap((one) => rootOf(one, graph)) : topNodes(graph)
   const disks = withOwnNames(roots.map((root) => diskOf(root, graph)))

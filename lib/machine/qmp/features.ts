@@ -1,4 +1,5 @@
 import { unsupported } from '../../errors.ts'
+import { ask, type Shape } from '../../qmp/ask.ts'
 import type { QmpClient } from '../../qmp/client.ts'
 import { abortsWithThread } from '../threads.ts'
 
@@ -26,16 +27,25 @@ export interface Features {
 interface SchemaEntry {
   name: string
   'arg-type'?: string
-  members?: readonly { name?: string; type: string }[]
+  members?: readonly { name?: string; type?: string }[]
   variants?: readonly { case: string; type: string }[]
 }
+
+const SCHEMA: Shape = [
+  {
+    name: 'string',
+    'arg-type?': 'string',
+    'members?': [{ 'name?': 'string', 'type?': 'string' }],
+    'variants?': [{ case: 'string', type: 'string' }],
+  },
+]
 
 /**
  * Asks for the features.
  * @throws BackupError UNSUPPORTED if it is older than 7.0 and cannot show a point in time
  */
 export async function detectFeatures(client: QmpClient, title: string): Promise<Features> {
-  const entries = (await client.execute('query-qmp-schema')) as SchemaEntry[]
+  const entries = await ask<SchemaEntry[]>(client, 'query-qmp-schema', SCHEMA)
   const byName = new Map(entries.map((entry) => [entry.name, entry]))
   const argumentsOf = (command: string) => byName.get(byName.get(command)?.['arg-type'] ?? '')
   const typeOf = (entry: SchemaEntry | undefined, name: string) =>

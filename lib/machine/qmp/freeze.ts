@@ -1,4 +1,5 @@
-import { throwIfAborted } from '../../errors.ts'
+import { messageOf, throwIfAborted } from '../../errors.ts'
+import { log } from '../../log.ts'
 import type { QmpClient } from '../../qmp/client.ts'
 import type { FreezeOptions } from '../machine.ts'
 import { type Action, GRANULARITY, MARK, transact } from './checkpoints.ts'
@@ -6,6 +7,9 @@ import type { Features } from './features.ts'
 import { nameOf, newBitmap } from './names.ts'
 import type { FreezePlan, PlannedDisk } from './plan-freeze.ts'
 import { statusOf } from './remove-run.ts'
+
+/** How long a guest that was stopped may take to go on: QEMU may have to flush slow disks before. */
+const CONT_TIMEOUT_MS = 600_000
 
 /**
  * Makes the instant: from here on the filters keep what the guest overwrites, the new bitmaps record,
@@ -35,13 +39,14 @@ export async function makeInstant(
     ])
     return new Date()
   }
-  const isStopped = disks.length > 1 && (await stopGuest(client, disks[0], run))
-  await transact(client, begin(disks, run))
-  for (const disk of filters) await insertFilter(client, disk, options, features, run)
-  const time = new Date()
-  await transact(client, [...jobs(disks, options, features, run), ...frozen(disks, run)])
-  if (isStopped) await continueGuest(client, disks[0], run)
-  return time
+  const make = async () => {
+    await transact(client, begin(disks, run))
+    for (const disk of filters) await insertFilter(client, disk, options, features, run)
+    const time = new Date()
+    await transact(client, [...jobs(disks, options, features, run), ...frozen(disks, run)])
+    return time
+  }
+  return disks.length > 1 ? await whileStopped(client, disks[0], run, make) : await make()
 }
 
 /** The bitmaps that record from now on. */
@@ -108,23 +113,29 @@ async function insertFilter(
   await client.execute('qom-set', { path: disk.device, property: 'drive', value: name })
 }
 
-/** Returns whether it was running. Who cleans up after us sees by a bitmap that it is to go on. */
-async function stopGuest(client: QmpClient, { disk }: PlannedDisk, run: string): Promise<boolean> {
-  if ((await statusOf(client)) !== 'running') return false
+/** Stops a guest that runs, and lets it go on. Who cleans up after us sees by a bitmap that it is to. */
+async function whileStopped<T>(
+  client: QmpClient,
+  { disk }: PlannedDisk,
+  run: string,
+  body: () => Promise<T>,
+): Promise<T> {
+  if ((await statusOf(client)) !== 'running') return await body()
   const bitmap = { node: disk.node, name: nameOf(run, 'paused') }
-  await client.execute('block-dirty-bitmap-add', {
-    ...bitmap,
-    granularity: MARK,
-    disabled: true,
-  })
-  await client.execute('stop')
-  return true
-}
-
-async function continueGuest(client: QmpClient, { disk }: PlannedDisk, run: string): Promise<void> {
-  await client.execute('cont')
-  const bitmap = { node: disk.node, name: nameOf(run, 'paused') }
+  await client.execute('block-dirty-bitmap-add', { ...bitmap, granularity: MARK, disabled: true })
+  const goOn = () => client.execute('cont', undefined, { timeoutMs: CONT_TIMEOUT_MS })
+  let value: T
+  try {
+    await client.execute('stop')
+    value = await body()
+  } catch (error) {
+    // Also where `stop` took too long: it is carried out yet, and this after it.
+    await goOn().catch((cause) => log('qmp', () => `cont: ${messageOf(cause)}`))
+    throw error
+  }
+  await goOn()
   await client.execute('block-dirty-bitmap-remove', bitmap)
+  return value
 }
 
 /** Opens the temporary images in QEMU. */

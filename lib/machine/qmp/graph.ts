@@ -1,6 +1,39 @@
+import { BackupError } from '../../errors.ts'
+import { ask, type Shape } from '../../qmp/ask.ts'
 import type { QmpClient } from '../../qmp/client.ts'
 import type { NamedBlockNode } from '../../source/bitmaps/qmp-facts.ts'
 import { GRAPH } from './features.ts'
+
+/** Of nodes below each other. */
+const MAX_DEPTH = 2048
+
+/** See NamedBlockNode and BlockNode. */
+const NAMED_NODES: Shape = [
+  {
+    'node-name': 'string',
+    drv: 'string',
+    'ro?': 'boolean',
+    'file?': 'string',
+    'image?': {
+      'virtual-size?': 'size',
+      'format-specific?': { 'type?': 'string', 'data?': { 'compat?': 'string' } },
+    },
+    'dirty-bitmaps?': [
+      {
+        'name?': 'string',
+        granularity: 'size',
+        recording: 'boolean',
+        persistent: 'boolean',
+        'inconsistent?': 'boolean',
+      },
+    ],
+  },
+]
+
+const GRAPH_ANSWER: Shape = {
+  nodes: [{ id: 'number', name: 'string', type: 'string' }],
+  edges: [{ parent: 'number', child: 'number', name: 'string' }],
+}
 
 /** The fields used of a node in `query-named-block-nodes`. */
 export interface BlockNode extends NamedBlockNode {
@@ -44,6 +77,7 @@ export class BlockGraph {
       const [above, below] = [names.get(parent), names.get(child)]
       if (above === undefined || below === undefined) continue
       const children = this.#children.get(above) ?? new Map<string, string>()
+      if (children.has(role)) continue
       this.#children.set(above, children.set(role, below))
       this.#parents.set(below, [...(this.#parents.get(below) ?? []), above])
     }
@@ -51,10 +85,34 @@ export class BlockGraph {
 
   static async read(client: QmpClient): Promise<BlockGraph> {
     const [nodes, graph] = await Promise.all([
-      client.execute('query-named-block-nodes', { flat: true }),
-      client.execute(GRAPH),
+      readNodes(client),
+      ask<GraphAnswer>(client, GRAPH, GRAPH_ANSWER),
     ])
-    return new BlockGraph(nodes as BlockNode[], graph as GraphAnswer)
+    const read = new BlockGraph(nodes, graph)
+    if (read.#isSound()) return read
+    const why = `${GRAPH} tells of nodes that are above themselves, or ${MAX_DEPTH} below another`
+    throw new BackupError('IO', client.monitor, `gave an answer that is not of QEMU's form: ${why}`)
+  }
+
+  /** Nothing goes in circles, or deeper than a call stack. */
+  #isSound(): boolean {
+    const names = new Set([...this.#children.keys(), ...this.#parents.keys()])
+    const waiting = new Map([...names].map((name) => [name, this.parents(name).length]))
+    let level = [...names].filter((name) => waiting.get(name) === 0)
+    let seen = 0
+    for (let depth = 0; level.length > 0 && depth < MAX_DEPTH; depth++) {
+      seen += level.length
+      const next: string[] = []
+      for (const below of level.flatMap((name) => [
+        ...(this.#children.get(name)?.values() ?? []),
+      ])) {
+        const left = (waiting.get(below) ?? 0) - 1
+        waiting.set(below, left)
+        if (left === 0) next.push(below)
+      }
+      level = next
+    }
+    return seen === names.size
   }
 
   node(name: string): BlockNode | undefined {
@@ -72,19 +130,14 @@ export class BlockGraph {
 
   /** The first node from here down that is not a filter. */
   belowFilters(node: BlockNode): BlockNode {
-    let at = node
-    for (;;) {
-      const { drv, 'node-name': name } = at
-      const below = this.child(name, 'file') ?? this.child(name, 'backing')
-      if (!below || !(FILTERS.has(drv) || this.#isWrapper(at, below))) return at
-      at = below
-    }
-  }
-
-  /** A raw node that shows all of an image below it, as one that was put there to be exchanged. */
-  #isWrapper({ drv, image }: BlockNode, below: BlockNode): boolean {
-    if (drv !== 'raw' || !this.child(this.belowFilters(below)['node-name'], 'file')) return false
-    return image?.['virtual-size'] === below.image?.['virtual-size']
+    const { drv, 'node-name': name, image } = node
+    const below = this.child(name, 'file') ?? this.child(name, 'backing')
+    if (!below || !(FILTERS.has(drv) || drv === 'raw')) return node
+    const found = this.belowFilters(below)
+    if (FILTERS.has(drv)) return found
+    // A raw node that shows all of an image below it, as one that was put there to be exchanged.
+    const showsAll = image?.['virtual-size'] === below.image?.['virtual-size']
+    return showsAll && this.child(found['node-name'], 'file') ? found : node
   }
 
   /** The images of a backing chain, without filters, top first. */
@@ -106,6 +159,11 @@ export class BlockGraph {
     // A relative one is relative to a directory that is not known.
     return local && file?.startsWith('/') ? file : undefined
   }
+}
+
+/** All nodes of a QEMU. @throws BackupError IO */
+export async function readNodes(client: QmpClient): Promise<BlockNode[]> {
+  return await ask(client, 'query-named-block-nodes', NAMED_NODES, { flat: true })
 }
 
 interface GraphAnswer {

@@ -3,6 +3,7 @@ import { basename, dirname } from 'node:path'
 import { argumentError, BackupError, throwIfAborted } from '../../errors.ts'
 import { removeDirectory } from '../../files.ts'
 import { parseQmpAddress } from '../../qmp/address.ts'
+import { ask } from '../../qmp/ask.ts'
 import { QmpClient } from '../../qmp/client.ts'
 import { QmpError } from '../../qmp/qmp-error.ts'
 import type {
@@ -72,7 +73,7 @@ async function connect(address: string, signal?: AbortSignal): Promise<QmpClient
 
 async function guestName(client: QmpClient): Promise<string | undefined> {
   try {
-    return ((await client.execute('query-name')) as { name?: string }).name
+    return (await ask<{ name?: string }>(client, 'query-name', { 'name?': 'string' })).name
   } catch (error) {
     if (error instanceof QmpError) return undefined
     throw error

@@ -1,10 +1,11 @@
 import { messageOf } from '../../errors.ts'
 import { removeDirectory, unlink } from '../../files.ts'
 import { log } from '../../log.ts'
+import { ask, type Shape } from '../../qmp/ask.ts'
 import type { QmpClient } from '../../qmp/client.ts'
 import { QmpError } from '../../qmp/qmp-error.ts'
-import type { NamedBlockNode } from '../../source/bitmaps/qmp-facts.ts'
 import { begun } from './checkpoints.ts'
+import { readNodes } from './graph.ts'
 import { answers, serverDirectoryPath, socketIn } from './server-directory.ts'
 import { type RunParts, Survey } from './survey.ts'
 
@@ -120,7 +121,7 @@ async function resumeAfterError(client: QmpClient, attempt: Attempt): Promise<vo
 /** Of the guest: `running`, `paused`, `io-error` … A storage daemon has none. */
 export async function statusOf(client: QmpClient): Promise<string | undefined> {
   try {
-    return ((await client.execute('query-status')) as { status: string }).status
+    return (await ask<{ status: string }>(client, 'query-status', { status: 'string' })).status
   } catch (error) {
     if (error instanceof QmpError && error.qmpClass === 'CommandNotFound') return undefined
     throw error
@@ -131,7 +132,7 @@ async function deleteExports(client: QmpClient, { exports }: RunParts, attempt: 
   if (exports.length === 0) return
   const deleted = client.events({ names: ['BLOCK_EXPORT_DELETED'] })
   const isThere = async (id: string) => {
-    const now = (await client.execute('query-block-exports')) as { id: string }[]
+    const now = await ask<{ id: string }[]>(client, 'query-block-exports', [{ id: 'string' }])
     return now.some((one) => one.id === id)
   }
   for (const id of exports) {
@@ -162,11 +163,13 @@ async function stopServer(
   }
 }
 
+const JOBS: Shape = [{ id: 'string', status: 'string' }]
+
 async function cancelJobs(client: QmpClient, { jobs }: RunParts, attempt: Attempt): Promise<void> {
   if (jobs.length === 0) return
   const changed = client.events({ names: ['JOB_STATUS_CHANGE'] })
   const statusOfJob = async (id: string) => {
-    const now = (await client.execute('query-jobs')) as { id: string; status: string }[]
+    const now = await ask<{ id: string; status: string }[]>(client, 'query-jobs', JOBS)
     return now.find((one) => one.id === id)?.status
   }
   for (const id of jobs) {
@@ -185,9 +188,7 @@ async function cancelJobs(client: QmpClient, { jobs }: RunParts, attempt: Attemp
 /** The filter of a job has gone with the job. */
 async function stillThere(client: QmpClient, parts: RunParts): Promise<RunParts> {
   if (parts.jobs.length === 0) return parts
-  const nodes = (await client.execute('query-named-block-nodes', { flat: true })) as {
-    'node-name'?: string
-  }[]
+  const nodes = await readNodes(client)
   const names = new Set(nodes.map((node) => node['node-name']))
   return { ...parts, nodes: parts.nodes.filter(({ name }) => names.has(name)) }
 }
@@ -199,7 +200,7 @@ async function endBitmaps(
   isStored: boolean,
   attempt: Attempt,
 ): Promise<void> {
-  const all = (await client.execute('query-named-block-nodes', { flat: true })) as NamedBlockNode[]
+  const all = await readNodes(client)
   const has = (node: string, name: string) =>
     all
       .find((one) => one['node-name'] === node)

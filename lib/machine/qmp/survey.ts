@@ -1,5 +1,6 @@
 import { basename, dirname } from 'node:path'
 import { lstat, readdir } from '../../files.ts'
+import { ask, type Shape } from '../../qmp/ask.ts'
 import type { QmpClient } from '../../qmp/client.ts'
 import type { Leftover } from '../machine.ts'
 import { BlockGraph } from './graph.ts'
@@ -21,6 +22,16 @@ export interface RunParts {
   server?: string
 }
 
+const EXPORTS: Shape = [{ id: 'string', type: 'string' }]
+
+/** The fields used of an entry in `query-block`. */
+interface BlockDevice {
+  qdev?: string
+  inserted?: { 'node-name'?: string }
+}
+
+const BLOCK_DEVICES: Shape = [{ 'qdev?': 'string', 'inserted?': { 'node-name?': 'string' } }]
+
 /** What runs made. */
 export class Survey {
   readonly runs: readonly RunParts[]
@@ -35,11 +46,9 @@ export class Survey {
   /** @param directories where temporary images may lie, besides those that QEMU has open */
   static async take(client: QmpClient, directories: readonly string[] = []): Promise<Survey> {
     const [jobs, exports, devices, graph] = await Promise.all([
-      client.execute('query-jobs') as Promise<{ id: string }[]>,
-      client.execute('query-block-exports') as Promise<{ id: string; type: string }[]>,
-      client.execute('query-block') as Promise<
-        { qdev?: string; inserted?: { 'node-name'?: string } }[]
-      >,
+      ask<{ id: string }[]>(client, 'query-jobs', [{ id: 'string' }]),
+      ask<{ id: string; type: string }[]>(client, 'query-block-exports', EXPORTS),
+      ask<BlockDevice[]>(client, 'query-block', BLOCK_DEVICES),
       BlockGraph.read(client),
     ])
     const runs = new Map<string, RunParts>()

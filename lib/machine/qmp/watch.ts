@@ -34,7 +34,8 @@ export class Watch {
       names: ['JOB_STATUS_CHANGE', 'BLOCK_EXPORT_DELETED', 'BLOCK_IO_ERROR', 'SHUTDOWN'],
       fits: ({ id, 'node-name': node }, event) => {
         if (event === 'SHUTDOWN') return true
-        const name = String(node ?? id)
+        const name = node ?? id
+        if (typeof name !== 'string') return false
         return readName(name)?.run === run || (event === 'BLOCK_IO_ERROR' && own.has(name))
       },
     })
