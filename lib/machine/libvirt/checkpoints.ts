@@ -140,7 +140,7 @@ export async function defineCheckpoint(
   time: Date,
 ): Promise<void> {
   const parent = (await listCheckpoints(virsh, uuid, false)).pop()?.name
-  const parentXml = parent === undefined ? '' : `<parent><name>${parent}</name></parent>`
+  const parentXml = parent === undefined ? '' : `<parent><name>${escapeXml(parent)}</name></parent>`
   const created = `<creationTime>${Math.floor(time.getTime() / 1000)}</creationTime>`
   const rows = disks.map((disk) => {
     return `<disk name='${escapeXml(disk)}' checkpoint='bitmap' bitmap='${escapeXml(name)}'/>`

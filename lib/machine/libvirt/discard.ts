@@ -1,4 +1,6 @@
 import { BackupError } from '../../errors.ts'
+import { requireShape, type Shape } from '../../qmp/ask.ts'
+import { parseMessage, type QmpMessage, QmpProtocolError } from '../../qmp/protocol.ts'
 import type { FrozenDisk } from '../machine.ts'
 import { RUN_PREFIX } from '../machine.ts'
 import type { DomainDisk } from './domain.ts'
@@ -20,6 +22,17 @@ interface BlockDevice {
   qdev?: string
   inserted?: { 'node-name': string; drv: string }
 }
+
+const BLOCK_DEVICES: Shape = [
+  { 'qdev?': 'string', 'inserted?': { 'node-name': 'string', drv: 'string' } },
+]
+
+const BLOCK_NODES: Shape = [
+  {
+    'node-name': 'string',
+    'dirty-bitmaps?': [{ 'name?': 'string', granularity: 'size' }],
+  },
+]
 
 /** A disk that is to be exported so that what is stored can be discarded. */
 export interface DiscardableDisk extends DomainDisk {
@@ -45,8 +58,8 @@ export async function exportDiscardable(
   disks: readonly DiscardableDisk[],
   qemuVersion: string | undefined,
 ): Promise<Map<string, Discardable>> {
-  const devices = await qmp<BlockDevice[]>(virsh, uuid, 'query-block')
-  const nodes = await qmp<BlockNode[]>(virsh, uuid, 'query-named-block-nodes', { flat: true })
+  const devices = await qmp<BlockDevice[]>(virsh, uuid, 'query-block', {}, BLOCK_DEVICES)
+  const nodes = await readNodes(virsh, uuid)
   // Before 8.0 a request of several clusters is answered wrongly where the guest writes meanwhile.
   const single = Number.parseInt(qemuVersion ?? '0', 10) < 8 ? { requestSize: GRANULE } : {}
   const found = new Map<string, Discardable>()
@@ -133,9 +146,7 @@ export async function removeNodes(
   for (const name of names) {
     await qmp(virsh, uuid, 'blockdev-del', { 'node-name': name }).catch(() => {})
   }
-  const nodes = await qmp<BlockNode[]>(virsh, uuid, 'query-named-block-nodes', {
-    flat: true,
-  }).catch(() => [])
+  const nodes = await readNodes(virsh, uuid).catch(() => [])
   for (const node of nodes) {
     for (const { name = '' } of node['dirty-bitmaps'] ?? []) {
       if (!names.has(name)) continue
@@ -150,11 +161,34 @@ function nameOf(run: string, disk: number): string {
   return `${RUN_PREFIX}${run}-${disk}`
 }
 
+async function readNodes(virsh: Virsh, uuid: string): Promise<BlockNode[]> {
+  return await qmp(virsh, uuid, 'query-named-block-nodes', { flat: true }, BLOCK_NODES)
+}
+
 /** Runs a command of QEMU's monitor. It taints the domain. */
-async function qmp<T>(virsh: Virsh, uuid: string, execute: string, args: object = {}): Promise<T> {
+async function qmp<T>(
+  virsh: Virsh,
+  uuid: string,
+  execute: string,
+  args: object = {},
+  shape: Shape = {},
+): Promise<T> {
   const command = JSON.stringify({ execute, arguments: args })
   const said = await virsh.run(['qemu-monitor-command', `--domain=${uuid}`, command])
-  const { return: value, error } = JSON.parse(said)
-  if (!error) return value
-  throw new BackupError('IO', virsh.title, `QEMU refuses ${execute}: ${error.desc}`)
+  const answer = answerOf(said)
+  if (answer.kind === 'return') return requireShape<T>(answer.value, shape, virsh.title, execute)
+  const why =
+    answer.kind === 'error'
+      ? `QEMU refuses ${execute}: ${answer.description}`
+      : `QEMU does not answer ${execute}`
+  throw new BackupError('IO', virsh.title, why)
+}
+
+function answerOf(said: string): QmpMessage | { kind: 'none' } {
+  try {
+    return parseMessage(said)
+  } catch (error) {
+    if (error instanceof QmpProtocolError) return { kind: 'none' }
+    throw error
+  }
 }

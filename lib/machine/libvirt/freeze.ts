@@ -138,17 +138,24 @@ async function begin(
   if (documents.length > 1) command.push(`--checkpointxml=${documentPath(1)}`)
   await beforeFreeze?.()
   let time: Date
+  let mayBeFrozen = false
   // Hooks come in pairs: who was told of the freeze is told of its end, also of one that failed.
   try {
     throwIfAborted(signal, virsh.title)
-    if (quiesce) await freezeGuest(virsh, uuid)
+    if (quiesce) {
+      mayBeFrozen = true
+      await freezeGuest(virsh, uuid).catch((error) => {
+        if (saidBy(error.cause, FROZEN_BY_OTHERS)) mayBeFrozen = false
+        throw error
+      })
+    }
     // Without the signal: a command that was stopped half-way may still begin the job.
     time = new Date()
     await virsh.run(command, { documents }).catch((error) => {
       throw explain(error, virsh)
     })
   } finally {
-    if (quiesce) {
+    if (mayBeFrozen) {
       await thaw(virsh, uuid).catch((error) => {
         notes.push(
           `the guest's file systems may still be frozen; virsh domfsthaw thaws them: ${messageOf(error)}`,
@@ -160,6 +167,12 @@ async function begin(
   if (signal?.aborted) throw abortedError(virsh.title, signal)
   return time
 }
+
+/**
+ * An agent whose guest is frozen already refuses the command, as one does whose administrator has blocked
+ * it. What somebody else froze is not ours to thaw.
+ */
+const FROZEN_BY_OTHERS = /guest-fsfreeze-freeze.*(has been disabled|not found|not allowed)/i
 
 async function freezeGuest(virsh: Virsh, uuid: string): Promise<void> {
   try {

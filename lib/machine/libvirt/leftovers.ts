@@ -79,7 +79,7 @@ export async function cleanLeftovers(
       if (isStored(run)) await markStored(virsh, uuid, name)
       else await removeUnfinished(virsh, uuid, mark, name)
     }
-    if (hasJob || discards > 0) await endJob(virsh, uuid, mark, discards)
+    if (hasJob || discards > 0) await endJob(virsh, uuid, mark, { discards })
     await removePlaces([...new Set(directories)])
   }
   return runs.flatMap((left) => namesOf(left, isStored(left.run)))

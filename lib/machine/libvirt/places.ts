@@ -1,6 +1,6 @@
 import { dirname } from 'node:path'
 import { BackupError, ioError } from '../../errors.ts'
-import { constants, mkdir, open, readdir, readFile, rmdir, unlink } from '../../files.ts'
+import { constants, descriptorPath, mkdir, open, readdir, rmdir, unlink } from '../../files.ts'
 import type { Domain } from './domain.ts'
 import { ownerIn } from './owner.ts'
 import { writeNew } from './write-new.ts'
@@ -13,6 +13,9 @@ const MAX_SOCKET = 107
 
 /** More than a domain has. */
 const MAX_DISKS = 4096
+
+/** Of a record, bytes. */
+const MAX_RECORD = 65536
 
 /** The file that tells of a run in its directory. */
 const RECORD = 'run.json'
@@ -95,11 +98,7 @@ export async function removePlaces(directories: readonly string[]): Promise<stri
   const removed: string[] = []
   for (const directory of directories) {
     if (ownerIn(directory)?.mark !== directory.slice(directory.lastIndexOf('/') + 1)) continue
-    const names = await readdir(directory).catch(() => [])
-    for (const name of names) {
-      const isOurs = name === RECORD || name === 'nbd' || name.endsWith('.scratch')
-      if (isOurs) await unlink(`${directory}/${name}`).catch(() => {})
-    }
+    await emptyPlace(directory).catch(() => {})
     const isGone = await rmdir(directory).then(
       () => true,
       () => false,
@@ -107,6 +106,20 @@ export async function removePlaces(directories: readonly string[]): Promise<stri
     if (isGone) removed.push(directory)
   }
   return removed
+}
+
+/** Whoever owns a directory may put a link in its place at any time: only what is open counts. */
+async function emptyPlace(directory: string): Promise<void> {
+  const handle = await open(directory, constants.O_DIRECTORY | constants.O_NOFOLLOW)
+  try {
+    const path = descriptorPath(handle)
+    for (const name of await readdir(path)) {
+      const isOurs = name === RECORD || name === 'nbd' || name.endsWith('.scratch')
+      if (isOurs) await unlink(`${path}/${name}`).catch(() => {})
+    }
+  } finally {
+    await handle.close()
+  }
 }
 
 /** The runs of a domain that have a directory on this host, dead or alive, by their marks. */
@@ -123,12 +136,17 @@ export async function findRuns(uuid: string): Promise<Map<string, RunRecord>> {
   return found
 }
 
+/** Anybody may make a directory with such a name; of a record of somebody else's little is believed. */
 async function readRecord(directory: string): Promise<RunRecord | undefined> {
   try {
-    const record = JSON.parse((await readFile(`${directory}/${RECORD}`)).toString())
+    const { text, isTrusted } = await readSmallFile(`${directory}/${RECORD}`)
+    const record = JSON.parse(text)
     const { uuid, quiesce, discards, directories } = record ?? {}
     const isList = Array.isArray(directories) && directories.every((one) => typeof one === 'string')
     if (!isList) return undefined
+    if (!isTrusted) {
+      return { uuid: `${uuid}`, quiesce: quiesce === true, discards: 0, directories: [directory] }
+    }
     const isCount = Number.isInteger(discards) && discards >= 0 && discards <= MAX_DISKS
     return {
       uuid: `${uuid}`,
@@ -138,6 +156,21 @@ async function readRecord(directory: string): Promise<RunRecord | undefined> {
     }
   } catch {
     return undefined
+  }
+}
+
+/** Without waiting for whoever writes to a pipe. */
+async function readSmallFile(path: string): Promise<{ text: string; isTrusted: boolean }> {
+  const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants
+  const file = await open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
+  try {
+    const status = await file.stat()
+    if (!status.isFile() || status.size > MAX_RECORD)
+      throw new BackupError('IO', path, 'is no record')
+    const text = (await file.readFile()).toString()
+    return { text, isTrusted: status.uid === process.getuid?.() || status.uid === 0 }
+  } finally {
+    await file.close()
   }
 }
 

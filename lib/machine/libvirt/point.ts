@@ -81,7 +81,7 @@ export class LibvirtPoint implements PointInTime {
   }
 
   async #succeed(remove: readonly string[]): Promise<string[]> {
-    const { virsh, uuid, mark, places, checkpoint, discards, end } = this.#run
+    const { virsh, uuid, mark, places, checkpoint, end } = this.#run
     const notes: string[] = []
     const attempt = noting(notes)
     // Whoever finds the checkpoint from here on sees that its backup is stored.
@@ -90,7 +90,7 @@ export class LibvirtPoint implements PointInTime {
         markStored(virsh, uuid, checkpoint),
       )
     }
-    await attempt('the backup job goes on', () => endJob(virsh, uuid, mark, discards))
+    await attempt('the backup job goes on', () => endJob(virsh, uuid, mark, this.#run))
     await attempt('the last checkpoints stay', async () => {
       notes.push(...(await removeCheckpoints(virsh, uuid, remove)))
     })
@@ -132,7 +132,7 @@ export class LibvirtPoint implements PointInTime {
 
 /** Removes all that a run made in a domain. Never rejects; notes what it could not. */
 export async function undo(run: RunState): Promise<string[]> {
-  const { virsh, uuid, mark, places, checkpoint, discards, end } = run
+  const { virsh, uuid, mark, places, checkpoint, end } = run
   const notes: string[] = []
   const attempt = noting(notes)
   if (checkpoint !== undefined) {
@@ -143,7 +143,7 @@ export async function undo(run: RunState): Promise<string[]> {
     })
   }
   await attempt('the backup job goes on, which machine abort ends', () =>
-    endJob(virsh, uuid, mark, discards),
+    endJob(virsh, uuid, mark, run),
   )
   if (places) await removePlaces([places.scratch, places.directory])
   end()
@@ -161,22 +161,25 @@ export function standsForIoError(state: string): boolean {
 
 /**
  * Ends the job of a run, and has the guest go on if the job has stopped it.
- * @param discards disks with exports that take discards
+ * @param run `discards`: disks with exports that take discards; `stoodBefore`: not known of a run that
+ * was killed
  */
 export async function endJob(
   virsh: Virsh,
   uuid: string,
   mark: string,
-  discards = 0,
+  { discards = 0, stoodBefore }: Pick<RunState, 'discards' | 'stoodBefore'> = {},
 ): Promise<void> {
   const { run } = ownerIn(mark)!
   const isOurs = (await readJob(virsh, uuid))?.owner?.mark === mark
   if (isOurs) {
     await endExports(virsh, uuid, run, discards)
     await abortJob(virsh, uuid)
-    if (standsForIoError(await stateOf(virsh, uuid))) {
-      await virsh.run(['resume', `--domain=${uuid}`])
-    }
+  }
+  // A job that was ended before, by whoever it was, may have left the guest standing.
+  const mayBeBy = stoodBefore === undefined ? isOurs : !stoodBefore
+  if (mayBeBy && standsForIoError(await stateOf(virsh, uuid))) {
+    await virsh.run(['resume', `--domain=${uuid}`])
   }
   if (discards > 0) await removeNodes(virsh, uuid, run, discards)
 }
