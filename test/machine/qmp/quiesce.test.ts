@@ -25,7 +25,7 @@ t.test(
     for (const quiesce of [true, false]) {
       const told: string[] = []
       const point = await machine.freeze({
-        ...{ disks: [{ name: 'dev-vda' }], run: newRun(), point: 'p', quiesce },
+        ...{ disks: [{ name: 'vda' }], run: newRun(), point: 'p', quiesce },
         beforeFreeze: () => void told.push('before'),
         afterFreeze: () => void told.push('after'),
       })
@@ -48,7 +48,7 @@ t.test('a guest without an agent that answers is not frozen', async (t) => {
   const guest = await startGuest(t, { disks: [{ node: 'vda', path }] })
   const machine = await openQmpMachine(guest.monitor, { guestAgent: `${guest.agent}.no` })
   t.teardown(() => machine.close())
-  const options = { disks: [{ name: 'dev-vda' }], run: newRun(), point: 'p', quiesce: true }
+  const options = { disks: [{ name: 'vda' }], run: newRun(), point: 'p', quiesce: true }
   await t.rejects(machine.freeze(options), { code: 'IO', errno: 'ENOENT' })
   t.strictSame(await machine.leftovers(), [])
 })
