@@ -40,7 +40,9 @@ export class LockedMachine extends MachineFolder {
   static async lock(machine: string, directory: string): Promise<LockedMachine> {
     const path = `${directory}/${LOCK}`
     try {
-      const lock = await open(path, constants.O_RDWR | constants.O_CREAT, 0o600)
+      // Through a link a file elsewhere would be emptied.
+      const flags = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW
+      const lock = await open(path, flags, 0o600)
       try {
         if (!native().lockAlone(lock.fd)) throw inUse(machine, await holderOf(lock))
         await lock.truncate(0)

@@ -187,6 +187,16 @@ t.test('one run at a time has a machine, in whatever process', async (t) => {
   await other.close()
 })
 
+t.test('a lock that is a link to another file is not followed', async (t) => {
+  const m = await setUp(t)
+  const other = join(m.directory, 'other')
+  writeFileSync(other, 'of somebody else')
+  rmSync(join(m.folder, '.lock'))
+  symlinkSync(other, join(m.folder, '.lock'))
+  await t.rejects(again(m), { code: 'IO', what: join(m.folder, '.lock') })
+  t.equal(readFileSync(other, 'utf8'), 'of somebody else')
+})
+
 t.test('a repository that cannot be written to', { skip: process.getuid?.() === 0 }, async (t) => {
   const m = await setUp(t)
   chmodSync(m.folder, 0o500)
