@@ -62,7 +62,8 @@ export const RESTORE_MACHINE_OPTIONS: SchemaFor<RestoreMachineOptions> = {
  * Restores a machine as it was at a point in time, from a repository.
  * @param target of one disk, a path or NBD URI as `restore` takes it; of several a directory, which is made
  * unless it is there, and gets a file for each disk, and the machine's definition
- * @throws BackupError BAD_RECORD, and as `restore`; disks that were restored before stay
+ * @throws BackupError BAD_RECORD, BAD_IMAGE if an image or one below it is not as recorded, and as `restore`;
+ * disks that were restored before stay
  */
 export async function restoreMachine(
   repository: string,

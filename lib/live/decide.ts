@@ -1,9 +1,9 @@
 import { BackupError } from '../errors.ts'
 import type { Machine, MachineDisk } from '../machine/machine.ts'
 import type { MachineFolder } from '../repository/machine-folder.ts'
+import { ParentImages } from '../repository/parent-images.ts'
 import type { DiskRecord, PointRecord } from '../repository/record.ts'
 import { quoted } from '../text.ts'
-import { ParentImages } from './parent-images.ts'
 import type { BackupMachineOptions } from './types.ts'
 
 /** How a disk is backed up. */

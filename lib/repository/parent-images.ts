@@ -4,10 +4,10 @@ import { stat } from '../files.ts'
 import { readHeader } from '../format/qcow2/qcow2-image.ts'
 import { type OpenFile, openFile } from '../image/file.ts'
 import { lockFile, READING } from '../image/locks.ts'
-import type { MachineFolder } from '../repository/machine-folder.ts'
-import { imageName } from '../repository/names.ts'
-import type { DiskRecord, PointRecord } from '../repository/record.ts'
 import { quoted } from '../text.ts'
+import type { MachineFolder } from './machine-folder.ts'
+import { imageName } from './names.ts'
+import type { DiskRecord, PointRecord } from './record.ts'
 
 /** A disk of a point. */
 export interface Parent {
@@ -18,7 +18,7 @@ export interface Parent {
 /** A chain that is longer gets a full backup: libvirt opens 200 images, this program 256. */
 export const MAX_CHAIN = 190
 
-/** The images in a repository that a new one may be made over, each looked at once. */
+/** Images in a repository, compared with their records; each is looked at once. */
 export class ParentImages {
   readonly #folder: MachineFolder
   readonly #points: ReadonlyMap<string, PointRecord>
@@ -32,14 +32,16 @@ export class ParentImages {
   }
 
   /**
-   * Why no image is to be made over one: it, or one that it builds on, is not as it was recorded.
+   * Why no image is to be made over one, and none is to be restored: it, or one that it builds on, is not as
+   * it was recorded.
+   * @param most images that its chain may have
    * @returns undefined if one can be
    * @throws BackupError ABORTED
    */
-  async fault(parent: Parent): Promise<string | undefined> {
+  async fault(parent: Parent, most = MAX_CHAIN): Promise<string | undefined> {
     let at = parent
     for (let length = 1; ; length++) {
-      if (length > MAX_CHAIN) return `the last backup has a chain of ${MAX_CHAIN} images or more`
+      if (length > most) return `the last backup has a chain of ${most} images or more`
       const fault = await this.#imageFault(at.disk)
       if (fault !== undefined) return fault
       const { image, parent: name, parentId } = at.disk
@@ -73,7 +75,7 @@ export class ParentImages {
     try {
       lockFile(file.handle, path, READING)
       const fault = await this.#compare(file, disk)
-      return fault && `the image ${quoted(disk.image)} of the last backup ${fault}`
+      return fault && `the image ${quoted(disk.image)} of a backup ${fault}`
     } catch (error) {
       throwIfAborted(this.#signal, path)
       return ioError(path, error).message

@@ -132,12 +132,12 @@ const BREAKS: [string, (m: RestingMachine) => void, RegExp][] = [
   [
     'the parent was written to',
     (m) => qemuIo(join(m.folder, 'vda.p1.qcow2'), 'write -q -P 9 0 64k'),
-    /image 'vda.p1.qcow2' of the last backup (has|holds other content)/,
+    /image 'vda.p1.qcow2' of a backup (has|holds other content)/,
   ],
   [
     'the image below the parent was written to, its size as before',
     (m) => qemuIo(join(m.folder, 'vda.p0.qcow2'), 'write -q -P 9 0 4k'),
-    /image 'vda.p0.qcow2' of the last backup holds other content/,
+    /image 'vda.p0.qcow2' of a backup holds other content/,
   ],
   [
     'the point below is another one of the same name',
@@ -175,6 +175,45 @@ for (const [what, act, reason] of BREAKS) {
     t.match(await back(m, { ...options, checkpoint: 'p3' }), { disks: [{ kind: 'incremental' }] })
   })
 }
+
+t.test('no image is restored that is not as it was recorded, nor is one over it', async (t) => {
+  const m = new RestingMachine(t)
+  const contents: Buffer[] = []
+  for (const checkpoint of ['p0', 'p1', 'p2']) {
+    m.write(contents.length)
+    contents.push(m.contents()[0])
+    await back(m, { checkpoint })
+  }
+  const target = join(m.directory, 'restored.raw')
+  const restored = (point: string) =>
+    restoreMachine(m.repository, 'web', target, { point, disk: 'vda', force: true })
+  const refused = async (point: string, message: RegExp) => {
+    await t.rejects(restored(point), { code: 'BAD_IMAGE', message })
+    t.ok(readFileSync(target).equals(contents[0]), 'what stood there stays')
+  }
+  const file = (name: string) => join(m.folder, name)
+  await restored('p0')
+
+  const record = readFileSync(file('p1.json'), 'utf8')
+  writeFileSync(file('p1.json'), record.replace(/"id": "[0-9a-f]+"/, '"id": "0123456789ab"'))
+  await refused('p2', /'p1' is another one than that on which 'vda.p2.qcow2' builds/)
+  writeFileSync(file('p1.json'), '{')
+  await restored('p0')
+  await t.rejects(restored('p2'), { code: 'BAD_RECORD' })
+  rmSync(file('p1.json'))
+  await refused('p2', /the point 'p1', on which 'vda.p2.qcow2' builds, is gone/)
+  writeFileSync(file('p1.json'), record)
+
+  const image = readFileSync(file('vda.p1.qcow2'))
+  qemuIo(file('vda.p1.qcow2'), 'write -q -P 99 0 64k')
+  await refused('p2', /image 'vda.p1.qcow2' of a backup (has|holds other content)/)
+  await restored('p0')
+  rmSync(file('vda.p1.qcow2'))
+  await refused('p1', /vda.p1.qcow2/)
+  writeFileSync(file('vda.p1.qcow2'), image)
+  await restored('p2')
+  t.ok(readFileSync(target).equals(contents[2]), 'a copy of the image is as good')
+})
 
 t.test('an image that was only copied is read once, and trusted', async (t) => {
   const m = new RestingMachine(t)

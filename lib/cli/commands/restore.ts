@@ -22,7 +22,9 @@ A raw target is sparse: zeroes take no space in it. An NBD export is overwritten
 options for clusters and compression need -O qcow2.
 
 With --repo, BACKUP is a machine of that repository, MACHINE or MACHINE@POINT; without a point it is the
-latest. If it has several disks and --disk names none, TARGET is a directory, which gets them all.
+latest. If it has several disks and --disk names none, TARGET is a directory, which gets them all. An image
+that is not as its record says, or builds on another point than recorded, is refused. Content is read for
+that only where an image was written to or copied since.
 
 Examples:
   qcow2-backup restore backup.qcow2 disk.raw
