@@ -66,8 +66,8 @@ class DisksAtRest implements Machine {
   }
 
   async freeze(options: FreezeOptions): Promise<PointInTime> {
-    const { scratch, quiesce, onCbwError, recipe, minClusterSize, cbwTimeout } = options
-    const given = { scratch, quiesce, onCbwError, recipe, minClusterSize, cbwTimeout }
+    const { scratch, quiesce, onCbwError, recipe, minClusterSize, cbwTimeout, discard } = options
+    const given = { scratch, quiesce, onCbwError, recipe, minClusterSize, cbwTimeout, discard }
     for (const [name, value] of Object.entries(given)) {
       if (value === undefined || value === false) continue
       throw argumentError(name, 'is for running machines; disks at rest need none')

@@ -85,6 +85,7 @@ t.test('wrong usage', async (t) => {
     [[...m.args, '--disk', 'x'], /^qcow2-backup: --disk: .* has no disk 'x'; it has 'vda', 'vdb'/],
     [[...m.args, '--checkpoint', 'a/b'], /^qcow2-backup: --checkpoint: 'a\/b' cannot be/],
     [[...m.args, '--quiesce'], /^qcow2-backup: --quiesce: is for running machines/],
+    [[...m.args, '--discard'], /^qcow2-backup: --discard: is for running machines/],
     [['backup', 'vm:x', '--repo', 'r'], /^qcow2-backup: vm:x: is no machine/],
     [['restore', 'x', 'y', '--disk', 'z'], /^qcow2-backup: --disk: needs a repository/],
     [['list'], /^qcow2-backup: --repo: missing/],
