@@ -140,7 +140,7 @@ export async function startGuest(
       ...['-chardev', `socket,id=agent,path=${agent},server=on,wait=off`],
       ...['-device', 'virtserialport,chardev=agent,name=org.qemu.guest_agent.0'],
       ...[monitor, own].flatMap((path) => ['-qmp', `unix:${path},server=on,wait=off`]),
-      ...['-device', 'virtio-scsi-pci,id=scsi'],
+      ...['-device', 'virtio-scsi-pci,id=scsi-bus'],
       ...disks.flatMap(deviceOf),
       ...args,
     ],
@@ -188,7 +188,7 @@ function deviceOf({
   const file = { driver: 'file', filename: path, discard: 'unmap' }
   const options = { driver: format, 'node-name': node, discard: 'unmap', file }
   const blockdev = { ...options, ...(detectZeroes && { 'detect-zeroes': detectZeroes }) }
-  const device = bus === 'scsi' ? 'scsi-hd,bus=scsi.0' : 'virtio-blk-pci'
+  const device = bus === 'scsi' ? 'scsi-hd,bus=scsi-bus.0' : 'virtio-blk-pci'
   return [
     ...['-blockdev', JSON.stringify(blockdev)],
     ...['-device', `${device},drive=${node},id=${node},serial=${node}`],

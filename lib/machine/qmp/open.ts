@@ -156,9 +156,7 @@ class QmpMachine implements Machine {
       removed.push(...leftovers)
     }
     // Of a machine that has ended, whichever it was, nothing else tells of it.
-    for (const { run, directory } of await deadServers()) {
-      if (!(await isRunAlive(run))) await removeDirectory(directory)
-    }
+    for (const directory of await deadServers()) await removeDirectory(directory)
     if (notes.length > 0) throw new BackupError('IO', this.title, notes.join('; '))
     return removed
   }

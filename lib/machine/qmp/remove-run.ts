@@ -6,7 +6,7 @@ import type { QmpClient } from '../../qmp/client.ts'
 import { QmpError } from '../../qmp/qmp-error.ts'
 import { begun } from './checkpoints.ts'
 import { readNodes } from './graph.ts'
-import { answers, serverDirectoryPath, socketIn } from './server-directory.ts'
+import { hasEnded, listens, serverDirectoryPath, socketIn } from './server-directory.ts'
 import { type RunParts, Survey } from './survey.ts'
 
 /** How long QEMU may take to end a job or an export: it finishes the requests under way. */
@@ -83,7 +83,7 @@ export async function removeRun(
 export async function removeFiles(run: string, paths: readonly string[]): Promise<string[]> {
   const notes = await unlinkAll(paths)
   const server = serverDirectoryPath(run)
-  if (!(await answers(socketIn(server)))) {
+  if (await hasEnded(socketIn(server))) {
     await removeDirectory(server).catch((error) => {
       notes.push(`${server} was left behind: ${messageOf(error)}`)
     })
@@ -153,7 +153,7 @@ async function stopServer(
 ): Promise<void> {
   if (server === undefined) return
   // Only then is the server that runs the one of this directory.
-  if (await answers(socketIn(server))) {
+  if (await listens(socketIn(server))) {
     if (foreignExports.length > 0) {
       const which = foreignExports.join(', ')
       notes.push(`the NBD server at ${socketIn(server)} goes on: it also has export ${which}`)

@@ -1,9 +1,10 @@
 /** The directory of the socket on which a QEMU serves NBD for a run. */
-import { createConnection } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { ioError } from '../../errors.ts'
-import { constants, mkdir, open, readdir } from '../../files.ts'
+import { constants, mkdir, open, readdir, readFile } from '../../files.ts'
+import { isRunAlive } from '../run-lock.ts'
 import type { QmpDisk } from './disks.ts'
 import { readName, serverDirectory } from './names.ts'
 import { ownerOf } from './scratch.ts'
@@ -11,8 +12,15 @@ import { ownerOf } from './scratch.ts'
 /** The most that a Unix socket's path can have, bytes. */
 const MAX_SOCKET_PATH = 107
 
-/** How long an NBD server may take to greet. */
-const GREETING_MS = 5_000
+/** In the flags of `/proc/net/unix`: Linux's `__SO_ACCEPTCON`. */
+const ACCEPTS_CONNECTIONS = 0x10000
+
+/** A line: number, references, protocol, flags, type, state, inode, and the path if there is one. */
+const SOCKET = /^\S+ +\S+ +\S+ +(?<flags>[0-9A-F]+) +\S+ +\S+ +\d+ (?<name>.*)$/
+
+/** How long the socket of a process that has ended may linger. */
+const MAX_LINGER_MS = 2_000
+const LOOK_MS = 50
 
 /**
  * Makes the directory of our NBD server's socket.
@@ -47,32 +55,40 @@ export function serverDirectoryPath(run: string): string {
     : join('/tmp', serverDirectory(run))
 }
 
-/** Directories of servers that have ended, by their runs: of those nothing else may be left. */
-export async function deadServers(): Promise<{ run: string; directory: string }[]> {
-  const all: { run: string; directory: string }[] = []
+/** Directories of dead runs whose servers have ended: of those nothing else may be left. */
+export async function deadServers(): Promise<string[]> {
+  const all: string[] = []
   for (const name of await readdir(tmpdir()).catch(() => [])) {
     const { run = '' } = readName(name) ?? {}
     const directory = join(tmpdir(), name)
-    if (name !== serverDirectory(run) || (await answers(socketIn(directory)))) continue
-    all.push({ run, directory })
+    if (name !== serverDirectory(run) || (await isRunAlive(run))) continue
+    if (!(await hasEnded(socketIn(directory)))) continue
+    all.push(directory)
   }
   return all
 }
 
 /**
- * Whether an NBD server greets there. Being connected is not enough: the socket of a QEMU that was
- * killed lives on until the kernel has ended its io_uring.
+ * Whether a process listens there. The kernel is asked, not the server: QEMU 7.2 hangs for good, and the
+ * guest with it, if it is told to stop its server while a client that has connected does not negotiate.
  */
-export async function answers(path: string): Promise<boolean> {
-  const socket = createConnection(path)
-  // A server that is busy is one.
-  socket.setTimeout(GREETING_MS)
-  const greeted = await new Promise<boolean>((resolve) => {
-    socket.once('data', () => resolve(true))
-    socket.once('timeout', () => resolve(true))
-    socket.once('error', () => resolve(false))
-    socket.once('close', () => resolve(false))
+export async function listens(path: string): Promise<boolean> {
+  const sockets = (await readFile('/proc/net/unix')).toString()
+  return sockets.split('\n').some((line) => {
+    const { flags = '', name } = SOCKET.exec(line)?.groups ?? {}
+    return name === path && (Number.parseInt(flags, 16) & ACCEPTS_CONNECTIONS) !== 0
   })
-  socket.destroy()
-  return greeted
+}
+
+/**
+ * Whether nobody listens there any more. The socket of a QEMU that was killed lives on until the kernel has
+ * ended its io_uring.
+ */
+export async function hasEnded(path: string): Promise<boolean> {
+  const since = performance.now()
+  while (await listens(path)) {
+    if (performance.now() - since > MAX_LINGER_MS) return false
+    await setTimeout(LOOK_MS)
+  }
+  return true
 }

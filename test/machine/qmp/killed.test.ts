@@ -15,6 +15,7 @@ import {
   readByNbdcopy,
   requireSame,
 } from '../../support/qmp-point.ts'
+import { socketDirectory } from '../../support/server.ts'
 import { type StorageDaemon, startStorageDaemon } from '../../support/storage-daemon.ts'
 
 const SCRIPT = resolve(import.meta.dirname, '../../support/qmp-run.js')
@@ -87,6 +88,8 @@ t.setTimeout(600_000)
 t.test(
   'a run that is killed at any of its commands leaves nothing that clean does not remove',
   async (t) => {
+    // Of its own: what is left there counts, also of tests that run at the same time.
+    process.env.TMPDIR = socketDirectory(t)
     const { daemon, directory } = await startDisks(t)
     await write(daemon, 'write -P 1 0 2M')
     const names = ['a', 'b']
