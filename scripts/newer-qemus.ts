@@ -32,7 +32,6 @@ export const THOROUGH = [
   'machine/qmp/killed',
   'machine/qmp/lost',
   'live/rounds',
-  'live/kills',
 ]
 
 /** The folders that are there, each complete. */

@@ -89,7 +89,7 @@ t.test('every topic tells its decisions and their reasons', async (t) => {
         await client.execute('blockdev-add', { password: 'hidden' })
         client.close()
       },
-      [/: execute blockdev-add, id 2/, /: blockdev-add, id 2: returned/, /: ended: /],
+      [/: execute blockdev-add, id \d+/, /: blockdev-add, id \d+: returned/, /: ended: /],
     ],
     plan: [() => fullBackup(at('raw'), at('6')), [/from 0 to 1048576: 1 data of 1048576 bytes/]],
     copy: [

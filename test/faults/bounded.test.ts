@@ -20,7 +20,7 @@ const SECONDS = 2
 /** Peak memory, KiB. */
 const MEMORY = 250 * 1024
 const RUNNER = fileURLToPath(new URL('../support/hostile-runner.js', import.meta.url))
-const SEEDS = effort(4, 300)
+const SEEDS = effort(4, 100)
 /** In a quick run each case meets every ninth command, in turn. */
 const EVERY = effort(9, 1)
 

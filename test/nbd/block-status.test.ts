@@ -153,7 +153,7 @@ t.test('steps and batches are bounded', async (t) => {
   for (let i = 0; i < dirty.length; i += 2) dirty.set([512, (i / 2) % 2], i)
   const window = { start: 0, end: 512e5, allocation: sameRuns(512e5, 0), dirty }
   const lengths = [...mappingsOf(window, 0)].map((batch) => batch.length)
-  t.equal(Math.max(...lengths), 8192)
+  t.equal(Math.max(...lengths), 4096)
   t.equal(
     lengths.reduce((sum, n) => sum + n),
     100_000,

@@ -1,5 +1,7 @@
 import { join } from 'node:path'
+import { setImmediate } from 'node:timers/promises'
 import t from 'tap'
+import { listens } from '../../lib/machine/qmp/server-directory.ts'
 import { GuestAgent } from '../../lib/qmp/guest-agent.ts'
 import { QmpError } from '../../lib/qmp/qmp-error.ts'
 import { startFakeAgent } from '../support/fake-agent.ts'
@@ -125,6 +127,8 @@ t.test('the real agent answers', async (t) => {
   const blocked = 'guest-fsfreeze-freeze,guest-fsfreeze-freeze-list,guest-shutdown'
   const args = ['-m', 'unix-listen', '-p', path, '-t', directory, '-b', blocked]
   await startServer(t, GUEST_AGENT, args, path)
+  // The socket's name is there before somebody listens.
+  while (!(await listens(path))) await setImmediate()
   const agent = await GuestAgent.connect(path)
   t.match(await agent.execute('guest-info'), { version: /^\d/ })
   t.equal(await agent.execute('guest-fsfreeze-status'), 'thawed')
