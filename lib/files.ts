@@ -51,6 +51,14 @@ export async function open(
   return await fs.open(pathBytes(path), flags, mode)
 }
 
+/** Makes the names in an open directory durable. */
+export async function syncDirectory(directory: FileHandle): Promise<void> {
+  await directory.sync().catch((error: NodeJS.ErrnoException) => {
+    // Some file systems (FUSE, network) have no directory to sync.
+    if (error.code !== 'EINVAL') throw error
+  })
+}
+
 /** Follows symbolic links. */
 export async function stat(path: string): Promise<BigIntStats> {
   return await fs.stat(pathBytes(path), { bigint: true })

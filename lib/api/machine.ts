@@ -181,12 +181,11 @@ export async function abortMachine(
   return await new Call(machine, signal).run(() =>
     withMachine(machine, checked, async (opened) => {
       if (repository === undefined) return await opened.clean({ signal })
+      const { cleanUp } = await import('../live/clean-up.ts')
       const { Repository } = await import('../repository/repository.ts')
       const folder = await (await Repository.open(repository)).lock(opened.name)
       try {
-        await folder.clean()
-        const stored = new Set((await folder.points()).map(({ id }) => id))
-        return await opened.clean({ signal, isStored: (run) => stored.has(run) })
+        return (await cleanUp(opened, folder, signal)).leftovers
       } finally {
         await folder.close()
       }

@@ -63,8 +63,9 @@ export interface CopyRequest {
   /**
    * Tells which ranges' old content the image that keeps the point in time holds now, in order, of all
    * that the guest has overwritten. To be given wherever it can be: QEMU before 8.0 says of some of them
-   * that they are zero, and is asked only where this is known. With `discardAfterCopy` they are copied first, too, through a temporary file beside
-   * the target, and discarded: where the target is a file. Asked again and again during the copy.
+   * that they are zero, and is asked only where this is known. With `discardAfterCopy`, and a target that is a
+   * file, they are also copied first, through a temporary file beside the target, and discarded. Asked again and
+   * again during the copy.
    */
   held?: HeldRanges
   /** Opens a target that is not a file or device. */

@@ -26,6 +26,7 @@ import { modifiedOf } from '../repository/parent-images.ts'
 import type { DiskRecord, PointRecord } from '../repository/record.ts'
 import type { Repository } from '../repository/repository.ts'
 import { chooseDisks, choosePoint } from './choose.ts'
+import { cleanUp } from './clean-up.ts'
 import { copyDisks, type DiskTask } from './copy-disks.ts'
 import { type Decision, decideAll } from './decide.ts'
 import { obsoleteBitmaps } from './obsolete.ts'
@@ -96,16 +97,15 @@ class Run {
 
   /** Removes what runs before left; returns the machine's points. */
   async #clean(): Promise<PointRecord[]> {
-    const [machine, folder, { signal }] = [this.#machine, this.#folder, this.#options]
-    const files = await folder.clean()
+    const cleaned = await cleanUp(this.#machine, this.#folder, this.#options.signal)
+    const { files, leftovers, points } = cleaned
     if (files.length > 0) {
       this.#notes.push(`removed what a run before left in the repository: ${files.join(', ')}`)
     }
-    const points = await folder.points()
-    const stored = new Set(points.map(({ id }) => id))
-    const left = await machine.clean({ signal, isStored: (run) => stored.has(run) })
-    if (left.length > 0) {
-      const what = left.map(({ kind, name, disk }) => `${kind} ${name}${disk ? ` of ${disk}` : ''}`)
+    if (leftovers.length > 0) {
+      const what = leftovers.map(({ kind, name, disk }) => {
+        return `${kind} ${name}${disk ? ` of ${disk}` : ''}`
+      })
       this.#notes.push(`cleaned what a run before left in the machine: ${what.join(', ')}`)
     }
     return points

@@ -7,6 +7,7 @@ import {
   type Bitmap,
   bitmapIsTooLarge,
   bitmapTableSize,
+  defaultGranularity,
   granularityBitsOf,
 } from '../format/qcow2/bitmaps.ts'
 import { MAX_BITMAP_NAME, MAX_BITMAPS } from '../format/qcow2/constants.ts'
@@ -37,7 +38,6 @@ export interface EditBitmapOptions extends ControlOptions {
   disk?: (image: EditedImage) => ImageDisk
 }
 
-const DEFAULT_GRANULARITY = { least: 4096, most: 65536 }
 const HINT = 'Try block-dirty-bitmap-remove to delete this bitmap from disk'
 
 /**
@@ -319,8 +319,7 @@ class Edit {
 
   #granularityBits(wanted?: number): number {
     const { header } = this.#image
-    const { least, most } = DEFAULT_GRANULARITY
-    const granularity = wanted ?? Math.min(Math.max(header.clusterSize, least), most)
+    const granularity = wanted ?? defaultGranularity(header.clusterSize)
     const bits = granularityBitsOf(granularity)
     if (bits !== undefined) return bits
     const why = `a granularity of ${granularity} bytes is not a power of two from 512 to 2G`

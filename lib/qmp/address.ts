@@ -1,7 +1,7 @@
 import { usageError } from '../errors.ts'
 
 /** Capacity of `sun_path` without its closing zero, unix(7). Node cuts a longer path, without a word. */
-const MAX_SOCKET_PATH = 107
+export const MAX_SOCKET_PATH = 107
 
 /** Where a monitor listens. */
 export type QmpAddress = { path: string } | { host: string; port: number }

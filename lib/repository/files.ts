@@ -2,7 +2,15 @@
 import { dirname } from 'node:path'
 import { openTarget, publishAll } from '../copy/target/open-target.ts'
 import { BackupError, ioError } from '../errors.ts'
-import { absolute, constants, type FileHandle, mkdir, open, unlink } from '../files.ts'
+import {
+  absolute,
+  constants,
+  type FileHandle,
+  mkdir,
+  open,
+  syncDirectory,
+  unlink,
+} from '../files.ts'
 import { readAt } from '../format/read.ts'
 import { openFile } from '../image/file.ts'
 
@@ -88,7 +96,7 @@ export function jsonText(value: object): string {
 export async function makeDirectory(path: string): Promise<void> {
   try {
     await mkdir(path, PRIVATE)
-    await syncDirectory(dirname(absolute(path)))
+    await syncNames(dirname(absolute(path)))
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw ioError(path, error)
   }
@@ -110,21 +118,16 @@ export async function removeFiles(directory: string, names: readonly string[]): 
       throw ioError(`${directory}/${name}`, error)
     }
   }
-  if (removed.length > 0) await syncDirectory(directory)
+  if (removed.length > 0) await syncNames(directory)
   return removed
 }
 
 /** @throws BackupError IO */
-async function syncDirectory(path: string): Promise<void> {
+async function syncNames(path: string): Promise<void> {
   try {
     const directory = await open(path, constants.O_RDONLY | constants.O_DIRECTORY)
-    try {
-      await directory.sync()
-    } finally {
-      await directory.close()
-    }
+    await syncDirectory(directory).finally(() => directory.close())
   } catch (error) {
-    // Some file systems (FUSE, network) have no directory to sync.
-    if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw ioError(path, error)
+    throw ioError(path, error)
   }
 }

@@ -4,6 +4,9 @@
  */
 export const THOROUGH = process.env.THOROUGH === '1'
 
+/** Options of a test that a quick run leaves out: a guest has to boot for it alone. */
+export const THOROUGH_ONLY = { skip: !THOROUGH && 'only in a thorough run' }
+
 /** One of two amounts of work, counts or lists of cases. */
 export function effort<T>(quick: T, thorough: T): T {
   return THOROUGH ? thorough : quick

@@ -1,5 +1,5 @@
 import { BackupError, ioError } from '../../errors.ts'
-import type { FileHandle } from '../../files.ts'
+import { type FileHandle, syncDirectory } from '../../files.ts'
 import { lockFile, WRITING } from '../../image/locks.ts'
 import type { ExistingTarget } from './judge.ts'
 import { type Location, whereIs } from './location.ts'
@@ -97,13 +97,6 @@ async function attempt<T>(path: string, call: () => Promise<T>): Promise<T> {
   } catch (error) {
     throw ioError(path, error)
   }
-}
-
-/** Some file systems (FUSE, network) answer EINVAL: they have no directory to sync. */
-async function syncDirectory(directory: FileHandle): Promise<void> {
-  await directory.sync().catch((error) => {
-    if (!isErrno(error, 'EINVAL')) throw error
-  })
 }
 
 function placingFailed(path: string, replaces: boolean, error: unknown): BackupError {

@@ -69,6 +69,14 @@ export function bitmapIsTooLarge(
   return bitmapTableSize(header, bitmap) * header.clusterSize > MAX_BITMAP_BYTES
 }
 
+/**
+ * The granularity of a bitmap that is made without one, bytes: the size of clusters within limits, as QEMU
+ * takes it (bdrv_get_default_bitmap_granularity).
+ */
+export function defaultGranularity(clusterSize: number): number {
+  return Math.min(Math.max(clusterSize, 4096), 65536)
+}
+
 /** The bits of a granularity in bytes; undefined if no bitmap can have it. */
 export function granularityBitsOf(granularity: number): number | undefined {
   const bits = Math.log2(granularity)

@@ -7,6 +7,8 @@ import {
   usageError,
 } from '../../errors.ts'
 import { lstat } from '../../files.ts'
+import { defaultGranularity } from '../../format/qcow2/bitmaps.ts'
+import { DEFAULT_CLUSTER_SIZE } from '../../options.ts'
 import { quoted } from '../../text.ts'
 import type { FreezeDisk, FreezeOptions, FrozenDisk } from '../machine.ts'
 import { CHECKPOINT_NAME, checkpointXml } from './checkpoints.ts'
@@ -17,7 +19,7 @@ import { beginRun, describeOwner } from './owner.ts'
 import { DEFAULT_PLACE, makePlaces, type Places, socketOf } from './places.ts'
 import { LibvirtPoint, type RunState, standsForIoError, stateOf, undo } from './point.ts'
 import type { TcpServer } from './server.ts'
-import { granularityOf, lookAtTop, type TopImage } from './top-image.ts'
+import { lookAtTop, type TopImage } from './top-image.ts'
 import { documentPath, saidBy, type Virsh } from './virsh.ts'
 
 /** The guest agent may have to wait for the guest's own writes, ms. */
@@ -90,7 +92,12 @@ export async function freezeActive(
         virtualSize: sizes.get(disk.name) ?? 0,
         ...accessTo(disk, discardable.get(disk.name), server, tcp),
         ...(disk.checkpoint !== undefined && {
-          checkpoint: { name: disk.checkpoint, granularity: granularityOf(tops.get(disk.name)) },
+          checkpoint: {
+            name: disk.checkpoint,
+            granularity: defaultGranularity(
+              tops.get(disk.name)?.clusterSize ?? DEFAULT_CLUSTER_SIZE,
+            ),
+          },
         }),
         ...(scratch && { scratchBytes: () => allocatedBytes(scratch) }),
       }

@@ -1,15 +1,13 @@
 import { dirname } from 'node:path'
 import { BackupError, ioError } from '../../errors.ts'
 import { constants, descriptorPath, mkdir, open, readdir, rmdir, unlink } from '../../files.ts'
+import { MAX_SOCKET_PATH } from '../../qmp/address.ts'
 import type { Domain } from './domain.ts'
 import { ownerIn } from './owner.ts'
 import { writeNew } from './write-new.ts'
 
 /** Where QEMU can make files, whatever user it runs as, and where large ones may be. */
 export const DEFAULT_PLACE = '/var/tmp'
-
-/** Of a path of a Unix socket, bytes. */
-const MAX_SOCKET = 107
 
 /** More than a domain has. */
 const MAX_DISKS = 4096
@@ -53,7 +51,8 @@ export async function makePlaces(
   const directory = `${DEFAULT_PLACE}/${mark}`
   const places = { directory, scratch: scratch === undefined ? directory : `${scratch}/${mark}` }
   const socket = socketOf(places)
-  if (Buffer.byteLength(socket) > MAX_SOCKET) throw new BackupError('IO', socket, 'is too long')
+  if (Buffer.byteLength(socket) > MAX_SOCKET_PATH)
+    throw new BackupError('IO', socket, 'is too long')
   const directories = [...new Set([places.directory, places.scratch])]
   try {
     for (const one of directories) await makeFor(one, user)

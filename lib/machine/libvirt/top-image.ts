@@ -1,4 +1,5 @@
 import { open } from '../../files.ts'
+import { FIELD, MAGIC } from '../../format/qcow2/constants.ts'
 import type { DomainDisk } from './domain.ts'
 import type { Virsh } from './virsh.ts'
 
@@ -8,12 +9,6 @@ export interface TopImage {
   /** Bytes. */
   clusterSize: number
 }
-
-const MAGIC = 0x514649fb
-
-/** Of a bitmap that is made without one, bytes: QEMU takes the cluster size within these limits. */
-const MIN_GRANULARITY = 4096
-const MAX_GRANULARITY = 65536
 
 /**
  * Looks at the header of a disk's topmost image.
@@ -28,17 +23,14 @@ export async function lookAtTop(virsh: Virsh, disk: DomainDisk): Promise<TopImag
       const head = Buffer.alloc(24)
       await file.read(head, 0, head.length, 0)
       if (head.readUInt32BE(0) !== MAGIC) return undefined
-      return { version: head.readUInt32BE(4), clusterSize: 2 ** head.readUInt32BE(20) }
+      return {
+        version: head.readUInt32BE(FIELD.version),
+        clusterSize: 2 ** head.readUInt32BE(FIELD.clusterBits),
+      }
     } finally {
       await file.close()
     }
   } catch {
     return undefined
   }
-}
-
-/** Of the bitmaps that begin in an image, bytes. */
-export function granularityOf(image: TopImage | undefined): number {
-  const { clusterSize = MAX_GRANULARITY } = image ?? {}
-  return Math.min(Math.max(clusterSize, MIN_GRANULARITY), MAX_GRANULARITY)
 }

@@ -4,13 +4,11 @@ import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { ioError } from '../../errors.ts'
 import { constants, mkdir, open, readdir, readFile } from '../../files.ts'
+import { MAX_SOCKET_PATH } from '../../qmp/address.ts'
 import { isRunAlive } from '../run-lock.ts'
 import type { QmpDisk } from './disks.ts'
 import { readName, serverDirectory } from './names.ts'
 import { ownerOf } from './scratch.ts'
-
-/** The most that a Unix socket's path can have, bytes. */
-const MAX_SOCKET_PATH = 107
 
 /** In the flags of `/proc/net/unix`: Linux's `__SO_ACCEPTCON`. */
 const ACCEPTS_CONNECTIONS = 0x10000

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 import { openLibvirtMachine } from '../../../lib/machine/libvirt/libvirt.ts'
-import { THOROUGH } from '../../support/effort.ts'
+import { THOROUGH_ONLY } from '../../support/effort.ts'
 import { startLibvirtGuest } from '../../support/libvirt-guest.ts'
 import { startLibvirtd } from '../../support/libvirtd.ts'
 import { inMountNamespace } from '../../support/namespace.ts'
@@ -48,7 +48,7 @@ async function guestGoesOn(t: Test, small: string): Promise<void> {
 }
 
 if (SMALL === undefined) {
-  t.test('in a namespace', { skip: !THOROUGH && 'only in a thorough run' }, (t) => {
+  t.test('in a namespace', THOROUGH_ONLY, (t) => {
     const small = mkdtempSync(join(tmpdir(), 'small-'))
     chmodSync(small, 0o755)
     t.teardown(() => rmSync(small, { recursive: true }))

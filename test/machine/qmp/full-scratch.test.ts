@@ -11,7 +11,7 @@ import t, { type Test } from 'tap'
 import type { FreezeOptions } from '../../../lib/machine/machine.ts'
 import { openQmpMachine } from '../../../lib/machine/qmp/open.ts'
 import { canBeRead } from '../../../lib/machine/qmp/probe.ts'
-import { THOROUGH } from '../../support/effort.ts'
+import { THOROUGH_ONLY } from '../../support/effort.ts'
 import { startGuest } from '../../support/guest.ts'
 import { inMountNamespace } from '../../support/namespace.ts'
 import { qemuImg, qemuIo, run } from '../../support/qemu.ts'
@@ -81,7 +81,7 @@ async function guestGoesOn(t: Test, small: string): Promise<void> {
 }
 
 if (SMALL === undefined) {
-  t.test('in a namespace', { skip: !THOROUGH && 'only in a thorough run' }, (t) => {
+  t.test('in a namespace', THOROUGH_ONLY, (t) => {
     const small = mkdtempSync(join(tmpdir(), 'small-'))
     t.teardown(() => rmSync(small, { recursive: true }))
     const script =

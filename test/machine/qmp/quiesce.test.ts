@@ -2,7 +2,7 @@
 import { join } from 'node:path'
 import t from 'tap'
 import { openQmpMachine } from '../../../lib/machine/qmp/open.ts'
-import { THOROUGH } from '../../support/effort.ts'
+import { THOROUGH_ONLY } from '../../support/effort.ts'
 import { isCleanExt4, makeExt4 } from '../../support/file-systems.ts'
 import { startGuest } from '../../support/guest.ts'
 import { qemuImg, run } from '../../support/qemu.ts'
@@ -12,7 +12,7 @@ t.setTimeout(600_000)
 
 t.test(
   'file systems that are frozen for the instant need no recovery in the backup',
-  { skip: !THOROUGH && 'only in a thorough run' },
+  THOROUGH_ONLY,
   async (t) => {
     const directory = t.testdir()
     const path = makeExt4(join(directory, 'disk.qcow2'), 64 * 2 ** 20, { format: 'qcow2' })
