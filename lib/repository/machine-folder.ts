@@ -2,7 +2,7 @@ import { ioError } from '../errors.ts'
 import { readdir } from '../files.ts'
 import { readJson } from './files.ts'
 import { imageName, machineDirectory, pointOf, recordName } from './names.ts'
-import { MAX_RECORD_BYTES, type PointRecord, requireRecord } from './record.ts'
+import { MAX_RECORD_BYTES, oldestFirst, type PointRecord, requireRecord } from './record.ts'
 
 /** A machine's folder in a repository. */
 export class MachineFolder {
@@ -46,9 +46,7 @@ export class MachineFolder {
       const record = point === undefined ? undefined : await this.point(point)
       if (record) records.push(record)
     }
-    const order = (a: PointRecord, b: PointRecord) =>
-      Date.parse(a.time) - Date.parse(b.time) || (a.point < b.point ? -1 : 1)
-    return records.sort(order)
+    return records.sort(oldestFirst)
   }
 
   /**

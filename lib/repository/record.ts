@@ -50,6 +50,14 @@ export interface PointRecord {
   versions: Record<string, string>
 }
 
+/** The order of points; those of the same instant by their names. */
+export function oldestFirst(
+  a: Pick<PointRecord, 'time' | 'point'>,
+  b: Pick<PointRecord, 'time' | 'point'>,
+): number {
+  return Date.parse(a.time) - Date.parse(b.time) || (a.point < b.point ? -1 : 1)
+}
+
 /** No record is larger, bytes: thousands of disks. */
 export const MAX_RECORD_BYTES = 4 * 2 ** 20
 
