@@ -11,7 +11,7 @@ const SIDES: readonly Side[] = [
     floors: [
       ['text', 'units'],
       ['errors', 'log'],
-      ['native', 'files', 'schema', 'progress', 'turns'],
+      ['native', 'files', 'schema', 'progress', 'turns', 'page'],
       ['options'],
       ['extents', 'format', 'qmp'],
       ['nbd', 'image'],
@@ -51,6 +51,7 @@ const PURPOSES: Record<string, string> = {
   units: 'sizes as people write them',
   native: 'loads the addon',
   files: 'system calls by name',
+  page: 'parts of pages: safe HTML, rules of style, axes',
   schema: 'what values are valid, told by one description',
   progress: 'how far an operation is',
   turns: 'lets the event loop turn in long computations',

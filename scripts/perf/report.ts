@@ -1,9 +1,12 @@
+import { type Html, html, textLines } from '../../lib/page/html.ts'
+import { renderPage } from '../../lib/page/page.ts'
 import { formatSize } from '../../lib/units.ts'
-import { escapeHtml } from './html.ts'
 import { barPlot, type Row } from './plot.ts'
 import { STYLE } from './report-style.ts'
 import type { Failed, Measured, Results, Run } from './results.ts'
 import { COLUMNS, figures, verdictWords } from './table.ts'
+
+const TITLE = 'qcow2-backup: speed and size'
 
 /** The whole run as one HTML page that needs nothing else, neither scripts nor files. */
 export function renderReport({ machine: m, quick, cases }: Results): string {
@@ -12,39 +15,35 @@ export function renderReport({ machine: m, quick, cases }: Results): string {
   const verdicts = measured.flatMap((c) => c.verdicts)
   const met = verdicts.filter((v) => v.met).length
   const facts = [
+    `${m.date.slice(0, 16).replace('T', ' ')} UTC`,
     `${m.cpu}, ${m.cores} cores, ${formatSize(m.memory)} memory`,
     `Linux ${m.kernel}, ${m.fileSystem}, load ${m.load.toFixed(2)} at the start`,
     `qemu-img ${m.qemuImg}, ${m.fio}, node ${m.node}`,
-  ].join(' · ')
-  return `<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>qcow2-backup: speed and size</title>
-<style>${STYLE}</style>
-<h1>qcow2-backup: speed and size</h1>
-<p class="soft">${m.date.slice(0, 16).replace('T', ' ')} UTC · ${escapeHtml(facts)}</p>
-<p>${met} of ${verdicts.length} limits met in ${measured.length} cases.${quick ? ' <b>Quick run</b>: smaller disks and few pairs; the limits are meant for a full one.' : ''}</p>
-${failed.map(renderFailure).join('\n')}
+  ]
+  const body = html`<h1>${TITLE}</h1>
+<p class="soft">${facts.join(' · ')}</p>
+<p>${met} of ${verdicts.length} limits met in ${measured.length} cases.${quick && QUICK}</p>
+${failed.map(renderFailure)}
 <div class="scroll">${renderTable(measured)}</div>
 <p class="soft">Medians; ratios are ours to the peer's, pair by pair, so below 1 is better.
 MB are 10<sup>6</sup> bytes. Peak memory and file size are those of the worst run.</p>
-${measured.map(renderCase).join('\n')}
-${METHOD}
-</html>
-`
+${measured.map(renderCase)}
+${METHOD}`
+  return renderPage({ title: TITLE, style: STYLE, body })
 }
 
-function renderTable(cases: Measured[]): string {
-  const head = COLUMNS.map((column) => `<th>${escapeHtml(column)}</th>`).join('')
-  const rows = cases.map((c) => {
-    const cells = figures(c).map((cell) => `<td>${escapeHtml(cell)}</td>`)
-    return `<tr>${cells.join('')}</tr>`
-  })
-  return `<table><thead><tr>${head}</tr></thead><tbody>\n${rows.join('\n')}\n</tbody></table>`
+const QUICK = html` <b>Quick run</b>: smaller disks and few pairs; the limits are meant for a full one.`
+
+function renderTable(cases: Measured[]): Html {
+  const rows = cases.map(
+    (c) => html`<tr>${figures(c).map((cell) => html`<td>${cell}</td>`)}</tr>\n`,
+  )
+  const head = COLUMNS.map((column) => html`<th>${column}</th>`)
+  return html`<table><thead><tr>${head}</tr></thead><tbody>
+${rows}</tbody></table>`
 }
 
-function renderCase(c: Measured): string {
+function renderCase(c: Measured): Html {
   const limitOf = (what: string) => c.verdicts.find((verdict) => verdict.what === what)?.most
   const row = (kind: 'ours' | 'peer', of: (run: Run) => number): Row => ({
     label: kind,
@@ -54,30 +53,14 @@ function renderCase(c: Measured): string {
   const both = (of: (run: Run) => number) => [row('ours', of), row('peer', of)]
   const wall = both((run) => run.wall)
   if (c.limitWalls.length > 0) wall.push({ label: 'limit', kind: 'limit', values: c.limitWalls })
-  const plots: [string, string][] = [
+  const cpu = both((run) => run.cpu)
+  const peak = both((run) => run.peak / 1e6)
+  const written = both((run) => run.written / 1e6)
+  const plots: [string, Html][] = [
     ['Wall time', barPlot(wall, 'seconds', limitOf('wall'))],
-    [
-      'CPU time',
-      barPlot(
-        both((run) => run.cpu),
-        'seconds',
-      ),
-    ],
-    [
-      'Peak memory',
-      barPlot(
-        both((run) => run.peak / 1e6),
-        'MB',
-        limitOf('peak memory'),
-      ),
-    ],
-    [
-      'Written',
-      barPlot(
-        both((run) => run.written / 1e6),
-        'MB',
-      ),
-    ],
+    ['CPU time', barPlot(cpu, 'seconds')],
+    ['Peak memory', barPlot(peak, 'MB', limitOf('peak memory'))],
+    ['Written', barPlot(written, 'MB')],
   ]
   const { ours, peer, limit } = c.commands
   const commands = [
@@ -85,29 +68,29 @@ function renderCase(c: Measured): string {
     `# peer\n${peer}`,
     ...(limit === undefined ? [] : [`# limit\n${limit}`]),
   ]
-  return `<h2 id="${escapeHtml(c.name)}">${escapeHtml(c.name)}: ${escapeHtml(c.title.toLowerCase())}</h2>
-<p class="soft">${escapeHtml(c.disk)}. ${c.pairs.length} pairs. Result compared and checked by qemu-img.</p>
+  return html`<section><h2 id="${c.name}">${c.name}: ${c.title.toLowerCase()}</h2>
+<p class="soft">${c.disk}. ${c.pairs.length} pairs. Result compared and checked by qemu-img.</p>
 ${renderVerdicts(c)}
 <div class="plots">
-${plots.map(([title, svg]) => `<div><h3>${title}</h3>${svg}</div>`).join('\n')}
-</div>
-<pre>${escapeHtml(commands.join('\n'))}</pre>`
+${plots.map(([title, svg]) => html`<div><h3>${title}</h3>${svg}</div>\n`)}</div>
+<pre>${textLines(commands.join('\n'))}</pre></section>
+`
 }
 
-function renderVerdicts({ verdicts }: Measured): string {
+function renderVerdicts({ verdicts }: Measured): Html {
   const rows = verdicts.map((verdict) => {
     const [what, held, mark] = verdictWords(verdict)
-    const kind = verdict.met ? 'pass' : 'miss'
-    return `<tr><td>${escapeHtml(what)}</td><td>${escapeHtml(held)}</td><td class="${kind}">${mark}</td></tr>`
+    const kind = verdict.met ? 'good' : 'bad'
+    return html`<tr><td>${what}</td><td>${held}</td><td class="${kind}">${mark}</td></tr>`
   })
-  return `<table><tbody>${rows.join('')}</tbody></table>`
+  return html`<table><tbody>${rows}</tbody></table>`
 }
 
-function renderFailure({ name, failure }: Failed): string {
-  return `<p class="miss">${escapeHtml(name)} failed and has no figures: ${escapeHtml(failure)}</p>`
+function renderFailure({ name, failure }: Failed): Html {
+  return html`<p class="bad">${name} failed and has no figures: ${failure}</p>\n`
 }
 
-const METHOD = `<h2>How it was measured</h2>
+const METHOD = html`<h2>How it was measured</h2>
 <ul>
 <li>Ours and the peer run in turn, one pair after the other, after one run of each that does not
 count. A line between two dots joins the runs of a pair; the bar ends at the median; the dashed

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { barPlot, ticks } from '../../../scripts/perf/plot.ts'
+import { barPlot } from '../../../scripts/perf/plot.ts'
 import { renderReport } from '../../../scripts/perf/report.ts'
 import { RESULTS } from './canned.ts'
 
@@ -13,13 +13,13 @@ t.test('the report is one page with every figure', async (t) => {
   t.match(page, /8 GiB &#60;mixed&#62;/)
   t.match(page, /restore failed and has no figures: .*Content mismatch/)
   t.equal(page.match(/<svg /g)?.length, 4)
-  t.equal(page.match(/class="miss">✗ miss/g)?.length, 2)
+  t.equal(page.match(/class="bad">✗ miss/g)?.length, 2)
   t.notMatch(page, /NaN|undefined|Infinity/)
   t.match(renderReport({ ...RESULTS, quick: true }), /<b>Quick run<\/b>/)
 })
 
 t.test('a plot has a point for each value', async (t) => {
-  const svg = barPlot(
+  const { text: svg } = barPlot(
     [
       { label: 'ours', kind: 'ours', values: [4, 6, 3] },
       { label: 'peer', kind: 'peer', values: [5, 6, 5] },
@@ -37,16 +37,6 @@ t.test('a plot has a point for each value', async (t) => {
 })
 
 t.test('a plot of zeroes is drawn', async (t) => {
-  t.notMatch(barPlot([{ label: 'ours', kind: 'ours', values: [0] }], 'seconds'), /NaN|Infinity/)
-})
-
-t.test('ticks are round and reach the end', async (t) => {
-  t.same(ticks(6), [0, 1, 2, 3, 4, 5, 6])
-  t.same(ticks(0.65), [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
-  t.same(ticks(414), [0, 100, 200, 300, 400, 500])
-  t.same(ticks(0), [0, 1])
-  for (let most = 0.001; most < 1e5; most *= 1.37) {
-    const all = ticks(most)
-    t.ok(all.at(-1)! >= most * (1 - 1e-9) && all.length >= 4 && all.length <= 9, `to ${most}`)
-  }
+  const { text } = barPlot([{ label: 'ours', kind: 'ours', values: [0] }], 'seconds')
+  t.notMatch(text, /NaN|Infinity/)
 })
