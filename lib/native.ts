@@ -205,11 +205,11 @@ export interface Addon {
    */
   lockFile(fd: number, locks: readonly number[], tests: readonly number[]): number
   /**
-   * Locks an open file for this opening of it alone, until it is closed. Where files have no locks
-   * nothing is done.
-   * @returns false if another has locked it
+   * Locks one byte of an open file, which need not be there, for this opening of it, until it is unlocked or
+   * closed. Fails with code ENOLCK, EOPNOTSUPP or alike where files have no locks.
+   * @returns false if another has it locked
    */
-  lockAlone(fd: number): boolean
+  lockByte(fd: number, byte: number, kind: 'exclusive' | 'shared' | 'none'): boolean
   /**
    * Shares blocks of one file with another: triples offset in `from`, offset in `to`, length.
    * @returns how many were shared before the first that cannot be
@@ -298,7 +298,7 @@ const FUNCTIONS: Record<keyof Addon, true> = {
   fileExtents: true,
   deviceSize: true,
   lockFile: true,
-  lockAlone: true,
+  lockByte: true,
   cloneRanges: true,
   punchFile: true,
   linkFile: true,

@@ -16,6 +16,8 @@ export type Phase =
   | 'chain'
   /** Running qemu-img and this program side by side. */
   | 'parity'
+  /** Waiting until others are through with the images of a repository: of this nobody knows how far it is. */
+  | 'wait'
 
 /** Progress of a running call. */
 export interface Progress {

@@ -105,6 +105,7 @@ const COUNTED: readonly Phase[] = ['chain', 'parity']
  */
 export function formatProgress(progress: Progress, columns = Number.POSITIVE_INFINITY): string {
   const { phase, position, size, dataBytes, elapsedSeconds } = progress
+  if (phase === 'wait') return `waiting for others, ${formatDuration(elapsedSeconds)}`
   const done = size > 0 ? Math.min(position / size, 1) : 1
   const rate = elapsedSeconds > 0 ? Math.round(dataBytes / elapsedSeconds) : 0
   const left = done > 0 ? formatDuration(elapsedSeconds / done - elapsedSeconds) : '-:--'

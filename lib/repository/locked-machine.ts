@@ -1,16 +1,11 @@
-import { hostname } from 'node:os'
-import { BackupError, ioError } from '../errors.ts'
-import { constants, type FileHandle, open } from '../files.ts'
-import { native } from '../native.ts'
-import { oneLine } from '../text.ts'
+import { BackupError } from '../errors.ts'
+import type { ControlOptions } from '../options.ts'
 import { jsonText, publishText, readJson, removeFiles } from './files.ts'
+import { WriteLock } from './lock.ts'
 import { MachineFolder } from './machine-folder.ts'
 import { definitionName, imageName, isPointName, recordName } from './names.ts'
 import type { PointRecord } from './record.ts'
 
-/** Held by a run, and says by which. */
-const LOCK = '.lock'
-const MAX_HOLDER_BYTES = 1024
 /** What a run is about to publish: a killed one leaves it. */
 const JOURNAL = '.run.json'
 const MAX_JOURNAL_BYTES = 2 ** 20
@@ -34,32 +29,28 @@ interface Journal {
  * point is complete, or a journal without its record, and removes what that names, nothing else.
  */
 export class LockedMachine extends MachineFolder {
-  readonly #lock: FileHandle
+  readonly #lock: WriteLock
 
-  /** @throws BackupError IN_USE, IO */
+  /**
+   * Takes the lock.
+   * @throws BackupError IN_USE if another run has it, UNSUPPORTED where there are no locks, IO
+   */
   static async lock(machine: string, directory: string): Promise<LockedMachine> {
-    const path = `${directory}/${LOCK}`
-    try {
-      // Through a link a file elsewhere would be emptied.
-      const flags = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW
-      const lock = await open(path, flags, 0o600)
-      try {
-        if (!native().lockAlone(lock.fd)) throw inUse(machine, await holderOf(lock))
-        await lock.truncate(0)
-        await lock.write(JSON.stringify({ pid: process.pid, host: hostname() }), 0)
-        return new LockedMachine(machine, directory, lock)
-      } catch (error) {
-        await lock.close()
-        throw error
-      }
-    } catch (error) {
-      throw ioError(path, error)
-    }
+    const folder = new MachineFolder(machine, directory)
+    return new LockedMachine(folder, await WriteLock.take(machine, folder.lockPath))
   }
 
-  private constructor(machine: string, directory: string, lock: FileHandle) {
+  private constructor({ machine, directory }: MachineFolder, lock: WriteLock) {
     super(machine, directory)
     this.#lock = lock
+  }
+
+  /**
+   * Does what those that read images must not see half done: see WriteLock.exclusive.
+   * @throws BackupError IN_USE if the lock was lost, IO, ABORTED; what `work` throws
+   */
+  async exclusive<T>(work: () => Promise<T>, control?: ControlOptions): Promise<T> {
+    return await this.#lock.exclusive(work, control)
   }
 
   /** Whether a file stands where one of a point would be. */
@@ -71,9 +62,10 @@ export class LockedMachine extends MachineFolder {
 
   /**
    * To be called right before the images of a point get their names.
-   * @throws BackupError IO
+   * @throws BackupError IN_USE if the lock was lost, IO
    */
   async announce({ id, point, disks }: { id: string; point: string; disks: readonly string[] }) {
+    await this.#lock.requireHeld()
     const journal: Journal = { version: 1, run: id, point, disks: [...disks] }
     await publishText(`${this.directory}/${JOURNAL}`, jsonText(journal))
   }
@@ -81,10 +73,11 @@ export class LockedMachine extends MachineFolder {
   /**
    * Writes the definition and the record, each synced under its name: the point exists when this
    * resolves.
-   * @throws BackupError TARGET_EXISTS, IO: the point does not exist then, and its images are to be withdrawn
+   * @throws BackupError TARGET_EXISTS, IO, IN_USE if the lock was lost: the point does not exist then, and its images are to be withdrawn
    */
   async record(record: PointRecord, definition?: string): Promise<void> {
     const { point } = record
+    await this.#lock.requireHeld()
     if (definition !== undefined) {
       await publishText(`${this.directory}/${definitionName(point)}`, definition)
     }
@@ -97,9 +90,10 @@ export class LockedMachine extends MachineFolder {
    * Removes what runs that ended early left: what their journal names, unless there is a record that does,
    * and temporary files.
    * @returns the names of what was removed
-   * @throws BackupError IO, BAD_RECORD
+   * @throws BackupError IO, BAD_RECORD, IN_USE if the lock was lost
    */
   async clean(): Promise<string[]> {
+    await this.#lock.requireHeld()
     const temporary = (await this.files()).filter((name) => TEMPORARY.test(name))
     const journal = await this.#journal()
     if (!journal) return await removeFiles(this.directory, temporary)
@@ -118,7 +112,7 @@ export class LockedMachine extends MachineFolder {
 
   /** Ends the lock. Never fails. */
   async close(): Promise<void> {
-    await this.#lock.close().catch(() => {})
+    await this.#lock.release()
   }
 
   async #journal(): Promise<Journal | undefined> {
@@ -136,21 +130,4 @@ export class LockedMachine extends MachineFolder {
     if (!isJournal) throw new BackupError('BAD_RECORD', path, 'is not the journal of a run')
     return value as Journal
   }
-}
-
-/** What a run that has the lock says of itself. */
-async function holderOf(lock: FileHandle): Promise<string> {
-  try {
-    const buffer = Buffer.alloc(MAX_HOLDER_BYTES)
-    const { bytesRead } = await lock.read(buffer, 0, buffer.length, 0)
-    const { pid, host } = JSON.parse(buffer.toString('utf8', 0, bytesRead))
-    return Number.isInteger(pid) ? ` (process ${pid} on ${oneLine(String(host))})` : ''
-  } catch {
-    // It has just begun.
-    return ''
-  }
-}
-
-function inUse(machine: string, holder: string): BackupError {
-  return new BackupError('IN_USE', machine, `another run is backing it up${holder}`)
 }

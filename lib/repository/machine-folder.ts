@@ -1,6 +1,8 @@
 import { ioError } from '../errors.ts'
 import { readdir } from '../files.ts'
+import type { ControlOptions } from '../options.ts'
 import { readJson } from './files.ts'
+import { ReadLock } from './lock.ts'
 import { imageName, machineDirectory, pointOf, recordName } from './names.ts'
 import { MAX_RECORD_BYTES, oldestFirst, type PointRecord, requireRecord } from './record.ts'
 
@@ -24,6 +26,19 @@ export class MachineFolder {
     const machine = ((value ?? {}) as Partial<PointRecord>).machine
     const isIt = typeof machine === 'string' && directory.endsWith(`/${machineDirectory(machine)}`)
     return isIt ? machine : undefined
+  }
+
+  /** Path of the file that is locked: see lock.ts. */
+  get lockPath(): string {
+    return `${this.directory}/.lock`
+  }
+
+  /**
+   * Keeps images from being renamed or removed while they are read, until it is released.
+   * @throws BackupError IO, ABORTED
+   */
+  async readLock(control?: ControlOptions): Promise<ReadLock> {
+    return await ReadLock.take(this.lockPath, control)
   }
 
   /** Names of all files in it; none where there is no such folder. */

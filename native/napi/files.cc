@@ -152,16 +152,16 @@ bool no_locks(int error) {
   return error == EINVAL || error == ENOLCK || error == ENOSYS || error == EOPNOTSUPP;
 }
 
-// Takes the first byte exclusively.
-Napi::Value lock_alone(const Napi::CallbackInfo& info) {
+// One byte for this opening of the file, exclusively or shared, or not any more. No waiting.
+Napi::Value lock_byte(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     int fd = info[0].As<Napi::Number>().Int32Value();
-    struct flock lock = byte_lock(0, F_WRLCK);
+    int64_t byte = info[1].As<Napi::Number>().Int64Value();
+    std::string kind = info[2].As<Napi::String>();
+    int16_t type = kind == "exclusive" ? F_WRLCK : kind == "shared" ? F_RDLCK : F_UNLCK;
+    struct flock lock = byte_lock(byte, type);
     bool locked = fcntl(fd, F_OFD_SETLK, &lock) == 0;
-    if (!locked && errno != EAGAIN && errno != EACCES) {
-      check_errno(no_locks(errno), "lock");
-      locked = true;
-    }
+    if (!locked) check_errno(errno == EAGAIN || errno == EACCES, "lock");
     return Napi::Boolean::New(info.Env(), locked);
   });
 }
@@ -197,7 +197,7 @@ void export_files(Napi::Env env, Napi::Object exports) {
   export_function<clone_ranges>(env, exports, "cloneRanges");
   export_function<punch_file>(env, exports, "punchFile");
   export_function<lock_file>(env, exports, "lockFile");
-  export_function<lock_alone>(env, exports, "lockAlone");
+  export_function<lock_byte>(env, exports, "lockByte");
   export_function<exit_now>(env, exports, "exitNow");
   export_function<link_file>(env, exports, "linkFile");
 }

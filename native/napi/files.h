@@ -5,7 +5,7 @@
 
 namespace qb {
 
-// Adds fileExtents, deviceSize, lockFile, lockAlone, linkFile and exitNow.
+// Adds fileExtents, deviceSize, lockFile, lockByte, linkFile and exitNow.
 void export_files(Napi::Env env, Napi::Object exports);
 
 }  // namespace qb

@@ -117,7 +117,7 @@ t.test('a second run at the same time is refused, and a killed one has no lock',
   t.equal(first.signal, 'SIGKILL')
   const { status, stderr } = await second!
   t.equal(status, 1)
-  t.match(stderr, /^qcow2-backup: web: another run is backing it up \(process \d+ on .*\)\n$/)
+  t.match(stderr, /^qcow2-backup: web: another run writes to its folder \(process \d+ on .*\)\n$/)
   t.equal((await runCli(m.args)).status, 0)
   m.requireTidy('after it')
 })

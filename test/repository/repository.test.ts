@@ -1,5 +1,4 @@
 /** A repository's files: broken, hostile and foreign ones. */
-import { spawnSync } from 'node:child_process'
 import {
   chmodSync,
   existsSync,
@@ -14,7 +13,6 @@ import {
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { backupMachine, listRepository, restoreMachine } from '../../lib/index.ts'
-import { Repository } from '../../lib/repository/repository.ts'
 import { RestingMachine } from '../support/repository.ts'
 
 t.setTimeout(900_000)
@@ -166,25 +164,6 @@ t.test('hostile names of machines and disks', async (t) => {
   t.strictSame([...machines].sort(), [...names].sort())
   t.equal(readdirSync(m.repository).length, names.length + 1)
   t.strictSame(readdirSync(m.directory).sort(), ['a.qcow2', 'b.raw', 'out.raw', 'repo'])
-})
-
-t.test('one run at a time has a machine, in whatever process', async (t) => {
-  const repository = await Repository.make(t.testdir())
-  const first = await repository.lock('web')
-  await t.rejects(repository.lock('web'), { code: 'IN_USE', message: /process \d+ on / })
-  const other = await repository.lock('db')
-  const module = new URL('../../lib/repository/repository.js', import.meta.url)
-  const program = `
-    const { Repository } = await import('${module}')
-    const repository = await Repository.make('${repository.directory}')
-    await repository.lock('web').then(() => console.log('locked'), ({ code }) => console.log(code))`
-  const run = () =>
-    spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' }).stdout
-  t.equal(run(), 'IN_USE\n')
-  await first.close()
-  t.equal(run(), 'locked\n')
-  t.equal(run(), 'locked\n', 'a process that ended has no lock')
-  await other.close()
 })
 
 t.test('a lock that is a link to another file is not followed', async (t) => {
