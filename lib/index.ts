@@ -44,7 +44,12 @@ export {
 } from './api/maintain.ts'
 export { nameFromBytes, nameToBytes } from './api/names.ts'
 export { compareWithQemuImg } from './api/parity.ts'
-export { type ListRepositoryOptions, listRepository, restoreMachine } from './api/repository.ts'
+export {
+  type ListedPoint,
+  type ListRepositoryOptions,
+  listRepository,
+  restoreMachine,
+} from './api/repository.ts'
 export { type OpenSourceOptions, openSource } from './api/source.ts'
 export { verifyManifests } from './api/verify.ts'
 export type { Manifest } from './backup/manifest.ts'
@@ -105,6 +110,7 @@ export type { MeasureTarget } from './qemu-img/measure/measure-image.ts'
 export { QemuImgError } from './qemu-img/messages.ts'
 export type { DiskRecord, PointRecord } from './repository/record.ts'
 export type { RestoreMachineOptions, RestoreMachineResult } from './repository/restore-point.ts'
+export type { Verified } from './repository/verified.ts'
 export type { BitmapFacts, BitmapHealth, BitmapPlace, ImageFacts } from './source/bitmaps/health.ts'
 export { BadBitmapChain } from './source/bitmaps/open-bitmap.ts'
 export type { NamedBitmap, NamedBlockNode } from './source/bitmaps/qmp-facts.ts'

@@ -1,6 +1,7 @@
 import { CONTROL_OPTIONS } from '../options.ts'
 import type { PointRecord } from '../repository/record.ts'
 import type { RestoreMachineOptions, RestoreMachineResult } from '../repository/restore-point.ts'
+import type { Verified } from '../repository/verified.ts'
 import {
   checkArgument,
   checkOptions,
@@ -26,6 +27,15 @@ const LIST_OPTIONS: SchemaFor<ListRepositoryOptions> = {
   signal: option(SIGNAL, 'stops the call'),
 }
 
+/** A point in time that a repository has. */
+export interface ListedPoint extends PointRecord {
+  /**
+   * When its images, and all that they build on, were last read and compared with their records: the oldest
+   * of these times, or if one was not as recorded, when that was found. Missing if one was never read.
+   */
+  verified?: Verified
+}
+
 /**
  * The points in time that a repository has: machine by machine, each one's oldest first.
  * @throws BackupError BAD_RECORD if it is none, or a record is broken; UNSUPPORTED, IO, USAGE, ABORTED
@@ -33,19 +43,23 @@ const LIST_OPTIONS: SchemaFor<ListRepositoryOptions> = {
 export async function listRepository(
   repository: string,
   options: ListRepositoryOptions = {},
-): Promise<PointRecord[]> {
+): Promise<ListedPoint[]> {
   checkArgument('repository', PATH, repository)
   const { machine, signal } = checkOptions(LIST_OPTIONS, options)
   return await new Call(repository, signal).run(async () => {
     const { Repository } = await import('../repository/repository.ts')
+    const { readVerified, verifiedPoints } = await import('../repository/verified.ts')
     const opened = await Repository.open(repository)
-    const points: PointRecord[] = []
+    const listed: ListedPoint[] = []
     const machines = machine === undefined ? await opened.machines() : [machine]
     for (const name of machines) {
       signal?.throwIfAborted()
-      points.push(...(await opened.machine(name).points()))
+      const folder = opened.machine(name)
+      const points = await folder.points()
+      const outcomes = verifiedPoints(points, await readVerified(folder))
+      listed.push(...points.map((one) => ({ ...one, verified: outcomes.get(one.point) })))
     }
-    return points
+    return listed
   })
 }
 

@@ -51,16 +51,19 @@ async function readSmall(path: string, most: number): Promise<Buffer | undefined
 
 /**
  * Makes a file, mode 0600. It has its name, durably, when it is complete.
- * @throws BackupError TARGET_EXISTS, IO
+ * @param text by a function: called when what it replaces is locked and open; if that loses its name
+ * meanwhile, nothing is replaced
+ * @throws BackupError TARGET_EXISTS, IN_USE, IO
  */
 export async function publishText(
   path: string,
-  text: string | Buffer,
+  text: string | Buffer | (() => Promise<string>),
   { force }: { force?: boolean } = {},
 ): Promise<void> {
   const target = await openTarget(path, { replaces: 'text', force, sources: [] })
   try {
-    await (target.handle as FileHandle).appendFile(text).catch((error) => {
+    const content = typeof text === 'function' ? await text() : text
+    await (target.handle as FileHandle).appendFile(content).catch((error) => {
       throw ioError(path, error)
     })
     await publishAll([[target]])

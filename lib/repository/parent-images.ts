@@ -5,15 +5,10 @@ import { readHeader } from '../format/qcow2/qcow2-image.ts'
 import { type OpenFile, openFile } from '../image/file.ts'
 import { lockFile, READING } from '../image/locks.ts'
 import { quoted } from '../text.ts'
+import { type DiskAt, Lineage } from './lineage.ts'
 import type { MachineFolder } from './machine-folder.ts'
 import { imageName } from './names.ts'
 import type { DiskRecord, PointRecord } from './record.ts'
-
-/** A disk of a point. */
-export interface Parent {
-  point: PointRecord
-  disk: DiskRecord
-}
 
 /** A chain that is longer gets a full backup: libvirt opens 200 images, this program 256. */
 export const MAX_CHAIN = 190
@@ -21,13 +16,13 @@ export const MAX_CHAIN = 190
 /** Images in a repository, compared with their records; each is looked at once. */
 export class ParentImages {
   readonly #folder: MachineFolder
-  readonly #points: ReadonlyMap<string, PointRecord>
+  readonly #lineage: Lineage
   readonly #signal: AbortSignal | undefined
   readonly #faults = new Map<string, string | undefined>()
 
   constructor(folder: MachineFolder, points: readonly PointRecord[], signal?: AbortSignal) {
     this.#folder = folder
-    this.#points = new Map(points.map((one) => [one.point, one]))
+    this.#lineage = new Lineage(points)
     this.#signal = signal
   }
 
@@ -38,23 +33,15 @@ export class ParentImages {
    * @returns undefined if one can be
    * @throws BackupError ABORTED
    */
-  async fault(parent: Parent, most = MAX_CHAIN): Promise<string | undefined> {
+  async fault(parent: DiskAt, most = MAX_CHAIN): Promise<string | undefined> {
     let at = parent
     for (let length = 1; ; length++) {
       if (length > most) return `the last backup has a chain of ${most} images or more`
       const fault = await this.#imageFault(at.disk)
       if (fault !== undefined) return fault
-      const { image, parent: name, parentId } = at.disk
-      if (name === undefined) return undefined
-      const point = this.#points.get(name)
-      if (!point) return `the point ${quoted(name)}, on which ${quoted(image)} builds, is gone`
-      if (point.id !== parentId) {
-        return `the point ${quoted(name)} is another one than that on which ${quoted(image)} builds`
-      }
-      const disk = point.disks.find((one) => one.name === parent.disk.name)
-      if (!disk)
-        return `the point ${quoted(name)}, on which ${quoted(image)} builds, lacks the disk`
-      at = { point, disk }
+      const below = this.#lineage.parentOf(at.disk)
+      if (typeof below !== 'object') return below
+      at = below
     }
   }
 
