@@ -23,9 +23,14 @@ export interface Rule<T> {
    * checked is what is used, whatever the caller does with the value meanwhile. Of anything else the value.
    */
   own?(value: unknown): unknown
+  /** JSON Schema of what passes, of a rule for what a file of JSON may hold. */
+  readonly json?: JsonSchema
   /** Only for the compiler. */
   readonly type?: T
 }
+
+/** Of draft 2020-12. */
+export type JsonSchema = Readonly<Record<string, unknown>>
 
 /** An option: a rule and its help text. */
 export interface OptionRule<T> extends Rule<T> {
@@ -71,7 +76,7 @@ export function option<T>(rule: Rule<T>, help: string, more: OptionDetails = {})
 function rule<T>(
   form: Form,
   fault: (value: unknown) => string | undefined,
-  more: Pick<Rule<T>, 'choices' | 'range'> = {},
+  more: Pick<Rule<T>, 'choices' | 'range' | 'json'> = {},
 ): Rule<T> {
   return { form, fault, ...more }
 }
@@ -86,7 +91,8 @@ export function whole(
   const range = unbounded ? `of at least ${min}` : `from ${min} to ${max}`
   const isOne = (n: unknown) => Number.isSafeInteger(n) && Number(n) >= min && Number(n) <= max
   const fault = (n: unknown) => (isOne(n) ? undefined : `${show(n)} is not a whole number ${range}`)
-  return rule(form, fault, { range: unbounded ? undefined : `${min} to ${max}` })
+  const json = { type: 'integer', minimum: min, maximum: max }
+  return rule(form, fault, { range: unbounded ? undefined : `${min} to ${max}`, json })
 }
 
 /** A time in milliseconds. */
@@ -108,18 +114,41 @@ export function powerOfTwo(min: number, max: number): Rule<number> {
 export function choice<const W extends string>(...choices: readonly W[]): Rule<W> {
   const fault = (value: unknown) =>
     choices.includes(value as W) ? undefined : `${show(value)} is not one of ${choices.join(', ')}`
-  return rule('choice', fault, { choices })
+  return rule('choice', fault, { choices, json: { enum: choices } })
 }
 
-export const BOOLEAN: Rule<boolean> = rule('flag', (value) =>
-  typeof value === 'boolean' ? undefined : `${show(value)} is neither true nor false`,
+export const BOOLEAN: Rule<boolean> = rule(
+  'flag',
+  (value) => (typeof value === 'boolean' ? undefined : `${show(value)} is neither true nor false`),
+  { json: { type: 'boolean' } },
 )
 
 /** A name or an id. QEMU takes what follows a zero byte of a name for nothing. */
-export const TEXT: Rule<string> = rule('text', (value) => {
-  if (typeof value !== 'string') return `${show(value)} is not a string`
-  return value.includes('\0') ? 'contains a NUL byte' : undefined
-})
+export const TEXT: Rule<string> = rule(
+  'text',
+  (value) => {
+    if (typeof value !== 'string') return `${show(value)} is not a string`
+    return value.includes('\0') ? 'contains a NUL byte' : undefined
+  },
+  { json: { type: 'string', pattern: '^[^\\u0000]*$' } },
+)
+
+/**
+ * A text of a certain form.
+ * @param pattern of all of it
+ * @param what follows `is not` in messages
+ */
+export function matching(pattern: RegExp, what: string): Rule<string> {
+  const fault = (value: unknown) =>
+    TEXT.fault(value) ??
+    (pattern.test(value as string) ? undefined : `${show(value)} is not ${what}`)
+  return rule('text', fault, { json: { ...TEXT.json, allOf: [{ pattern: pattern.source }] } })
+}
+
+/** A rule whose JSON Schema says what the value is for. */
+export function described<T>(one: Rule<T>, description: string): Rule<T> {
+  return { ...one, json: { ...one.json, description } }
+}
 
 export const BYTES: Rule<Uint8Array> = rule('none', (value) =>
   value instanceof Uint8Array ? undefined : `${show(value)} is not a Uint8Array`,
@@ -136,6 +165,7 @@ export const PATH: Rule<string> = rule('text', (value) => {
 export function list<T>(item: Rule<T>): Rule<readonly T[]> {
   return {
     form: 'list',
+    json: { type: 'array', items: item.json },
     fault(value) {
       if (!Array.isArray(value)) return `${show(value)} is not an array`
       for (const [i, one] of value.entries()) {
@@ -181,6 +211,12 @@ export function record<T>(
   const known = { ...required, ...optional }
   return {
     form: 'none',
+    json: {
+      type: 'object',
+      required: Object.keys(required),
+      properties: Object.fromEntries(Object.entries(known).map(([key, one]) => [key, one.json])),
+      ...(!open && { additionalProperties: false }),
+    },
     fault(value) {
       if (!isRecord(value)) return `${show(value)} is not an object`
       for (const [key, one] of Object.entries(required)) {
@@ -211,6 +247,22 @@ export function record<T>(
       return copy
     },
   }
+}
+
+/** An object with any keys, all with values of one kind. */
+export function dictionary<T>(item: Rule<T>): Rule<Readonly<Record<string, T>>> {
+  return rule(
+    'none',
+    (value) => {
+      if (!isRecord(value)) return `${show(value)} is not an object`
+      for (const [key, one] of Object.entries(value)) {
+        const fault = item.fault(one)
+        if (fault !== undefined) return `${show(key)}: ${fault}`
+      }
+      return undefined
+    },
+    { json: { type: 'object', additionalProperties: item.json } },
+  )
 }
 
 /** A value that any of several rules accepts. */

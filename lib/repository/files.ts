@@ -14,6 +14,11 @@ import {
 import { readAt } from '../format/read.ts'
 import { openFile } from '../image/file.ts'
 
+/** More nesting is no file of a repository; who goes through it by recursion would overflow its stack. */
+const MAX_DEPTH = 100
+/** Of a text that is shorter the depth is harmless, characters. */
+const SHALLOW = 4096
+
 /** Nobody else is to read what is in a disk. */
 const PRIVATE = 0o700
 
@@ -26,11 +31,31 @@ const PRIVATE = 0o700
 export async function readJson(path: string, most: number): Promise<unknown> {
   const bytes = await readSmall(path, most)
   if (!bytes) return undefined
+  const text = bytes.toString()
+  if (text.length > SHALLOW && isDeep(text)) {
+    throw new BackupError('BAD_RECORD', path, 'is nested too deeply: no file of a repository')
+  }
   try {
-    return JSON.parse(bytes.toString())
+    return JSON.parse(text)
   } catch (error) {
     throw new BackupError('BAD_RECORD', path, 'is not JSON', { cause: error })
   }
+}
+
+/** Whether a text of JSON has objects and arrays in each other deeper than files of ours. */
+function isDeep(text: string): boolean {
+  let depth = 0
+  let isString = false
+  for (let i = 0; i < text.length; i++) {
+    const mark = text[i]
+    if (mark === '"') isString = !isString
+    else if (isString && mark === '\\') i++
+    else if (isString) continue
+    else if (mark === '[' || mark === '{') depth++
+    else if (mark === ']' || mark === '}') depth--
+    if (depth > MAX_DEPTH) return true
+  }
+  return false
 }
 
 async function readSmall(path: string, most: number): Promise<Buffer | undefined> {

@@ -1,6 +1,9 @@
 import { BackupError } from '../errors.ts'
 import type { ControlOptions } from '../options.ts'
-import { jsonText, publishText, readJson, removeFiles } from './files.ts'
+import { described, list, record, TEXT, whole } from '../schema.ts'
+import { quoted } from '../text.ts'
+import { jsonText, publishText, removeFiles } from './files.ts'
+import { FILE_NAME, type Form, readForm } from './form.ts'
 import { WriteLock } from './lock.ts'
 import { MachineFolder } from './machine-folder.ts'
 import { definitionName, imageName, isPointName, recordName } from './names.ts'
@@ -8,7 +11,6 @@ import type { PointRecord } from './record.ts'
 
 /** What a run is about to publish: a killed one leaves it. */
 const JOURNAL = '.run.json'
-const MAX_JOURNAL_BYTES = 2 ** 20
 /** Of files that could not be made without a name, see lib/copy/target/temporary-file.ts. */
 const TEMPORARY = /^\..+\.[0-9a-f]{12}\.partial$/s
 
@@ -19,6 +21,22 @@ interface Journal {
   run: string
   point: string
   disks: string[]
+}
+
+export const RUN_JOURNAL: Form<Journal> = {
+  what: 'the journal of a run',
+  version: 'version',
+  most: 2 ** 20,
+  rule: record<Journal>(
+    {
+      version: whole(1, 1),
+      run: described(TEXT, 'Id of the run, which its record will have.'),
+      point: described(FILE_NAME, 'The point whose files are about to get their names.'),
+      disks: described(list(TEXT), 'Names of the disks whose images they are.'),
+    },
+    {},
+    { open: true },
+  ),
 }
 
 /**
@@ -117,17 +135,9 @@ export class LockedMachine extends MachineFolder {
 
   async #journal(): Promise<Journal | undefined> {
     const path = `${this.directory}/${JOURNAL}`
-    const value = await readJson(path, MAX_JOURNAL_BYTES)
-    if (value === undefined) return undefined
-    const { version, run, point, disks } = (value ?? {}) as Partial<Record<keyof Journal, unknown>>
-    const isJournal =
-      version === 1 &&
-      typeof run === 'string' &&
-      typeof point === 'string' &&
-      isPointName(point) &&
-      Array.isArray(disks) &&
-      disks.every((disk) => typeof disk === 'string')
-    if (!isJournal) throw new BackupError('BAD_RECORD', path, 'is not the journal of a run')
-    return value as Journal
+    const journal = await readForm(path, RUN_JOURNAL)
+    if (!journal || isPointName(journal.point)) return journal
+    const why = `is not ${RUN_JOURNAL.what}: point: ${quoted(journal.point)} is not the name of one`
+    throw new BackupError('BAD_RECORD', path, why)
   }
 }

@@ -2,9 +2,10 @@ import { ioError } from '../errors.ts'
 import { readdir } from '../files.ts'
 import type { ControlOptions } from '../options.ts'
 import { readJson } from './files.ts'
+import { readForm } from './form.ts'
 import { ReadLock } from './lock.ts'
 import { imageName, machineDirectory, pointOf, recordName } from './names.ts'
-import { MAX_RECORD_BYTES, oldestFirst, type PointRecord, requireRecord } from './record.ts'
+import { oldestFirst, POINT, type PointRecord, requireRecord } from './record.ts'
 
 /** A machine's folder in a repository. */
 export class MachineFolder {
@@ -17,15 +18,28 @@ export class MachineFolder {
     this.directory = directory
   }
 
-  /** The machine that a directory is of, whose name says no more than that it was too long. */
+  /**
+   * The machine that a directory is of, whose name says no more than that it was too long: its records have
+   * the whole name.
+   * @throws BackupError BAD_RECORD, UNSUPPORTED, IO if none can be read
+   */
   static async nameIn(directory: string): Promise<string | undefined> {
     if (!directory.includes('%-')) return undefined
-    const [file] = (await namesIn(directory)).filter((name) => pointOf(name) !== undefined)
-    if (file === undefined) return undefined
-    const value = await readJson(`${directory}/${file}`, MAX_RECORD_BYTES)
-    const machine = ((value ?? {}) as Partial<PointRecord>).machine
-    const isIt = typeof machine === 'string' && directory.endsWith(`/${machineDirectory(machine)}`)
-    return isIt ? machine : undefined
+    let failure: unknown
+    for (const file of await namesIn(directory)) {
+      if (pointOf(file) === undefined) continue
+      try {
+        const record = await readForm(`${directory}/${file}`, POINT)
+        const machine = record?.machine
+        if (machine !== undefined && directory.endsWith(`/${machineDirectory(machine)}`)) {
+          return machine
+        }
+      } catch (error) {
+        failure ??= error
+      }
+    }
+    if (failure !== undefined) throw failure
+    return undefined
   }
 
   /** Path of the file that is locked: see lock.ts. */
@@ -70,7 +84,7 @@ export class MachineFolder {
    */
   async point(point: string): Promise<PointRecord | undefined> {
     const path = `${this.directory}/${recordName(point)}`
-    const value = await readJson(path, MAX_RECORD_BYTES)
+    const value = await readJson(path, POINT.most)
     if (value === undefined) return undefined
     return requireRecord(path, value, { machine: this.machine, point })
   }

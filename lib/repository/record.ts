@@ -1,7 +1,8 @@
 import type { ContentHash } from '../backup/types.ts'
 import { BackupError } from '../errors.ts'
-import { choice, list, type Rule, record, TEXT, whole } from '../schema.ts'
+import { choice, described, dictionary, list, record, TEXT, whole } from '../schema.ts'
 import { quoted } from '../text.ts'
+import { FILE_NAME, type Form, requireForm, TIME } from './form.ts'
 import { recordName } from './names.ts'
 
 /** A disk of a point in time, in a record. */
@@ -58,67 +59,68 @@ export function oldestFirst(
   return Date.parse(a.time) - Date.parse(b.time) || (a.point < b.point ? -1 : 1)
 }
 
-/** No record is larger, bytes: thousands of disks. */
-export const MAX_RECORD_BYTES = 4 * 2 ** 20
-
 const BYTES = whole(0)
-/** Of another directory no image is ever opened, whatever a record says. */
-const FILE_NAME: Rule<string> = {
-  ...TEXT,
-  fault(value) {
-    const fault = TEXT.fault(value)
-    if (fault !== undefined) return fault
-    return /^[^./][^/]*$/.test(value as string) ? undefined : 'is not the name of a file'
+
+const CONTENT = record<ContentHash>(
+  {
+    algorithm: choice('blake2b-256'),
+    blockSize: described(BYTES, 'Bytes of a block of the disk that is hashed by itself.'),
+    checksum: described(TEXT, 'Hash of the hashes of the blocks, hexadecimal.'),
   },
-}
-const TIME: Rule<string> = {
-  ...TEXT,
-  fault(value) {
-    const time = typeof value === 'string' ? Date.parse(value) : Number.NaN
-    return Number.isNaN(time) ? 'is not a time' : undefined
-  },
-}
+  {},
+  { open: true },
+)
+
+const BITMAP = record<DiskRecord['bitmap']>(
+  { name: TEXT, granularity: described(whole(512), 'Bytes that one bit stands for.') },
+  {},
+  { open: true },
+)
 
 const DISK = record<DiskRecord>(
   {
-    name: TEXT,
-    image: FILE_NAME,
+    name: described(TEXT, 'Of the disk in the machine.'),
+    image: described(FILE_NAME, 'The file, in the directory of the record.'),
     kind: choice('full', 'incremental'),
-    virtualSize: BYTES,
-    dataBytes: BYTES,
-    zeroBytes: BYTES,
-    unchangedBytes: BYTES,
-    fileSize: BYTES,
-    allocatedBytes: BYTES,
-    modified: TIME,
-    content: record(
-      { algorithm: choice('blake2b-256'), blockSize: BYTES, checksum: TEXT },
-      {},
-      { open: true },
-    ),
+    virtualSize: described(BYTES, 'Size of the disk.'),
+    dataBytes: described(BYTES, 'Guest bytes that the image stores as data.'),
+    zeroBytes: described(BYTES, 'Guest bytes that it stores as zero, or leaves to read as zero.'),
+    unchangedBytes: described(BYTES, 'Guest bytes that it leaves to its backing file.'),
+    fileSize: described(BYTES, 'Length of the file.'),
+    allocatedBytes: described(BYTES, 'Blocks of the file when it was made, bytes.'),
+    modified: described(TIME, 'When the file was last written to.'),
+    content: described(CONTENT, 'Hash of what the image itself holds: see verifying.md.'),
   },
   {
-    reason: TEXT,
-    parent: FILE_NAME,
-    parentId: TEXT,
-    bitmap: record({ name: TEXT, granularity: whole(512) }, {}, { open: true }),
+    reason: described(TEXT, 'Why it is full, or how it was possible without a bitmap.'),
+    parent: described(FILE_NAME, 'The point whose image of the disk is the backing file.'),
+    parentId: described(TEXT, 'The id of that point. Both are there if the kind is incremental.'),
+    bitmap: described(BITMAP, 'The dirty bitmap of the disk that began at this point.'),
   },
   { open: true },
 )
 
-/** Fields that are not known are another version's, and nothing to this one. */
-const POINT = record<PointRecord>(
-  {
-    version: whole(1, 1),
-    machine: TEXT,
-    point: FILE_NAME,
-    id: TEXT,
-    time: TIME,
-    disks: list(DISK),
-  },
-  { parent: FILE_NAME, parentId: TEXT },
-  { open: true },
-)
+export const POINT: Form<PointRecord> = {
+  what: 'the record of a point in time',
+  version: 'version',
+  most: 4 * 2 ** 20,
+  rule: record<PointRecord>(
+    {
+      version: whole(1, 1),
+      machine: described(TEXT, 'As the hypervisor calls it, or as it was called for the backup.'),
+      point: described(FILE_NAME, 'Name of the point, and of the file up to .json.'),
+      id: described(TEXT, 'Of the run that made it, random.'),
+      time: described(TIME, 'The instant.'),
+      disks: list(DISK),
+      versions: described(dictionary(TEXT), 'Of the programs that made it, by their names.'),
+    },
+    {
+      parent: described(FILE_NAME, 'The latest point on which an image of this one builds.'),
+      parentId: described(TEXT, 'The id of that point.'),
+    },
+    { open: true },
+  ),
+}
 
 /**
  * Checks what was read for a point's record.
@@ -130,32 +132,22 @@ export function requireRecord(
   value: unknown,
   { machine, point }: Pick<PointRecord, 'machine' | 'point'>,
 ): PointRecord {
-  const { version } = (value ?? {}) as Partial<Record<string, unknown>>
-  if (Number.isInteger(version) && (version as number) > 1) {
-    const why = `is a record of version ${version}, which needs a newer version of this program`
-    throw new BackupError('UNSUPPORTED', path, why)
-  }
-  const fault = POINT.fault(value)
-  if (fault !== undefined) throw badRecord(path, fault)
-  const found = value as PointRecord
+  const found = requireForm(path, value, POINT)
   if (found.machine !== machine) throw badRecord(path, `it is of machine ${quoted(found.machine)}`)
   if (found.point !== point) throw badRecord(path, `it is of ${quoted(recordName(found.point))}`)
-  const twice = found.disks.find(
-    (disk, i) => found.disks.findIndex((one) => one.name === disk.name) !== i,
-  )
-  if (twice) throw badRecord(path, `it has two disks ${quoted(twice.name)}`)
-  const lost = found.disks.find(
-    ({ kind, parent, parentId }) =>
-      (kind === 'incremental') !== (parent !== undefined && parentId !== undefined),
-  )
-  if (lost)
-    throw badRecord(
-      path,
-      `disk ${quoted(lost.name)} is ${lost.kind} and ${lost.parent === undefined ? 'has no' : 'has a'} parent`,
-    )
+  const seen = new Set<string>()
+  for (const { name, image, kind, parent, parentId } of found.disks) {
+    if (seen.has(name)) throw badRecord(path, `it has two disks ${quoted(name)}`)
+    if (seen.has(`/${image}`)) throw badRecord(path, `it has ${quoted(image)} for two disks`)
+    seen.add(name).add(`/${image}`)
+    const isComplete = parent !== undefined && parentId !== undefined
+    if ((kind === 'incremental') === isComplete) continue
+    const which = isComplete ? 'has a' : 'lacks a'
+    throw badRecord(path, `disk ${quoted(name)} is ${kind} and ${which} parent`)
+  }
   return found
 }
 
 function badRecord(path: string, fault: string): BackupError {
-  return new BackupError('BAD_RECORD', path, `is not the record of a point in time: ${fault}`)
+  return new BackupError('BAD_RECORD', path, `is not ${POINT.what}: ${fault}`)
 }

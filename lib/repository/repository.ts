@@ -1,13 +1,32 @@
 import { BackupError, ioError } from '../errors.ts'
 import { readdir } from '../files.ts'
-import { jsonText, makeDirectory, publishText, readJson } from './files.ts'
+import { described, record, whole } from '../schema.ts'
+import { jsonText, makeDirectory, publishText } from './files.ts'
+import { type Form, readForm, TIME } from './form.ts'
 import { LockedMachine } from './locked-machine.ts'
 import { MachineFolder } from './machine-folder.ts'
 import { MARK, machineDirectory, machineOf } from './names.ts'
 
 /** The only format so far. */
 const FORMAT = 1
-const MAX_MARK_BYTES = 64 * 1024
+
+/** What makes a directory a repository. */
+interface Mark {
+  format: 1
+  /** When it was made, ISO 8601. */
+  created?: string
+}
+
+export const MARK_FORM: Form<Mark> = {
+  what: 'the mark of a repository',
+  version: 'format',
+  most: 64 * 1024,
+  rule: record<Mark>(
+    { format: whole(FORMAT, FORMAT) },
+    { created: described(TIME, 'When the repository was made.') },
+    { open: true },
+  ),
+}
 
 /** A directory with backups of machines. */
 export class Repository {
@@ -38,7 +57,7 @@ export class Repository {
   static async make(directory: string): Promise<Repository> {
     if (await isMarked(directory)) return new Repository(directory)
     await makeDirectory(directory)
-    const mark = { format: FORMAT, created: new Date().toISOString() }
+    const mark: Mark = { format: FORMAT, created: new Date().toISOString() }
     await publishText(`${directory}/${MARK}`, jsonText(mark)).catch((error) => {
       // Another run was faster.
       if (!(error instanceof BackupError) || error.code !== 'TARGET_EXISTS') throw error
@@ -80,14 +99,5 @@ export class Repository {
 
 /** @throws BackupError BAD_RECORD, UNSUPPORTED, IO */
 async function isMarked(directory: string): Promise<boolean> {
-  const path = `${directory}/${MARK}`
-  const mark = await readJson(path, MAX_MARK_BYTES)
-  if (mark === undefined) return false
-  const { format } = (mark ?? {}) as { format?: unknown }
-  if (format === FORMAT) return true
-  if (Number.isInteger(format) && (format as number) > FORMAT) {
-    const why = `is a repository of format ${format}, which needs a newer version of this program`
-    throw new BackupError('UNSUPPORTED', directory, why)
-  }
-  throw new BackupError('BAD_RECORD', path, 'is not the mark of a repository')
+  return (await readForm(`${directory}/${MARK}`, MARK_FORM)) !== undefined
 }

@@ -3,15 +3,15 @@
  * same time, and none of them has the machine's lock: the file is replaced whole, by whoever read it last.
  */
 import { setTimeout } from 'node:timers/promises'
-import { BackupError, isBackupError } from '../errors.ts'
-import { jsonText, publishText, readJson } from './files.ts'
+import { type BackupError, isBackupError } from '../errors.ts'
+import { BOOLEAN, described, dictionary, record, TEXT, whole } from '../schema.ts'
+import { jsonText, publishText } from './files.ts'
+import { type Form, readForm, TIME } from './form.ts'
 import { Lineage } from './lineage.ts'
 import type { MachineFolder } from './machine-folder.ts'
 import type { DiskRecord, PointRecord } from './record.ts'
 
 export const VERIFIED = '.verified.json'
-/** Some hundred thousand images. */
-const MAX_BYTES = 64 * 2 ** 20
 const TRIES = 100
 const WAIT_MS = 20
 
@@ -35,6 +35,34 @@ export type VerifiedImages = ReadonlyMap<string, VerifiedImage>
 interface Memory {
   version: 1
   images: Record<string, VerifiedImage>
+}
+
+export const VERIFIED_FORM: Form<Memory> = {
+  what: 'a list of verified images',
+  version: 'version',
+  // Some hundred thousand.
+  most: 64 * 2 ** 20,
+  rule: record<Memory>(
+    {
+      version: whole(1, 1),
+      images: described(
+        dictionary(
+          record<VerifiedImage>(
+            {
+              time: described(TIME, 'When it was verified the last time.'),
+              same: described(BOOLEAN, 'It was sound, and its content as recorded.'),
+              checksum: described(TEXT, 'Of the content in its record then.'),
+            },
+            {},
+            { open: true },
+          ),
+        ),
+        'By the names of the files.',
+      ),
+    },
+    {},
+    { open: true },
+  ),
 }
 
 /**
@@ -120,23 +148,8 @@ function together(a: Verified | undefined, b: Verified | undefined): Verified | 
 
 /** @throws BackupError BAD_RECORD, UNSUPPORTED, IO */
 async function read({ directory }: MachineFolder): Promise<VerifiedImages> {
-  const path = `${directory}/${VERIFIED}`
-  const value = await readJson(path, MAX_BYTES)
-  if (value === undefined) return new Map()
-  const { version, images } = (value ?? {}) as Partial<Record<keyof Memory, unknown>>
-  if (Number.isInteger(version) && (version as number) > 1) {
-    throw new BackupError('UNSUPPORTED', path, 'needs a newer version of this program')
-  }
-  if (version !== 1 || typeof images !== 'object' || images === null) {
-    throw new BackupError('BAD_RECORD', path, 'is no list of verified images')
-  }
-  return new Map(Object.entries(images).filter((entry) => isOutcome(entry[1])))
-}
-
-function isOutcome(value: unknown): boolean {
-  const { time, same, checksum } = (value ?? {}) as Partial<Record<string, unknown>>
-  const isTime = typeof time === 'string' && !Number.isNaN(Date.parse(time))
-  return isTime && typeof same === 'boolean' && typeof checksum === 'string'
+  const memory = await readForm(`${directory}/${VERIFIED}`, VERIFIED_FORM)
+  return new Map(Object.entries(memory?.images ?? {}))
 }
 
 /** A broken file is replaced. */
