@@ -56,9 +56,13 @@ export const RESTORE_OPTIONS: SchemaFor<RestoreOptions> = {
     fallback: 'raw',
   }),
   noHole: option(BOOLEAN, 'have the NBD server allocate space for zeroes, too'),
-  verify: option(BOOLEAN, 'check every image of the chain against its own manifest first', {
-    off: 'ignore manifests',
-  }),
+  verify: option(
+    BOOLEAN,
+    'check every image of the chain against its own manifest, or record, first',
+    {
+      off: 'compare with no manifest or record',
+    },
+  ),
   ...OPEN_OPTIONS,
   format: { ...OPEN_OPTIONS.format, fallback: 'qcow2' },
   ...IMAGE_OPTIONS,

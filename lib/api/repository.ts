@@ -3,6 +3,7 @@ import type { PointRecord } from '../repository/record.ts'
 import type { RestoreMachineOptions, RestoreMachineResult } from '../repository/restore-point.ts'
 import type { Verified } from '../repository/verified.ts'
 import {
+  BOOLEAN,
   checkArgument,
   checkOptions,
   option,
@@ -47,10 +48,12 @@ export async function listRepository(
   checkArgument('repository', PATH, repository)
   const { machine, signal } = checkOptions(LIST_OPTIONS, options)
   return await new Call(repository, signal).run(async () => {
+    const { requireMachine } = await import('../repository/find-point.ts')
     const { Repository } = await import('../repository/repository.ts')
     const { readVerified, verifiedPoints } = await import('../repository/verified.ts')
     const opened = await Repository.open(repository)
     const listed: ListedPoint[] = []
+    if (machine !== undefined) await requireMachine(opened, machine)
     const machines = machine === undefined ? await opened.machines() : [machine]
     for (const name of machines) {
       signal?.throwIfAborted()
@@ -63,21 +66,26 @@ export async function listRepository(
   })
 }
 
-const { snapshot: _1, bitmap: _2, format: _3, ...COMMON_OPTIONS } = RESTORE_OPTIONS
+const { snapshot: _1, bitmap: _2, format: _3, verify: _4, ...COMMON_OPTIONS } = RESTORE_OPTIONS
 
 export const RESTORE_MACHINE_OPTIONS: SchemaFor<RestoreMachineOptions> = {
   point: option(TEXT, 'the point in time', { fallback: 'the latest' }),
   disk: option(TEXT, 'only this disk'),
+  verify: option(BOOLEAN, 'also check each image of the chain before it is read', {
+    off: 'compare no content with the hashes in the records',
+  }),
   ...COMMON_OPTIONS,
   ...CONTROL_OPTIONS,
 }
 
 /**
  * Restores a machine as it was at a point in time, from a repository.
- * @param target of one disk, a path or NBD URI as `restore` takes it; of several a directory, which is made
- * unless it is there, and gets a file for each disk, and the machine's definition
- * @throws BackupError BAD_RECORD, BAD_IMAGE if an image or one below it is not as recorded, and as `restore`;
- * disks that were restored before stay
+ * @param target of one disk, a path or NBD URI as `restore` takes it; of several, or if it ends in `/` or is
+ * one, a directory, which is made unless it is there, and gets a file for each disk, and with all disks the
+ * machine's definition: all of them, or none
+ * @throws BackupError BAD_RECORD, BAD_IMAGE if an image or one below it is not the one that was recorded,
+ * DIFFERENT if its content is not, and as `restore`; an existing target is then unchanged, except a device or
+ * an export
  */
 export async function restoreMachine(
   repository: string,

@@ -2,14 +2,24 @@ import { type CustomTarget, openCustomTarget } from '../copy/target/custom-targe
 import { openNbdTarget } from '../copy/target/nbd-target.ts'
 import { argumentError, BackupError } from '../errors.ts'
 import { readHeader } from '../format/qcow2/qcow2-image.ts'
-import { type OpenFile, toOpenFile } from '../image/file.ts'
+import { toOpenFile } from '../image/file.ts'
 import { isNbdUri } from '../nbd/uri.ts'
 import type { Source, SourceFile } from '../source/source.ts'
-import { readManifest } from './manifest.ts'
+import { type Manifest, readManifest } from './manifest.ts'
 import { RecordedContent } from './recorded-content.ts'
 import { type CopyRequest, runSession } from './session.ts'
-import type { CopyResult, RestoreOptions } from './types.ts'
-import { compareWithManifest } from './verify-manifests.ts'
+import type { CopyResult, Progress, RestoreOptions } from './types.ts'
+import { compareContent, compareWithManifest } from './verify-manifests.ts'
+
+/** What is recorded of the content of images. */
+export interface ContentRecords {
+  /** @returns undefined if there is none of it */
+  of(image: string): Promise<Manifest | undefined>
+  /** Unless `verify` is false, also the images of a chain are compared, each before it is copied. */
+  readonly ofChains: boolean
+}
+
+const MANIFESTS: ContentRecords = { of: readManifest, ofChains: false }
 
 /**
  * Writes the content of a backup, with its whole chain, to a new disk. The data read from a single image
@@ -25,26 +35,47 @@ export async function restore(
   target: string | CustomTarget,
   options: RestoreOptions = {},
 ): Promise<CopyResult> {
+  const { request, noted } = prepareRestore(backup, target, options)
+  return noted(await runSession(request))
+}
+
+/**
+ * The copy that restores a backup: see `restore`.
+ * @returns `noted`: adds to the copy's result what was verified
+ */
+export function prepareRestore(
+  backup: string,
+  target: string | CustomTarget,
+  options: RestoreOptions,
+  records: ContentRecords = MANIFESTS,
+): { request: CopyRequest; noted(result: CopyResult): CopyResult } {
   const { outputFormat = 'raw', format = 'qcow2', noHole, verify, ...rest } = options
   if (verify && options.snapshot !== undefined) {
     throw argumentError('verify', 'cannot be combined with a snapshot, which no manifest records')
   }
-  let verified: string[] | undefined
-  const request = {
+  let notes: string[] = []
+  const request: CopyRequest = {
     from: backup,
     to: typeof target === 'string' ? target : target.name,
     format: outputFormat,
     replaces: 'disk',
     async recorded(source) {
-      if (verify === undefined) return await recordOf(backup, source)
-      if (verify && format === 'qcow2') verified = await verifyChain(source, options)
+      const { images = [] } = source
+      if (verify === false || format !== 'qcow2' || images.length === 0) return undefined
+      if (!verify && images.length === 1) return await recordOf(backup, source, records)
+      if (verify || records.ofChains) notes = await verifyImages(source, records, options)
       return undefined
     },
-  } satisfies Partial<CopyRequest>
-  const result = await runSession({ ...request, ...targetOf(target, { ...options, format }, rest) })
-  if (!verified) return result
-  const notes = [...verified, ...(result.notes ?? [])]
-  return { ...result, verified: true, ...(notes.length > 0 && { notes }) }
+    ...targetOf(target, { ...options, format }, rest),
+  }
+  return {
+    request,
+    noted(result) {
+      if (!verify || format !== 'qcow2') return result
+      notes.push(...(result.notes ?? []))
+      return { ...result, verified: true, ...(notes.length > 0 && { notes }) }
+    },
+  }
 }
 
 /** How the target is opened. The options for NBD are about it, if it is an export. */
@@ -72,41 +103,59 @@ function targetOf(
   }
 }
 
-/** The record in a backup's manifest, if the backup is a single image and has one. */
-async function recordOf(path: string, source: Source): Promise<RecordedContent | undefined> {
+/** The record of a backup, if it is a single image and has one. */
+async function recordOf(
+  path: string,
+  source: Source,
+  records: ContentRecords,
+): Promise<RecordedContent | undefined> {
   const [top] = source.stores as readonly SourceFile[]
-  if (source.format !== 'qcow2' || source.snapshot) return undefined
+  if (source.snapshot) return undefined
   const header = await readHeader(await toOpenFile(path, top.handle))
   if (header.backingFile !== undefined || header.externalDataFile) return undefined
-  const manifest = await readManifest(path)
-  if (!manifest) return undefined
-  const recorded = new RecordedContent(path, manifest, header)
+  const record = await records.of(path)
+  if (!record) return undefined
+  const recorded = new RecordedContent(path, record, header)
   if (recorded.difference === undefined) return recorded
   throw new BackupError('DIFFERENT', path, recorded.difference)
 }
 
 /**
- * Verifies every image of a chain against its own manifest: the files that are restored then.
+ * Compares every image of a chain with its own record: the files that are restored then. With `verify`
+ * each is also checked.
  * @returns notes
  * @throws BackupError DIFFERENT, BAD_IMAGE, IO, ABORTED
  */
-async function verifyChain({ images = [] }: Source, options: RestoreOptions): Promise<string[]> {
+async function verifyImages(
+  { images = [] }: Source,
+  records: ContentRecords,
+  { verify, signal, onProgress }: RestoreOptions,
+): Promise<string[]> {
   const notes: string[] = []
-  for (const { path, file, header } of images) {
-    notes.push(...(await verifyImage(path, file, options, !header)))
+  const whole = images.reduce((sum, { size }) => sum + size, 0)
+  let done = 0
+  for (const { path, file, header, size } of images) {
+    const before = done
+    const control = {
+      signal,
+      onProgress:
+        onProgress &&
+        ((progress: Progress) =>
+          onProgress({ ...progress, position: before + progress.position, size: whole })),
+    }
+    const record = header && (await records.of(path))
+    if (!header) {
+      notes.push(`${path}: is raw and has no manifest; its content was not checked`)
+    } else if (verify || record) {
+      const found = verify
+        ? await compareWithManifest(file, path, record, control)
+        : await compareContent(file, path, header, record!, control)
+      if (found.difference !== undefined) {
+        throw new BackupError('DIFFERENT', path, found.difference)
+      }
+      notes.push(...found.notes)
+    }
+    done += size
   }
   return notes
-}
-
-async function verifyImage(
-  path: string,
-  file: OpenFile,
-  options: RestoreOptions,
-  isRaw: boolean,
-): Promise<string[]> {
-  if (isRaw) return [`${path}: is raw and has no manifest; its content was not checked`]
-  const manifest = await readManifest(path)
-  const { difference, notes } = await compareWithManifest(file, path, manifest, options)
-  if (difference === undefined) return notes
-  throw new BackupError('DIFFERENT', path, difference)
 }

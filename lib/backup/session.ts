@@ -11,6 +11,7 @@ import {
   type SourceIdentity,
   type Target,
 } from '../copy/target/open-target.ts'
+import type { Publication } from '../copy/target/target.ts'
 import { BackupError, ioError } from '../errors.ts'
 import type { DirtyRun } from '../format/qcow2/bits.ts'
 import type { CopyCounters } from '../native.ts'
@@ -85,6 +86,7 @@ export interface CopyRequest {
 export interface CopySession {
   /** Of the source, bytes. */
   readonly virtualSize: number
+  readonly target: Target
   /** Reads and writes everything. Nothing has a name yet. */
   copy(): Promise<void>
   /** What was copied first so far because it was held, in how many rounds. */
@@ -112,11 +114,15 @@ export async function openSession(request: CopyRequest): Promise<CopySession> {
 /**
  * Publishes copies together: all get their names, or, if one cannot, none does.
  * @param sessions made by openSession, and copied
+ * @param others that get theirs after them, or not either
  */
-export async function publishSessions(sessions: readonly CopySession[]): Promise<CopyResult[]> {
+export async function publishSessions(
+  sessions: readonly CopySession[],
+  others: readonly Publication[] = [],
+): Promise<CopyResult[]> {
   const all = sessions as readonly Session[]
   for (const session of all) await session.requireBacking()
-  const left = await publishAll(all.map((session) => session.publications))
+  const left = await publishAll([...all.map((session) => session.publications), others])
   return await Promise.all(all.map((session, index) => session.result(index === 0 ? left : [])))
 }
 
@@ -205,6 +211,10 @@ class Session implements CopySession {
 
   get virtualSize(): number {
     return this.#source!.size
+  }
+
+  get target(): Target {
+    return this.#target!
   }
 
   get takenFirst() {

@@ -1,4 +1,5 @@
 import { argumentError, BackupError, ioError } from '../errors.ts'
+import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { type OpenFile, openFile } from '../image/file.ts'
 import { lockFile, READING, SHARED_READING } from '../image/locks.ts'
 import { hashImage } from './content-hash.ts'
@@ -107,6 +108,21 @@ export async function compareWithManifest(
       notes: [`${path}: has no manifest; its structure is sound, its content was not checked`],
     }
   }
+  return await compareContent(file, path, header, manifest, { signal, onProgress })
+}
+
+/**
+ * Compares the content of an image that is open with its manifest.
+ * @param path by which it was named
+ * @throws BackupError BAD_IMAGE, IO, ABORTED
+ */
+export async function compareContent(
+  file: OpenFile,
+  path: string,
+  header: Qcow2Header,
+  manifest: Manifest,
+  { signal, onProgress }: Pick<VerifyManifestsOptions, 'signal' | 'onProgress'>,
+): Promise<Comparison> {
   const recorded = new RecordedContent(path, manifest, header)
   const { difference } = recorded
   if (difference !== undefined) return { difference, notes: [] }

@@ -7,7 +7,7 @@
  *    on. Killed from here on: the machine has the new bitmap, marked with the run's id, for which there is
  *    no record: the next run removes it.
  * 3. Images without names are written, and vanish with the process.
- * 4. A journal says which names are about to be given; the images get them, all or none.
+ * 4. A journal says which names are about to be given; the images and the definition get them, all or none.
  *    Killed from here on: the next run removes what the journal names.
  * 5. The record gets its name, and has the run's id: the point exists. Killed from here on: the next run
  *    finds the new bitmap marked with the id of a record, and lets it stay; and it removes the old one, as all
@@ -17,11 +17,14 @@
 import { randomBytes } from 'node:crypto'
 import { createRequire } from 'node:module'
 import { type CopySession, publishSessions } from '../backup/session.ts'
+import { TotalProgress } from '../backup/total-progress.ts'
 import type { CopyResult } from '../backup/types.ts'
+import type { Target } from '../copy/target/target.ts'
 import { BackupError, isBackupError, messageOf, throwIfAborted } from '../errors.ts'
 import type { Machine, PointInTime } from '../machine/machine.ts'
+import { stageText } from '../repository/files.ts'
 import type { LockedMachine } from '../repository/locked-machine.ts'
-import { imageName, recordName } from '../repository/names.ts'
+import { definitionName, imageName, recordName } from '../repository/names.ts'
 import { modifiedOf } from '../repository/parent-images.ts'
 import type { DiskRecord, PointRecord } from '../repository/record.ts'
 import type { Repository } from '../repository/repository.ts'
@@ -30,7 +33,6 @@ import { cleanUp } from './clean-up.ts'
 import { copyDisks, type DiskTask } from './copy-disks.ts'
 import { type Decision, decideAll } from './decide.ts'
 import { obsoleteBitmaps } from './obsolete.ts'
-import { TotalProgress } from './progress.ts'
 import { ScratchWatch } from './scratch.ts'
 import type { BackupMachineOptions, BackupMachineResult, DiskBackup } from './types.ts'
 
@@ -134,18 +136,22 @@ class Run {
     const progress = new TotalProgress(sizes, options.onProgress)
     const scratch = new ScratchWatch(frozen.disks)
     const sessions: CopySession[] = []
+    let definition: Target | undefined
     try {
       // The point in time is there: who waits for that is told.
       progress.tell()
       throwIfAborted(options.signal, this.#machine.title)
       await copyDisks(tasks, sessions, { folder, point }, frozen, options, progress)
-      await folder.announce({ id: this.#id, point, disks: tasks.map(({ disk }) => disk.name) })
-      const results = await publishSessions(sessions)
+      definition = await this.#stageDefinition(frozen, point)
+      const others = definition ? [definition] : []
+      const files = [...sessions.map(({ target }) => target), ...others]
+      await folder.announce({ id: this.#id, point }, files)
+      const results = await publishSessions(sessions, others)
       const record = await this.#recordOf(frozen, tasks, results, point)
       const figures = await scratch.finish()
       progress.tell()
       // Nothing fails after this.
-      await folder.record(record, frozen.definition)
+      await folder.record(record)
       const { machine, time, parent } = record
       return {
         machine,
@@ -160,7 +166,13 @@ class Run {
     } finally {
       scratch.stop()
       for (const session of sessions) await session.discard()
+      await definition?.discard()
     }
+  }
+
+  async #stageDefinition({ definition }: PointInTime, point: string): Promise<Target | undefined> {
+    if (definition === undefined) return undefined
+    return await stageText(`${this.#folder.directory}/${definitionName(point)}`, definition)
   }
 
   async #recordOf(

@@ -1,10 +1,10 @@
 import { type CopyRequest, type CopySession, openSession } from '../backup/session.ts'
+import type { TotalProgress } from '../backup/total-progress.ts'
 import { BackupError, isBackupError } from '../errors.ts'
 import type { FrozenDisk, PointInTime } from '../machine/machine.ts'
 import { isNbdUri } from '../nbd/uri.ts'
 import type { MachineFolder } from '../repository/machine-folder.ts'
 import type { Decision } from './decide.ts'
-import type { TotalProgress } from './progress.ts'
 import { changesSince } from './rebuild.ts'
 import type { BackupMachineOptions } from './types.ts'
 

@@ -30,7 +30,7 @@ export async function decideAll(
   points: readonly PointRecord[],
   options: Pick<BackupMachineOptions, 'full' | 'incremental' | 'rebuild' | 'signal'>,
 ): Promise<Decision[]> {
-  const parents = new ParentImages(folder, points, options.signal)
+  const parents = new ParentImages(folder, points, { signal: options.signal })
   const decisions: Decision[] = []
   for (const disk of disks) {
     const decision = await decide(disk, points, parents, options)

@@ -1,6 +1,6 @@
 /** Small files of a repository: read whole, never changed, and there only when they are complete. */
 import { dirname } from 'node:path'
-import { openTarget, publishAll } from '../copy/target/open-target.ts'
+import { openTarget, publishAll, type Target } from '../copy/target/open-target.ts'
 import { BackupError, ioError } from '../errors.ts'
 import {
   absolute,
@@ -58,7 +58,13 @@ function isDeep(text: string): boolean {
   return false
 }
 
-async function readSmall(path: string, most: number): Promise<Buffer | undefined> {
+/**
+ * Reads a file of which there is little.
+ * @param most bytes that one may have
+ * @returns undefined if there is none
+ * @throws BackupError BAD_RECORD if it is larger, IO, UNSUPPORTED
+ */
+export async function readSmall(path: string, most: number): Promise<Buffer | undefined> {
   const file = await openFile(path).catch((error: BackupError) => {
     if (error.errno === 'ENOENT') return undefined
     throw error
@@ -85,12 +91,8 @@ export async function publishText(
   text: string | Buffer | (() => Promise<string>),
   { force }: { force?: boolean } = {},
 ): Promise<void> {
-  const target = await openTarget(path, { replaces: 'text', force, sources: [] })
+  const target = await stageText(path, text, { force })
   try {
-    const content = typeof text === 'function' ? await text() : text
-    await (target.handle as FileHandle).appendFile(content).catch((error) => {
-      throw ioError(path, error)
-    })
     await publishAll([[target]])
   } finally {
     await target.discard()
@@ -98,19 +100,23 @@ export async function publishText(
 }
 
 /**
- * Copies a file of which there is little.
- * @param options `most`: bytes
- * @returns false if there is none
- * @throws BackupError TARGET_EXISTS, IO
+ * Writes a file that is to be published together with others: see publishAll. As publishText.
+ * @returns to be discarded, published or not
  */
-export async function copySmall(
-  from: string,
-  to: string,
-  { most, force }: { most: number; force?: boolean },
-): Promise<boolean> {
-  const bytes = await readSmall(from, most)
-  if (bytes) await publishText(to, bytes, { force })
-  return bytes !== undefined
+export async function stageText(
+  path: string,
+  text: string | Buffer | (() => Promise<string>),
+  { force }: { force?: boolean } = {},
+): Promise<Target> {
+  const target = await openTarget(path, { replaces: 'text', force, sources: [] })
+  try {
+    const content = typeof text === 'function' ? await text() : text
+    await (target.handle as FileHandle).appendFile(content)
+    return target
+  } catch (error) {
+    await target.discard()
+    throw ioError(path, error)
+  }
 }
 
 export function jsonText(value: object): string {
@@ -119,14 +125,17 @@ export function jsonText(value: object): string {
 
 /**
  * Makes a directory, mode 0700, unless it is there.
+ * @returns whether it was made
  * @throws BackupError IO
  */
-export async function makeDirectory(path: string): Promise<void> {
+export async function makeDirectory(path: string): Promise<boolean> {
   try {
     await mkdir(path, PRIVATE)
     await syncNames(dirname(absolute(path)))
+    return true
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw ioError(path, error)
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false
+    throw ioError(path, error)
   }
 }
 

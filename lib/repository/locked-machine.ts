@@ -1,12 +1,16 @@
-import { BackupError } from '../errors.ts'
+import type { BigIntStats, Stats } from 'node:fs'
+import { basename } from 'node:path'
+import type { Target } from '../copy/target/target.ts'
+import { BackupError, ioError } from '../errors.ts'
+import { lstat } from '../files.ts'
 import type { ControlOptions } from '../options.ts'
 import { described, list, record, TEXT, whole } from '../schema.ts'
 import { quoted } from '../text.ts'
 import { jsonText, publishText, removeFiles } from './files.ts'
-import { FILE_NAME, type Form, readForm } from './form.ts'
+import { FILE_NAME, type Form, readForm, TIME } from './form.ts'
 import { WriteLock } from './lock.ts'
 import { MachineFolder } from './machine-folder.ts'
-import { definitionName, imageName, isPointName, recordName } from './names.ts'
+import { definitionName, isPointName, recordName } from './names.ts'
 import type { PointRecord } from './record.ts'
 
 /** What a run is about to publish: a killed one leaves it. */
@@ -20,8 +24,30 @@ interface Journal {
   /** Id of the run, and of the record. */
   run: string
   point: string
-  disks: string[]
+  files: JournalFile[]
 }
+
+/** A file is removed only if it is this one: another may have taken the name. */
+interface JournalFile {
+  name: string
+  /** Bytes. */
+  size: number
+  /** ISO 8601. */
+  modified: string
+}
+
+const JOURNAL_FILE = record<JournalFile>(
+  {
+    name: FILE_NAME,
+    size: described(whole(0), 'Bytes.'),
+    modified: described(
+      TIME,
+      'When it was last written to: another file of the name is not removed.',
+    ),
+  },
+  {},
+  { open: true },
+)
 
 export const RUN_JOURNAL: Form<Journal> = {
   what: 'the journal of a run',
@@ -32,7 +58,7 @@ export const RUN_JOURNAL: Form<Journal> = {
       version: whole(1, 1),
       run: described(TEXT, 'Id of the run, which its record will have.'),
       point: described(FILE_NAME, 'The point whose files are about to get their names.'),
-      disks: described(list(TEXT), 'Names of the disks whose images they are.'),
+      files: described(list(JOURNAL_FILE), 'The images, and the definition if there is one.'),
     },
     {},
     { open: true },
@@ -75,55 +101,62 @@ export class LockedMachine extends MachineFolder {
   async isTaken(point: string): Promise<boolean> {
     const taken = [recordName(point), definitionName(point)]
     const files = await this.files()
-    return files.some((name) => taken.includes(name) || name.endsWith(`.${point}.qcow2`))
+    return files.some((name) => taken.includes(name) || isImageOf(point, name))
   }
 
   /**
-   * To be called right before the images of a point get their names.
+   * To be called right before the files of a point, its images and its definition, get their names.
+   * @param files complete
    * @throws BackupError IN_USE if the lock was lost, IO
    */
-  async announce({ id, point, disks }: { id: string; point: string; disks: readonly string[] }) {
+  async announce(
+    { id, point }: Pick<PointRecord, 'id' | 'point'>,
+    files: readonly Target[],
+  ): Promise<void> {
     await this.#lock.requireHeld()
-    const journal: Journal = { version: 1, run: id, point, disks: [...disks] }
+    const listed: JournalFile[] = []
+    for (const file of files) {
+      // A file server gives what it has got a time of its own.
+      await file.sync()
+      listed.push({ name: basename(file.path), ...identityOf(await file.handle!.stat()) })
+    }
+    const journal: Journal = { version: 1, run: id, point, files: listed }
     await publishText(`${this.directory}/${JOURNAL}`, jsonText(journal))
   }
 
   /**
-   * Writes the definition and the record, each synced under its name: the point exists when this
-   * resolves.
-   * @throws BackupError TARGET_EXISTS, IO, IN_USE if the lock was lost: the point does not exist then, and its images are to be withdrawn
+   * Writes the record, synced under its name: the point exists when this resolves.
+   * @throws BackupError TARGET_EXISTS, IO, IN_USE if the lock was lost: the point does not exist then, and its
+   * files are to be withdrawn
    */
-  async record(record: PointRecord, definition?: string): Promise<void> {
-    const { point } = record
+  async record(record: PointRecord): Promise<void> {
     await this.#lock.requireHeld()
-    if (definition !== undefined) {
-      await publishText(`${this.directory}/${definitionName(point)}`, definition)
-    }
-    await publishText(`${this.directory}/${recordName(point)}`, jsonText(record))
+    await publishText(`${this.directory}/${recordName(record.point)}`, jsonText(record))
     // It names files that a record names too: nothing is removed by it any more.
     await removeFiles(this.directory, [JOURNAL]).catch(() => {})
   }
 
   /**
-   * Removes what runs that ended early left: what their journal names, unless there is a record that does,
-   * and temporary files.
+   * Removes what runs that ended early left: what their journal names, unless there is a record of the point or
+   * another file has taken the name, and temporary files.
    * @returns the names of what was removed
    * @throws BackupError IO, BAD_RECORD, IN_USE if the lock was lost
    */
   async clean(): Promise<string[]> {
     await this.#lock.requireHeld()
-    const temporary = (await this.files()).filter((name) => TEMPORARY.test(name))
+    const left = (await this.files()).filter((name) => TEMPORARY.test(name))
     const journal = await this.#journal()
-    if (!journal) return await removeFiles(this.directory, temporary)
-    const { run, point, disks } = journal
-    const record = await this.point(point)
-    const isStored = record?.id === run
+    if (!journal) return await removeFiles(this.directory, left)
+    const record = await this.point(journal.point)
     const named = new Set(record?.disks.map(({ image }) => image))
-    const left = [...disks.map((disk) => imageName(disk, point)), definitionName(point)]
-    const unnamed = record
-      ? left.filter((name) => name.endsWith('.qcow2') && !named.has(name))
-      : left
-    const removed = await removeFiles(this.directory, [...temporary, ...(isStored ? [] : unnamed)])
+    const definition = definitionName(journal.point)
+    for (const file of journal.files) {
+      const { name } = file
+      const isOurs =
+        name === definition ? !record : isImageOf(journal.point, name) && !named.has(name)
+      if (isOurs && (await this.#isThere(file))) left.push(name)
+    }
+    const removed = await removeFiles(this.directory, left)
     await removeFiles(this.directory, [JOURNAL])
     return removed
   }
@@ -133,6 +166,17 @@ export class LockedMachine extends MachineFolder {
     await this.#lock.release()
   }
 
+  /** Whether a file is the one that a run was about to name. */
+  async #isThere({ name, size, modified }: JournalFile): Promise<boolean> {
+    try {
+      const found = identityOf(await lstat(`${this.directory}/${name}`))
+      return found.size === size && found.modified === modified
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false
+      throw ioError(`${this.directory}/${name}`, error)
+    }
+  }
+
   async #journal(): Promise<Journal | undefined> {
     const path = `${this.directory}/${JOURNAL}`
     const journal = await readForm(path, RUN_JOURNAL)
@@ -140,4 +184,13 @@ export class LockedMachine extends MachineFolder {
     const why = `is not ${RUN_JOURNAL.what}: point: ${quoted(journal.point)} is not the name of one`
     throw new BackupError('BAD_RECORD', path, why)
   }
+}
+
+function isImageOf(point: string, file: string): boolean {
+  return file.endsWith(`.${point}.qcow2`)
+}
+
+/** Length and time of a file that nobody writes to any more. */
+function identityOf(stats: Pick<Stats | BigIntStats, 'size' | 'mtimeMs'>) {
+  return { size: Number(stats.size), modified: new Date(Number(stats.mtimeMs)).toISOString() }
 }

@@ -18,12 +18,19 @@ export class ParentImages {
   readonly #folder: MachineFolder
   readonly #lineage: Lineage
   readonly #signal: AbortSignal | undefined
+  readonly #content: boolean
   readonly #faults = new Map<string, string | undefined>()
 
-  constructor(folder: MachineFolder, points: readonly PointRecord[], signal?: AbortSignal) {
+  /** @param options `content`: also read those whose times are not as recorded. Default true */
+  constructor(
+    folder: MachineFolder,
+    points: readonly PointRecord[],
+    { signal, content = true }: { signal?: AbortSignal; content?: boolean } = {},
+  ) {
     this.#folder = folder
     this.#lineage = new Lineage(points)
     this.#signal = signal
+    this.#content = content
   }
 
   /**
@@ -78,6 +85,7 @@ export class ParentImages {
     if (header.virtualSize !== virtualSize) return 'is of another disk size than recorded'
     const backing = parent === undefined ? undefined : imageName(name, parent)
     if (header.backingFile !== backing) return 'has another backing file than recorded'
+    if (!this.#content) return undefined
     if ((await modifiedOf(file.path)) === disk.modified) return undefined
     // Written to, or only copied: its content tells.
     const { checksum } = await hashImage(file, header, { signal: this.#signal })

@@ -117,7 +117,7 @@ t.test(
       const held = await repository.lock('web')
       lose()
       const lost = { code: 'IN_USE', message: /the lock was lost/ }
-      await t.rejects(held.announce({ id: 'x', point: 'p', disks: [] }), lost)
+      await t.rejects(held.announce({ id: 'x', point: 'p' }, []), lost)
       await t.rejects(held.clean(), lost)
       await t.rejects(
         held.exclusive(async () => {}),

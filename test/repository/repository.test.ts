@@ -6,6 +6,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   symlinkSync,
   truncateSync,
   writeFileSync,
@@ -115,25 +116,34 @@ t.test('a later format, and what is no repository', async (t) => {
 
 t.test('what killed runs left goes, what is named or foreign stays', async (t) => {
   const m = await setUp(t)
-  const put = (name: string) => writeFileSync(join(m.folder, name), 'x')
+  const put = (name: string) => {
+    writeFileSync(join(m.folder, name), 'x')
+    const { size, mtimeMs } = statSync(join(m.folder, name))
+    return { name, size, modified: new Date(mtimeMs).toISOString() }
+  }
   const foreign = ['vda.p9.qcow2', 'notes.txt', '.hidden', 'x.partial', 'lost+found']
-  for (const name of foreign) put(name)
+  const others = foreign.map(put)
   put('.vda.p1.qcow2.0123456789ab.partial')
-  for (const name of ['vda.p1.qcow2', 'vdb.p1.qcow2', 'p1.xml']) put(name)
-  const journal = (point: string, run = 'aaaaaaaaaaaa') =>
-    writeFileSync(
-      join(m.folder, '.run.json'),
-      JSON.stringify({ version: 1, run, point, disks: ['vda', 'vdb', '../../b'] }),
-    )
-  journal('p1')
+  const ours = ['vda.p1.qcow2', 'vdb.p1.qcow2', 'p1.xml'].map(put)
+  const late = put('vdc.p1.qcow2')
+  foreign.push(late.name)
+  const journal = (point: string, files: readonly object[], run = 'aaaaaaaaaaaa') => {
+    const text = JSON.stringify({ version: 1, run, point, files })
+    writeFileSync(join(m.folder, '.run.json'), text)
+  }
+  // Another file has taken the name.
+  const visible = others.filter(({ name }) => !name.startsWith('.'))
+  journal('p1', [...ours, ...visible, { ...late, modified: new Date(0).toISOString() }])
   const before = readFileSync(join(m.folder, 'vda.p0.qcow2'))
   const { notes } = await again(m)
-  t.match(notes, [/removed what a run before left in the repository: .*vda\.p1\.qcow2/])
+  t.match(notes, [/removed what a run before left in the repository: .*vda\.p1\.qcow2.*p1\.xml$/])
   for (const name of foreign) t.ok(existsSync(join(m.folder, name)), `${name} stays`)
   t.notOk(existsSync(join(m.folder, 'vda.p1.qcow2')))
   // A journal of a point that exists removes nothing of it.
+  const { size, mtimeMs } = statSync(join(m.folder, 'vda.p0.qcow2'))
+  const image = { name: 'vda.p0.qcow2', size, modified: new Date(mtimeMs).toISOString() }
   for (const run of [m.records()[0].id, 'aaaaaaaaaaaa']) {
-    journal('p0', run)
+    journal('p0', [image], run)
     await again(m)
     t.ok(readFileSync(join(m.folder, 'vda.p0.qcow2')).equals(before), 'what a record names stays')
   }

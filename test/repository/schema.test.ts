@@ -45,7 +45,12 @@ const SAMPLES: Record<string, object> = {
     disks: [DISK, { ...DISK, name: 'vdb', image: 'vdb.p1.qcow2' }],
     versions: { 'qcow2-backup': '1.0.0' },
   },
-  run: { version: 1, run: '0123456789ab', point: 'p1', disks: ['vda', 'vdb'] },
+  run: {
+    version: 1,
+    run: '0123456789ab',
+    point: 'p1',
+    files: [{ name: 'vda.p1.qcow2', size: 262144, modified: '2026-11-29T11:52:01.000Z' }],
+  },
   verified: {
     version: 1,
     images: { 'vda.p1.qcow2': { time: '2026-11-29T11:52:00Z', same: true, checksum: 'ab' } },

@@ -22,15 +22,17 @@ A raw target is sparse: zeroes take no space in it. An NBD export is overwritten
 options for clusters and compression need -O qcow2.
 
 With --repo, BACKUP is a machine of that repository, MACHINE or MACHINE@POINT; without a point it is the
-latest. If it has several disks and --disk names none, TARGET is a directory, which gets them all. An image
-that is not as its record says, or builds on another point than recorded, is refused. Content is read for
-that only where an image was written to or copied since.
+latest. If it has several disks and --disk names none, or if TARGET ends in /, TARGET is a directory: it
+gets all disks and the machine's definition, or nothing. Content is compared with the hashes in the
+records, of a full backup while it is read, of a chain image by image before; an image that is not as
+recorded, or builds on another point than recorded, is refused. --no-verify leaves out the hashes.
 
 Examples:
   qcow2-backup restore backup.qcow2 disk.raw
   qcow2-backup restore --force backup.qcow2 /dev/vg0/disk
   qcow2-backup restore backup.qcow2 'nbd+unix:///disk?socket=/run/nbd'
   qcow2-backup restore -O qcow2 incremental-3.qcow2 disk.qcow2
+  qcow2-backup restore --repo backups web1 restored/
   qcow2-backup restore --repo backups web1@20261129T115200Z --disk vda disk.raw`
 
 /** A backup is restored whole, whichever bitmaps it has. */
@@ -75,9 +77,10 @@ function partsOf(text: string): [machine: string, point?: string] {
   return machine === undefined ? [text] : [machine, point]
 }
 
-function describe({ machine, point, disks, definition }: RestoreMachineResult): string[] {
+function describe(result: RestoreMachineResult): string[] {
+  const { machine, point, verified, disks, definition } = result
   return [
-    `${machine}@${point}: restored`,
+    `${machine}@${point}: restored, ${verified ? 'as recorded' : 'not compared with its records'}`,
     ...disks.flatMap(describeCopy),
     ...(definition === undefined ? [] : [`${definition}: the machine's definition`]),
   ]
