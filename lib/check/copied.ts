@@ -8,9 +8,9 @@ import {
 } from '../format/qcow2/entries.ts'
 import type { Refcount } from '../format/qcow2/refcounts.ts'
 import type { CheckedImage } from './checked-image.ts'
+import { l2Tables, type NamedTable } from './l2-tables.ts'
 import { IO_ERROR, type Report } from './report.ts'
 import { type StoredRefcounts, Unreadable } from './stored-refcounts.ts'
-import { l2Tables } from './walk.ts'
 import type { ImageWriter } from './writer.ts'
 
 /**
@@ -36,23 +36,32 @@ export async function checkCopied(
     await stored.load(cluster)
     return stored.get(cluster)!
   }
-  for await (const { index, entry, offset, l2 } of l2Tables(file, clusterSize, l1, empty)) {
-    if (offset === 0) continue
-    if (l2?.byteLength !== 0) report.table(clusterSize)
-    const cluster = Math.floor(offset / clusterSize)
-    const refcount = stored.get(cluster) ?? (await loaded(cluster))
-    // The read error was reported before.
-    if (refcount instanceof Unreadable) continue
-    if (isWrong(entry, 0, refcount)) {
-      report.say(
-        `${what} OFLAG_COPIED L2 cluster: l1_index=${index} l1_entry=${hexEntry(entry, 0)} refcount=${refcount}`,
-      )
-      if (writer) {
-        setCopied(entry, 0, refcount === 1)
-        await writer.write(l1.offset + index * 8, bytesOf(entry))
-      }
-      count(1)
+  for await (const batch of l2Tables(file, clusterSize, l1, empty)) {
+    for (const named of batch) {
+      if (named.offset === 0) continue
+      if (!named.leftOut) report.table(clusterSize)
+      const cluster = Math.floor(named.offset / clusterSize)
+      const refcount = stored.get(cluster) ?? (await loaded(cluster))
+      // The read error was reported before.
+      if (refcount instanceof Unreadable) continue
+      if (isWrong(named.l1, named.at, refcount)) await l1Entry(named, refcount)
+      if (!named.leftOut) await table(named)
     }
+  }
+
+  async function l1Entry({ index, l1: part, at }: NamedTable, refcount: Refcount): Promise<void> {
+    const shown = hexEntry(part, at)
+    report.say(
+      `${what} OFLAG_COPIED L2 cluster: l1_index=${index} l1_entry=${shown} refcount=${refcount}`,
+    )
+    if (writer) {
+      setCopied(part, at, refcount === 1)
+      await writer.write(l1.offset + index * 8, bytesOf(part).subarray(at, at + 8))
+    }
+    count(1)
+  }
+
+  async function table({ offset, l2 }: NamedTable): Promise<void> {
     if (l2 === undefined) {
       const failed = report.failed('an L2 table cannot be read', IO_ERROR)
       report.say('ERROR: Could not read L2 table', failed)

@@ -13,39 +13,18 @@ import {
   subclusters,
 } from '../format/qcow2/entries.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
-import { readAt, readInto } from '../format/read.ts'
 import type { OpenFile } from '../image/file.ts'
+import { type L1Table, l2Tables, type NamedTable } from './l2-tables.ts'
 import type { ReferenceCounts } from './reference-counts.ts'
 import { type CheckFailed, IO_ERROR, type Report } from './report.ts'
 
-/** Bytes of an L1 table, and of L2 tables, that are read at once. */
-const PART = 64 * 1024
-const AHEAD = 2 ** 20
 /** Bytes of an L2 table between two turns of the event loop. */
 const SLICE = 64 * 1024
-
-const NOTHING = new DataView(new ArrayBuffer(0))
-
-/** Where an L1 table is. */
-export interface L1Table {
-  /** Bytes. */
-  offset: number
-  entries: number
-}
 
 /** An entry of an L2 table that is to become zero: its cluster lies nowhere a cluster can. */
 export interface BadEntry {
   table: number
   index: number
-}
-
-/** An L2 table that an L1 table names. */
-interface TableReference {
-  /** Index of the entry in the L1 table. */
-  index: number
-  /** The entry, whole. */
-  entry: DataView
-  offset: number
 }
 
 /** Walks mapping tables, counts their references, and reports invalid entries. */
@@ -88,37 +67,43 @@ export class Walk {
     // Snapshots may all name one table, each entry of which is checked.
     this.#report.table(Math.min(table.entries * 8, this.#file.size))
     this.#counts.add(table.offset, table.entries * 8)
-    for await (const { entry, offset, l2 } of l2Tables(
-      this.#file,
-      clusterSize,
-      table,
-      this.#empty,
-    )) {
-      if (l2?.byteLength !== 0) this.#report.table(clusterSize)
-      if (hasAny(entry, 0, L1_RESERVED)) {
-        const shown = hexEntry(entry, 0)
-        this.#report.corruption(`ERROR found L1 entry with reserved bits set: ${shown}`)
+    for await (const batch of l2Tables(this.#file, clusterSize, table, this.#empty)) {
+      for (const named of batch) {
+        if (!named.leftOut) this.#report.table(clusterSize)
+        this.#l1Entry(named, active)
+        if (!named.leftOut) await this.#table(named, active)
       }
-      if (active && !isCopied(entry, 0)) this.allCopied = false
-      this.#counts.add(offset, clusterSize)
-      if (offset % clusterSize !== 0) {
-        this.#report.corruption(
-          `ERROR l2_offset=${offset.toString(16)}: Table is not cluster aligned; L1 entry corrupted`,
-        )
-      }
-      if (l2 === undefined) throw this.#unreadable('check_refcounts_l2')
-      const { lines } = this.#report
-      const { additions } = this.#counts
-      let next = 0
-      for (let from = 0; from < l2.byteLength; from += SLICE) {
-        const pause = this.#report.step()
-        if (pause) await pause
-        const to = Math.min(from + SLICE, l2.byteLength)
-        next = this.#l2(l2, from, to, offset, active, next)
-      }
-      if (lines === this.#report.lines && additions === this.#counts.additions) {
-        this.#empty.add(offset)
-      }
+    }
+  }
+
+  #l1Entry({ l1, at, offset }: NamedTable, active: boolean): void {
+    const { clusterSize } = this.#header
+    if (hasAny(l1, at, L1_RESERVED)) {
+      const shown = hexEntry(l1, at)
+      this.#report.corruption(`ERROR found L1 entry with reserved bits set: ${shown}`)
+    }
+    if (active && !isCopied(l1, at)) this.allCopied = false
+    this.#counts.add(offset, clusterSize)
+    if (offset % clusterSize !== 0) {
+      this.#report.corruption(
+        `ERROR l2_offset=${offset.toString(16)}: Table is not cluster aligned; L1 entry corrupted`,
+      )
+    }
+  }
+
+  async #table({ offset, l2 }: NamedTable, active: boolean): Promise<void> {
+    if (l2 === undefined) throw this.#unreadable('check_refcounts_l2')
+    const { lines } = this.#report
+    const { additions } = this.#counts
+    let next = 0
+    for (let from = 0; from < l2.byteLength; from += SLICE) {
+      const pause = this.#report.step()
+      if (pause) await pause
+      const to = Math.min(from + SLICE, l2.byteLength)
+      next = this.#l2(l2, from, to, offset, active, next)
+    }
+    if (lines === this.#report.lines && additions === this.#counts.additions) {
+      this.#empty.add(offset)
     }
   }
 
@@ -260,53 +245,4 @@ function isEmpty(table: DataView, at: number, size: number): boolean {
 function holdsData(table: DataView, at: number, extendedL2: boolean): boolean {
   if (extendedL2) return subclusters(table, at).data !== 0
   return (table.getUint32(at + 4) & 1) === 0
-}
-
-/** An L2 table that was read; `l2` is undefined where that failed, and empty where it was left out. */
-export interface ReadTable extends TableReference {
-  l2: DataView | undefined
-}
-
-/**
- * The L2 tables that an L1 table names, each as often as it does, in order. A few are read ahead.
- * Bytes past the end of the file read as zero, as in QEMU.
- * The view of a table holds until the next one is asked for.
- * @param leaveOut offsets of tables that need not be read; may change meanwhile
- */
-export async function* l2Tables(
-  file: OpenFile,
-  clusterSize: number,
-  { offset, entries }: L1Table,
-  leaveOut: ReadonlySet<number>,
-): AsyncGenerator<ReadTable> {
-  const end = Math.min(offset + entries * 8, file.size)
-  const many = Math.max(1, AHEAD / clusterSize)
-  const buffers: Buffer[] = []
-  for (let at = offset; at < end; at += PART) {
-    const part = view(await readAt(file, at, Math.min(PART, offset + entries * 8 - at)))
-    const named = [...namedTables(part, (at - offset) / 8)]
-    for (let i = 0; i < named.length; i += many) {
-      const batch = named.slice(i, i + many)
-      const read = await Promise.all(
-        batch.map(async (table, k) => {
-          if (leaveOut.has(table.offset)) return NOTHING
-          buffers[k] ??= Buffer.alloc(clusterSize)
-          return await readInto(buffers[k], file, table.offset).then(view, () => undefined)
-        }),
-      )
-      for (const [k, table] of batch.entries()) yield { ...table, l2: read[k] }
-    }
-  }
-}
-
-function* namedTables(part: DataView, first: number): Generator<TableReference> {
-  for (let at = 0; at < part.byteLength; at += 8) {
-    if (part.getUint32(at) === 0 && part.getUint32(at + 4) === 0) continue
-    const entry = new DataView(part.buffer, part.byteOffset + at, 8)
-    yield { index: first + at / 8, entry, offset: hostOffset(part, at) }
-  }
-}
-
-function view(bytes: Buffer): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
 }
