@@ -140,10 +140,13 @@ export class Qcow2Image {
     const base = first + part * coverage
     if (at < this.#lastEnd) this.#tables.restart()
     const { view, uniform } = await this.#l2Part(offset, index, l1)
-    if (at === this.#lastEnd) this.#readAhead(table, part, index, l1)
     const empty = uniform ? emptyKind(view, header) : undefined
+    // All of a disk may share a table of zeroes, which then is one window.
+    const whole = empty !== undefined && this.#partSize === header.clusterSize
+    const last = whole ? this.#lastOf(table, index, l1) : index
+    if (at === this.#lastEnd) this.#readAhead({ table, part, offset }, last, l1)
     if (empty) {
-      const end = Math.min(base + coverage, header.virtualSize)
+      const end = Math.min(base + (last - index) * this.#l2Coverage + coverage, header.virtualSize)
       this.#lastEnd = end
       const runs = (from: number, to: number): Run[] => [
         { kind: empty, start: from, length: to - from },
@@ -165,6 +168,15 @@ export class Qcow2Image {
           return this.#bounds.checked(runs)
         }),
     }
+  }
+
+  /** The last of the L1 entries from `index` on that name one table. */
+  #lastOf(table: number, index: number, l1: Part): number {
+    const first = this.#inL1(l1)
+    const end = (first + l1.view.byteLength) / 8
+    let last = index
+    while (last + 1 < end && hostOffset(l1.view, (last + 1) * 8 - first) === table) last++
+    return last
   }
 
   /** @throws FormatError if a sound image cannot name so much data */
@@ -206,14 +218,19 @@ export class Qcow2Image {
     return await this.#tables.load([offset, ...this.#tablesAfter(index, l1)])
   }
 
-  /** Starts reading the part after a part of the table of L1 entry `index`. */
-  #readAhead(table: number, part: number, index: number, l1: Part): void {
+  /** Starts reading what comes after a part of a table, at `offset`, which L1 entry `index` names. */
+  #readAhead(
+    { table, part, offset }: { table: number; part: number; offset: number },
+    index: number,
+    l1: Part,
+  ): void {
     // Small tables come several at a time anyway.
     if (this.#partSize < PART) return
     let begun = 0
     for (const next of this.#partsAfter(table, part, index, l1)) {
       if (begun++ === AHEAD) return
-      const known = this.#ahead.has(next) || this.#tables.get(next) !== undefined
+      // Entries may all name the table that is in use.
+      const known = next === offset || this.#ahead.has(next) || this.#tables.get(next) !== undefined
       if (known || next + PART > this.#file.size) continue
       const read = this.#tables.read(next)
       // It may never be asked for.
