@@ -1,6 +1,6 @@
 import type { Target } from '../copy/target/target.ts'
 import { CORRUPT } from '../format/qcow2/constants.ts'
-import { isMounted } from '../image/storage.ts'
+import { findMounted } from '../image/storage.ts'
 import type { Source } from '../source/source.ts'
 import type { ChainImage } from '../source/source-chain.ts'
 import { formatSize } from '../units.ts'
@@ -9,12 +9,12 @@ import { formatSize } from '../units.ts'
 export async function sourceNotes(source: Source): Promise<string[]> {
   if (source.size === 0) return [`${source.name}: is empty, a disk of 0 bytes`]
   const notes = corruptNotes(source.images)
-  for (const file of source.stores) {
-    if (file.kind !== 'file') continue
-    // Without /sys or /proc this cannot be determined.
-    if (!(await isMounted(file).catch(() => false))) continue
+  const files = source.stores.filter(({ kind }) => kind === 'file')
+  // Without /sys or /proc this cannot be determined.
+  const mounted = await findMounted(files).catch(() => undefined)
+  if (mounted) {
     const why = 'is mounted for writing: the copy may mix several points in time'
-    return [...notes, `${file.path}: ${why}`]
+    notes.push(`${mounted.path}: ${why}`)
   }
   return notes
 }

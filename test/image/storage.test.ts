@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
 import { type OpenFile, openFile } from '../../lib/image/file.ts'
-import { findShared, isMounted, requireApart, type StorageFile } from '../../lib/image/storage.ts'
+import { findMounted, findShared, requireApart, type StorageFile } from '../../lib/image/storage.ts'
 import { NO_LOOP_DEVICES } from '../support/loop.ts'
 import { run } from '../support/qemu.ts'
 
@@ -98,10 +98,10 @@ t.test(
     t.notOk(await findShared(disk, [await opened(t, loop)]), 'a file is, the device read')
     t.notOk(await shares(t, join(mount, 'disk'), join(mount, 'other')))
 
-    t.ok(await isMounted(await opened(t, loop)))
-    t.ok(await isMounted(await opened(t, file)))
-    t.notOk(await isMounted(disk))
-    t.notOk(await isMounted(await opened(t, newFile(t))))
+    const [apart, device, under] = [newFile(t), loop, file].map((path) => opened(t, path))
+    t.equal(await findMounted([await apart, disk, await device]), await device)
+    t.equal(await findMounted([await under, await apart]), await under)
+    t.equal(await findMounted([disk, await apart]), undefined)
   },
 )
 
