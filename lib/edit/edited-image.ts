@@ -46,15 +46,22 @@ export async function openToEdit(path: string, control: ControlOptions = {}): Pr
 
 /**
  * Makes an image ready to be edited that is open for writing, and locked.
+ * @param sound what `stateOf` said when the image was sound, under the same lock: if it says so still,
+ * the image is not checked again
  * @throws BackupError IO; BAD_IMAGE if it is corrupt, dirty, or found to be corrupt; UNSUPPORTED if it
  * is not qcow2
  */
 export async function prepareEdit(
   file: OpenFile,
   control: ControlOptions = {},
+  sound?: string,
 ): Promise<EditedImage> {
   const { path } = file
   const header = await requireEditable(file)
+  if (sound !== undefined && (await stateOf(file)) === sound) {
+    log('edit', () => `${path}: is as the last edit left it, and not checked again`)
+    return await editedImage(file)
+  }
   log('edit', () => `${path}: checking it before it is written to`)
   const fault = await firstFault(file, header, { ...control, leaks: false })
   if (fault !== undefined) {
@@ -62,6 +69,17 @@ export async function prepareEdit(
     throw badImage(path, why)
   }
   return await editedImage(file)
+}
+
+/**
+ * A file's size and when it was written to: the same as long as nobody does, lock or no lock.
+ * @returns undefined of a block device, which does not tell
+ * @throws errors of the system call
+ */
+export async function stateOf({ handle, blockDevice }: OpenFile): Promise<string | undefined> {
+  if (blockDevice) return undefined
+  const { size, mtimeNs, ctimeNs } = await handle.stat({ bigint: true })
+  return [size, mtimeNs, ctimeNs].join()
 }
 
 /**

@@ -1,5 +1,5 @@
 import { Bits } from '../edit/bits.ts'
-import { type EditedImage, openToEdit, prepareEdit } from '../edit/edited-image.ts'
+import { type EditedImage, openToEdit, prepareEdit, stateOf } from '../edit/edited-image.ts'
 import { BackupError } from '../errors.ts'
 import { type OpenFile, toOpenFile } from '../image/file.ts'
 import type { ImageDisk } from '../image/steps.ts'
@@ -55,21 +55,24 @@ export interface NamedOperation {
 /**
  * Does operations on several bitmaps of an image, in their order; all of them or, if one fails, none.
  * @param file open for writing, and locked against all other use; stays open
+ * @param sound result of the edit before, under the same lock: the image is then not checked again
+ * @returns the state in which it leaves the image, for the next edit
  * @throws BackupError BAD_BITMAP if an operation cannot be done; BAD_IMAGE, UNSUPPORTED, IO, ABORTED
  */
 export async function editBitmaps(
   file: OpenFile,
   operations: readonly NamedOperation[],
-  signal?: AbortSignal,
-): Promise<void> {
-  if (operations.length === 0) return
-  const image = await prepareEdit(await toOpenFile(file.path, file.handle), { signal })
+  { signal, sound }: { signal?: AbortSignal; sound?: string } = {},
+): Promise<string | undefined> {
+  if (operations.length === 0) return sound
+  const image = await prepareEdit(await toOpenFile(file.path, file.handle), { signal }, sound)
   let edit: BitmapEdit | undefined
   for (const { name, operation } of operations) {
     edit = new BitmapEdit(image, name, { signal }, edit)
     await edit.run(operation)
   }
   await edit!.store()
+  return await stateOf(file)
 }
 
 /**

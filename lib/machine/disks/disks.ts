@@ -1,6 +1,5 @@
-import { argumentError } from '../../errors.ts'
-import { readBitmaps } from '../../format/qcow2/bitmaps.ts'
-import { closeAll, openChain } from '../../source/source-chain.ts'
+import { argumentError, throwIfAborted } from '../../errors.ts'
+import { withBitmapsOf } from '../../maintain/open-bitmaps.ts'
 import type {
   CleanOptions,
   FreezeOptions,
@@ -104,15 +103,10 @@ class DisksAtRest implements Machine {
   /** Also while somebody else uses the disk. */
   async #marks(disk: NamedDisk, signal?: AbortSignal): Promise<Mark[]> {
     if (isExport(disk)) return []
-    const { format = this.#access.format } = disk
-    const options = { ...this.#access, format, signal, forceShare: true }
-    const { images, files } = await openChain(disk.source, options)
-    try {
-      const [{ file, header }] = images
-      return header ? marksOf(await readBitmaps(file, header)) : []
-    } finally {
-      await closeAll(files)
-    }
+    throwIfAborted(signal, disk.source)
+    const { source, format = this.#access.format } = disk
+    const options = { format, forceShare: true }
+    return await withBitmapsOf(source, options, async (_file, _header, found) => marksOf(found))
   }
 }
 

@@ -23,6 +23,8 @@ export class HeldDisk {
   readonly #chain: Chain
   /** The topmost image, where its bitmaps may be edited. */
   readonly #top: OpenFile | undefined
+  /** In which the last edit left that image, sound. */
+  #sound: string | undefined
 
   /**
    * Locks the files of a disk.
@@ -64,7 +66,7 @@ export class HeldDisk {
    * @throws BackupError BAD_BITMAP, BAD_IMAGE, UNSUPPORTED, IO, ABORTED
    */
   async begin(run: string, checkpoint: string, signal?: AbortSignal): Promise<number> {
-    await editBitmaps(this.#writable(), begin(run, checkpoint), signal)
+    this.#sound = await editBitmaps(this.#writable(), begin(run, checkpoint), { signal })
     const { granularityBits } = (await this.#bitmaps()).find(({ name }) => name === checkpoint)!
     return 2 ** granularityBits
   }
@@ -90,7 +92,7 @@ export class HeldDisk {
       ...operations,
       ...more.map(({ name }) => ({ name, operation: { kind: 'remove' } }) as const),
     ]
-    await editBitmaps(this.#writable(), all)
+    this.#sound = await editBitmaps(this.#writable(), all, { sound: this.#sound })
     return all.map(({ name }) => name)
   }
 

@@ -1,8 +1,12 @@
 /** Disks at rest as a machine: locks, and the bitmaps of a run that ends well, badly, or not at all. */
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { utimesSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import type { LogLine } from '../../../lib/log.ts'
 import type { Machine } from '../../../lib/machine/machine.ts'
 import { openMachine } from '../../../lib/machine/open-machine.ts'
+import { peek64, poke } from '../../support/patch.ts'
 import { qemuImg, qemuImgCheck, qemuImgInfo, run } from '../../support/qemu.ts'
 
 const RUN = '0123456789ab'
@@ -66,6 +70,32 @@ t.test('a point in time locks its disks, and ends well or badly', async (t) => {
     t.equal(qemuImgCheck(disk).status, 0)
     qemuImg('bitmap', '--remove', disk, stored ? 'p1' : 'before')
     qemuImg('bitmap', '--add', disk, 'before')
+  }
+})
+
+t.test('an image is checked once in a run, and again if somebody wrote to it', async (t) => {
+  const { machine, disk } = await setUp(t)
+  const checks: string[] = []
+  const listen = (line: unknown) => {
+    const { text } = line as LogLine
+    if (/checking it/.test(text)) checks.push(text)
+  }
+  subscribe('qcow2-backup:edit', listen)
+  t.teardown(() => unsubscribe('qcow2-backup:edit', listen))
+  for (const written of [false, true]) {
+    checks.length = 0
+    const point = await machine.freeze(wanted())
+    if (written) {
+      // An L1 entry, which now names a table past the end of the file.
+      const l1 = peek64(disk, 40)
+      poke(disk, Number(l1), (1n << 63n) | (1n << 40n))
+      // Not in the same tick of the clock as the last write of the run.
+      utimesSync(disk, 1, 1)
+    }
+    const notes = await point.fail()
+    t.equal(checks.length, written ? 2 : 1)
+    if (written) t.match(notes, [/^disk vda: bitmaps are left in it.* is corrupt/])
+    else t.strictSame(notes, [])
   }
 })
 
