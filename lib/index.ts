@@ -44,6 +44,7 @@ export {
 } from './api/maintain.ts'
 export { nameFromBytes, nameToBytes } from './api/names.ts'
 export { compareWithQemuImg } from './api/parity.ts'
+export { reportImage } from './api/report.ts'
 export {
   type ListedPoint,
   type ListRepositoryOptions,
@@ -108,6 +109,18 @@ export type { MapEntry } from './qemu-img/map/map.ts'
 export type { Measure } from './qemu-img/measure/measure.ts'
 export type { MeasureTarget } from './qemu-img/measure/measure-image.ts'
 export { QemuImgError } from './qemu-img/messages.ts'
+export type { Finding } from './report/finding.ts'
+export type { ReportImageOptions } from './report/image/report-image.ts'
+export type {
+  Amounts,
+  DiskMap,
+  ImageReport,
+  ReportedBitmap,
+  ReportedCheck,
+  ReportedImage,
+  ReportedSnapshot,
+} from './report/image/types.ts'
+export type { PageOptions, Reported } from './report/publish.ts'
 export type { DiskRecord, PointRecord } from './repository/record.ts'
 export type { RestoreMachineOptions, RestoreMachineResult } from './repository/restore-point.ts'
 export type { Verified } from './repository/verified.ts'

@@ -71,6 +71,11 @@ const COMMANDS: readonly { name: string; summary: string; load(): Promise<Comman
     load: () => import('./commands/verify.ts'),
   },
   {
+    name: 'report',
+    summary: 'make a page that shows the state of an image and of all that it builds on',
+    load: () => import('./commands/report.ts'),
+  },
+  {
     name: 'parity',
     summary: 'run qemu-img and this program on images, and compare what they print',
     load: () => import('./commands/parity.ts'),

@@ -1,9 +1,9 @@
 /** The tokens of colour in the light, which is also what is printed. */
-const LIGHT = `--ink: #1b2230; --soft: #5a6372; --paper: #fff; --wash: #f5f6f8; --edge: #dde1e8;
-  --accent: #2457d6; --tint: #b9cbf7; --zero: #aab2bf; --good: #157a3c; --bad: #b3202c; --warn: #8a5a00;`
+const LIGHT = `--ink: #1b2230; --soft: #5a6372; --paper: #fff; --wash: #f1f3f6; --edge: #dde1e8;
+  --accent: #2f62dc; --deep: #173a94; --tint: #bccdf8; --zero: #aab2bf; --good: #157a3c; --bad: #b3202c; --warn: #8a5a00;`
 
 const DARK = `--ink: #e5e8ee; --soft: #9ea7b6; --paper: #13161c; --wash: #1b2029; --edge: #313947;
-  --accent: #7d9fff; --tint: #35477d; --zero: #626d7e; --good: #58c983; --bad: #ff7d7d; --warn: #e3b04b;`
+  --accent: #7399fb; --deep: #b9ccff; --tint: #34477f; --zero: #626d7e; --good: #58c983; --bad: #ff7d7d; --warn: #e3b04b;`
 
 /** Rules that all pages share: light and dark, and nothing that is fetched. */
 export const STYLE = `
@@ -11,7 +11,8 @@ export const STYLE = `
 @media (prefers-color-scheme: dark) { :root { ${DARK} } }
 @media print { :root { color-scheme: light; ${LIGHT} } }
 * { box-sizing: border-box; }
-body { font: 15px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif;
+html { font-size: 93.75%; }
+body { font: 1rem/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif;
   color: var(--ink); background: var(--paper); max-width: 72rem; margin: 0 auto;
   padding: 2rem 1.25rem 4rem; overflow-wrap: break-word; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .3rem; font-weight: 650; }

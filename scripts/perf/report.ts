@@ -83,7 +83,7 @@ function renderVerdicts({ verdicts }: Measured): Html {
     const kind = verdict.met ? 'good' : 'bad'
     return html`<tr><td>${what}</td><td>${held}</td><td class="${kind}">${mark}</td></tr>`
   })
-  return html`<table><tbody>${rows}</tbody></table>`
+  return html`<div class="scroll"><table><tbody>${rows}</tbody></table></div>`
 }
 
 function renderFailure({ name, failure }: Failed): Html {

@@ -50,7 +50,7 @@ const STAND_INS: [RegExp, string][] = [
 ]
 
 /** Commands whose targets may be there from the preparations or the example before. */
-const MAKERS = ['full', 'incremental', 'restore', 'snapshot']
+const MAKERS = ['full', 'incremental', 'restore', 'snapshot', 'report']
 
 /** Bitmaps of disk.qcow2 at the beginning, where a command's examples add others. */
 const BITMAPS: Record<string, string[]> = { diff: [], bitmap: ['tuesday'] }
@@ -136,6 +136,7 @@ const NEEDED: Record<string, string[]> = {
   backup: ['disk:a=b', '--name', 'm', '--repo', 'r'],
   machine: ['disk:a=b', '--name', 'm'],
   list: ['--repo', 'r'],
+  report: ['a', '-o', 'p'],
 }
 
 t.test('an error names the option of a flag by that flag', async (t) => {

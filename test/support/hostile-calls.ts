@@ -58,6 +58,7 @@ export const CALLS: Readonly<Record<string, () => Promise<unknown>>> = {
   abortMachine: () => library.abortMachine(MACHINE, NAMED),
   diffToBitmap: () => library.diffToBitmap(DISK, 'empty.raw', 'new'),
   diffDisks: () => library.diffDisks(DISK, 'empty.raw', { format, baselineFormat: 'raw' }),
+  reportImage: () => library.reportImage(DISK, { format, output: 'page.html' }),
   verifyManifests: () => drain(library.verifyManifests([DISK])),
   imageInfo: () => library.imageInfo(DISK, { format }),
   backingChainInfo: () => library.backingChainInfo(DISK, { format }),

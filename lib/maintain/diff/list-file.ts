@@ -1,7 +1,5 @@
-import { movedNotes } from '../../copy/target/location.ts'
-import { openTarget, publishAll, type SourceIdentity } from '../../copy/target/open-target.ts'
-import { ioError } from '../../errors.ts'
-import type { FileHandle } from '../../files.ts'
+import type { SourceIdentity } from '../../copy/target/open-target.ts'
+import { openText } from '../../copy/target/text-file.ts'
 
 /** A file that gets a JSON array, one item to a line. */
 export interface ListFile {
@@ -22,27 +20,20 @@ export interface ListFile {
  */
 export async function openList(
   path: string,
-  { force, sources }: { force?: boolean; sources: readonly SourceIdentity[] },
+  options: { force?: boolean; sources: readonly SourceIdentity[] },
 ): Promise<ListFile> {
-  const target = await openTarget(path, { force, replaces: 'text', sources })
-  const handle = target.handle as FileHandle
+  const file = await openText(path, options)
   let before = '['
-  const write = async (text: string) => {
-    await handle.appendFile(text).catch((error) => {
-      throw ioError(path, error)
-    })
-  }
   return {
     async add(items) {
       if (items.length === 0) return
-      await write(before + items.map((item) => JSON.stringify(item)).join(',\n '))
+      await file.write(before + items.map((item) => JSON.stringify(item)).join(',\n '))
       before = ',\n '
     },
     async publish() {
-      await write(before === '[' ? '[]\n' : ']\n')
-      const left = await publishAll([[target]])
-      return [...movedNotes(path, await target.located()), ...left]
+      await file.write(before === '[' ? '[]\n' : ']\n')
+      return await file.publish()
     },
-    discard: () => target.discard(),
+    discard: () => file.discard(),
   }
 }

@@ -1,0 +1,40 @@
+import { CHAIN_OPTIONS, CONTROL_OPTIONS, FORCE_OPTIONS, FORMAT, SHARE_OPTIONS } from '../options.ts'
+import type { ReportImageOptions } from '../report/image/report-image.ts'
+import type { ImageReport } from '../report/image/types.ts'
+import type { Reported } from '../report/publish.ts'
+import { checkArgument, checkOptions, option, PATH, type SchemaFor } from '../schema.ts'
+import { Call } from './call.ts'
+import { TARGET } from './rules.ts'
+
+const PAGE_OPTIONS = {
+  output: option(TARGET, 'the page to make', { letter: 'o', value: 'file' }),
+  ...FORCE_OPTIONS,
+} as const
+
+export const REPORT_IMAGE_OPTIONS: SchemaFor<ReportImageOptions> = {
+  ...PAGE_OPTIONS,
+  format: option(FORMAT, 'the format', { letter: 'f', value: 'format', fallback: 'by its magic' }),
+  ...CHAIN_OPTIONS,
+  ...SHARE_OPTIONS,
+  ...CONTROL_OPTIONS,
+}
+
+/**
+ * Looks at an image and all that it builds on, and makes a page of it: a map of the disk by image, dirty
+ * bitmaps, snapshots, fragmentation, and the health of the chain in words. No content is read. The structure is
+ * checked, and damage is part of the report.
+ * @param image path of a raw or qcow2 image
+ * @throws BackupError if it cannot be opened: BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IN_USE, IO; TARGET_EXISTS,
+ * BAD_TARGET, USAGE, ABORTED, CALLBACK
+ */
+export async function reportImage(
+  image: string,
+  options: ReportImageOptions = {},
+): Promise<Reported<ImageReport>> {
+  checkArgument('image', PATH, image)
+  const checked = checkOptions(REPORT_IMAGE_OPTIONS, options)
+  const { reportImage: run } = await import('../report/image/report-image.ts')
+  const call = new Call(image, checked.signal)
+  const onProgress = call.callback('onProgress', checked.onProgress)
+  return await call.run(async () => call.noted(await run(image, { ...checked, onProgress })))
+}
