@@ -52,7 +52,7 @@ export {
   restoreMachine,
 } from './api/repository.ts'
 export { type OpenSourceOptions, openSource } from './api/source.ts'
-export { verifyManifests } from './api/verify.ts'
+export { verifyManifests, verifyRepository } from './api/verify.ts'
 export type { Manifest } from './backup/manifest.ts'
 export type {
   ContentHash,
@@ -124,6 +124,11 @@ export type { PageOptions, Reported } from './report/publish.ts'
 export type { DiskRecord, PointRecord } from './repository/record.ts'
 export type { RestoreMachineOptions, RestoreMachineResult } from './repository/restore-point.ts'
 export type { Verified } from './repository/verified.ts'
+export type { RepositoryFinding } from './repository/verify/finding.ts'
+export type {
+  MachineOrPoint,
+  VerifyRepositoryOptions,
+} from './repository/verify/verify-repository.ts'
 export type { BitmapFacts, BitmapHealth, BitmapPlace, ImageFacts } from './source/bitmaps/health.ts'
 export { BadBitmapChain } from './source/bitmaps/open-bitmap.ts'
 export type { NamedBitmap, NamedBlockNode } from './source/bitmaps/qmp-facts.ts'

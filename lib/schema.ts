@@ -7,7 +7,16 @@ import { argumentError } from './errors.ts'
 import { shortSize } from './units.ts'
 
 /** How the command line reads a value; `milliseconds` are written in seconds there. */
-export type Form = 'size' | 'count' | 'milliseconds' | 'text' | 'choice' | 'flag' | 'list' | 'none'
+export type Form =
+  | 'size'
+  | 'count'
+  | 'percent'
+  | 'milliseconds'
+  | 'text'
+  | 'choice'
+  | 'flag'
+  | 'list'
+  | 'none'
 
 /** A rule for a value. */
 export interface Rule<T> {
@@ -100,6 +109,13 @@ export function milliseconds(maxSeconds: number): Rule<number> {
   const { fault } = whole(1, maxSeconds * 1000)
   return rule('milliseconds', fault, { range: `1 to ${maxSeconds}` })
 }
+
+/** A share, per cent: more than nothing, and at most all. */
+export const PERCENT: Rule<number> = rule('percent', (n) =>
+  typeof n === 'number' && n > 0 && n <= 100
+    ? undefined
+    : `${show(n)} is not a percentage above 0, up to 100`,
+)
 
 /** A power of two, bytes. */
 export function powerOfTwo(min: number, max: number): Rule<number> {

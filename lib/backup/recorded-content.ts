@@ -72,8 +72,12 @@ function backing(name: string | undefined): string {
   return name === undefined ? 'has no backing file' : `has the backing file ${quoted(name)}`
 }
 
-function contentFault(
-  { content, ...recorded }: Manifest,
+/**
+ * The difference between what an image holds and what is recorded of it, if any.
+ * @param counts not known where it was not read cluster by cluster
+ */
+export function contentFault(
+  { content, ...recorded }: Partial<Counts> & Pick<Manifest, 'content'>,
   checksum: string,
   counts?: Counts,
 ): string | undefined {

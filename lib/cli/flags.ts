@@ -81,6 +81,7 @@ function describe({ help, range, fallback }: OptionRule<unknown>): string {
 const VALUES = {
   size: 'size',
   count: 'n',
+  percent: 'percent',
   milliseconds: 'seconds',
   text: 'name',
   choice: 'word',
@@ -93,6 +94,8 @@ function parserOf(key: string, rule: Rule<unknown>): (text: string, before: unkn
       return (text) => sizeOf(key, text)
     case 'count':
       return (text) => countOf(key, text)
+    case 'percent':
+      return (text) => percentOf(key, text)
     case 'milliseconds':
       return (text) => secondsOf(key, rule, text) * 1000
     case 'list':
@@ -111,6 +114,12 @@ function sizeOf(key: string, text: string): number {
 function countOf(key: string, text: string): number {
   if (/^\d{1,15}$/.test(text)) return Number(text)
   throw argumentError(key, `'${text}' is not a whole number`)
+}
+
+function percentOf(key: string, text: string): number {
+  const number = /^(\d{1,3}(?:\.\d{1,9})?)%?$/.exec(text)?.[1]
+  if (number !== undefined) return Number(number)
+  throw argumentError(key, `'${text}' is not a percentage; write 5% or 0.5%`)
 }
 
 /** The library would name its limits in milliseconds. */

@@ -11,3 +11,9 @@ export function requireRepository(repository: string | undefined): string {
   if (repository !== undefined) return repository
   throw argumentError('repository', 'missing; it names the directory of the backups')
 }
+
+/** The parts of `MACHINE[@POINT]`. A point has no @ in its name; a machine may. */
+export function machineAndPoint(text: string): { machine: string; point?: string } {
+  const [, machine, point] = /^(.+)@([^@]+)$/s.exec(text) ?? []
+  return machine === undefined ? { machine: text } : { machine, point }
+}

@@ -49,4 +49,20 @@ export class Lineage {
     }
     return ordered
   }
+
+  /**
+   * Points with all that their images build on.
+   * @param names default: all points
+   */
+  withAncestors(names: Iterable<string> = this.points.keys()): Set<PointRecord> {
+    const found = new Set([...names].flatMap((name) => this.points.get(name) ?? []))
+    // A set goes on with what is added to it meanwhile.
+    for (const { disks } of found) {
+      for (const disk of disks) {
+        const parent = this.parentOf(disk)
+        if (typeof parent === 'object') found.add(parent.point)
+      }
+    }
+    return found
+  }
 }

@@ -16,7 +16,7 @@ import type { PointRecord } from './record.ts'
 /** What a run is about to publish: a killed one leaves it. */
 const JOURNAL = '.run.json'
 /** Of files that could not be made without a name, see lib/copy/target/temporary-file.ts. */
-const TEMPORARY = /^\..+\.[0-9a-f]{12}\.partial$/s
+export const TEMPORARY = /^\..+\.[0-9a-f]{12}\.partial$/s
 
 /** Files that get their names before a record says what they are. */
 interface Journal {

@@ -19,23 +19,22 @@ const MAX_POINT = 120
 
 /** In the directory of a repository. */
 export const MARK = 'repository.json'
+/** What stands there beside the machines, and what machines of these names have. */
+const RESERVED: Record<string, string> = {
+  [MARK]: 'repository%2Ejson',
+  // File systems make it, and nobody but root may look into it.
+  'lost+found': 'lost%2Bfound',
+}
 
 /** The directory of a machine. */
 export function machineDirectory(machine: string): string {
   const name = shortened(encoded(machine, /[/%]/u), MAX_MACHINE)
-  // The only file that stands beside the machines.
-  return name === MARK ? name.replaceAll('.', '%2E') : name
+  return RESERVED[name] ?? name
 }
 
 /** The machine of a directory; undefined if the name was shortened, or is none of a machine's. */
 export function machineOf(directory: string): string | undefined {
-  const parts = directory.match(/%[0-9A-F]{2}|[^%]+|%/gs) ?? []
-  const bytes = parts.map((part) =>
-    part.startsWith('%') && part.length === 3
-      ? Buffer.from(part.slice(1), 'hex')
-      : encodeText(part),
-  )
-  const machine = decodeText(Buffer.concat(bytes))
+  const machine = decoded(directory)
   return machineDirectory(machine) === directory ? machine : undefined
 }
 
@@ -55,6 +54,24 @@ export function recordName(point: string): string {
 
 export function definitionName(point: string): string {
   return `${point}.xml`
+}
+
+/**
+ * The disk and the point of an image.
+ * @returns undefined if a file of that name is none; without `disk` if its name was shortened
+ */
+export function imageOf(file: string): { disk?: string; point: string } | undefined {
+  const [, name, point] = /^([^.]+)\.(.+)\.qcow2$/s.exec(file) ?? []
+  if (name === undefined || !isPointName(point)) return undefined
+  const disk = decoded(name)
+  if (imageName(disk, point) === file) return { disk, point }
+  return /%-[0-9a-f]{32}$/.test(name) ? { point } : undefined
+}
+
+/** The point of a definition; undefined if a file of that name is none. */
+export function definitionOf(file: string): string | undefined {
+  const point = /^(.*)\.xml$/s.exec(file)?.[1]
+  return point !== undefined && isPointName(point) ? point : undefined
 }
 
 /** The point of a record; undefined if a file of that name is none. */
@@ -90,6 +107,17 @@ function encoded(name: string, more: RegExp): string {
       ? hexOf(character)
       : character
   }).join('')
+}
+
+/** What `encoded` was given, if it was not shortened. */
+function decoded(name: string): string {
+  const parts = name.match(/%[0-9A-F]{2}|[^%]+|%/gs) ?? []
+  const bytes = parts.map((part) =>
+    part.startsWith('%') && part.length === 3
+      ? Buffer.from(part.slice(1), 'hex')
+      : encodeText(part),
+  )
+  return decodeText(Buffer.concat(bytes))
 }
 
 /**

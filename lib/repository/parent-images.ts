@@ -79,22 +79,43 @@ export class ParentImages {
   }
 
   async #compare(file: OpenFile, disk: DiskRecord): Promise<string | undefined> {
-    const { fileSize, virtualSize, parent, name } = disk
-    if (file.size !== fileSize) return `has ${file.size} bytes, not ${fileSize} as recorded`
-    const header = await readHeader(file)
-    if (header.virtualSize !== virtualSize) return 'is of another disk size than recorded'
-    const backing = parent === undefined ? undefined : imageName(name, parent)
-    if (header.backingFile !== backing) return 'has another backing file than recorded'
+    const fault = await metadataFault(file, disk)
+    if (fault !== undefined) return fault
     if (!this.#content) return undefined
     if ((await modifiedOf(file.path)) === disk.modified) return undefined
     // Written to, or only copied: its content tells.
-    const { checksum } = await hashImage(file, header, { signal: this.#signal })
+    const { checksum } = await hashImage(file, await readHeader(file), { signal: this.#signal })
     if (checksum !== disk.content.checksum) return 'holds other content than recorded'
-    // So that it need not be read the next time. Seconds, of which the system makes whole nanoseconds.
-    const modified = (Date.parse(disk.modified) + 0.5) / 1000
-    await file.handle.utimes(modified, modified).catch(() => {})
+    await markUnmodified(file, disk)
     return undefined
   }
+}
+
+/**
+ * How an image differs from its record, as far as its metadata tell.
+ * @throws BackupError BAD_IMAGE, UNSUPPORTED, IO
+ */
+export async function metadataFault(
+  file: OpenFile,
+  { name, fileSize, virtualSize, parent }: DiskRecord,
+): Promise<string | undefined> {
+  if (file.size !== fileSize) return `has ${file.size} bytes, not ${fileSize} as recorded`
+  const header = await readHeader(file)
+  if (header.virtualSize !== virtualSize) return 'is of another disk size than recorded'
+  const backing = parent === undefined ? undefined : imageName(name, parent)
+  if (header.backingFile !== backing) return 'has another backing file than recorded'
+  const { backingFormat } = header.extensions
+  if (backing === undefined || backingFormat === 'qcow2') return undefined
+  // As raw it would be read as something else, of nearly the same size.
+  return `names the format ${quoted(backingFormat ?? '')} for its backing file, not 'qcow2'`
+}
+
+/** Gives an image whose content is as recorded its time, so that it need not be read for that again. */
+export async function markUnmodified(file: OpenFile, disk: DiskRecord): Promise<void> {
+  if ((await modifiedOf(file.path)) === disk.modified) return
+  // Seconds, of which the system makes whole nanoseconds.
+  const modified = (Date.parse(disk.modified) + 0.5) / 1000
+  await file.handle.utimes(modified, modified).catch(() => {})
 }
 
 /** When a file was last written to, ISO 8601. */

@@ -1,5 +1,5 @@
 import { BackupError, ioError } from '../errors.ts'
-import { readdir } from '../files.ts'
+import { readdir, stat } from '../files.ts'
 import { described, record, whole } from '../schema.ts'
 import { jsonText, makeDirectory, publishText } from './files.ts'
 import { type Form, readForm, TIME } from './form.ts'
@@ -70,15 +70,31 @@ export class Repository {
    * @throws BackupError IO, BAD_RECORD, UNSUPPORTED
    */
   async machines(): Promise<string[]> {
-    const names = await readdir(this.directory).catch((error) => {
-      throw ioError(this.directory, error)
-    })
     const machines: string[] = []
-    for (const name of names) {
+    for (const name of await this.#names()) {
       const machine = machineOf(name) ?? (await MachineFolder.nameIn(`${this.directory}/${name}`))
       if (machine !== undefined && (await this.machine(machine).hasPoints())) machines.push(machine)
     }
     return machines.sort()
+  }
+
+  /**
+   * All folders that have a machine's name, whatever is in them, in the order of the machines. One whose
+   * machine only its records could tell, and do not, has the name of the directory.
+   * @throws BackupError IO
+   */
+  async folders(): Promise<MachineFolder[]> {
+    const folders: MachineFolder[] = []
+    for (const name of await this.#names()) {
+      const directory = `${this.directory}/${name}`
+      const machine =
+        machineOf(name) ??
+        (await MachineFolder.nameIn(directory).catch(() => undefined)) ??
+        (name.includes('%-') ? name : undefined)
+      if (machine === undefined || !(await isDirectory(directory))) continue
+      folders.push(new MachineFolder(machine, directory))
+    }
+    return folders.sort((a, b) => (a.machine < b.machine ? -1 : 1))
   }
 
   /** A machine's folder, to be read; it may not be there. */
@@ -95,6 +111,19 @@ export class Repository {
     await makeDirectory(directory)
     return await LockedMachine.lock(machine, directory)
   }
+
+  async #names(): Promise<string[]> {
+    return await readdir(this.directory).catch((error) => {
+      throw ioError(this.directory, error)
+    })
+  }
+}
+
+async function isDirectory(path: string): Promise<boolean> {
+  return await stat(path).then(
+    (stats) => stats.isDirectory(),
+    () => false,
+  )
 }
 
 /** @throws BackupError BAD_RECORD, UNSUPPORTED, IO */

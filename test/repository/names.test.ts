@@ -5,6 +5,7 @@ import t from 'tap'
 import {
   definitionName,
   imageName,
+  imageOf,
   isPointName,
   machineDirectory,
   machineOf,
@@ -31,7 +32,13 @@ const HOSTILE = [
     ' ',
     '',
   ],
-  ...['repository.json', 'ünïcödé', '\u202egnp', decodeText(Buffer.from('a\xffb', 'latin1'))],
+  ...[
+    'repository.json',
+    'lost+found',
+    'ünïcödé',
+    '\u202egnp',
+    decodeText(Buffer.from('a\xffb', 'latin1')),
+  ],
   ...['x'.repeat(255), 'x'.repeat(256), 'x'.repeat(5000), 'ü'.repeat(200), '%'.repeat(300)],
 ]
 
@@ -53,7 +60,7 @@ t.test('hostile names are safe, and different', async (t) => {
       t.notOk(names.has(file), `${file} is new`)
       names.add(file)
     }
-    t.not(machineDirectory(name), 'repository.json')
+    t.notOk(['repository.json', 'lost+found'].includes(machineDirectory(name)))
     const isCut = machineDirectory(name).includes('%-')
     if (!isCut) t.equal(machineOf(machineDirectory(name)), name)
   }
@@ -79,6 +86,16 @@ t.test('any two names are told apart, and read back', async () => {
     ),
     { numRuns: 2000 },
   )
+})
+
+t.test('the disk and the point of an image are read from its name', async (t) => {
+  for (const disk of ['vda', 'sda.1', '-x', 'a%b', 'ü/\0']) {
+    t.strictSame(imageOf(imageName(disk, 'p.1')), { disk, point: 'p.1' })
+  }
+  t.strictSame(imageOf(imageName('x'.repeat(300), 'p')), { point: 'p' })
+  for (const file of ['x.qcow2', '.x.p.qcow2', 'x.p.raw', 'x..qcow2', '%2f.p.qcow2', 'a.@.qcow2']) {
+    t.equal(imageOf(file), undefined, file)
+  }
 })
 
 t.test('names of points are no paths', async (t) => {

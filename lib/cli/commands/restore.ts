@@ -11,7 +11,7 @@ import { describeCopy } from '../output.ts'
 import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
 import { printResult } from '../print-result.ts'
 import { runWithProgress } from '../progress-display.ts'
-import { REPOSITORY_OPTIONS } from '../repository-flags.ts'
+import { machineAndPoint, REPOSITORY_OPTIONS } from '../repository-flags.ts'
 
 const HELP = `
 If BACKUP is a single image with a manifest beside it, the data read is compared with the hash
@@ -63,18 +63,12 @@ export function declare(command: Command, io: Io): void {
       for (const [key, value] of Object.entries({ snapshot, format })) {
         if (value !== undefined) throw argumentError(key, 'is not for what a repository has')
       }
-      const [machine, point] = partsOf(backup)
+      const { machine, point } = machineAndPoint(backup)
       const result = await runWithProgress(io, flags, (control) =>
         restoreMachine(repo, machine, target, { ...rest, point, disk, ...control }),
       )
       await printResult(io, flags, result, describe)
     })
-}
-
-/** A point has no @ in its name; a machine may. */
-function partsOf(text: string): [machine: string, point?: string] {
-  const [, machine, point] = /^(.+)@([^@]+)$/s.exec(text) ?? []
-  return machine === undefined ? [text] : [machine, point]
 }
 
 function describe(result: RestoreMachineResult): string[] {

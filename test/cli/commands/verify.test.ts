@@ -87,3 +87,46 @@ t.test('verify refuses the options of parity', async (t) => {
   const device = await runCli(['full', '--manifest', '/dev/null', '/dev/null'])
   t.not(device.status, 0)
 })
+
+t.test('verify --repo: one line per image, status 1 if one is bad', async (t) => {
+  const cwd = t.testdir()
+  makeRaw(join(cwd, 'disk.raw'), MIB, [{ at: 0, bytes: noise(MIB) }])
+  for (const point of ['p0', 'p1']) {
+    const args = ['disk:vda=disk.raw', '--name', 'web', '--repo', 'r', '--checkpoint', point]
+    t.equal((await runCli(['backup', ...args, '--full'], { cwd })).status, 0)
+  }
+  const good = await runCli(['verify', '--repo', 'r', '--progress', 'json'], { cwd })
+  t.equal(good.status, 0, good.stderr)
+  t.equal(
+    good.stdout,
+    'r/web/vda.p0.qcow2: sound, and as recorded\nr/web/vda.p1.qcow2: sound, and as recorded\n',
+  )
+  const last = JSON.parse(good.stderr.trim().split('\n').at(-1)!)
+  t.equal(last.phase, 'verify')
+  t.equal(last.position, last.size)
+
+  writeFileSync(join(cwd, 'r/web/p0.json'), '{')
+  writeFileSync(join(cwd, 'r/web/.x.0123456789ab.partial'), '')
+  const bad = await runCli(['verify', '--repo', 'r', 'web', '--sample', '0.1%'], { cwd })
+  t.equal(bad.status, 1)
+  t.match(bad.stdout, /^r\/web\/p0\.json: is not JSON\nr\/web\/\.x\..*\.partial: is of a run.*\n/)
+  t.equal(bad.stderr, 'qcow2-backup: verify: 1 of 3 are not good\n')
+  const json = await runCli(['verify', '--repo', 'r', 'web@p1', '--json', '--sample=50'], { cwd })
+  t.equal(json.status, 0)
+  t.match(JSON.parse(json.stdout), [
+    { kind: 'image', machine: 'web', point: 'p1', disk: 'vda', same: true, read: true },
+  ])
+})
+
+t.test('wrong usage of verify', async (t) => {
+  for (const [args, line] of [
+    [[], 'IMAGE: missing'],
+    [['a', '--sample', '5'], '--sample: needs a repository, --repo'],
+    [['--repo', 'r', '--sample', 'x'], "--sample: 'x' is not a percentage; write 5% or 0.5%"],
+    [['--repo', 'r', '--sample', '0'], '--sample: 0 is not a percentage above 0, up to 100'],
+    [['--repo', 'r', '--manifest'], '--manifest: is not for what a repository has'],
+  ] as const) {
+    const { status, stderr } = await runCli(['verify', ...args], { cwd: t.testdir() })
+    t.strictSame([status, stderr], [2, `qcow2-backup: ${line}\n`])
+  }
+})
