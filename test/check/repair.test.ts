@@ -126,7 +126,7 @@ t.test(
 )
 
 /** Of how many writes and syncs one fails. */
-const EVERY = effort(3, 1)
+const EVERY = effort(5, 1)
 
 t.test('a repair that fails at any of its writes can be begun again', async (t) => {
   const dir = t.testdir()
@@ -170,7 +170,7 @@ t.test('what is damaged at random is never worse for a repair', async (t) => {
   const dir = t.testdir()
   const path = join(dir, 'x')
   const before = join(dir, 'before')
-  for (let seed = 1; seed <= effort(12, 40); seed++) {
+  for (let seed = 1; seed <= effort(6, 40); seed++) {
     image(path)
     const done = damage(path, randomNumbers(seed))
     copyFileSync(path, before)

@@ -99,7 +99,7 @@ t.test('backing names outside of the directory open nothing', async (t) => {
   const more = [...allowed.opened].filter((name) => !usual.has(name))
   t.strictSame(more, [secret.replace(/\d+/g, 'N')], 'strace shows what is opened')
   renameSync(secret, join(outside, 'gone.qcow2'))
-  refused(t, cwd, `disk.qcow2: its backing file '../secret.qcow2' ${gate} ${outside}`, 'gone')
+  await refused(t, cwd, `disk.qcow2: its backing file '../secret.qcow2' ${gate} ${outside}`, 'gone')
 })
 
 t.test('a backing link out of the directory opens nothing', async (t) => {
@@ -152,7 +152,7 @@ t.test('backing formats that are missing or unknown are refused', async (t) => {
     rmSync(image, { force: true })
     qemuImg('create', '-q', '-f', 'qcow2', image, '1M')
     nameBacking(image, 'base', format)
-    refused(t, cwd, `disk.qcow2: ${why}`)
+    await refused(t, cwd, `disk.qcow2: ${why}`)
   }
 })
 
@@ -173,20 +173,20 @@ t.test('names with control characters are printed escaped', async (t) => {
     rmSync(image, { force: true })
     qemuImg('create', '-q', '-f', 'qcow2', image, '1M')
     nameBacking(image, name)
-    refused(t, cwd, /.*disk\.qcow2.*|.*: no such file or directory/, encodeURIComponent(name))
+    await refused(t, cwd, /.*disk\.qcow2.*|.*: no such file or directory/, encodeURIComponent(name))
   }
   for (const bytes of [Buffer.from([0xff, 0xfe, 0x80]), Buffer.from('a\0b')]) {
     nameBacking(image, 'x')
     poke(image, 1024, bytes)
     poke(image, 16, bytes.length)
-    refused(t, cwd, /.*: no such file or directory/, bytes.toString('hex'))
+    await refused(t, cwd, /.*: no such file or directory/, bytes.toString('hex'))
   }
   // The user's own names.
   for (const name of ['bad\nname', '\x1b[2J', '\u202e']) {
-    const { status, stderr } = measured(cwd, ['full', name, 'copy.qcow2'])
+    const { status, stderr } = await measured(cwd, ['full', name, 'copy.qcow2'])
     t.equal(status, 1)
     t.match(stderr, /^qcow2-backup: [^\p{Cc}\p{Cf}]+: no such file or directory\n$/u)
-    const target = measured(cwd, ['full', 'disk.qcow2', `${name}/copy`])
+    const target = await measured(cwd, ['full', 'disk.qcow2', `${name}/copy`])
     t.match(target.stderr, /^qcow2-backup: [^\p{Cc}\p{Cf}]+\n$/u)
   }
 })
@@ -198,23 +198,23 @@ t.test('chains without an end are refused', async (t) => {
       qemuImg('create', '-q', '-f', 'qcow2', join(cwd, `${name}.qcow2`), '1M')
     }
     nameBacking(join(cwd, 'disk.qcow2'), 'disk.qcow2')
-    refused(t, cwd, /\S*disk\.qcow2: appears twice in its own backing chain/, 'at once')
+    await refused(t, cwd, /\S*disk\.qcow2: appears twice in its own backing chain/, 'at once')
     nameBacking(join(cwd, 'disk.qcow2'), 'a.qcow2')
     nameBacking(join(cwd, 'a.qcow2'), './b.qcow2')
     nameBacking(join(cwd, 'b.qcow2'), 'a.qcow2')
-    refused(t, cwd, /\S*a\.qcow2: appears twice in its own backing chain/, 'below')
+    await refused(t, cwd, /\S*a\.qcow2: appears twice in its own backing chain/, 'below')
   })
 
   t.test('a chain that ends in no file is refused', async (t) => {
     const cwd = t.testdir()
     qemuImg('create', '-q', '-f', 'qcow2', join(cwd, 'disk.qcow2'), '1M')
     nameBacking(join(cwd, 'disk.qcow2'), 'none.qcow2')
-    refused(t, cwd, /\S*none\.qcow2: no such file or directory/)
+    await refused(t, cwd, /\S*none\.qcow2: no such file or directory/)
     mkdirSync(join(cwd, 'none.qcow2'))
-    refused(t, cwd, /\S*none\.qcow2: is a directory/)
+    await refused(t, cwd, /\S*none\.qcow2: is a directory/)
     rmSync(join(cwd, 'none.qcow2'), { recursive: true })
     run('mkfifo', [join(cwd, 'none.qcow2')])
-    refused(t, cwd, /\S*none\.qcow2: is neither a regular file nor a block device/)
+    await refused(t, cwd, /\S*none\.qcow2: is neither a regular file nor a block device/)
   })
 
   t.test('a chain of a thousand images is refused', async (t) => {
@@ -232,6 +232,6 @@ t.test('chains without an end are refused', async (t) => {
       poke(copy, 16, `${i + 1}.qcow2`.length)
     }
     renameSync(join(cwd, '0.qcow2'), image)
-    refused(t, cwd, /\S*256\.qcow2: is too deep: a backing chain has at most 256 images/)
+    await refused(t, cwd, /\S*256\.qcow2: is too deep: a backing chain has at most 256 images/)
   })
 })

@@ -92,7 +92,7 @@ for (const [index, scenario] of SCENARIOS.entries()) {
     for (const fault of someOf(FAULTS, index)) {
       const { calls, how } = fault
       let completed = false
-      for (let n = 1; !completed; n++) {
+      for (let n = 1; !completed; n += effort(2, 1)) {
         prepare(directory, scenario)
         const { status, stdout, stderr } = inject(directory, scenario, fault, n)
         const when = `${how} at call ${n} of ${calls}`

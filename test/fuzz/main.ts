@@ -9,7 +9,7 @@ import { copyFileSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { CLI } from '../support/cli.ts'
-import { measured } from '../support/hostile.ts'
+import { measuredAlone } from '../support/hostile.ts'
 import { makeCorpus } from './corpus.ts'
 import { MEMORY, runWorker, SECONDS } from './watch.ts'
 
@@ -39,7 +39,7 @@ for (let round = seed; found === 0 && Date.now() < end; round++) {
   asItWas()
   // A process that has run a thousand commands is not what a user has: one of its own decides.
   if (bounds) {
-    const { seconds, memory } = measured(kept, last.args)
+    const { seconds, memory } = measuredAlone(kept, last.args)
     asItWas()
     if (seconds < SECONDS && memory < MEMORY) continue
     console.log(`${seconds} s of the processor, ${memory} KiB of memory`)

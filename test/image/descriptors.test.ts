@@ -3,6 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { CLI } from '../support/cli.ts'
+import { effort } from '../support/effort.ts'
 import { qemuImg, qemuIo, run } from '../support/qemu.ts'
 
 const LAYERS = 200
@@ -43,40 +44,43 @@ function chain(t: Test): string {
 t.test(`every command takes a chain of ${LAYERS} images with ${LIMIT} descriptors`, async (t) => {
   const dir = chain(t)
   qemuImg('convert', '-O', 'raw', join(dir, 'top.qcow2'), join(dir, 'expected.raw'))
+  const ends = [
+    `commit top.qcow2 --base ${nameOf(LAYERS - 1)}`,
+    `commit ${nameOf(LAYERS - 1)} --base ${nameOf(0)}`,
+  ]
   const commands = [
     'full top.qcow2 full.qcow2 --verify',
-    'full top.qcow2 compressed.qcow2 --compress zstd',
     'incremental top.qcow2 inc.qcow2 --bitmap b --backing full.qcow2',
     'restore top.qcow2 restored.raw',
+    'diff top.qcow2 full.qcow2 --bitmap d',
+    'check top.qcow2',
+    'snapshot top.qcow2 overlay.qcow2',
+  ]
+  const others = [
+    'full top.qcow2 compressed.qcow2 --compress zstd',
     'restore top.qcow2 restored.qcow2 -O qcow2',
     'restore top.qcow2 verified.raw --verify',
     'chain top.qcow2',
     'compare top.qcow2 full.qcow2',
     'compare full.qcow2 top.qcow2',
-    'diff top.qcow2 full.qcow2 --bitmap d',
     'diff full.qcow2 top.qcow2 --bitmap d',
     'map top.qcow2',
-    'check top.qcow2',
     'info --backing-chain top.qcow2',
     'measure -O qcow2 top.qcow2',
     'extents top.qcow2',
     'extents top.qcow2 --bitmap b',
-    'snapshot top.qcow2 overlay.qcow2',
     'verify top.qcow2',
     'bitmap --add --merge b top.qcow2 e',
-    `commit top.qcow2 --base ${nameOf(LAYERS - 1)}`,
-    `commit ${nameOf(LAYERS - 1)} --base ${nameOf(0)}`,
   ]
-  for (const command of commands) {
+  for (const command of [...commands, ...effort([], others), ...ends]) {
     const { status, stderr } = limited(dir, LIMIT, command.split(' '))
     t.equal(status, 0, `${command}: ${stderr}`)
   }
   const same = (path: string, format: string) =>
     qemuImg('compare', '-f', format, '-F', 'raw', join(dir, path), join(dir, 'expected.raw'))
-  for (const path of ['full.qcow2', 'compressed.qcow2', 'inc.qcow2', 'restored.qcow2', nameOf(0)]) {
-    same(path, 'qcow2')
-  }
-  for (const path of ['restored.raw', 'verified.raw']) same(path, 'raw')
+  const more = effort([], ['compressed.qcow2', 'restored.qcow2'])
+  for (const path of ['full.qcow2', 'inc.qcow2', nameOf(0), ...more]) same(path, 'qcow2')
+  for (const path of ['restored.raw', ...effort([], ['verified.raw'])]) same(path, 'raw')
 })
 
 t.test('with fewer than there are images, the remedy is named, and nothing is left', async (t) => {

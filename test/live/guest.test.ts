@@ -1,10 +1,11 @@
 import { join } from 'node:path'
 import t from 'tap'
 import { whileFrozen } from '../../lib/qmp/frozen-guest.ts'
+import { THOROUGH_ONLY } from '../support/effort.ts'
 import { isCleanExt4, makeExt4 } from '../support/file-systems.ts'
 import { startGuest } from '../support/guest.ts'
 
-t.test('a guest’s file systems are frozen by its agent, and thawed', async (t) => {
+t.test('a guest’s file systems are frozen by its agent, and thawed', THOROUGH_ONLY, async (t) => {
   const directory = t.testdir()
   const [blk, scsi] = ['blk', 'scsi'].map((name) => join(directory, name))
   makeExt4(blk, 64 * 2 ** 20)

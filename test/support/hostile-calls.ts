@@ -1,6 +1,7 @@
 /**
- * Calls public functions with a hostile image: hostile-calls.js DIRECTORY NAME…. How each ended is a line
- * of JSON on descriptor 3. Each call gets a copy of the directory as it was.
+ * Calls public functions with a hostile image: hostile-calls.js CASES, a JSON array of
+ * {directory, names}. How each call ended is a line of JSON on descriptor 3. Each gets a copy of the
+ * directory as it was.
  */
 import { cpSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
@@ -9,6 +10,8 @@ import { isBackupError } from '../../lib/index.ts'
 
 /** How a call ended. */
 export interface Called {
+  /** Of the image. */
+  directory: string
   name: string
   /** `resolved`, or the code of a BackupError, or another exception. */
   outcome: string
@@ -79,22 +82,27 @@ async function outcomeOf(call: () => Promise<unknown>): Promise<string> {
   }
 }
 
-const [, script, directory, ...names] = process.argv
+const [, script, cases] = process.argv
 if (script?.endsWith('hostile-calls.js')) {
-  for (const name of names) {
-    const call = CALLS[name]
-    const work = join(directory, 'work')
-    rmSync(work, { recursive: true, force: true })
-    cpSync(join(directory, 'images'), work, { recursive: true })
-    process.chdir(work)
-    const before = process.cpuUsage()
-    // The current run, in case it does not end.
-    writeSync(3, `${JSON.stringify({ name })}\n`)
-    const outcome = await outcomeOf(call)
-    const { user, system } = process.cpuUsage(before)
-    const memory = process.resourceUsage().maxRSS
-    const called: Called = { name, outcome, cpu: (user + system) / 1e6, memory }
-    writeSync(3, `${JSON.stringify(called)}\n`)
-    process.chdir(directory)
+  for (const { directory, names } of JSON.parse(cases) as {
+    directory: string
+    names: string[]
+  }[]) {
+    for (const name of names) {
+      const call = CALLS[name]
+      const work = join(directory, 'work')
+      rmSync(work, { recursive: true, force: true })
+      cpSync(join(directory, 'images'), work, { recursive: true })
+      process.chdir(work)
+      const before = process.cpuUsage()
+      // The current run, in case it does not end.
+      writeSync(3, `${JSON.stringify({ directory, name })}\n`)
+      const outcome = await outcomeOf(call)
+      const { user, system } = process.cpuUsage(before)
+      const memory = process.resourceUsage().maxRSS
+      const called: Called = { directory, name, outcome, cpu: (user + system) / 1e6, memory }
+      writeSync(3, `${JSON.stringify(called)}\n`)
+      process.chdir(directory)
+    }
   }
 }

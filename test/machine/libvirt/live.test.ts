@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { fullBackup, incrementalBackup } from '../../../lib/index.ts'
 import { openLibvirtMachine } from '../../../lib/machine/libvirt/libvirt.ts'
+import { THOROUGH_ONLY } from '../../support/effort.ts'
 import { startLibvirtd, type TestDisk } from '../../support/libvirtd.ts'
 import { qemuImg } from '../../support/qemu.ts'
 import { back, freeze, lost, MIB, nothingLeft, sameContent, setUp, stateIs } from './domains.ts'
@@ -78,49 +79,60 @@ t.test('libvirt domains', async (t) => {
     await nothingLeft(t, domain, machine, ['p2'])
   })
 
-  t.test('small clusters have small granules; version 2 holds no bitmaps', async (t) => {
-    const at = (file: string) => join(libvirtd.directory, `kinds-${file}`)
-    const disks: TestDisk[] = [
-      { dev: 'vda', path: at('a'), format: 'qcow2' },
-      { dev: 'vdb', path: at('b'), format: 'qcow2' },
-    ]
-    qemuImg('create', '-q', '-f', 'qcow2', '-o', 'cluster_size=4k', at('a'), '16M')
-    qemuImg('create', '-q', '-f', 'qcow2', '-o', 'compat=0.10', at('b'), '16M')
-    const domain = await libvirtd.define('kinds', disks)
-    await domain.virsh('start')
-    const machine = await openLibvirtMachine(domain.name, { connect: libvirtd.connect })
-    t.match(await machine.disks(), [
-      { incremental: { possible: true } },
-      { incremental: { possible: false, reason: /version 2, which holds no bitmaps/ } },
-    ])
-    const point = await freeze(machine, 'p1', [{ name: 'vda', checkpoint: 'p1' }, { name: 'vdb' }])
-    t.strictSame(point.disks[0].checkpoint, { name: 'p1', granularity: 4096 })
-    t.strictSame(await point.succeed({ remove: [] }), [])
-    await domain.virsh('destroy')
-    t.match(qemuImg('info', at('a')), /name: p1\s+granularity: 4096/)
-  })
+  t.test(
+    'small clusters have small granules; version 2 holds no bitmaps',
+    THOROUGH_ONLY,
+    async (t) => {
+      const at = (file: string) => join(libvirtd.directory, `kinds-${file}`)
+      const disks: TestDisk[] = [
+        { dev: 'vda', path: at('a'), format: 'qcow2' },
+        { dev: 'vdb', path: at('b'), format: 'qcow2' },
+      ]
+      qemuImg('create', '-q', '-f', 'qcow2', '-o', 'cluster_size=4k', at('a'), '16M')
+      qemuImg('create', '-q', '-f', 'qcow2', '-o', 'compat=0.10', at('b'), '16M')
+      const domain = await libvirtd.define('kinds', disks)
+      await domain.virsh('start')
+      const machine = await openLibvirtMachine(domain.name, { connect: libvirtd.connect })
+      t.match(await machine.disks(), [
+        { incremental: { possible: true } },
+        { incremental: { possible: false, reason: /version 2, which holds no bitmaps/ } },
+      ])
+      const point = await freeze(machine, 'p1', [
+        { name: 'vda', checkpoint: 'p1' },
+        { name: 'vdb' },
+      ])
+      t.strictSame(point.disks[0].checkpoint, { name: 'p1', granularity: 4096 })
+      t.strictSame(await point.succeed({ remove: [] }), [])
+      await domain.virsh('destroy')
+      t.match(qemuImg('info', at('a')), /name: p1\s+granularity: 4096/)
+    },
+  )
 
-  t.test('a name that is a number, and a path with what XML would take for its own', async (t) => {
-    const { machine, domain, dir } = await setUp(t, libvirtd, '1')
-    t.equal(machine.name, '1')
-    const scratch = join(libvirtd.directory, "it's <&>")
-    mkdirSync(scratch)
-    const point = await freeze(machine, 'p1', [{ name: 'vda', checkpoint: 'p1' }], { scratch })
-    t.equal(readdirSync(scratch).length, 1)
-    await back(point.disks[0], join(dir, '1.qcow2'))
-    t.strictSame(await point.fail(), [])
-    t.strictSame(readdirSync(scratch), [])
-    await nothingLeft(t, domain, machine, [])
-    const refused = freeze(machine, 'a/b', [{ name: 'vda', checkpoint: 'a/b' }])
-    await t.rejects(refused, { code: 'USAGE', message: /no name of a checkpoint/ })
-    await t.rejects(freeze(machine, 'p1', [{ name: 'vdq' }]), {
-      message: /no disk vdq; it has vda, vdb/,
-    })
-    const other = { connect: libvirtd.connect }
-    await t.rejects(openLibvirtMachine('none', other), {
-      message: /no such domain at .*; there are '/,
-    })
-  })
+  t.test(
+    'a name that is a number, and a path with what XML would take for its own',
+    THOROUGH_ONLY,
+    async (t) => {
+      const { machine, domain, dir } = await setUp(t, libvirtd, '1')
+      t.equal(machine.name, '1')
+      const scratch = join(libvirtd.directory, "it's <&>")
+      mkdirSync(scratch)
+      const point = await freeze(machine, 'p1', [{ name: 'vda', checkpoint: 'p1' }], { scratch })
+      t.equal(readdirSync(scratch).length, 1)
+      await back(point.disks[0], join(dir, '1.qcow2'))
+      t.strictSame(await point.fail(), [])
+      t.strictSame(readdirSync(scratch), [])
+      await nothingLeft(t, domain, machine, [])
+      const refused = freeze(machine, 'a/b', [{ name: 'vda', checkpoint: 'a/b' }])
+      await t.rejects(refused, { code: 'USAGE', message: /no name of a checkpoint/ })
+      await t.rejects(freeze(machine, 'p1', [{ name: 'vdq' }]), {
+        message: /no disk vdq; it has vda, vdb/,
+      })
+      const other = { connect: libvirtd.connect }
+      await t.rejects(openLibvirtMachine('none', other), {
+        message: /no such domain at .*; there are '/,
+      })
+    },
+  )
 
   t.test('a backup that failed leaves nothing, and the next has its changes', async (t) => {
     const { machine, domain, disks, dir } = await setUp(t, libvirtd, 'failed')
@@ -152,7 +164,7 @@ t.test('libvirt domains', async (t) => {
     await nothingLeft(t, domain, machine, [])
   })
 
-  t.test('a job that somebody ends is lost', async (t) => {
+  t.test('a job that somebody ends is lost', THOROUGH_ONLY, async (t) => {
     const { machine, domain } = await setUp(t, libvirtd, 'ended')
     const point = await freeze(machine, 'p1', [{ name: 'vda', checkpoint: 'p1' }])
     await domain.virsh('domjobabort')
@@ -196,7 +208,7 @@ t.test('libvirt domains', async (t) => {
     await nothingLeft(t, domain, machine, ['p2'])
   })
 
-  t.test('checkpoints of others are left alone', async (t) => {
+  t.test('checkpoints of others are left alone', THOROUGH_ONLY, async (t) => {
     const { machine, domain } = await setUp(t, libvirtd, 'foreign')
     await domain.virsh(
       'checkpoint-create-as',

@@ -11,13 +11,13 @@ using namespace qb::test;
 
 namespace {
 
-struct Options {
+struct FrameOptions {
   bool sized = true;  // the frame says how long its content is
   bool checksum = false;
   int window_log = 0;  // 0: what zstd chooses
 };
 
-Bytes frame(const Bytes& in, Options options = {}) {
+Bytes frame(const Bytes& in, FrameOptions options = {}) {
   ZSTD_CCtx* context = ZSTD_createCCtx();
   ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, options.checksum ? 1 : 0);
   if (options.window_log != 0) {
@@ -94,7 +94,7 @@ TEST_CASE("unzstd_cluster: a checksum is looked at") {
 TEST_CASE("unzstd_cluster: frames that do not end where the cluster does") {
   for (const bool sized : {true, false}) {
     CAPTURE(sized);
-    const Options options = {.sized = sized};
+    const FrameOptions options = {.sized = sized};
     Bytes small(kIn.size() - 1);
     Bytes large(kIn.size() + 1);
     CHECK_FALSE(decode(frame(kIn, options), small));

@@ -13,7 +13,7 @@ namespace {
 
 constexpr uint64_t kUnit = 4096, kMost = 4 * kUnit;
 
-Row row(RowKind kind, uint64_t start, uint64_t end) {
+Row row_between(RowKind kind, uint64_t start, uint64_t end) {
   return {.kind = kind, .start = start, .length = end - start, .offset = 100000 + start};
 }
 
@@ -35,16 +35,16 @@ std::vector<Step> steps_of(const std::vector<Row>& rows, bool has_backing = fals
 constexpr auto kSkip = RowKind::kSkip, kZero = RowKind::kZero, kData = RowKind::kData;
 
 // One byte of the disk as a plan sees it.
-struct Byte {
+struct GuestByte {
   RowKind kind;
   uint32_t file;
   uint64_t at;      // offset in the file, or in what the stream expands to
   uint64_t stream;  // offset of the stream
 
-  bool operator==(const Byte&) const = default;
+  bool operator==(const GuestByte&) const = default;
 };
 
-Byte byte_of(const Row& row, uint64_t guest) {
+GuestByte byte_of(const Row& row, uint64_t guest) {
   uint64_t into = guest - row.start;
   if (!row.reads()) return {row.kind, 0, 0, 0};
   if (row.compressed()) return {row.kind, row.file, row.within + into, row.offset};
@@ -55,8 +55,8 @@ Byte byte_of(const Row& row, uint64_t guest) {
 
 TEST_CASE("Assembler: whole units go through as they are") {
   std::vector<Step> steps =
-      steps_of({row(kSkip, 0, 2 * kUnit), row(kData, 2 * kUnit, 3 * kUnit),
-                row(kZero, 3 * kUnit, 5 * kUnit), row(kData, 5 * kUnit, 6 * kUnit)},
+      steps_of({row_between(kSkip, 0, 2 * kUnit), row_between(kData, 2 * kUnit, 3 * kUnit),
+                row_between(kZero, 3 * kUnit, 5 * kUnit), row_between(kData, 5 * kUnit, 6 * kUnit)},
                true);
   REQUIRE(steps.size() == 4);
   CHECK(steps[0].kind == Step::Kind::kSkip);
@@ -74,7 +74,7 @@ TEST_CASE("Assembler: an empty disk has no steps and is complete") {
 }
 
 TEST_CASE("Assembler: data are cut into steps of at most so many bytes") {
-  std::vector<Step> steps = steps_of({row(kData, 0, 2 * kMost + kUnit + 5)});
+  std::vector<Step> steps = steps_of({row_between(kData, 0, 2 * kMost + kUnit + 5)});
   REQUIRE(steps.size() == 3);
   CHECK(steps[0].length == kMost);
   CHECK(steps[1].length == kMost);
@@ -85,7 +85,8 @@ TEST_CASE("Assembler: data are cut into steps of at most so many bytes") {
 TEST_CASE("Assembler: runs that belong together become one, however they come") {
   Assembler assembler(kUnit, kMost, 1 << 30, false);
   for (uint64_t at = 0; at < 1 << 30; at += 1 << 20) {
-    assembler.feed({row(kZero, at, at + 1000), row(kZero, at + 1000, at + (1 << 20))});
+    assembler.feed(
+        {row_between(kZero, at, at + 1000), row_between(kZero, at + 1000, at + (1 << 20))});
   }
   std::vector<Step> steps = steps_of(assembler);
   REQUIRE(steps.size() == 1);
@@ -93,9 +94,10 @@ TEST_CASE("Assembler: runs that belong together become one, however they come") 
 }
 
 TEST_CASE("Assembler: pieces of a unit are put together, the rest of it is zero") {
-  std::vector<Step> steps =
-      steps_of({row(kZero, 0, 100), row(kData, 100, 200), row(kSkip, 200, 2 * kUnit + 50),
-                row(kData, 2 * kUnit + 50, 2 * kUnit + 60), row(kZero, 2 * kUnit + 60, 9 * kUnit)});
+  std::vector<Step> steps = steps_of({row_between(kZero, 0, 100), row_between(kData, 100, 200),
+                                      row_between(kSkip, 200, 2 * kUnit + 50),
+                                      row_between(kData, 2 * kUnit + 50, 2 * kUnit + 60),
+                                      row_between(kZero, 2 * kUnit + 60, 9 * kUnit)});
   REQUIRE(steps.size() == 4);
   CHECK(steps[0].kind == Step::Kind::kData);
   CHECK(steps[0].length == kUnit);
@@ -110,9 +112,9 @@ TEST_CASE("Assembler: pieces of a unit are put together, the rest of it is zero"
 }
 
 TEST_CASE("Assembler: zero and skipped bytes in one unit are no data, for nothing would be read") {
-  std::vector<Step> steps =
-      steps_of({row(kZero, 0, 100), row(kSkip, 100, kUnit), row(kSkip, kUnit, 3 * kUnit),
-                row(kData, 3 * kUnit, 3 * kUnit + 1)});
+  std::vector<Step> steps = steps_of({row_between(kZero, 0, 100), row_between(kSkip, 100, kUnit),
+                                      row_between(kSkip, kUnit, 3 * kUnit),
+                                      row_between(kData, 3 * kUnit, 3 * kUnit + 1)});
   REQUIRE(steps.size() == 3);
   CHECK(steps[0].kind == Step::Kind::kZero);
   CHECK(steps[0].length == kUnit);
@@ -121,7 +123,8 @@ TEST_CASE("Assembler: zero and skipped bytes in one unit are no data, for nothin
 
 TEST_CASE("Assembler: a last unit cut by the disk's end may be skipped or zero") {
   for (RowKind kind : {kSkip, kZero}) {
-    std::vector<Step> steps = steps_of({row(kData, 0, kUnit), row(kind, kUnit, kUnit + 5)}, true);
+    std::vector<Step> steps =
+        steps_of({row_between(kData, 0, kUnit), row_between(kind, kUnit, kUnit + 5)}, true);
     REQUIRE(steps.size() == 2);
     CHECK(steps[1].kind == (kind == kZero ? Step::Kind::kZero : Step::Kind::kSkip));
     CHECK(steps[1].length == 5);
@@ -130,12 +133,13 @@ TEST_CASE("Assembler: a last unit cut by the disk's end may be skipped or zero")
 
 TEST_CASE("Assembler: part of a unit cannot be left to the backing file") {
   for (const std::vector<Row>& rows :
-       {std::vector<Row>{row(kSkip, 0, 100), row(kData, 100, kUnit)},
-        std::vector<Row>{row(kData, 0, 100), row(kSkip, 100, kUnit)},
-        std::vector<Row>{row(kZero, 0, 100), row(kSkip, 100, kUnit)},
-        std::vector<Row>{row(kSkip, 0, kUnit + 1), row(kZero, kUnit + 1, 3 * kUnit)},
-        std::vector<Row>{row(kData, 0, kUnit), row(kData, kUnit, kUnit + 1),
-                         row(kSkip, kUnit + 1, kUnit + 2)}}) {
+       {std::vector<Row>{row_between(kSkip, 0, 100), row_between(kData, 100, kUnit)},
+        std::vector<Row>{row_between(kData, 0, 100), row_between(kSkip, 100, kUnit)},
+        std::vector<Row>{row_between(kZero, 0, 100), row_between(kSkip, 100, kUnit)},
+        std::vector<Row>{row_between(kSkip, 0, kUnit + 1),
+                         row_between(kZero, kUnit + 1, 3 * kUnit)},
+        std::vector<Row>{row_between(kData, 0, kUnit), row_between(kData, kUnit, kUnit + 1),
+                         row_between(kSkip, kUnit + 1, kUnit + 2)}}) {
     CHECK_THROWS_AS(steps_of(rows, true), Error);
     CHECK_NOTHROW(steps_of(rows, false));
   }
@@ -144,7 +148,7 @@ TEST_CASE("Assembler: part of a unit cannot be left to the backing file") {
 TEST_CASE("Assembler: rows continue where the last ones ended, up to the end of the disk") {
   auto feed = [](std::vector<Row> rows) {
     Assembler assembler(kUnit, kMost, 10 * kUnit, false);
-    assembler.feed({row(kZero, 0, kUnit)});
+    assembler.feed({row_between(kZero, 0, kUnit)});
     try {
       assembler.feed(rows);
     } catch (const Error& error) {
@@ -152,25 +156,29 @@ TEST_CASE("Assembler: rows continue where the last ones ended, up to the end of 
     }
     return 0;
   };
-  CHECK(feed({row(kZero, kUnit, 2 * kUnit), row(kData, 2 * kUnit, 10 * kUnit)}) == 0);
-  CHECK(feed({row(kZero, 2 * kUnit, 3 * kUnit)}) == EINVAL);
-  CHECK(feed({row(kZero, kUnit - 1, 3 * kUnit)}) == EINVAL);
-  CHECK(feed({row(kZero, 0, kUnit)}) == EINVAL);
-  CHECK(feed({row(kZero, kUnit, 3 * kUnit), row(kZero, 4 * kUnit, 5 * kUnit)}) == EINVAL);
-  CHECK(feed({row(kZero, kUnit, 3 * kUnit), row(kData, 2 * kUnit, 5 * kUnit)}) == EINVAL);
-  CHECK(feed({row(kZero, kUnit, 10 * kUnit + 1)}) == EINVAL);
-  CHECK(feed({row(kData, kUnit, 10 * kUnit), row(kData, 10 * kUnit, 10 * kUnit + 1)}) == EINVAL);
+  CHECK(feed({row_between(kZero, kUnit, 2 * kUnit), row_between(kData, 2 * kUnit, 10 * kUnit)}) ==
+        0);
+  CHECK(feed({row_between(kZero, 2 * kUnit, 3 * kUnit)}) == EINVAL);
+  CHECK(feed({row_between(kZero, kUnit - 1, 3 * kUnit)}) == EINVAL);
+  CHECK(feed({row_between(kZero, 0, kUnit)}) == EINVAL);
+  CHECK(feed({row_between(kZero, kUnit, 3 * kUnit), row_between(kZero, 4 * kUnit, 5 * kUnit)}) ==
+        EINVAL);
+  CHECK(feed({row_between(kZero, kUnit, 3 * kUnit), row_between(kData, 2 * kUnit, 5 * kUnit)}) ==
+        EINVAL);
+  CHECK(feed({row_between(kZero, kUnit, 10 * kUnit + 1)}) == EINVAL);
+  CHECK(feed({row_between(kData, kUnit, 10 * kUnit),
+              row_between(kData, 10 * kUnit, 10 * kUnit + 1)}) == EINVAL);
 }
 
 TEST_CASE("Assembler: is not complete before every byte came") {
   Assembler assembler(kUnit, kMost, 10 * kUnit, false);
   CHECK(!assembler.next());
-  assembler.feed({row(kData, 0, 100)});
+  assembler.feed({row_between(kData, 0, 100)});
   CHECK(!assembler.next());
-  assembler.feed({row(kZero, 100, 8 * kUnit)});
+  assembler.feed({row_between(kZero, 100, 8 * kUnit)});
   CHECK(steps_of(assembler).size() == 2);
   CHECK(!assembler.complete());
-  assembler.feed({row(kZero, 8 * kUnit, 10 * kUnit)});
+  assembler.feed({row_between(kZero, 8 * kUnit, 10 * kUnit)});
   CHECK(steps_of(assembler).size() == 1);
   CHECK(assembler.complete());
 }
@@ -184,7 +192,7 @@ TEST_CASE("Assembler: random rows in random batches, against a map of every byte
     bool has_backing = random() % 2 == 0;
     uint64_t size = random() % (30 * unit);
     std::vector<Row> rows;
-    std::vector<Byte> model;
+    std::vector<GuestByte> model;
     while (model.size() < size) {
       Row next;
       next.kind = static_cast<RowKind>(random() % 5);
@@ -264,7 +272,7 @@ TEST_CASE("Assembler: random rows in random batches, against a map of every byte
       if (step.kind != Step::Kind::kData) continue;
       // A step that reads nothing would be waited for without end.
       expect(!step.rows.empty());
-      std::vector<Byte> got(step.length, {kZero, 0, 0, 0});
+      std::vector<GuestByte> got(step.length, {kZero, 0, 0, 0});
       uint64_t end = step.start;
       for (const Row& slice : step.rows) {
         expect(slice.start >= end && slice.length > 0 && slice.end() <= position && slice.reads());
@@ -273,7 +281,7 @@ TEST_CASE("Assembler: random rows in random batches, against a map of every byte
         for (uint64_t at = slice.start; at < end; at++) got[at - step.start] = byte_of(slice, at);
       }
       for (uint64_t at = step.start; at < position; at++) {
-        Byte want = model[at];
+        GuestByte want = model[at];
         if (want.kind < kData) want = {kZero, 0, 0, 0};
         expect(got[at - step.start] == want);
       }

@@ -18,8 +18,8 @@ namespace {
 constexpr uint64_t kLimit = 2 << 20;
 
 // A sink over a file, and what it asked of the engine.
-struct Fixture {
-  explicit Fixture(FaultEngine::Plan plan = [](size_t, const Request&) { return std::nullopt; })
+struct SinkFixture {
+  explicit SinkFixture(FaultEngine::Plan plan = [](size_t, const Request&) { return std::nullopt; })
       : engine(std::make_unique<FaultEngine>(make_engine(EngineKind::kThreads, 4), std::move(plan)),
                records) {}
 
@@ -60,7 +60,7 @@ struct Fixture {
 
 }  // namespace
 
-TEST_CASE_FIXTURE(Fixture, "FileSink: neighbours in the file leave as one write") {
+TEST_CASE_FIXTURE(SinkFixture, "FileSink: neighbours in the file leave as one write") {
   for (uint64_t i = 0; i < 100; i++) put(i * kPage, bytes(kPage, static_cast<uint8_t>(i)), kPage);
   CHECK(records.empty());
   CHECK(pool.in_use() == 100 * kPage);
@@ -74,7 +74,8 @@ TEST_CASE_FIXTURE(Fixture, "FileSink: neighbours in the file leave as one write"
   }
 }
 
-TEST_CASE_FIXTURE(Fixture, "FileSink: what is not adjacent leaves apart, in the order it came") {
+TEST_CASE_FIXTURE(SinkFixture,
+                  "FileSink: what is not adjacent leaves apart, in the order it came") {
   put(0, bytes(kPage, 1), kPage);
   put(2 * kPage, bytes(kPage, 2), kPage);
   put(3 * kPage, bytes(kPage, 3), kPage);
@@ -90,7 +91,7 @@ TEST_CASE_FIXTURE(Fixture, "FileSink: what is not adjacent leaves apart, in the 
   }
 }
 
-TEST_CASE_FIXTURE(Fixture, "FileSink: pieces of one memory become one piece") {
+TEST_CASE_FIXTURE(SinkFixture, "FileSink: pieces of one memory become one piece") {
   BufferRef buffer = bytes(8 * kPage, 1);
   for (size_t i = 0; i < 8; i++) buffer->data()[i * kPage] = static_cast<uint8_t>(i);
   for (size_t i = 0; i < 8; i++) sink.put(i * kPage, buffer->data() + i * kPage, kPage, buffer);
@@ -99,7 +100,7 @@ TEST_CASE_FIXTURE(Fixture, "FileSink: pieces of one memory become one piece") {
   CHECK(temp.read(0, 8 * kPage) == Bytes(buffer->data(), buffer->data() + 8 * kPage));
 }
 
-TEST_CASE_FIXTURE(Fixture, "FileSink: a write is handed over when it is large enough") {
+TEST_CASE_FIXTURE(SinkFixture, "FileSink: a write is handed over when it is large enough") {
   constexpr size_t kPiece = 256 << 10;
   for (uint64_t i = 0; i < 20; i++) put(i * kPiece, bytes(kPiece, 7), kPiece);
   CHECK(records.size() == 20 * kPiece / kLimit);
@@ -113,7 +114,7 @@ TEST_CASE_FIXTURE(Fixture, "FileSink: a write is handed over when it is large en
   CHECK(end == 20 * kPiece);
 }
 
-TEST_CASE_FIXTURE(Fixture, "FileSink: no more pieces than one request takes") {
+TEST_CASE_FIXTURE(SinkFixture, "FileSink: no more pieces than one request takes") {
   const size_t pieces = 2 * IOV_MAX + 10, piece = 512;
   File buffered(temp.fd(), true, Direct::kOff, kPage);
   FileSink small(buffered, queue);
@@ -133,19 +134,19 @@ TEST_CASE_FIXTURE(Fixture, "FileSink: no more pieces than one request takes") {
   }
 }
 
-TEST_CASE_FIXTURE(Fixture, "FileSink: nothing to flush is no write") {
+TEST_CASE_FIXTURE(SinkFixture, "FileSink: nothing to flush is no write") {
   sink.flush();
   CHECK(queue.in_flight() == 0);
 }
 
-TEST_CASE_FIXTURE(Fixture, "FileSink: what is never flushed gives its memory back") {
+TEST_CASE_FIXTURE(SinkFixture, "FileSink: what is never flushed gives its memory back") {
   FileSink other(file, queue);
   BufferRef buffer = bytes(kPage, 1);
   other.put(0, buffer->data(), kPage, buffer);
 }
 
 TEST_CASE("FileSink: a failed write is told with its errno, and its memory goes all the same") {
-  Fixture fixture(FaultEngine::nth(1, {.errnum = ENOSPC}));
+  SinkFixture fixture(FaultEngine::nth(1, {.errnum = ENOSPC}));
   for (uint64_t i = 0; i < 4; i++) fixture.put(2 * i * kPage, fixture.bytes(kPage, 1), kPage);
   CHECK(fixture.finish() == ENOSPC);
   CHECK(fixture.records.size() == 4);
@@ -153,7 +154,7 @@ TEST_CASE("FileSink: a failed write is told with its errno, and its memory goes 
 }
 
 TEST_CASE("FileSink: a write that the kernel cuts goes on") {
-  Fixture fixture(FaultEngine::nth(0, {.bytes = 3 * kPage}));
+  SinkFixture fixture(FaultEngine::nth(0, {.bytes = 3 * kPage}));
   for (uint64_t i = 0; i < 10; i++) {
     fixture.put(i * kPage, fixture.bytes(kPage, static_cast<uint8_t>(i)), kPage);
   }

@@ -25,8 +25,8 @@ std::vector<Row> rows_from(uint64_t start) {
 }
 
 // A mailbox between a test that is both sides, and how often either was told of news.
-struct Fixture {
-  Fixture() {
+struct MailboxFixture {
+  MailboxFixture() {
     mailbox.on_change([this] { changes++; });
     mailbox.set_engine(&engine);
   }
@@ -46,7 +46,8 @@ struct Fixture {
 
 }  // namespace
 
-TEST_CASE_FIXTURE(Fixture, "CopyMailbox: rows come out in order, then that none come any more") {
+TEST_CASE_FIXTURE(MailboxFixture,
+                  "CopyMailbox: rows come out in order, then that none come any more") {
   mailbox.push(rows_from(1));
   mailbox.push(rows_from(2));
   CHECK(engine.wakes == 2);
@@ -62,7 +63,8 @@ TEST_CASE_FIXTURE(Fixture, "CopyMailbox: rows come out in order, then that none 
   CHECK(last == CopyMailbox::Inbox::kClosed);
 }
 
-TEST_CASE_FIXTURE(Fixture, "CopyMailbox: two pushes fill it, and each that is taken is told") {
+TEST_CASE_FIXTURE(MailboxFixture,
+                  "CopyMailbox: two pushes fill it, and each that is taken is told") {
   CHECK(mailbox.has_room());
   mailbox.push(rows_from(1));
   CHECK(mailbox.has_room());
@@ -74,7 +76,8 @@ TEST_CASE_FIXTURE(Fixture, "CopyMailbox: two pushes fill it, and each that is ta
   CHECK(changes == 1);
 }
 
-TEST_CASE_FIXTURE(Fixture, "CopyMailbox: commands wake the copy and come in the order of posting") {
+TEST_CASE_FIXTURE(MailboxFixture,
+                  "CopyMailbox: commands wake the copy and come in the order of posting") {
   mailbox.post({CopyCommand::Kind::kRetry, 7});
   mailbox.post({CopyCommand::Kind::kSync});
   mailbox.post({CopyCommand::Kind::kGiveUp, 9});
@@ -89,7 +92,7 @@ TEST_CASE_FIXTURE(Fixture, "CopyMailbox: commands wake the copy and come in the 
   CHECK(mailbox.take_commands().empty());
 }
 
-TEST_CASE_FIXTURE(Fixture, "CopyMailbox: what failed and what is durable is told once") {
+TEST_CASE_FIXTURE(MailboxFixture, "CopyMailbox: what failed and what is durable is told once") {
   CHECK(mailbox.take_failed().empty());
   CHECK(!mailbox.take_synced());
   mailbox.report_failed({512, 1024});
@@ -106,7 +109,7 @@ TEST_CASE_FIXTURE(Fixture, "CopyMailbox: what failed and what is durable is told
   CHECK(!mailbox.take_synced());
 }
 
-TEST_CASE_FIXTURE(Fixture, "CopyMailbox: once cancelled it says so") {
+TEST_CASE_FIXTURE(MailboxFixture, "CopyMailbox: once cancelled it says so") {
   CHECK_NOTHROW(mailbox.check_cancelled());
   mailbox.cancel();
   CHECK(engine.wakes == 1);
@@ -119,7 +122,8 @@ TEST_CASE_FIXTURE(Fixture, "CopyMailbox: once cancelled it says so") {
   }
 }
 
-TEST_CASE_FIXTURE(Fixture, "CopyMailbox: after the end nothing is kept, and nobody is woken") {
+TEST_CASE_FIXTURE(MailboxFixture,
+                  "CopyMailbox: after the end nothing is kept, and nobody is woken") {
   mailbox.push(rows_from(1));
   mailbox.set_engine(nullptr);
   mailbox.end();
@@ -132,7 +136,7 @@ TEST_CASE_FIXTURE(Fixture, "CopyMailbox: after the end nothing is kept, and nobo
   CHECK(mailbox.has_room());
 }
 
-TEST_CASE_FIXTURE(Fixture, "CopyMailbox: threads on both sides lose nothing between them") {
+TEST_CASE_FIXTURE(MailboxFixture, "CopyMailbox: threads on both sides lose nothing between them") {
   constexpr uint64_t kMany = 2000;
   std::atomic<size_t> failed = 0;
   std::thread copy([&] {
