@@ -196,6 +196,18 @@ export interface Addon {
    * `start`; the last ends at `end` or the caller asks again from where it ends
    */
   fileExtents(fd: number, start: number, end: number, max: number): Promise<Float64Array>
+  /**
+   * Reads regular files of a directory, one after the other.
+   * @param names each followed by a zero byte
+   * @param most bytes that all of them may have
+   * @returns their contents, and the length of each; -1 for one that was not read: there is none, it cannot be
+   * read, or there was no room for it
+   */
+  readFiles(
+    directory: Buffer,
+    names: Buffer,
+    most: number,
+  ): Promise<{ bytes: Buffer; lengths: Float64Array }>
   /** Size in bytes of a block device, or of a file. */
   deviceSize(fd: number): number
   /**
@@ -296,6 +308,7 @@ export interface Addon {
 const FUNCTIONS: Record<keyof Addon, true> = {
   versions: true,
   fileExtents: true,
+  readFiles: true,
   deviceSize: true,
   lockFile: true,
   lockByte: true,

@@ -225,6 +225,7 @@ export function record<T>(
   { open = false }: { open?: boolean } = {},
 ): Rule<T> {
   const known = { ...required, ...optional }
+  const [must, may] = [Object.entries(required), Object.entries(optional)]
   return {
     form: 'none',
     json: {
@@ -235,21 +236,19 @@ export function record<T>(
     },
     fault(value) {
       if (!isRecord(value)) return `${show(value)} is not an object`
-      for (const [key, one] of Object.entries(required)) {
+      for (const [key, one] of must) {
         const fault = one.fault(value[key])
         if (fault !== undefined)
           return value[key] === undefined ? `${key} is missing` : `${key}: ${fault}`
       }
-      for (const key of keysOf(value)) {
-        if (Object.hasOwn(required, key) || value[key] === undefined) continue
-        if (!Object.hasOwn(optional, key)) {
-          if (open) continue
-          return `unknown field ${show(key)}`
-        }
-        const fault = optional[key].fault(value[key])
+      for (const [key, one] of may) {
+        const fault = value[key] === undefined ? undefined : one.fault(value[key])
         if (fault !== undefined) return `${key}: ${fault}`
       }
-      return undefined
+      const unknown = open
+        ? undefined
+        : keysOf(value).find((key) => !Object.hasOwn(known, key) && value[key] !== undefined)
+      return unknown === undefined ? undefined : `unknown field ${show(unknown)}`
     },
     own(value) {
       if (!isRecord(value)) return value

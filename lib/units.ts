@@ -35,6 +35,18 @@ export function formatSize(bytes: number): string {
   return `${unit === 0 ? value : Number(value.toPrecision(3))} ${names[unit]}`
 }
 
+/** How long ago something was, for people: in seconds, minutes, hours, up to two days; then days, years. */
+export function formatAge(milliseconds: number): string {
+  const seconds = Math.floor(milliseconds / 1000)
+  const [minutes, hours, days] = [60, 3600, 86400].map((unit) => Math.floor(seconds / unit))
+  // A clock was put back.
+  if (seconds < 0) return 'to come'
+  if (minutes < 1) return `${seconds} s`
+  if (hours < 1) return `${minutes} min`
+  if (hours < 48) return `${hours} h`
+  return days < 1000 ? `${days} d` : `${(days / 365.25).toFixed(1)} y`
+}
+
 /** The next multiple of `unit` at or above `n`. */
 export function roundUp(n: number, unit: number): number {
   return Math.ceil(n / unit) * unit

@@ -35,6 +35,8 @@ export interface ListedPoint extends PointRecord {
    * of these times, or if one was not as recorded, when that was found. Missing if one was never read.
    */
   verified?: Verified
+  /** Images of the longest chain of its disks, 1: none builds on another; missing if one of them is gone. */
+  depth?: number
 }
 
 /**
@@ -48,19 +50,24 @@ export async function listRepository(
   checkArgument('repository', PATH, repository)
   const { machine, signal } = checkOptions(LIST_OPTIONS, options)
   return await new Call(repository, signal).run(async () => {
+    const { Lineage } = await import('../repository/lineage.ts')
     const { requireMachine } = await import('../repository/find-point.ts')
     const { Repository } = await import('../repository/repository.ts')
     const { readVerified, verifiedPoints } = await import('../repository/verified.ts')
     const opened = await Repository.open(repository)
     const listed: ListedPoint[] = []
     if (machine !== undefined) await requireMachine(opened, machine)
-    const machines = machine === undefined ? await opened.machines() : [machine]
-    for (const name of machines) {
+    const folders = machine === undefined ? await opened.folders() : [opened.machine(machine)]
+    for (const folder of folders) {
       signal?.throwIfAborted()
-      const folder = opened.machine(name)
-      const points = await folder.points()
-      const outcomes = verifiedPoints(points, await readVerified(folder))
-      listed.push(...points.map((one) => ({ ...one, verified: outcomes.get(one.point) })))
+      const points = await folder.points(signal)
+      const lineage = new Lineage(points)
+      const depths = lineage.depths()
+      const outcomes = verifiedPoints(lineage, await readVerified(folder))
+      for (const one of points) {
+        const found = { depth: depths.get(one.point), verified: outcomes.get(one.point) }
+        listed.push(Object.assign(one, found))
+      }
     }
     return listed
   })

@@ -30,8 +30,11 @@ const PRIVATE = 0o700
  */
 export async function readJson(path: string, most: number): Promise<unknown> {
   const bytes = await readSmall(path, most)
-  if (!bytes) return undefined
-  const text = bytes.toString()
+  return bytes && parseJson(path, bytes.toString())
+}
+
+/** @throws BackupError BAD_RECORD */
+export function parseJson(path: string, text: string): unknown {
   if (text.length > SHALLOW && isDeep(text)) {
     throw new BackupError('BAD_RECORD', path, 'is nested too deeply: no file of a repository')
   }

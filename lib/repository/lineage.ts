@@ -22,13 +22,35 @@ export class Lineage {
   parentOf({ name, image, parent, parentId }: DiskRecord): DiskAt | string | undefined {
     if (parent === undefined) return undefined
     const point = this.points.get(parent)
-    const builds = `on which ${quoted(image)} builds`
-    if (!point) return `the point ${quoted(parent)}, ${builds}, is gone`
+    const builds = () => `on which ${quoted(image)} builds`
+    if (!point) return `the point ${quoted(parent)}, ${builds()}, is gone`
     if (point.id !== parentId) {
-      return `the point ${quoted(parent)} is another one than that ${builds}`
+      return `the point ${quoted(parent)} is another one than that ${builds()}`
     }
     const disk = point.disks.find((one) => one.name === name)
-    return disk ? { point, disk } : `the point ${quoted(parent)}, ${builds}, lacks the disk`
+    return disk ? { point, disk } : `the point ${quoted(parent)}, ${builds()}, lacks the disk`
+  }
+
+  /**
+   * How many images the longest chain of each point's disks has; 1: they stand alone.
+   * @returns by the points' names; one of which a chain has a gap is left out
+   */
+  depths(): Map<string, number> {
+    const ofImages = new Map<DiskRecord, number>()
+    const ofPoints = new Map<string, number>()
+    for (const { point, disks } of this.parentsFirst()) {
+      let deepest = 0
+      for (const disk of disks) {
+        const parent = this.parentOf(disk)
+        const below = typeof parent === 'object' ? ofImages.get(parent.disk) : undefined
+        const depth = parent === undefined ? 1 : (below ?? Number.NaN) + 1
+        ofImages.set(disk, depth)
+        // NaN stays what it is.
+        deepest = Math.max(deepest, depth)
+      }
+      if (!Number.isNaN(deepest)) ofPoints.set(point, deepest)
+    }
+    return ofPoints
   }
 
   /** All points, each after those that its images build on, whatever its clock said. */

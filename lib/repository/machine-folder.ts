@@ -1,10 +1,11 @@
-import { ioError } from '../errors.ts'
+import { ioError, throwIfAborted } from '../errors.ts'
 import { readdir } from '../files.ts'
 import type { ControlOptions } from '../options.ts'
 import { readJson } from './files.ts'
 import { readForm } from './form.ts'
 import { ReadLock } from './lock.ts'
 import { imageName, machineDirectory, pointOf, recordName } from './names.ts'
+import { readAllJson } from './read-all.ts'
 import { oldestFirst, POINT, type PointRecord, requireRecord } from './record.ts'
 
 /** A machine's folder in a repository. */
@@ -66,16 +67,23 @@ export class MachineFolder {
 
   /**
    * All points, oldest first. A broken record is an error: it may be what others build on.
-   * @throws BackupError BAD_RECORD, UNSUPPORTED, IO
+   * @throws BackupError BAD_RECORD, UNSUPPORTED, IO, ABORTED
    */
-  async points(): Promise<PointRecord[]> {
-    const records: PointRecord[] = []
-    for (const file of await this.files()) {
-      const point = pointOf(file)
-      const record = point === undefined ? undefined : await this.point(point)
-      if (record) records.push(record)
+  async points(signal?: AbortSignal): Promise<PointRecord[]> {
+    const records: { time: number; record: PointRecord }[] = []
+    const { machine, directory } = this
+    const points = new Map((await this.files()).map((file) => [file, pointOf(file)]))
+    const files = [...points.keys()].filter((file) => points.get(file) !== undefined)
+    for await (const batch of readAllJson(directory, files, POINT.most)) {
+      throwIfAborted(signal, directory)
+      for (const [file, value] of batch) {
+        const of = { machine, point: points.get(file)! }
+        const record = requireRecord(`${directory}/${file}`, value, of)
+        records.push({ time: Date.parse(record.time), record })
+      }
     }
-    return records.sort(oldestFirst)
+    records.sort((a, b) => a.time - b.time || oldestFirst(a.record, b.record))
+    return records.map(({ record }) => record)
   }
 
   /**

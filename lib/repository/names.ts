@@ -100,7 +100,11 @@ function faultOf(point: string): string | undefined {
   return 'cannot be part of the name of a file: it has /, %, @, begins with . or -, or is not printable'
 }
 
+/** Most names: nothing of them is encoded, whatever else is. */
+const PLAIN = /^\w[\w-]*$/
+
 function encoded(name: string, more: RegExp): string {
+  if (PLAIN.test(name)) return name
   return Array.from(name, (character, index) => {
     const isFirst = index === 0 && (character === '.' || character === '-')
     return isFirst || UNPRINTABLE.test(character) || more.test(character)

@@ -7,9 +7,9 @@ import { type BackupError, isBackupError } from '../errors.ts'
 import { BOOLEAN, described, dictionary, record, TEXT, whole } from '../schema.ts'
 import { jsonText, publishText } from './files.ts'
 import { type Form, readForm, TIME } from './form.ts'
-import { Lineage } from './lineage.ts'
+import type { Lineage } from './lineage.ts'
 import type { MachineFolder } from './machine-folder.ts'
-import type { DiskRecord, PointRecord } from './record.ts'
+import type { DiskRecord } from './record.ts'
 
 export const VERIFIED = '.verified.json'
 const TRIES = 100
@@ -113,14 +113,11 @@ export async function rememberVerified(
 /**
  * When points were last verified with all that their images build on: the outcome is good if that of each of
  * these images was, and as old as the oldest of them.
- * @param points all of the machine
+ * @param lineage of all of the machine's points
  * @returns by name; a point of which an image was never verified, and none was bad, is left out
  */
-export function verifiedPoints(
-  points: readonly PointRecord[],
-  images: VerifiedImages,
-): Map<string, Verified> {
-  const lineage = new Lineage(points)
+export function verifiedPoints(lineage: Lineage, images: VerifiedImages): Map<string, Verified> {
+  if (images.size === 0) return new Map()
   const outcomes = new Map<DiskRecord, Verified | undefined>()
   const found = new Map<string, Verified>()
   for (const { point, disks } of lineage.parentsFirst()) {

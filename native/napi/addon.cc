@@ -10,6 +10,7 @@
 #include "napi/files.h"
 #include "napi/names.h"
 #include "napi/nbd.h"
+#include "napi/small_files.h"
 
 namespace qb {
 
@@ -28,6 +29,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   export_function<versions>(env, exports, "versions");
   export_files(env, exports);
   export_names(env, exports);
+  export_small_files(env, exports);
   export_copy(env, exports);
   export_compare(env, exports);
   export_nbd(env, exports);

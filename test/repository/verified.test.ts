@@ -2,6 +2,7 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { Lineage } from '../../lib/repository/lineage.ts'
 import { MachineFolder } from '../../lib/repository/machine-folder.ts'
 import type { DiskRecord, PointRecord } from '../../lib/repository/record.ts'
 import {
@@ -73,7 +74,7 @@ t.test('a point is as its images and all below them are', async (t) => {
     none: {},
   })
   const told = (images: Record<string, VerifiedImage>) =>
-    Object.fromEntries(verifiedPoints(points, new Map(Object.entries(images))))
+    Object.fromEntries(verifiedPoints(new Lineage(points), new Map(Object.entries(images))))
   const { checksum: _, ...good } = outcome(1)
   const all = {
     'a.p0.qcow2': outcome(2),

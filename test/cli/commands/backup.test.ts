@@ -30,9 +30,16 @@ t.test('backup, list and restore print what they did', async (t) => {
   t.match(JSON.parse(second.stdout), { machine: 'web', point: 'p1', parent: 'p0', notes: [] })
   t.strictSame(m.bitmaps(), ['p0'], 'no bitmap began at p1')
   const listed = await runCli(['list', '--repo', m.repository])
-  t.match(listed.stdout, /^web@p0 .* vda full .*\nweb@p1 .* since p0 .*vda incremental .*\n$/)
+  t.match(
+    listed.stdout,
+    /^web: 2 points, .*\n {2}POINT .*\n {2}p0 .* full .* 1 {2}- .*\n {2}p1 .* mixed .* 2 {2}p0 .* never\n$/,
+  )
   const json = await runCli(['list', '--repo', m.repository, 'web', '--json'])
-  t.strictSame(JSON.parse(json.stdout), m.records())
+  const [p0, p1] = m.records()
+  t.strictSame(JSON.parse(json.stdout), [
+    { ...p0, depth: 1 },
+    { ...p1, depth: 2 },
+  ])
   const out = join(m.directory, 'out')
   const restore = ['restore', '--repo', m.repository]
   t.equal((await runCli([...restore, 'web', out])).status, 0)
