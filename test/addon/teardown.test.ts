@@ -123,7 +123,7 @@ t.test('a backup that is awaited at the top level holds the program', async (t) 
 
 t.test('workers that are ended at any moment', async (t) => {
   const directory = setUp(t)
-  const { status, stdout, stderr } = await program('workers.js', [directory, String(effort(4, 10))])
+  const { status, stdout, stderr } = await program('workers.js', [directory, String(effort(2, 10))])
   t.equal(status, 0, stderr)
   const { codes, errors, open }: WorkersReport = JSON.parse(stdout)
   t.strictSame(errors, [])
@@ -160,7 +160,7 @@ t.test('a job that is collected before its last news comes does not end the proc
   const directory = setUp(t)
   const { status, stdout, stderr } = await program(
     'garbage.js',
-    [directory, String(effort(15, 40))],
+    [directory, String(effort(8, 40))],
     ['--expose-gc'],
   )
   t.equal(status, 0, stderr)

@@ -13,7 +13,7 @@ t.test('chains of a full backup and its increments are restored byte for byte', 
       await t.test(name, async (t) => {
         const size = 12 * MIB + 37 * 512
         const history = new History(t, size, granularity, { clusterSize })
-        for (let round = 0; round <= effort(3, 5); round++) {
+        for (let round = 0; round <= effort(2, 5); round++) {
           history.change(
             ...randomChanges(size, round === 0 ? 40 : 8, clusterSize + granularity + round),
           )

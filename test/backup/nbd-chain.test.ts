@@ -9,7 +9,7 @@ import { qemuImg, qemuImgCheck, qemuIo } from '../support/qemu.ts'
 import { startStorageDaemon } from '../support/storage-daemon.ts'
 
 const SIZE = 24 * 2 ** 20
-const ROUNDS = effort(4, 10)
+const ROUNDS = effort(2, 10)
 
 /**
  * A guest writes, zeroes and trims through one export; each round is backed up through another,

@@ -40,7 +40,7 @@ for (const type of ['zlib', 'zstd']) {
         // Behind the metadata, which qemu-img convert writes first.
         const first = sound.indexOf(prose(64).subarray(0, 4))
         const from = first > 0 ? first : sound.length / 2
-        for (let i = 0; i < effort(6, 60); i++) {
+        for (let i = 0; i < effort(3, 60); i++) {
           writeFileSync(at('q'), sound)
           const length = 1 + random(40)
           const place = Math.floor(from) + random(sound.length - Math.floor(from) - length)

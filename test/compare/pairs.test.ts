@@ -26,7 +26,7 @@ function differing(a: Buffer, b: Buffer, granularity: number): number[] {
 }
 
 const from = Number(process.env.SEED ?? 1)
-const pairs = Number(process.env.PAIRS ?? effort(6, 80))
+const pairs = Number(process.env.PAIRS ?? effort(4, 80))
 t.comment(`SEED=${from} PAIRS=${pairs}`)
 
 for (let seed = from; seed < from + pairs; seed++) {

@@ -13,6 +13,7 @@ import { locate } from '../../lib/copy/target/location.ts'
 import type { Range } from '../../lib/extents/range-set.ts'
 import { type CustomExtent, openCustom } from '../../lib/source/custom-source.ts'
 import { firstDifference, noise } from '../support/disks.ts'
+import { effort } from '../support/effort.ts'
 
 const KIB = 1024
 const MIB = 2 ** 20
@@ -142,7 +143,7 @@ t.test('any disk, whatever is held when: nothing is read once it is discarded', 
       if (at !== undefined) throw new Error(`byte ${at} differs`)
       if (left.some((byte) => byte !== 0xdd)) throw new Error('not all was discarded')
     }),
-    { numRuns: 40 },
+    { numRuns: effort(12, 60) },
   )
 })
 

@@ -30,7 +30,7 @@ for (const how of ['signal=KILL', 'error=ENOSPC'] as const) {
     m.write(0)
     t.equal((await runCli(m.args)).status, 0)
     const outcomes = new Set<string>()
-    const step = effort(17, 1)
+    const step = effort(23, 1)
     let completed = false
     for (let n = 1; !completed; n += step) {
       const points = m.records()

@@ -114,7 +114,7 @@ async function campaign(t: Test, setUp: SetUp, turn: number) {
     const ended = await commitImage(at('part', 'top'), stopping).catch((error) => error)
     if (!(ended instanceof Stopped)) throw ended
     // QEMU takes its time: it judges some of what our own reader judges each time.
-    const byQemu = i % effort(8, 2) === 0
+    const byQemu = i % effort(12, 2) === 0
     await requireSound(t, at('part', 'base'), `stopped at ${n}`, byQemu)
     t.ok(await areSame(at('part', 'top'), at('top'), byQemu), `stopped at ${n}: the top`)
     for (const file of files) {

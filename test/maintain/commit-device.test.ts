@@ -76,9 +76,9 @@ for (const [name, setUp] of Object.entries(CASES)) {
       const dir = t.testdir()
       const at = (file: string) => join(dir, file)
       const done: boolean[] = []
-      for (let i = 0; i < effort(5, 24); i++) {
+      for (let i = 0; i < effort(3, 24); i++) {
         // From what the base takes alone to what is enough for all.
-        const bytes = least + i * effort(1200 * K, 256 * K)
+        const bytes = least + i * effort(2000 * K, 256 * K)
         const device = loopDevice(t, `${i}`, bytes - (bytes % 512))
         qemuImg('create', '-q', '-f', 'qcow2', '-o', 'cluster_size=4k', device, '16M')
         qemuIo({ path: device, format: 'qcow2' }, ...base)

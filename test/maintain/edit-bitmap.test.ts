@@ -17,7 +17,7 @@ t.setTimeout(1_800_000)
 const MIB = 2 ** 20
 
 /** Edits of each kind of image. */
-const STEPS = effort(8, 15)
+const STEPS = effort(5, 15)
 
 /** Granules of a disk that are dirty in a model of a bitmap. */
 interface Model {

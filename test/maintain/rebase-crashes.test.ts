@@ -79,7 +79,7 @@ async function campaign(t: Test, setUp: SetUp, turn: number): Promise<void> {
     restart()
     const disk = (one: ChangeDisk) => counted(one, stopsAt(n))
     const ended = await rebaseImage(at('top'), setUp.backing, { disk }).catch((error) => error)
-    const byQemu = i % effort(6, 2) === 0
+    const byQemu = i % effort(12, 2) === 0
     // The last call is the sync of the header: its bytes may be there.
     if (ended instanceof Stopped) await requireSame(t, at, `stopped at ${n}`, byQemu)
     else if (ended instanceof Error) throw ended
@@ -129,7 +129,7 @@ t.test('a rebase that is killed leaves the image as it was, and can be run again
   copyFileSync(at('top'), at('fresh'))
   const original = { ...qemuImgInfo(at('top')) }['backing-filename']
   let killed = 0
-  for (let n = 1; n <= effort(3, 8); n++) {
+  for (let n = 1; n <= effort(1, 8); n++) {
     copyFileSync(at('fresh'), at('top'))
     const child = spawn(process.execPath, [CLI, 'rebase', '-p', '-b', '', at('top')])
     let shown = 0

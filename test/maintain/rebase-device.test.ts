@@ -48,8 +48,8 @@ for (const [name, setUp] of Object.entries(CASES)) {
         qemuIo(at(file), ...writes)
       }
       const done: boolean[] = []
-      for (let i = 0; i < effort(5, 20); i++) {
-        const bytes = least + i * effort(1200 * K, 300 * K)
+      for (let i = 0; i < effort(3, 20); i++) {
+        const bytes = least + i * effort(2000 * K, 300 * K)
         const device = loopDevice(t, `${i}`, bytes - (bytes % 512))
         const disk = { path: device, format: 'qcow2' } as const
         const create = ['-o', 'cluster_size=4k', '-b', at('old'), '-F', 'qcow2', device]

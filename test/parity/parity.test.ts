@@ -4,6 +4,7 @@ import t from 'tap'
 import { compareWithQemuImg, fullBackup } from '../../lib/index.ts'
 import { runCli } from '../support/cli.ts'
 import { noise } from '../support/disks.ts'
+import { effort, THOROUGH } from '../support/effort.ts'
 import { peek64, poke } from '../support/patch.ts'
 
 t.setTimeout(300_000)
@@ -20,13 +21,14 @@ t.test('our backup, a damaged one, and a raw disk show no difference', async (t)
   await fullBackup(raw, backup)
   await fullBackup(raw, damaged)
   poke(damaged, Number(peek64(damaged, 40)), 0)
-  const found = await all(compareWithQemuImg([backup, damaged, raw]))
-  t.equal(found.length, 24)
+  const images = effort([damaged], [backup, damaged, raw])
+  const found = await all(compareWithQemuImg(images))
+  t.equal(found.length, 8 * images.length)
   t.strictSame(
     found.filter(({ same }) => !same),
     [],
   )
-  t.equal(found.find(({ command }) => command === 'check')?.status, 0)
+  if (THOROUGH) t.equal(found.find(({ command }) => command === 'check')?.status, 0)
   t.ok(found.some(({ image, status }) => image === damaged && status > 0))
 })
 

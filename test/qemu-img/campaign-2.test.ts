@@ -2,4 +2,4 @@ import { campaign } from '../support/campaign.ts'
 import { effort } from '../support/effort.ts'
 
 // Always the same images: a change must not fail for what it has nothing to do with.
-campaign(251, effort(15, 150))
+campaign(251, effort(8, 150))

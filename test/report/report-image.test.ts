@@ -78,7 +78,7 @@ t.test('a chain is reported as QEMU sees it', async (t) => {
 })
 
 t.test('maps of images of every kind are those of QEMU', async (t) => {
-  for (let seed = 0; seed < effort(4, 100); seed++) {
+  for (let seed = 0; seed < effort(2, 100); seed++) {
     const random = seeded(seed)
     const image = await randomImage(t.testdir(), (below) => Math.floor(random() * below))
     const what = `seed ${seed}: ${image.description}`

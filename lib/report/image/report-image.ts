@@ -1,3 +1,4 @@
+import { throwIfAborted } from '../../errors.ts'
 import type { ControlOptions } from '../../options.ts'
 import { closeAll, type OpenOptions, openChain } from '../../source/source-chain.ts'
 import { type PageOptions, publishReport, type Reported } from '../publish.ts'
@@ -22,7 +23,12 @@ export async function reportImage(
   const chain = await openChain(image, options)
   try {
     const { signal } = options
-    const survey = () => surveyChain(image, chain, { signal, onProgress })
+    const survey = async () => {
+      const report = await surveyChain(image, chain, { signal, onProgress })
+      // The last progress may have been what ended it.
+      throwIfAborted(signal, image)
+      return report
+    }
     return await publishReport({ output, force }, chain.files, survey, renderImageReport)
   } finally {
     await closeAll(chain.files)
