@@ -44,7 +44,7 @@ export {
 } from './api/maintain.ts'
 export { nameFromBytes, nameToBytes } from './api/names.ts'
 export { compareWithQemuImg } from './api/parity.ts'
-export { reportImage } from './api/report.ts'
+export { reportImage, reportRepository } from './api/report.ts'
 export {
   type ListedPoint,
   type ListRepositoryOptions,
@@ -121,8 +121,17 @@ export type {
   ReportedSnapshot,
 } from './report/image/types.ts'
 export type { PageOptions, Reported } from './report/publish.ts'
+export type { ReportRepositoryOptions } from './report/repository/report-repository.ts'
+export type {
+  ReportedDisk,
+  ReportedMachine,
+  ReportedPoint,
+  RepositoryNote,
+  RepositoryReport,
+} from './report/repository/types.ts'
 export type { DiskRecord, PointRecord } from './repository/record.ts'
 export type { RestoreMachineOptions, RestoreMachineResult } from './repository/restore-point.ts'
+export type { RetentionPolicy } from './repository/retention.ts'
 export type { Verified } from './repository/verified.ts'
 export type { RepositoryFinding } from './repository/verify/finding.ts'
 export type {

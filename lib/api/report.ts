@@ -2,7 +2,10 @@ import { CHAIN_OPTIONS, CONTROL_OPTIONS, FORCE_OPTIONS, FORMAT, SHARE_OPTIONS } 
 import type { ReportImageOptions } from '../report/image/report-image.ts'
 import type { ImageReport } from '../report/image/types.ts'
 import type { Reported } from '../report/publish.ts'
-import { checkArgument, checkOptions, option, PATH, type SchemaFor } from '../schema.ts'
+import type { ReportRepositoryOptions } from '../report/repository/report-repository.ts'
+import type { RepositoryReport } from '../report/repository/types.ts'
+import type { RetentionPolicy } from '../repository/retention.ts'
+import { checkArgument, checkOptions, option, PATH, type SchemaFor, whole } from '../schema.ts'
 import { Call } from './call.ts'
 import { TARGET } from './rules.ts'
 
@@ -37,4 +40,41 @@ export async function reportImage(
   const call = new Call(image, checked.signal)
   const onProgress = call.callback('onProgress', checked.onProgress)
   return await call.run(async () => call.noted(await run(image, { ...checked, onProgress })))
+}
+
+/** Zero: there is no such rule. */
+const COUNT = whole(0, 999_999)
+
+const POLICY_OPTIONS: SchemaFor<RetentionPolicy> = {
+  keepLast: option(COUNT, 'keep the last points'),
+  keepHourly: option(COUNT, 'keep the last point of each of so many hours that have one'),
+  keepDaily: option(COUNT, 'keep the last point of each of so many days'),
+  keepWeekly: option(COUNT, 'keep the last point of each of so many weeks, which begin on Monday'),
+  keepMonthly: option(COUNT, 'keep the last point of each of so many months'),
+  keepYearly: option(COUNT, 'keep the last point of each of so many years'),
+}
+
+export const REPORT_REPOSITORY_OPTIONS: SchemaFor<ReportRepositoryOptions> = {
+  ...PAGE_OPTIONS,
+  ...POLICY_OPTIONS,
+  ...CONTROL_OPTIONS,
+}
+
+/**
+ * Looks at a repository, and makes a page of it: machines, points on a line of time, growth, chains, what
+ * was verified when, what the next prune would do by a policy, and what calls for action. Records are read,
+ * images are not; what is broken is part of the report.
+ * @throws BackupError BAD_RECORD or UNSUPPORTED if it is no repository; TARGET_EXISTS, BAD_TARGET, IO, USAGE,
+ * ABORTED, CALLBACK
+ */
+export async function reportRepository(
+  repository: string,
+  options: ReportRepositoryOptions = {},
+): Promise<Reported<RepositoryReport>> {
+  checkArgument('repository', PATH, repository)
+  const checked = checkOptions(REPORT_REPOSITORY_OPTIONS, options)
+  const { reportRepository: run } = await import('../report/repository/report-repository.ts')
+  const call = new Call(repository, checked.signal)
+  const onProgress = call.callback('onProgress', checked.onProgress)
+  return await call.run(async () => call.noted(await run(repository, { ...checked, onProgress })))
 }

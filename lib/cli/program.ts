@@ -72,7 +72,7 @@ const COMMANDS: readonly { name: string; summary: string; load(): Promise<Comman
   },
   {
     name: 'report',
-    summary: 'make a page that shows the state of an image and of all that it builds on',
+    summary: 'make a page that shows the state of a repository, or of an image and its chain',
     load: () => import('./commands/report.ts'),
   },
   {

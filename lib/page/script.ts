@@ -25,3 +25,17 @@ for (const chart of document.querySelectorAll('[data-tips]')) {
   chart.addEventListener('pointerleave', () => { tip.hidden = true })
 }
 `
+
+/** Shows only the machines whose names have what is typed. Without scripts there is nothing to type into. */
+export const FILTER = `
+const filter = document.querySelector('.filter')
+if (filter) {
+  filter.hidden = false
+  filter.addEventListener('input', () => {
+    const wanted = filter.value.toLowerCase()
+    for (const one of document.querySelectorAll('details.machine')) {
+      one.hidden = !one.querySelector('b').textContent.toLowerCase().includes(wanted)
+    }
+  })
+}
+`

@@ -3,8 +3,8 @@ import { type Html, html, type Part } from './html.ts'
 /** A column of a table. */
 export interface Column {
   label: string
-  /** Text, not a number: to the left. */
-  text?: boolean
+  /** To the left, on one line or, `words`, on several. Default: numbers, to the right. */
+  text?: 'line' | 'words'
   /** Left out where there is little room. */
   extra?: boolean
 }
@@ -16,7 +16,7 @@ export function table(
   { cards = true }: { cards?: boolean } = {},
 ): Html {
   const classes = columns.map(({ text, extra }) => {
-    const words = [...(text ? ['text'] : []), ...(extra ? ['extra'] : [])]
+    const words = [...(text ? [text] : []), ...(extra ? ['extra'] : [])]
     return words.length > 0 && html` class="${words.join(' ')}"`
   })
   const head = columns.map(({ label }, i) => html`<th scope="col"${classes[i]}>${label}</th>`)

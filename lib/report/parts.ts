@@ -1,5 +1,6 @@
 /** Parts that the pages of reports have in common. */
 import { type Html, html } from '../page/html.ts'
+import { formatAge } from '../units.ts'
 import type { Finding } from './finding.ts'
 
 /** A number that stands out, with what it is, and more words about it. */
@@ -48,4 +49,10 @@ export function legend(kinds: readonly (readonly [kind: string, meaning: string]
 /** `2026-11-29 11:52 UTC`. */
 export function timeText(time: string): string {
   return `${new Date(time).toISOString().slice(0, 16).replace('T', ' ')} UTC`
+}
+
+/** How long ago something was, milliseconds. */
+export function agoText(milliseconds: number): string {
+  const age = formatAge(milliseconds)
+  return milliseconds < 0 ? age : `${age} ago`
 }

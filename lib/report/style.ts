@@ -26,7 +26,7 @@ header p { margin: 0; }
   background: var(--ink); color: var(--paper); font-size: .82rem; pointer-events: none;
   font-variant-numeric: tabular-nums; }
 .tip[hidden] { display: none; }
-td.text, th.text { text-align: left; } td.text { white-space: normal; overflow-wrap: anywhere; }
+.line, .words { text-align: left; } td.words { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; }
 @media (max-width: 40rem) {
   body { padding: 1.2rem 1rem 3rem; } h1 { font-size: 1.35rem; }
   .chart .odd, td.extra, th.extra { display: none; }
@@ -39,8 +39,8 @@ td.text, th.text { text-align: left; } td.text { white-space: normal; overflow-w
   .cards td:empty { display: none; }
 }
 @media print {
-  html { font-size: 70%; } body { max-width: none; padding: 0; }
-  .tip, .filter { display: none; } figure, .figures, tr { break-inside: avoid; }
+  html { font-size: 70%; } body { max-width: none; padding: 0 2px; }
+  .chart text { font-size: 9px; } .tip, .filter { display: none; } figure, .figures, tr { break-inside: avoid; }
   h2, h3 { break-after: avoid; } .scroll { overflow: visible; }
 }
 `

@@ -24,7 +24,7 @@ const OTHERS = [
   ...['compareWithQemuImg', 'factsFromQmp', 'isBackupError', 'measureSize'],
   ...['nameFromBytes', 'nameToBytes', 'validateBitmapChain'],
   // They open what is in a repository, which has tests of its own.
-  ...['listRepository', 'restoreMachine', 'verifyRepository'],
+  ...['listRepository', 'reportRepository', 'restoreMachine', 'verifyRepository'],
 ]
 
 t.test('the table has every public function', async (t) => {

@@ -83,7 +83,7 @@ async function prepare(t: Test, command: string, examples: readonly string[]): P
     await createSnapshot('disk.qcow2', 'disk.snap1.qcow2')
     await createSnapshot('disk.snap1.qcow2', 'disk.snap3.qcow2')
   }
-  if (['restore', 'list', 'verify'].includes(command)) {
+  if (['restore', 'list', 'verify', 'report'].includes(command)) {
     const machine = 'disk:vda=disk.raw'
     await backupMachine(machine, 'backups', { name: 'web1', checkpoint: '20261129T115200Z' })
   }

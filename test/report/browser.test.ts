@@ -2,13 +2,14 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { reportImage } from '../../lib/index.ts'
+import { reportImage, reportRepository } from '../../lib/index.ts'
 import { renderImageReport } from '../../lib/report/image/page.ts'
 import { makeMapped } from '../../scripts/perf/mapped-image.ts'
 import { renderReport } from '../../scripts/perf/report.ts'
 import { RESULTS } from '../scripts/perf/canned.ts'
 import { BrowserPage } from '../support/browser.ts'
 import { THOROUGH_ONLY } from '../support/effort.ts'
+import { recordsOf, writeRecords } from '../support/recorded.ts'
 import { HOSTILE_NAMES, hostileImageReport } from './canned.ts'
 
 t.setTimeout(900_000)
@@ -34,10 +35,26 @@ async function makeMillion(directory: string): Promise<string> {
   return html
 }
 
+/** Twelve machines, one with two thousand points, and one with a hostile name. */
+async function makeRepository(directory: string): Promise<string> {
+  const repository = join(directory, 'repo')
+  const day = 86_400_000
+  const add = (machine: string, points: number, interval: number, fullEvery = 0) => {
+    const first = Date.now() - points * interval
+    writeRecords(repository, recordsOf({ machine, points, interval, first, fullEvery }))
+  }
+  add('database', 2000, day / 6, 120)
+  add(HOSTILE_NAMES[1], 5, day)
+  for (let i = 0; i < 10; i++) add(`vm-${i}`, 20 + 10 * i, day, 30)
+  const { html } = await reportRepository(repository, { keepDaily: 14, keepMonthly: 6 })
+  return html
+}
+
 const CASES: Record<string, Case> = {
   perf: { make: () => renderReport(RESULTS), most: 1000, charts: false },
   image: { make: () => renderImageReport(hostileImageReport()), most: 3000, charts: true },
   chain: { make: () => renderImageReport(hostileImageReport(250)), most: 20_000, charts: true },
+  repository: { make: makeRepository, most: 30_000, charts: true },
   million: { make: makeMillion, most: 1000, charts: true },
 }
 
@@ -128,4 +145,26 @@ t.test('a hostile name is what the browser shows', THOROUGH_ONLY, async (t) => {
   await page.load(file)
   const shown = await page.evaluate<string>('document.querySelector("header p").textContent')
   t.ok(shown.startsWith(`/srv/${HOSTILE_NAMES[0]} · `), shown)
+})
+
+t.test('machines are chosen by their names, and opened', THOROUGH_ONLY, async (t) => {
+  const directory = t.testdir()
+  const file = join(directory, 'page.html')
+  writeFileSync(file, await makeRepository(directory))
+  const page = await BrowserPage.open(t)
+  await page.look({ width: 1200 })
+  await page.load(file)
+  const shown = `[...document.querySelectorAll('details.machine')].filter((one) => one.checkVisibility())
+    .map((one) => one.querySelector('b').textContent).join()`
+  t.equal((await page.evaluate<string>(shown)).split(',').length, 12)
+  await page.evaluate(`(() => {
+    const filter = document.querySelector('.filter')
+    filter.value = 'DATA'
+    filter.dispatchEvent(new Event('input'))
+    document.querySelector('details.machine:not([hidden]) summary').click()
+  })()`)
+  t.equal(await page.evaluate(shown), 'database')
+  t.ok(await page.evaluate('document.querySelector("details[open] table").checkVisibility()'))
+  await page.picture(join(PICTURES, 'machine-light.png'))
+  t.strictSame(page.complaints, [])
 })

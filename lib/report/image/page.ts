@@ -2,7 +2,7 @@ import { axis } from '../../page/chart.ts'
 import { type Html, html } from '../../page/html.ts'
 import { renderPage } from '../../page/page.ts'
 import { TIPS } from '../../page/script.ts'
-import { table } from '../../page/table.ts'
+import { type Column, table } from '../../page/table.ts'
 import { showText } from '../../text.ts'
 import { formatSize } from '../../units.ts'
 import { type Figure, figures, findingList, legend, more, timeText } from '../parts.ts'
@@ -108,16 +108,16 @@ function amountWords(amounts: Pick<ReportedImage, Kind>): string {
 }
 
 function imageTable(images: readonly ReportedImage[]): Html {
-  const columns = [
-    { label: 'Image', text: true },
-    { label: 'Format', text: true },
+  const columns: Column[] = [
+    { label: 'Image', text: 'words' },
+    { label: 'Format', text: 'line' },
     { label: 'Disk' },
     { label: 'File' },
     { label: 'On storage' },
     { label: 'Data seen' },
     { label: 'Hidden' },
     { label: 'Fragments' },
-    { label: 'Structure', text: true },
+    { label: 'Structure', text: 'line' },
   ]
   const rows = images.map((one) => {
     const { clusterSize, check } = one
@@ -166,11 +166,11 @@ ${drawn}</figure>
 
 function snapshotSection({ snapshots }: ImageReport): Html | false {
   if (snapshots.length === 0) return false
-  const columns = [
-    { label: 'Snapshot', text: true },
-    { label: 'Id', text: true },
-    { label: 'Image', text: true },
-    { label: 'Made', text: true },
+  const columns: Column[] = [
+    { label: 'Snapshot', text: 'words' },
+    { label: 'Id', text: 'words' },
+    { label: 'Image', text: 'words' },
+    { label: 'Made', text: 'line' },
     { label: 'Disk' },
     { label: 'Machine state' },
   ]

@@ -1,0 +1,11 @@
+import type { Inventory } from '../../repository/inventory.ts'
+import type { VerifiedImages } from '../../repository/verified.ts'
+
+/** What a machine's folder has. */
+export interface MachineFacts {
+  machine: string
+  inventory: Inventory
+  /** Names of all files. */
+  files: ReadonlySet<string>
+  verified: VerifiedImages
+}

@@ -1,0 +1,77 @@
+import type { RetentionPolicy } from '../../repository/retention.ts'
+import type { Verified } from '../../repository/verified.ts'
+import type { Finding } from '../finding.ts'
+
+/** Something that a report of a repository has to say. */
+export interface RepositoryNote extends Finding {
+  /** Findings of one kind are about the same thing, of several machines. */
+  kind:
+    | 'record'
+    | 'missing'
+    | 'parent'
+    | 'different'
+    | 'orphan'
+    | 'leftover'
+    | 'overdue'
+    | 'chain'
+    | 'unverified'
+    | 'clock'
+  machine: string
+}
+
+/** A disk of a point. */
+export interface ReportedDisk {
+  name: string
+  kind: 'full' | 'incremental'
+  /** Bytes. */
+  virtualSize: number
+  /** Blocks of its image, bytes. */
+  storedBytes: number
+}
+
+/** A point in time. */
+export interface ReportedPoint {
+  point: string
+  /** ISO 8601. */
+  time: string
+  /** `mixed`: not the same for all disks. */
+  kind: 'full' | 'incremental' | 'mixed'
+  disks: ReportedDisk[]
+  /** Blocks of its images, bytes. */
+  storedBytes: number
+  /** Images of the longest chain of its disks; missing if one has a gap. */
+  depth?: number
+  /** All its images and what they build on; missing if that was never done. */
+  verified?: Verified
+  /** What the policy says. */
+  retention?: { keep: boolean; reasons: string[] }
+}
+
+/** A machine. */
+export interface ReportedMachine {
+  machine: string
+  /** Oldest first. */
+  points: ReportedPoint[]
+  /** Blocks of all images that records name, bytes. */
+  storedBytes: number
+  /** Time between two backups lately, the median, milliseconds; missing with less than three points. */
+  usualInterval?: number
+  /** The gravest first. */
+  findings: RepositoryNote[]
+}
+
+/** What there is to know of a repository without reading images. */
+export interface RepositoryReport {
+  /** Path. */
+  repository: string
+  /** When it was looked at, ISO 8601. */
+  time: string
+  /** Bytes. */
+  storedBytes: number
+  /** What is to be said of all machines, of many alike in one sentence; the gravest first. */
+  findings: Finding[]
+  /** By name. */
+  machines: ReportedMachine[]
+  /** By which `retention` of the points is judged, if one was given. */
+  policy?: RetentionPolicy
+}

@@ -1,0 +1,55 @@
+import t from 'tap'
+import { timeMarks } from '../../lib/page/time-axis.ts'
+
+const labels = (from: string, to: string) =>
+  timeMarks(Date.parse(from), Date.parse(to)).map(({ label }) => label)
+
+t.test('marks of time are what people count in', async (t) => {
+  t.strictSame(
+    labels('2026-03-01T09:30Z', '2026-03-01T14:30Z'),
+    '10 11 12 13 14'.split(' ').map((h) => `${h}:00`),
+  )
+  t.strictSame(labels('2026-02-27T20:00Z', '2026-03-01T01:00Z'), [
+    '28 Feb',
+    '06:00',
+    '12:00',
+    '18:00',
+    '1 Mar',
+  ])
+  // Weeks begin on Monday.
+  t.strictSame(labels('2026-11-01T00:00Z', '2026-11-30T12:00Z'), [
+    '2 Nov',
+    '9 Nov',
+    '16 Nov',
+    '23 Nov',
+    '30 Nov',
+  ])
+  t.strictSame(labels('2025-11-30T00:00Z', '2026-04-02T00:00Z'), [
+    'Dec 2025',
+    'Jan 2026',
+    'Feb 2026',
+    'Mar 2026',
+    'Apr 2026',
+  ])
+  t.strictSame(labels('2021-05-01T00:00Z', '2026-11-30T00:00Z'), [
+    '2022',
+    '2023',
+    '2024',
+    '2025',
+    '2026',
+  ])
+})
+
+t.test('any span has a few marks, in order and within it', async (t) => {
+  const from = Date.parse('1999-12-31T23:59:59Z')
+  for (let span = 1; span < 3e13; span *= 1.7) {
+    const marks = timeMarks(from, from + span)
+    const at = marks.map((mark) => mark.at)
+    t.ok(
+      marks.length <= 14 &&
+        at.every((one, i) => one >= 0 && one <= 1 && (i === 0 || one > at[i - 1])),
+      `${span}: ${at}`,
+    )
+  }
+  t.strictSame(timeMarks(5, 5), [])
+})
