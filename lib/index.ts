@@ -49,6 +49,7 @@ export {
   type ListedPoint,
   type ListRepositoryOptions,
   listRepository,
+  repairRepository,
   restoreMachine,
 } from './api/repository.ts'
 export { type OpenSourceOptions, openSource } from './api/source.ts'
@@ -130,6 +131,8 @@ export type {
   RepositoryReport,
 } from './report/repository/types.ts'
 export type { DiskRecord, PointRecord } from './repository/record.ts'
+export type { RepairRepositoryOptions } from './repository/repair/repair-repository.ts'
+export type { RepairStep } from './repository/repair/step.ts'
 export type { RestoreMachineOptions, RestoreMachineResult } from './repository/restore-point.ts'
 export type { RetentionPolicy } from './repository/retention.ts'
 export type { Verified } from './repository/verified.ts'

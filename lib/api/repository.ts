@@ -1,11 +1,14 @@
 import { CONTROL_OPTIONS } from '../options.ts'
 import type { PointRecord } from '../repository/record.ts'
+import type { RepairRepositoryOptions } from '../repository/repair/repair-repository.ts'
+import type { RepairStep } from '../repository/repair/step.ts'
 import type { RestoreMachineOptions, RestoreMachineResult } from '../repository/restore-point.ts'
 import type { Verified } from '../repository/verified.ts'
 import {
   BOOLEAN,
   checkArgument,
   checkOptions,
+  list,
   option,
   PATH,
   type SchemaFor,
@@ -113,5 +116,32 @@ export async function restoreMachine(
       ...checked,
       onProgress,
     })
+  })
+}
+
+export const REPAIR_OPTIONS: SchemaFor<RepairRepositoryOptions> = {
+  machines: option({ ...list(TEXT), form: 'none' }, 'only these machines'),
+  dryRun: option(BOOLEAN, 'change nothing, and tell what would be done'),
+  ...CONTROL_OPTIONS,
+}
+
+/**
+ * Puts right in a repository what can be without losing anything: removes what killed runs left, and makes the
+ * records of images that have none, or none that can be read, where all that others rely on follows from the
+ * images and the other records. What it cannot put right it names. A machine's folder is locked as for a backup.
+ * @throws BackupError BAD_RECORD if it is no repository, UNSUPPORTED, IO, ABORTED, USAGE
+ */
+export async function* repairRepository(
+  repository: string,
+  options: RepairRepositoryOptions = {},
+): AsyncGenerator<RepairStep, void, undefined> {
+  checkArgument('repository', PATH, repository)
+  const checked = checkOptions(REPAIR_OPTIONS, options)
+  const call = new Call(repository, checked.signal)
+  const onProgress = call.callback('onProgress', checked.onProgress)
+  const { Repository } = await import('../repository/repository.ts')
+  const { repairRepository: run } = await import('../repository/repair/repair-repository.ts')
+  yield* call.each(async function* () {
+    yield* run(await Repository.open(repository), { ...checked, onProgress })
   })
 }

@@ -76,6 +76,11 @@ const COMMANDS: readonly { name: string; summary: string; load(): Promise<Comman
     load: () => import('./commands/report.ts'),
   },
   {
+    name: 'repository',
+    summary: 'put right what can be in a repository',
+    load: () => import('./commands/repository.ts'),
+  },
+  {
     name: 'parity',
     summary: 'run qemu-img and this program on images, and compare what they print',
     load: () => import('./commands/parity.ts'),

@@ -9,7 +9,10 @@ import { runWithProgress } from './progress-display.ts'
 export interface Report<Found> {
   /** One finding, in lines for people. */
   describe(found: Found): readonly string[]
-  /** The subject of the error if not all are the same. */
+  isGood(found: Found): boolean
+  /** For people, if there are no findings. */
+  nothing?: string
+  /** The subject of the error if not all are good. */
   subject: string
   /** Wording after the count: `images are not good`. */
   failures: string
@@ -18,13 +21,13 @@ export interface Report<Found> {
 /**
  * Runs work that finds one thing after the other, and prints each as it comes; as JSON all of them at
  * the end.
- * @throws BackupError DIFFERENT if one is not the same, after all were printed
+ * @throws BackupError DIFFERENT if one is not good, after all were printed
  */
-export async function printFindings<Found extends { same: boolean }>(
+export async function printFindings<Found>(
   io: Io,
   flags: OutputFlags,
   find: (control: ControlOptions) => AsyncIterable<Found>,
-  { describe, subject, failures }: Report<Found>,
+  { describe, isGood, nothing, subject, failures }: Report<Found>,
 ): Promise<void> {
   const all: Found[] = []
   await runWithProgress(io, flags, async (control, display) => {
@@ -33,9 +36,15 @@ export async function printFindings<Found extends { same: boolean }>(
       // A line must not be drawn over by the bar, which may be on the same terminal.
       if (!flags.json) await display.around(() => io.stdout(humanLines(describe(one))))
     }
+    if (nothing !== undefined && all.length === 0 && !flags.json) await io.stdout(`${nothing}\n`)
     if (flags.json) await display.around(() => io.stdout(`${JSON.stringify(all, null, 1)}\n`))
   })
-  const different = all.filter(({ same }) => !same).length
-  if (different === 0) return
-  throw new BackupError('DIFFERENT', subject, `${different} of ${all.length} ${failures}`)
+  const bad = all.filter((one) => !isGood(one)).length
+  if (bad === 0) return
+  throw new BackupError('DIFFERENT', subject, `${bad} of ${all.length} ${failures}`)
+}
+
+/** Of findings that compare something with what it should be. */
+export function isSame({ same }: { same: boolean }): boolean {
+  return same
 }

@@ -15,7 +15,6 @@
  * 6. The journal goes, and the machine is told to remove all but the new bitmaps.
  */
 import { randomBytes } from 'node:crypto'
-import { createRequire } from 'node:module'
 import { type CopySession, publishSessions } from '../backup/session.ts'
 import { TotalProgress } from '../backup/total-progress.ts'
 import type { CopyResult } from '../backup/types.ts'
@@ -25,6 +24,7 @@ import type { Machine, PointInTime } from '../machine/machine.ts'
 import { stageText } from '../repository/files.ts'
 import type { LockedMachine } from '../repository/locked-machine.ts'
 import { definitionName, imageName, recordName } from '../repository/names.ts'
+import { ownVersion } from '../repository/own-version.ts'
 import { modifiedOf } from '../repository/parent-images.ts'
 import type { DiskRecord, PointRecord } from '../repository/record.ts'
 import type { Repository } from '../repository/repository.ts'
@@ -247,10 +247,6 @@ async function diskRecord(
     modified: await modifiedOf(result.target),
     content: result.content!,
   }
-}
-
-function ownVersion(): string {
-  return createRequire(import.meta.url)('qcow2-backup/package.json').version
 }
 
 /** A failure, with what could not be cleaned up after it. */

@@ -8,6 +8,7 @@ import {
   type FileHandle,
   mkdir,
   open,
+  rename,
   syncDirectory,
   unlink,
 } from '../files.ts'
@@ -140,6 +141,22 @@ export async function makeDirectory(path: string): Promise<boolean> {
     if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false
     throw ioError(path, error)
   }
+}
+
+/**
+ * Renames files within a directory, durably; what has a new name is replaced.
+ * @throws BackupError IO
+ */
+export async function renameFiles(
+  directory: string,
+  names: readonly (readonly [from: string, to: string])[],
+): Promise<void> {
+  for (const [from, to] of names) {
+    await rename(`${directory}/${from}`, `${directory}/${to}`).catch((error) => {
+      throw ioError(`${directory}/${to}`, error)
+    })
+  }
+  if (names.length > 0) await syncNames(directory)
 }
 
 /**

@@ -1,6 +1,6 @@
-import { type BackupError, ioError, throwIfAborted } from '../errors.ts'
+import { type BackupError, ioError, isBackupError, throwIfAborted } from '../errors.ts'
 import { readForm } from './form.ts'
-import { RUN_JOURNAL, TEMPORARY } from './locked-machine.ts'
+import { JOURNAL, RUN_JOURNAL, TEMPORARY } from './locked-machine.ts'
 import type { MachineFolder } from './machine-folder.ts'
 import { definitionOf, imageOf, pointOf } from './names.ts'
 import { oldestFirst, type PointRecord } from './record.ts'
@@ -9,15 +9,15 @@ import { oldestFirst, type PointRecord } from './record.ts'
 export interface Inventory {
   /** Oldest first. */
   points: PointRecord[]
-  /** Points whose records cannot be read. */
-  broken: { point: string; error: BackupError }[]
+  /** Points whose records cannot be read, and the images that are theirs by their names. */
+  broken: { point: string; error: BackupError; images: string[] }[]
   /** Images and definitions that no record names. */
   orphans: string[]
   /** Journals and temporary files: of a run that was killed, or of one that is under way. */
   leftovers: string[]
 }
 
-const JOURNALS = ['.run.json', '.prune.json']
+const JOURNALS = [JOURNAL, '.prune.json']
 
 /**
  * Takes an inventory, whatever is wrong with records.
@@ -27,7 +27,28 @@ export async function takeInventory(
   folder: MachineFolder,
   signal?: AbortSignal,
 ): Promise<Inventory> {
-  const files = await folder.files()
+  const files = (await folder.files()).sort()
+  const { points, broken } = await recordsOf(folder, files, signal)
+  return {
+    points,
+    broken,
+    orphans: await orphansIn(folder, files, points, broken),
+    leftovers: files.filter((file) => JOURNALS.includes(file) || TEMPORARY.test(file)),
+  }
+}
+
+async function recordsOf(
+  folder: MachineFolder,
+  files: readonly string[],
+  signal: AbortSignal | undefined,
+): Promise<Pick<Inventory, 'points' | 'broken'>> {
+  try {
+    return { points: await folder.points(signal), broken: [] }
+  } catch (error) {
+    throwIfAborted(signal, folder.directory)
+    if (!isBackupError(error)) throw error
+    // Which of them are broken is found by reading each by itself.
+  }
   const points: PointRecord[] = []
   const broken: Inventory['broken'] = []
   for (const point of files.flatMap((file) => pointOf(file) ?? [])) {
@@ -36,15 +57,11 @@ export async function takeInventory(
       const record = await folder.point(point)
       if (record) points.push(record)
     } catch (error) {
-      broken.push({ point, error: ioError(folder.directory, error) })
+      const images = files.filter((file) => imageOf(file)?.point === point)
+      broken.push({ point, error: ioError(folder.directory, error), images })
     }
   }
-  return {
-    points: points.sort(oldestFirst),
-    broken,
-    orphans: await orphansIn(folder, files, points, broken),
-    leftovers: files.filter((file) => JOURNALS.includes(file) || TEMPORARY.test(file)).sort(),
-  }
+  return { points: points.sort(oldestFirst), broken }
 }
 
 async function orphansIn(
@@ -57,7 +74,7 @@ async function orphansIn(
   const known = new Set([...points, ...broken].map(({ point }) => point))
   const unread = new Set(broken.map(({ point }) => point))
   const orphans: string[] = []
-  for (const file of [...files].sort()) {
+  for (const file of files) {
     const image = imageOf(file)
     const point = image?.point ?? definitionOf(file)
     if (point === undefined || images.has(file)) continue
@@ -66,7 +83,7 @@ async function orphansIn(
   }
   if (orphans.length === 0) return orphans
   // What a run gives names now has its record in a moment.
-  const journal = await readForm(`${folder.directory}/${JOURNALS[0]}`, RUN_JOURNAL).catch(
+  const journal = await readForm(`${folder.directory}/${JOURNAL}`, RUN_JOURNAL).catch(
     () => undefined,
   )
   const kept: string[] = []

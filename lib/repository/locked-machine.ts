@@ -14,7 +14,7 @@ import { definitionName, isPointName, recordName } from './names.ts'
 import type { PointRecord } from './record.ts'
 
 /** What a run is about to publish: a killed one leaves it. */
-const JOURNAL = '.run.json'
+export const JOURNAL = '.run.json'
 /** Of files that could not be made without a name, see lib/copy/target/temporary-file.ts. */
 export const TEMPORARY = /^\..+\.[0-9a-f]{12}\.partial$/s
 

@@ -49,6 +49,8 @@ export interface PointRecord {
   disks: DiskRecord[]
   /** Names and versions of the programs that made it. */
   versions: Record<string, string>
+  /** When the record was made from the images, ISO 8601, as the one of the run was lost. */
+  rebuilt?: string
 }
 
 /** The order of points; those of the same instant by their names. */
@@ -117,6 +119,7 @@ export const POINT: Form<PointRecord> = {
     {
       parent: described(FILE_NAME, 'The latest point on which an image of this one builds.'),
       parentId: described(TEXT, 'The id of that point.'),
+      rebuilt: described(TIME, 'When it was made from the images, as the one of the run was lost.'),
     },
     { open: true },
   ),

@@ -49,6 +49,7 @@ const CALLS: Record<string, { args: unknown[]; names: string[]; options?: number
   diffDisks: { args: ['disk', 'disk'], names: ['disk', 'baseline'], options: 2 },
   compareWithQemuImg: { args: [['disk']], names: ['images'], options: 1 },
   verifyManifests: { args: [['disk']], names: ['images'], options: 1 },
+  repairRepository: { args: ['new'], names: ['repository'], options: 1 },
   verifyRepository: { args: ['new'], names: ['repository'], options: 1 },
   imageInfo: { args: ['disk'], names: ['image'], options: 1 },
   backingChainInfo: { args: ['disk'], names: ['image'], options: 1 },

@@ -4,7 +4,7 @@ import type { CommandComparison } from '../../parity/parity.ts'
 import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
 import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
-import { printFindings } from '../report.ts'
+import { isSame, printFindings } from '../report.ts'
 
 const HELP = `
 Runs info, check, map and measure with human and JSON output, in qemu-img and in this program, and
@@ -30,7 +30,12 @@ export function declare(command: Command, io: Io): void {
         flags,
         (control) =>
           compareWithQemuImg(images, { ...optionsFrom(flags, PARITY_OPTIONS), ...control }),
-        { describe, subject: 'parity', failures: 'comparisons with qemu-img differ' },
+        {
+          describe,
+          isGood: isSame,
+          subject: 'parity',
+          failures: 'comparisons with qemu-img differ',
+        },
       ),
     )
 }

@@ -11,7 +11,7 @@ import type { RepositoryFinding } from '../../repository/verify/finding.ts'
 import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
 import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
-import { printFindings } from '../report.ts'
+import { isSame, printFindings } from '../report.ts'
 import { machineAndPoint, REPOSITORY_OPTIONS } from '../repository-flags.ts'
 
 const HELP = `
@@ -61,7 +61,12 @@ export function declare(command: Command, io: Io): void {
           io,
           flags,
           (control) => verifyRepository(repository, { only, sample, ...control }),
-          { describe: describeFinding, subject: 'verify', failures: 'are not good' },
+          {
+            describe: describeFinding,
+            isGood: isSame,
+            subject: 'verify',
+            failures: 'are not good',
+          },
         )
       }
       if (sample !== undefined) throw argumentError('sample', 'needs a repository, --repo')
@@ -70,7 +75,7 @@ export function declare(command: Command, io: Io): void {
         io,
         flags,
         (control) => verifyManifests(names, { ...options, ...control }),
-        { describe, subject: 'verify', failures: 'images are not good' },
+        { describe, isGood: isSame, subject: 'verify', failures: 'images are not good' },
       )
     })
 }
