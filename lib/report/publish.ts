@@ -1,6 +1,6 @@
 import type { SourceIdentity } from '../copy/target/open-target.ts'
 import { openText } from '../copy/target/text-file.ts'
-import { argumentError } from '../errors.ts'
+import { argumentError, throwIfAborted } from '../errors.ts'
 
 /** Where the page of a report goes. */
 export interface PageOptions {
@@ -21,15 +21,23 @@ export interface Reported<Report> {
 
 /**
  * Makes a report, and the file of its page.
+ * @param what the subject, for messages
  * @param sources what is read, none of which may be the file
- * @throws BackupError TARGET_EXISTS or BAD_TARGET, before the work begins; USAGE, IO
+ * @throws BackupError TARGET_EXISTS or BAD_TARGET, before the work begins; USAGE, IO, ABORTED
  */
 export async function publishReport<Report>(
-  { output, force }: PageOptions,
+  what: string,
+  { output, force, signal }: PageOptions & { signal?: AbortSignal },
   sources: readonly SourceIdentity[],
-  make: () => Promise<Report>,
+  survey: () => Promise<Report>,
   render: (report: Report) => string,
 ): Promise<Reported<Report>> {
+  const make = async () => {
+    const report = await survey()
+    // The last progress may have been what ended it.
+    throwIfAborted(signal, what)
+    return report
+  }
   if (output === undefined) {
     if (force) throw argumentError('force', 'there is no output file')
     const report = await make()

@@ -1,4 +1,3 @@
-import { throwIfAborted } from '../../errors.ts'
 import type { ControlOptions } from '../../options.ts'
 import { closeAll, type OpenOptions, openChain } from '../../source/source-chain.ts'
 import { type PageOptions, publishReport, type Reported } from '../publish.ts'
@@ -23,13 +22,9 @@ export async function reportImage(
   const chain = await openChain(image, options)
   try {
     const { signal } = options
-    const survey = async () => {
-      const report = await surveyChain(image, chain, { signal, onProgress })
-      // The last progress may have been what ended it.
-      throwIfAborted(signal, image)
-      return report
-    }
-    return await publishReport({ output, force }, chain.files, survey, renderImageReport)
+    const survey = () => surveyChain(image, chain, { signal, onProgress })
+    const page = { output, force, signal }
+    return await publishReport(image, page, chain.files, survey, renderImageReport)
   } finally {
     await closeAll(chain.files)
   }

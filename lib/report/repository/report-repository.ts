@@ -19,5 +19,6 @@ export async function reportRepository(
 ): Promise<Reported<RepositoryReport>> {
   const repository = await Repository.open(directory)
   const survey = () => surveyRepository(repository, policy, { signal, onProgress })
-  return await publishReport({ output, force }, [], survey, renderRepositoryReport)
+  const page = { output, force, signal }
+  return await publishReport(directory, page, [], survey, renderRepositoryReport)
 }
