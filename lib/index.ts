@@ -44,6 +44,7 @@ export {
 } from './api/maintain.ts'
 export { nameFromBytes, nameToBytes } from './api/names.ts'
 export { compareWithQemuImg } from './api/parity.ts'
+export { pruneRepository } from './api/prune.ts'
 export { reportImage, reportRepository } from './api/report.ts'
 export {
   type ListedPoint,
@@ -130,6 +131,12 @@ export type {
   RepositoryNote,
   RepositoryReport,
 } from './report/repository/types.ts'
+export type {
+  JoinedImage,
+  MachinePrune,
+  PrunedPoint,
+  PruneOptions,
+} from './repository/prune/prune.ts'
 export type { DiskRecord, PointRecord } from './repository/record.ts'
 export type { RepairRepositoryOptions } from './repository/repair/repair-repository.ts'
 export type { RepairStep } from './repository/repair/step.ts'

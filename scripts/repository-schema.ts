@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Form } from '../lib/repository/form.ts'
 import { RUN_JOURNAL } from '../lib/repository/locked-machine.ts'
+import { PRUNE_JOURNAL } from '../lib/repository/prune-journal.ts'
 import { POINT } from '../lib/repository/record.ts'
 import { MARK_FORM } from '../lib/repository/repository.ts'
 import { VERIFIED_FORM } from '../lib/repository/verified.ts'
@@ -17,6 +18,7 @@ export const FORMS: Record<string, { file: string; form: Form<unknown> }> = {
   repository: { file: 'REPO/repository.json', form: MARK_FORM },
   point: { file: 'REPO/MACHINE/POINT.json', form: POINT },
   run: { file: 'REPO/MACHINE/.run.json', form: RUN_JOURNAL },
+  prune: { file: 'REPO/MACHINE/.prune.json', form: PRUNE_JOURNAL },
   verified: { file: 'REPO/MACHINE/.verified.json', form: VERIFIED_FORM },
 }
 

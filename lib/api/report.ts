@@ -4,9 +4,9 @@ import type { ImageReport } from '../report/image/types.ts'
 import type { Reported } from '../report/publish.ts'
 import type { ReportRepositoryOptions } from '../report/repository/report-repository.ts'
 import type { RepositoryReport } from '../report/repository/types.ts'
-import type { RetentionPolicy } from '../repository/retention.ts'
-import { checkArgument, checkOptions, option, PATH, type SchemaFor, whole } from '../schema.ts'
+import { checkArgument, checkOptions, option, PATH, type SchemaFor } from '../schema.ts'
 import { Call } from './call.ts'
+import { POLICY_OPTIONS } from './prune.ts'
 import { TARGET } from './rules.ts'
 
 const PAGE_OPTIONS = {
@@ -40,18 +40,6 @@ export async function reportImage(
   const call = new Call(image, checked.signal)
   const onProgress = call.callback('onProgress', checked.onProgress)
   return await call.run(async () => call.noted(await run(image, { ...checked, onProgress })))
-}
-
-/** Zero: there is no such rule. */
-const COUNT = whole(0, 999_999)
-
-const POLICY_OPTIONS: SchemaFor<RetentionPolicy> = {
-  keepLast: option(COUNT, 'keep the last points'),
-  keepHourly: option(COUNT, 'keep the last point of each of so many hours that have one'),
-  keepDaily: option(COUNT, 'keep the last point of each of so many days'),
-  keepWeekly: option(COUNT, 'keep the last point of each of so many weeks, which begin on Monday'),
-  keepMonthly: option(COUNT, 'keep the last point of each of so many months'),
-  keepYearly: option(COUNT, 'keep the last point of each of so many years'),
 }
 
 export const REPORT_REPOSITORY_OPTIONS: SchemaFor<ReportRepositoryOptions> = {

@@ -24,17 +24,22 @@ export async function verifyWritten(
   expected: ExpectedContent,
   options: ReadBackOptions,
 ): Promise<void> {
-  const { path, handle } = target
+  await verifyContent(await openWritten(target), expected, options)
+}
+
+/**
+ * An image that was written and has no name yet, to be read.
+ * @throws BackupError UNSUPPORTED, IO
+ */
+export async function openWritten({ path, handle }: Target): Promise<OpenFile> {
   if (!handle) throw unsupported(path, 'a target of this kind cannot be verified')
-  let file: OpenFile
   try {
     // So that it is read from the disk, where the page cache is passed by.
     await handle.sync()
-    file = await toOpenFile(path, handle)
+    return await toOpenFile(path, handle)
   } catch (error) {
     throw ioError(path, error)
   }
-  await verifyContent(file, expected, options)
 }
 
 /**

@@ -36,6 +36,11 @@ const COMMANDS: readonly { name: string; summary: string; load(): Promise<Comman
     load: () => import('./commands/list.ts'),
   },
   {
+    name: 'prune',
+    summary: 'remove the points in time of a repository that no rule keeps',
+    load: () => import('./commands/prune.ts'),
+  },
+  {
     name: 'machine',
     summary: "describe a machine's disks and what backups are possible; clean up after killed runs",
     load: () => import('./commands/machine.ts'),

@@ -2,7 +2,7 @@ import type { Extent } from '../extents/extent.ts'
 import { planFresh, planOverlay } from '../plan/plan.ts'
 import { COLUMNS, ROW } from '../plan/rows.ts'
 import type { Disk } from '../source/source.ts'
-import type { Qcow2Format, RecordedBacking } from './spec.ts'
+import type { Compression, Qcow2Format, RecordedBacking } from './spec.ts'
 
 /** Parameters of a new image's size, besides its content. */
 export interface ImageLayout extends Pick<Qcow2Format, 'clusterBits'> {
@@ -12,6 +12,12 @@ export interface ImageLayout extends Pick<Qcow2Format, 'clusterBits'> {
 /** Bytes of an entry of the L1, an L2 and the refcount table, and of a refcount. */
 const ENTRY = 8
 const REFCOUNT = 2
+
+/** By the kinds of rows. */
+const COMPRESSION: Record<number, Compression['type']> = {
+  [ROW.deflate]: 'zlib',
+  [ROW.zstd]: 'zstd',
+}
 
 /** Bytes of an image in which every cluster of a disk is stored: the maximum. */
 export function fullImageBytes(size: number, { clusterBits }: ImageLayout): number {
@@ -27,20 +33,39 @@ export function fullImageBytes(size: number, { clusterBits }: ImageLayout): numb
  * @throws BackupError as the mappings of the disk
  */
 export async function plannedImageBytes(source: Disk, layout: ImageLayout): Promise<number> {
+  return (await surveyPlan(source, layout)).bytes
+}
+
+/** What is known of a copy before it is made. */
+export interface Survey {
+  /** See `plannedImageBytes`. */
+  bytes: number
+  /** Stores that are read, by their index, each with how clusters in it are compressed, if any are. */
+  stores: Map<number, Compression['type'] | undefined>
+}
+
+/**
+ * Goes through the plan of a copy into a new image.
+ * @throws BackupError as the mappings of the disk
+ */
+export async function surveyPlan(source: Disk, layout: ImageLayout): Promise<Survey> {
   const { clusterBits, backing } = layout
   const clusterSize = 2 ** clusterBits
   const plan = backing ? planOverlay(source, clusterSize, backing.size) : planFresh(source)
   const clusters = new TouchedUnits(clusterSize)
   const tables = new TouchedUnits(clusterSize ** 2 / ENTRY)
+  const stores: Survey['stores'] = new Map()
   for await (const rows of plan) {
     for (let at = 0; at < rows.length; at += COLUMNS) {
-      const [kind, start, length] = rows.subarray(at, at + 3)
+      const [kind, start, length, store] = rows.subarray(at, at + 4)
       if (kind === ROW.skip) continue
       tables.add(start, length)
-      if (kind !== ROW.zero) clusters.add(start, length)
+      if (kind === ROW.zero) continue
+      clusters.add(start, length)
+      stores.set(store, COMPRESSION[kind] ?? stores.get(store))
     }
   }
-  return imageBytes(source.size, clusters.count, tables.count, clusterSize)
+  return { bytes: imageBytes(source.size, clusters.count, tables.count, clusterSize), stores }
 }
 
 /**

@@ -22,7 +22,7 @@ export async function cleanUp(
   folder: LockedMachine,
   signal?: AbortSignal,
 ): Promise<CleanedUp> {
-  const files = await folder.clean()
+  const files = await folder.clean({ signal })
   const points = await folder.points()
   const stored = new Set(points.map(({ id }) => id))
   const leftovers = await machine.clean({ signal, isStored: (run) => stored.has(run) })

@@ -11,6 +11,13 @@ import { FILE_NAME, type Form, readForm, TIME } from './form.ts'
 import { WriteLock } from './lock.ts'
 import { MachineFolder } from './machine-folder.ts'
 import { definitionName, isPointName, recordName } from './names.ts'
+import {
+  finishPrune,
+  type PruneJournal,
+  readPruneJournal,
+  temporaryImage,
+  writePruneJournal,
+} from './prune-journal.ts'
 import type { PointRecord } from './record.ts'
 
 /** What a run is about to publish: a killed one leaves it. */
@@ -70,7 +77,8 @@ export const RUN_JOURNAL: Form<Journal> = {
  *
  * What is published is told beforehand, in `.run.json`: images and the definition get their names, the
  * record follows, and the journal goes. After a kill at any moment the next run finds either a record, and the
- * point is complete, or a journal without its record, and removes what that names, nothing else.
+ * point is complete, or a journal without its record, and removes what that names, nothing else. A prune has a
+ * journal of its own, see prune-journal.ts, by which the next run finishes it.
  */
 export class LockedMachine extends MachineFolder {
   readonly #lock: WriteLock
@@ -137,13 +145,47 @@ export class LockedMachine extends MachineFolder {
   }
 
   /**
-   * Removes what runs that ended early left: what their journal names, unless there is a record of the point or
-   * another file has taken the name, and temporary files.
-   * @returns the names of what was removed
-   * @throws BackupError IO, BAD_RECORD, IN_USE if the lock was lost
+   * Replaces images whose successors are there under temporary names, and removes points, while nobody reads.
+   * @throws BackupError IN_USE if the lock was lost, IO, ABORTED. The temporary names are gone then; or there is the
+   * journal, and the next run finishes it
    */
-  async clean(): Promise<string[]> {
+  async prune(journal: PruneJournal, control?: ControlOptions): Promise<void> {
+    let isDecided = false
+    try {
+      await this.#lock.exclusive(async () => {
+        await writePruneJournal(this.directory, journal)
+        isDecided = true
+        await finishPrune(this.directory, journal, (point) => this.written(point))
+      }, control)
+    } catch (error) {
+      const names = journal.images.map((image) => temporaryImage(image, journal.run))
+      if (!isDecided) await removeFiles(this.directory, names).catch(() => {})
+      throw error
+    }
+  }
+
+  /**
+   * Finishes a prune that ended early, and removes what other runs left: what their journal names, unless there
+   * is a record that does, and temporary files.
+   * @returns the names of what was removed
+   * @throws BackupError IO, BAD_RECORD, IN_USE if the lock was lost, ABORTED
+   */
+  async clean(control?: ControlOptions): Promise<string[]> {
     await this.#lock.requireHeld()
+    const pruned = await this.#finishPrune(control)
+    return [...pruned, ...(await this.#removeLeft())]
+  }
+
+  async #finishPrune(control?: ControlOptions): Promise<string[]> {
+    const journal = await readPruneJournal(this.machine, this.directory)
+    if (!journal) return []
+    return await this.#lock.exclusive(
+      () => finishPrune(this.directory, journal, (point) => this.written(point)),
+      control,
+    )
+  }
+
+  async #removeLeft(): Promise<string[]> {
     const left = (await this.files()).filter((name) => TEMPORARY.test(name))
     const journal = await this.#journal()
     if (!journal) return await removeFiles(this.directory, left)

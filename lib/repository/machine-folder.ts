@@ -5,6 +5,7 @@ import { readJson } from './files.ts'
 import { readForm } from './form.ts'
 import { ReadLock } from './lock.ts'
 import { imageName, machineDirectory, pointOf, recordName } from './names.ts'
+import { readPruneJournal, recordDuring, temporaryImage } from './prune-journal.ts'
 import { readAllJson } from './read-all.ts'
 import { oldestFirst, POINT, type PointRecord, requireRecord } from './record.ts'
 
@@ -74,12 +75,13 @@ export class MachineFolder {
     const { machine, directory } = this
     const points = new Map((await this.files()).map((file) => [file, pointOf(file)]))
     const files = [...points.keys()].filter((file) => points.get(file) !== undefined)
+    const now = await this.#duringPrune()
     for await (const batch of readAllJson(directory, files, POINT.most)) {
       throwIfAborted(signal, directory)
       for (const [file, value] of batch) {
         const of = { machine, point: points.get(file)! }
         const record = requireRecord(`${directory}/${file}`, value, of)
-        records.push({ time: Date.parse(record.time), record })
+        records.push({ time: Date.parse(record.time), record: now(record) })
       }
     }
     records.sort((a, b) => a.time - b.time || oldestFirst(a.record, b.record))
@@ -91,10 +93,29 @@ export class MachineFolder {
    * @throws BackupError BAD_RECORD, UNSUPPORTED, IO
    */
   async point(point: string): Promise<PointRecord | undefined> {
+    const record = await this.written(point)
+    return record && (await this.#duringPrune())(record)
+  }
+
+  /**
+   * A record as its file has it: while a prune is under way, or was ended early, of some disks it may be that of the
+   * image before.
+   * @throws BackupError BAD_RECORD, UNSUPPORTED, IO
+   */
+  protected async written(point: string): Promise<PointRecord | undefined> {
     const path = `${this.directory}/${recordName(point)}`
     const value = await readJson(path, POINT.most)
     if (value === undefined) return undefined
     return requireRecord(path, value, { machine: this.machine, point })
+  }
+
+  /** The way in which records are to be read now. */
+  async #duringPrune(): Promise<(record: PointRecord) => PointRecord> {
+    const journal = await readPruneJournal(this.machine, this.directory)
+    if (!journal) return (record) => record
+    const files = new Set(await this.files())
+    const isNew = (image: string) => !files.has(temporaryImage(image, journal.run))
+    return (record) => recordDuring(journal, record, isNew)
   }
 
   /** Path of the image of a disk at a point, whether it is there or not. */

@@ -6,7 +6,6 @@ import { type OpenFile, openFile } from '../image/file.ts'
 import { lockFile, READING } from '../image/locks.ts'
 import { quoted } from '../text.ts'
 import { type DiskAt, Lineage } from './lineage.ts'
-import type { MachineFolder } from './machine-folder.ts'
 import { imageName } from './names.ts'
 import type { DiskRecord, PointRecord } from './record.ts'
 
@@ -15,7 +14,7 @@ export const MAX_CHAIN = 190
 
 /** Images in a repository, compared with their records; each is looked at once. */
 export class ParentImages {
-  readonly #folder: MachineFolder
+  readonly #directory: string
   readonly #lineage: Lineage
   readonly #signal: AbortSignal | undefined
   readonly #content: boolean
@@ -23,11 +22,11 @@ export class ParentImages {
 
   /** @param options `content`: also read those whose times are not as recorded. Default true */
   constructor(
-    folder: MachineFolder,
+    { directory }: { readonly directory: string },
     points: readonly PointRecord[],
     { signal, content = true }: { signal?: AbortSignal; content?: boolean } = {},
   ) {
-    this.#folder = folder
+    this.#directory = directory
     this.#lineage = new Lineage(points)
     this.#signal = signal
     this.#content = content
@@ -58,7 +57,7 @@ export class ParentImages {
   }
 
   async #look(disk: DiskRecord): Promise<string | undefined> {
-    const path = `${this.#folder.directory}/${disk.image}`
+    const path = `${this.#directory}/${disk.image}`
     throwIfAborted(this.#signal, path)
     let file: OpenFile
     try {

@@ -66,6 +66,7 @@ const CALLS: Record<string, { args: unknown[]; names: string[]; options?: number
   inspectMachine: { args: ['disk:a=disk', { name: 'm' }], names: ['machine'], options: 1 },
   abortMachine: { args: ['disk:a=disk', { name: 'm' }], names: ['machine'], options: 1 },
   listRepository: { args: ['new'], names: ['repository'], options: 1 },
+  pruneRepository: { args: ['new', { keepLast: 1 }], names: ['repository'], options: 1 },
   restoreMachine: {
     args: ['new', 'm', 'new'],
     names: ['repository', 'machine', 'target'],

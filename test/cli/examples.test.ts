@@ -83,7 +83,7 @@ async function prepare(t: Test, command: string, examples: readonly string[]): P
     await createSnapshot('disk.qcow2', 'disk.snap1.qcow2')
     await createSnapshot('disk.snap1.qcow2', 'disk.snap3.qcow2')
   }
-  if (['restore', 'list', 'verify', 'report', 'repository'].includes(command)) {
+  if (['restore', 'list', 'prune', 'verify', 'report', 'repository'].includes(command)) {
     const machine = 'disk:vda=disk.raw'
     await backupMachine(machine, 'backups', { name: 'web1', checkpoint: '20261129T115200Z' })
   }
@@ -136,6 +136,7 @@ const NEEDED: Record<string, string[]> = {
   backup: ['disk:a=b', '--name', 'm', '--repo', 'r'],
   machine: ['disk:a=b', '--name', 'm'],
   list: ['--repo', 'r'],
+  prune: ['--repo', 'r', '--keep-last', '1'],
   repository: ['repair'],
   report: ['a', '-o', 'p'],
 }

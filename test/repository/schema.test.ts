@@ -31,25 +31,34 @@ const DISK = {
   content: { algorithm: 'blake2b-256', blockSize: 4194304, checksum: 'ab' },
 }
 
+const POINT = {
+  version: 1,
+  machine: 'web',
+  point: 'p1',
+  id: '0123456789ab',
+  parent: 'p0',
+  parentId: '000000000000',
+  time: '2026-11-29T11:52:00.000Z',
+  disks: [DISK, { ...DISK, name: 'vdb', image: 'vdb.p1.qcow2' }],
+  versions: { 'qcow2-backup': '1.0.0' },
+}
+
 /** One of each kind of file, as the program writes it. */
 const SAMPLES: Record<string, object> = {
   repository: { format: 1, created: '2026-11-29T11:52:00.000Z' },
-  point: {
-    version: 1,
-    machine: 'web',
-    point: 'p1',
-    id: '0123456789ab',
-    parent: 'p0',
-    parentId: '000000000000',
-    time: '2026-11-29T11:52:00.000Z',
-    disks: [DISK, { ...DISK, name: 'vdb', image: 'vdb.p1.qcow2' }],
-    versions: { 'qcow2-backup': '1.0.0' },
-  },
+  point: POINT,
   run: {
     version: 1,
     run: '0123456789ab',
     point: 'p1',
     files: [{ name: 'vda.p1.qcow2', size: 262144, modified: '2026-11-29T11:52:01.000Z' }],
+  },
+  prune: {
+    version: 1,
+    run: '0123456789ab',
+    images: ['vda.p1.qcow2'],
+    records: [POINT],
+    remove: [{ point: 'p0', files: ['vda.p0.qcow2', 'p0.xml'] }],
   },
   verified: {
     version: 1,
