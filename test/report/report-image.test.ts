@@ -1,8 +1,22 @@
 /** Reports of real images; what QEMU's tools say of them is the judge. */
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import {
+  copyFileSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { type ImageReport, listBitmaps, openSource, reportImage } from '../../lib/index.ts'
+import {
+  type ImageReport,
+  isBackupError,
+  listBitmaps,
+  openSource,
+  reportImage,
+} from '../../lib/index.ts'
+import { damage } from '../support/damage.ts'
 import { effort } from '../support/effort.ts'
 import { peek64, poke } from '../support/patch.ts'
 import { qemuImg, qemuImgMap, qemuIo } from '../support/qemu.ts'
@@ -117,6 +131,26 @@ t.test('damage is part of the report', async (t) => {
   t.match(texts(report, 'fault').join('\n'), /in its structure: data may be wrong/)
   t.match(html, /damaged/)
   t.notMatch(html, /is sound/)
+})
+
+t.test('an image with any damage ends in a report, or in one clear error', async (t) => {
+  const directory = t.testdir()
+  const sound = makeChain(directory)
+  const image = join(directory, 'damaged')
+  const ended: Record<string, number> = {}
+  for (let seed = 0; seed < effort(5, 300); seed++) {
+    const random = seeded(seed)
+    copyFileSync(sound, image)
+    const done = damage(image, (below) => Math.floor(random() * below))
+    const outcome = await reportImage(image, { format: 'qcow2' }).then(
+      ({ html }) => (/NaN|Infinity|undefined/.test(html) ? 'not a number' : 'reported'),
+      (error) => (isBackupError(error) ? error.code : `${error}`),
+    )
+    ended[outcome] = (ended[outcome] ?? 0) + 1
+    const isClear = /^(reported|BAD_IMAGE|UNSUPPORTED|NOT_ALLOWED|IO)$/.test(outcome)
+    if (!isClear) t.fail(`seed ${seed}: ${done.join('; ')}: ${outcome}`)
+  }
+  t.ok(ended.reported > 0, JSON.stringify(ended))
 })
 
 t.test('an image that leaks, one that is in use, and one of nothing', async (t) => {
