@@ -26,16 +26,19 @@ export interface CliOptions {
   onStderr?: (text: string, child: ChildProcess) => void
 }
 
+/** The tests of the program itself: a thorough run starts it as its users do. */
+const AS_USERS_DO = THOROUGH && /\/test\/cli\//.test(process.argv[1] ?? '')
+
 /**
  * Runs our command line, and waits for its end: in a process of its own where the test does something to
- * that, and in a thorough run; else in this one, which takes a tenth of the time.
+ * that, or the program is what is tested; else in this one, which takes a tenth of the time.
  */
 export async function runCli(
   args: readonly string[],
   options: CliOptions = {},
 ): Promise<CliResult> {
   const { cwd, ...ofProcess } = options
-  if (THOROUGH || Object.keys(ofProcess).length > 0 || args.includes('--debug')) {
+  if (AS_USERS_DO || Object.keys(ofProcess).length > 0 || args.includes('--debug')) {
     return await spawnCli(args, options)
   }
   return await inTurn(() => runHere(args, cwd))
