@@ -128,6 +128,7 @@ export type {
   ReportedDisk,
   ReportedMachine,
   ReportedPoint,
+  ReportedPrune,
   RepositoryNote,
   RepositoryReport,
 } from './report/repository/types.ts'

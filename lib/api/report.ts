@@ -51,7 +51,7 @@ export const REPORT_REPOSITORY_OPTIONS: SchemaFor<ReportRepositoryOptions> = {
 /**
  * Looks at a repository, and makes a page of it: machines, points on a line of time, growth, chains, what
  * was verified when, what the next prune would do by a policy, and what calls for action. Records are read,
- * images are not; what is broken is part of the report.
+ * and for the plan of a prune tables of images; what is broken is part of the report.
  * @throws BackupError BAD_RECORD or UNSUPPORTED if it is no repository; TARGET_EXISTS, BAD_TARGET, IO, USAGE,
  * ABORTED, CALLBACK
  */

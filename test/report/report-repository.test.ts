@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import {
   backupMachine,
+  pruneRepository,
   type ReportedMachine,
   type RepositoryReport,
   reportRepository,
@@ -65,6 +66,11 @@ t.test('a repository is reported as its records are', async (t) => {
     stored.reduce((sum, bytes) => sum + bytes, 0),
   )
   t.equal(report.storedBytes, storedBytes)
+  for await (const plan of pruneRepository(m.repository, { keepLast: 1, dryRun: true })) {
+    const { joined, neededBytes, freedBytes } = plan
+    t.strictSame(report.machines[0].prune, { remade: joined.length, neededBytes, freedBytes })
+    t.equal(joined.length, 1)
+  }
   t.match(report.findings, [{ level: 'warning', text: 'web: no point was ever verified' }])
   requireSoundMarkup(t, html)
   t.match(html, /The next prune/)
@@ -99,6 +105,9 @@ t.test('what calls for action is found', async (t) => {
   ])
   t.equal(found.points.length, 9)
   t.equal(found.points[1].depth, undefined, 'what it builds on is not known')
+  const { report } = await reportRepository(damaged.repository, { keepDaily: 2 })
+  t.match(report.machines[0].prune?.failure, /json: is not JSON/)
+  t.ok(kindsOf(report.machines[0]).includes('warning prune'))
 })
 
 t.test('outcomes of verification are reported', async (t) => {

@@ -1,5 +1,6 @@
 import type { Inventory } from '../../repository/inventory.ts'
 import type { VerifiedImages } from '../../repository/verified.ts'
+import type { ReportedPrune } from './types.ts'
 
 /** What a machine's folder has. */
 export interface MachineFacts {
@@ -8,4 +9,6 @@ export interface MachineFacts {
   /** Names of all files. */
   files: ReadonlySet<string>
   verified: VerifiedImages
+  /** If there is a policy. */
+  prune?: ReportedPrune
 }

@@ -32,7 +32,17 @@ export function machineFindings(
   machine: ReportedMachine,
   now: Date,
 ): RepositoryNote[] {
-  const rules: Find[] = [broken, missing, orphans, parents, verified, chains, overdue, clocks]
+  const rules: Find[] = [
+    broken,
+    missing,
+    orphans,
+    parents,
+    verified,
+    chains,
+    overdue,
+    clocks,
+    prune,
+  ]
   return rules.flatMap((rule) =>
     rule(facts, lineage, machine, now).map((one) => ({ ...one, machine: machine.machine })),
   )
@@ -119,6 +129,11 @@ const clocks: Find = (_facts, _lineage, { points }, now) => {
   if (!last || Date.parse(last.time) - now.getTime() <= AHEAD_MS) return []
   const text = `the last point is of the future, ${timeText(last.time)}: a clock was wrong`
   return [{ kind: 'clock', level: 'warning', text }]
+}
+
+const prune: Find = ({ prune }) => {
+  if (prune?.failure === undefined) return []
+  return [{ kind: 'prune', level: 'warning', text: `a prune would fail: ${prune.failure}` }]
 }
 
 function names(all: readonly string[]): string {

@@ -44,6 +44,7 @@ export function reportMachine(
     points,
     storedBytes: points.reduce((sum, { storedBytes }) => sum + storedBytes, 0),
     usualInterval: usualInterval(points),
+    prune: facts.prune,
     findings: [],
   }
   const findings = gravestFirst(machineFindings(facts, lineage, reported, now))

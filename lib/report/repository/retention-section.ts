@@ -22,20 +22,22 @@ export function retentionSection({ policy, machines }: RepositoryReport): Html |
   })
   const columns: Column[] = [
     { label: 'Machine', text: 'words' },
-    { label: 'Points', extra: true },
     { label: 'Kept' },
     { label: 'Removed' },
-    { label: 'Images of those' },
+    { label: 'Images made again', extra: true },
+    { label: 'Space for that', extra: true },
+    { label: 'Freed at least' },
   ]
   return html`<h2>The next prune</h2>
-<p>Keeps of each machine ${rules.join(', ')}. What kept points need of removed ones is joined into them, so
-that less is freed than the images of the removed points take.</p>
+<p>Keeps of each machine ${rules.join(', ')}. What kept points need of removed ones becomes part of them: their
+images are made again, and for a while both are there.</p>
 ${table(columns, machines.map(rowOf), { cards: false })}`
 }
 
-function rowOf({ machine, points }: ReportedMachine) {
-  const removed = points.filter(({ retention }) => retention?.keep === false)
-  const bytes = removed.reduce((sum, { storedBytes }) => sum + storedBytes, 0)
-  const kept = points.length - removed.length
-  return [machine, points.length, kept, removed.length, formatSize(bytes)]
+function rowOf({ machine, points, prune }: ReportedMachine) {
+  const removed = points.filter(({ retention }) => retention?.keep === false).length
+  const counts = [machine, points.length - removed, removed]
+  if (!prune || prune.failure !== undefined) return [...counts, '', '', 'would fail']
+  const { remade, neededBytes, freedBytes } = prune
+  return [...counts, remade, formatSize(neededBytes), formatSize(Math.max(0, freedBytes))]
 }

@@ -41,4 +41,5 @@ const ALIKE_WORDS: Record<RepositoryNote['kind'], string> = {
   chain: 'have long chains; prune or make a full backup',
   unverified: 'have points that were not verified lately, or never',
   clock: 'have points of the future: a clock was wrong',
+  prune: 'cannot be pruned',
 }

@@ -6,6 +6,7 @@ import type { Repository } from '../../repository/repository.ts'
 import { hasRule, type RetentionPolicy } from '../../repository/retention.ts'
 import { readVerified } from '../../repository/verified.ts'
 import { reportMachine } from './machine.ts'
+import { plannedPrune } from './planned-prune.ts'
 import { summarize } from './summary.ts'
 import type { ReportedMachine, RepositoryReport } from './types.ts'
 
@@ -33,7 +34,8 @@ export async function surveyRepository(
     if ([points, broken, orphans, leftovers].every((some) => some.length === 0)) continue
     const files = new Set(await folder.files())
     const verified = await readVerified(folder)
-    machines.push(reportMachine({ machine, inventory, files, verified }, policy, now))
+    const prune = hasRule(policy) ? await plannedPrune(folder, policy, signal) : undefined
+    machines.push(reportMachine({ machine, inventory, files, verified, prune }, policy, now))
   }
   tell?.(folders.length, true)
   return {

@@ -16,6 +16,7 @@ export interface RepositoryNote extends Finding {
     | 'chain'
     | 'unverified'
     | 'clock'
+    | 'prune'
   machine: string
 }
 
@@ -47,6 +48,18 @@ export interface ReportedPoint {
   retention?: { keep: boolean; reasons: string[] }
 }
 
+/** What the next prune would do to a machine. Nothing of it is done. */
+export interface ReportedPrune {
+  /** Images that are made again, as removed points become part of them. */
+  remade: number
+  /** Bytes that have to be free for a while. */
+  neededBytes: number
+  /** Bytes that are free afterwards and were not before, at least. */
+  freedBytes: number
+  /** Why it could not be done; the numbers are 0 then. */
+  failure?: string
+}
+
 /** A machine. */
 export interface ReportedMachine {
   machine: string
@@ -56,11 +69,13 @@ export interface ReportedMachine {
   storedBytes: number
   /** Time between two backups lately, the median, milliseconds; missing with less than three points. */
   usualInterval?: number
+  /** By the policy, if one was given. */
+  prune?: ReportedPrune
   /** The gravest first. */
   findings: RepositoryNote[]
 }
 
-/** What there is to know of a repository without reading images. */
+/** What there is to know of a repository without reading content. */
 export interface RepositoryReport {
   /** Path. */
   repository: string
