@@ -239,6 +239,13 @@ export function asError(thrown: unknown): Error {
   return new Error(messageOf(thrown), { cause: thrown })
 }
 
+/** A failure, with what else is to be said, such as what could not be cleaned up after it. */
+export function withNotes(error: unknown, notes: readonly string[]): unknown {
+  if (notes.length === 0 || !isBackupError(error)) return error
+  const { code, what, why, errno, hint } = error
+  return new BackupError(code, what, [why, ...notes].join('; '), { cause: error, errno, hint })
+}
+
 /** Describes a failed system call, with the file's name. Errors of ours pass unchanged. */
 export function ioError(what: string, error: unknown): BackupError {
   if (isBackupError(error)) return error

@@ -9,6 +9,7 @@ export {
   readBitmapChain,
   validateBitmapChain,
 } from './api/bitmaps.ts'
+export { copyRepository } from './api/copy-repository.ts'
 export {
   backingChainInfo,
   type CheckOptions,
@@ -132,6 +133,13 @@ export type {
   RepositoryNote,
   RepositoryReport,
 } from './report/repository/types.ts'
+export type {
+  CopiedMachine,
+  CopiedPoint,
+  CopyRepositoryOptions,
+  CopyRepositoryResult,
+  NotCopied,
+} from './repository/copy/types.ts'
 export type {
   JoinedImage,
   MachinePrune,

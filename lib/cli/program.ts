@@ -41,6 +41,11 @@ const COMMANDS: readonly { name: string; summary: string; load(): Promise<Comman
     load: () => import('./commands/prune.ts'),
   },
   {
+    name: 'copy',
+    summary: 'copy machines, or points of them, to another repository',
+    load: () => import('./commands/copy.ts'),
+  },
+  {
     name: 'machine',
     summary: "describe a machine's disks and what backups are possible; clean up after killed runs",
     load: () => import('./commands/machine.ts'),

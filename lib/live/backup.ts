@@ -19,7 +19,7 @@ import { type CopySession, publishSessions } from '../backup/session.ts'
 import { TotalProgress } from '../backup/total-progress.ts'
 import type { CopyResult } from '../backup/types.ts'
 import type { Target } from '../copy/target/target.ts'
-import { BackupError, isBackupError, messageOf, throwIfAborted } from '../errors.ts'
+import { messageOf, throwIfAborted, withNotes } from '../errors.ts'
 import type { Machine, PointInTime } from '../machine/machine.ts'
 import { stageText } from '../repository/files.ts'
 import type { LockedMachine } from '../repository/locked-machine.ts'
@@ -247,15 +247,4 @@ async function diskRecord(
     modified: await modifiedOf(result.target),
     content: result.content!,
   }
-}
-
-/** A failure, with what could not be cleaned up after it. */
-function withNotes(error: unknown, notes: readonly string[]): unknown {
-  if (notes.length === 0 || !isBackupError(error)) return error
-  const { code, what, why, errno, hint } = error
-  return new BackupError(code, what, [why, ...notes].join('; '), {
-    cause: error.cause,
-    errno,
-    hint,
-  })
 }

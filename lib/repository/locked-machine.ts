@@ -1,4 +1,4 @@
-import type { BigIntStats, Stats } from 'node:fs'
+import type { BigIntStats } from 'node:fs'
 import { basename } from 'node:path'
 import type { Target } from '../copy/target/target.ts'
 import { BackupError, ioError } from '../errors.ts'
@@ -126,7 +126,10 @@ export class LockedMachine extends MachineFolder {
     for (const file of files) {
       // A file server gives what it has got a time of its own.
       await file.sync()
-      listed.push({ name: basename(file.path), ...identityOf(await file.handle!.stat()) })
+      listed.push({
+        name: basename(file.path),
+        ...identityOf(await file.handle!.stat({ bigint: true })),
+      })
     }
     const journal: Journal = { version: 1, run: id, point, files: listed }
     await publishText(`${this.directory}/${JOURNAL}`, jsonText(journal))
@@ -233,6 +236,6 @@ function isImageOf(point: string, file: string): boolean {
 }
 
 /** Length and time of a file that nobody writes to any more. */
-function identityOf(stats: Pick<Stats | BigIntStats, 'size' | 'mtimeMs'>) {
+function identityOf(stats: Pick<BigIntStats, 'size' | 'mtimeMs'>) {
   return { size: Number(stats.size), modified: new Date(Number(stats.mtimeMs)).toISOString() }
 }

@@ -9,10 +9,11 @@ import { argumentError, BackupError, ioError } from '../errors.ts'
 import { rmdir, stat } from '../files.ts'
 import { isNbdUri } from '../nbd/uri.ts'
 import { listed, quoted } from '../text.ts'
-import { makeDirectory, readSmall, stageText } from './files.ts'
+import { stageDefinition } from './definition.ts'
+import { makeDirectory } from './files.ts'
 import { ancestorsOf, findPoint } from './find-point.ts'
 import type { MachineFolder } from './machine-folder.ts'
-import { definitionName, diskFile, imageName } from './names.ts'
+import { diskFile, imageName } from './names.ts'
 import { MAX_CHAIN, ParentImages } from './parent-images.ts'
 import type { DiskRecord, PointRecord } from './record.ts'
 import type { Repository } from './repository.ts'
@@ -44,8 +45,6 @@ export interface RestoreMachineResult {
 }
 
 const MAX_LISTED = 10
-/** Bytes. libvirt's own limit for XML. */
-const MAX_DEFINITION = 10 * 2 ** 20
 
 /**
  * Restores a point in time of a machine.
@@ -115,7 +114,7 @@ async function restoreDisks(
       sessions.push(await openSession(prepared.request))
     }
     if (into !== undefined && disks.length === record.disks.length) {
-      definition = await stageDefinition(folder, record, into, force)
+      definition = await stageDefinition(folder, record.point, into, { force })
     }
     for (const session of sessions) await session.copy()
     const results = await publishSessions(sessions, definition ? [definition] : [])
@@ -169,17 +168,6 @@ async function directoryFor(
 
 function namesOf(disks: readonly DiskRecord[]): string {
   return listed(disks, MAX_LISTED, ({ name }) => quoted(name)) || 'none'
-}
-
-async function stageDefinition(
-  { directory }: MachineFolder,
-  { point }: PointRecord,
-  into: string,
-  force: boolean | undefined,
-): Promise<Target | undefined> {
-  const name = definitionName(point)
-  const text = await readSmall(`${directory}/${name}`, MAX_DEFINITION)
-  return text && (await stageText(`${into}/${name}`, text, { force }))
 }
 
 /** What is recorded of each image's content, as a manifest beside it would have it. */

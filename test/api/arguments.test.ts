@@ -51,6 +51,8 @@ const CALLS: Record<string, { args: unknown[]; names: string[]; options?: number
   verifyManifests: { args: [['disk']], names: ['images'], options: 1 },
   repairRepository: { args: ['new'], names: ['repository'], options: 1 },
   verifyRepository: { args: ['new'], names: ['repository'], options: 1 },
+  reportImage: { args: ['disk'], names: ['image'], options: 1 },
+  reportRepository: { args: ['new'], names: ['repository'], options: 1 },
   imageInfo: { args: ['disk'], names: ['image'], options: 1 },
   backingChainInfo: { args: ['disk'], names: ['image'], options: 1 },
   checkImage: { args: ['disk'], names: ['image'], options: 1 },
@@ -65,6 +67,7 @@ const CALLS: Record<string, { args: unknown[]; names: string[]; options?: number
   },
   inspectMachine: { args: ['disk:a=disk', { name: 'm' }], names: ['machine'], options: 1 },
   abortMachine: { args: ['disk:a=disk', { name: 'm' }], names: ['machine'], options: 1 },
+  copyRepository: { args: ['new', 'new'], names: ['from', 'to'], options: 2 },
   listRepository: { args: ['new'], names: ['repository'], options: 1 },
   pruneRepository: { args: ['new', { keepLast: 1 }], names: ['repository'], options: 1 },
   restoreMachine: {

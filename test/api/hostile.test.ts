@@ -24,7 +24,8 @@ const OTHERS = [
   ...['compareWithQemuImg', 'factsFromQmp', 'isBackupError', 'measureSize'],
   ...['nameFromBytes', 'nameToBytes', 'validateBitmapChain'],
   // They open what is in a repository, which has tests of its own.
-  ...['listRepository', 'pruneRepository', 'repairRepository', 'reportRepository'],
+  ...['copyRepository', 'listRepository', 'pruneRepository', 'repairRepository'],
+  'reportRepository',
   ...['restoreMachine', 'verifyRepository'],
 ]
 

@@ -47,6 +47,7 @@ function argumentsOf(example: string): string[] {
 const STAND_INS: [RegExp, string][] = [
   [/^\/dev\/.*/, 'disk.raw'],
   [/^\/srv\/base$/, '.'],
+  [/^\/mnt\/.*/, 'offsite'],
 ]
 
 /** Commands whose targets may be there from the preparations or the example before. */
@@ -83,7 +84,8 @@ async function prepare(t: Test, command: string, examples: readonly string[]): P
     await createSnapshot('disk.qcow2', 'disk.snap1.qcow2')
     await createSnapshot('disk.snap1.qcow2', 'disk.snap3.qcow2')
   }
-  if (['restore', 'list', 'prune', 'verify', 'report', 'repository'].includes(command)) {
+  const ofRepositories = ['restore', 'list', 'prune', 'verify', 'report', 'repository', 'copy']
+  if (ofRepositories.includes(command)) {
     const machine = 'disk:vda=disk.raw'
     await backupMachine(machine, 'backups', { name: 'web1', checkpoint: '20261129T115200Z' })
   }

@@ -1,4 +1,4 @@
-import { BackupError, ioError } from '../../errors.ts'
+import { ioError, withNotes } from '../../errors.ts'
 import { log } from '../../log.ts'
 import type { Publication } from './target.ts'
 
@@ -37,7 +37,7 @@ export async function publishAll(groups: readonly (readonly Publication[])[]): P
     }
   } catch (error) {
     log('target', () => `publishing failed, taking names back: ${(error as Error).message}`)
-    throw withState(error, await revertAll(placed, isSettling))
+    throw withNotes(error, await revertAll(placed, isSettling))
   }
   const left: string[] = []
   for (const one of all) {
@@ -89,11 +89,4 @@ function sayTakenBack(all: readonly Publication[]): string[] {
   const [{ path, replaced }] = all
   const now = replaced === undefined ? 'nothing has it now' : 'it is the file before again'
   return [`the name ${path} was taken back: ${now}`]
-}
-
-/** The failure, with the files that have the names now. */
-function withState(error: unknown, states: readonly string[]): unknown {
-  if (states.length === 0 || !(error instanceof BackupError)) return error
-  const { code, what, why, errno, hint } = error
-  return new BackupError(code, what, [why, ...states].join('; '), { cause: error, errno, hint })
 }
