@@ -1,6 +1,7 @@
 import type { Mark } from './chart.ts'
 
-const HOUR = 3_600_000
+const MINUTE = 60_000
+const HOUR = 60 * MINUTE
 const DAY = 24 * HOUR
 const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec']
 /** Marks that an axis has at most. */
@@ -19,6 +20,7 @@ interface Step {
 const MONDAY = 4 * DAY
 
 const STEPS: readonly Step[] = [
+  ...[1, 5, 15, 30].map((minutes) => fixed(minutes * MINUTE, 0)),
   ...[1, 3, 6, 12].map((hours) => fixed(hours * HOUR, 0)),
   ...[1, 2].map((days) => fixed(days * DAY, 0)),
   ...[1, 2].map((weeks) => fixed(weeks * 7 * DAY, MONDAY)),

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { ticks } from '../../lib/page/ticks.ts'
+import { sizeTicks, ticks } from '../../lib/page/ticks.ts'
 import { timeMarks } from '../../lib/page/time-axis.ts'
 
 t.test('ticks are round and reach the end', async (t) => {
@@ -15,6 +15,14 @@ t.test('ticks are round and reach the end', async (t) => {
 
 const labels = (from: string, to: string) =>
   timeMarks(Date.parse(from), Date.parse(to)).map(({ label }) => label)
+
+t.test('sizes of an axis have one unit', async (t) => {
+  const labels = (largest: number) => sizeTicks(largest, 4).map(({ label }) => label)
+  t.strictSame(labels(931 * 2 ** 20), ['0 MiB', '500 MiB', '1000 MiB'])
+  t.strictSame(labels(2 ** 40), ['0 TiB', '0.5 TiB', '1 TiB'])
+  t.strictSame(sizeTicks(2000).at(-1), { value: 2048, label: '2 KiB' })
+  t.strictSame(labels(0), ['0 B', '1 B'])
+})
 
 t.test('marks of time are what people count in', async (t) => {
   t.strictSame(

@@ -1,6 +1,6 @@
 import { type Chart, chart, gridLines, type Mark, round, type Tip } from '../../page/chart.ts'
 import { type Html, html, markup } from '../../page/html.ts'
-import { ticks } from '../../page/ticks.ts'
+import { sizeTicks } from '../../page/ticks.ts'
 import { formatSize } from '../../units.ts'
 
 /** What a strip has in each piece of the disk: a class of CSS, its name in words, and bytes. */
@@ -17,9 +17,8 @@ export interface DiskScale {
 const LEAST = 3
 
 export function diskScale(virtualSize: number, pieceSize: number): DiskScale {
-  const unit = 1024 ** Math.floor(Math.log(Math.max(virtualSize, 1)) / Math.log(1024))
-  const marks = ticks(virtualSize / unit)
-    .map((tick) => ({ at: (tick * unit) / virtualSize, label: formatSize(tick * unit) }))
+  const marks = sizeTicks(virtualSize)
+    .map(({ value, label }) => ({ at: value / virtualSize, label }))
     .filter(({ at }) => at <= 1)
   return { virtualSize, pieceSize, marks }
 }

@@ -1,6 +1,6 @@
 import { chart, gridLines, round } from '../../page/chart.ts'
 import { type Html, html, markup } from '../../page/html.ts'
-import { ticks } from '../../page/ticks.ts'
+import { sizeTicks, type Tick, ticks } from '../../page/ticks.ts'
 import { formatSize } from '../../units.ts'
 import { timeText } from '../parts.ts'
 import { place, type TimeScale, WIDTH } from './timeline.ts'
@@ -17,13 +17,17 @@ const TOP = 16
 /** Lines across, at most. */
 const LINES = 4
 
-/** An area under values that hold until the next one. Of those in one place the highest is drawn. */
+/**
+ * An area under values that hold until the next one. Of those in one place the highest is drawn.
+ * @param unit `size`: bytes; `count`: plain numbers
+ */
 export function area(
   what: string,
   steps: readonly Step[],
   scale: TimeScale,
-  words: (value: number) => string,
+  unit: 'size' | 'count',
 ): Html {
+  const words = unit === 'size' ? formatSize : String
   const columns = new Map<number, { highest: number; last: Step }>()
   for (const step of steps) {
     const x = Math.round(place(step.time, scale))
@@ -32,7 +36,7 @@ export function area(
   }
   const drawn = [...columns].sort(([a], [b]) => a - b)
   const largest = Math.max(0, ...drawn.map(([, { highest }]) => highest))
-  const lines = linesOf(largest, words)
+  const lines = (unit === 'size' ? sizeTicks : countTicks)(largest, LINES).slice(1)
   const most = lines[lines.length - 1].value || 1
   const y = (value: number) => round(HEIGHT - (value / most) * (HEIGHT - TOP))
   let line = ''
@@ -62,15 +66,6 @@ export function area(
   })
 }
 
-interface Line {
-  value: number
-  label: string
-}
-
-/** Round values up to the largest, without 0. */
-function linesOf(largest: number, words: (value: number) => string): Line[] {
-  const unit =
-    words === formatSize ? 1024 ** Math.floor(Math.log(Math.max(largest, 1)) / Math.log(1024)) : 1
-  const values = ticks(largest / unit, LINES).slice(1)
-  return values.map((value) => ({ value: value * unit, label: words(value * unit) }))
+function countTicks(largest: number, steps: number): Tick[] {
+  return ticks(largest, steps).map((value) => ({ value, label: `${value}` }))
 }

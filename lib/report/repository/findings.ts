@@ -6,8 +6,9 @@ import { timeText } from '../parts.ts'
 import type { MachineFacts } from './facts.ts'
 import type { ReportedMachine, RepositoryNote } from './types.ts'
 
-/** A backup is overdue after so many times the usual time between two. */
+/** A backup is overdue after so many times the usual time between two, and never before so many milliseconds. */
 const OVERDUE = 3
+const OVERDUE_MS = 2 * 3_600_000
 /** Images: half of what a chain may have before the next backup is full. */
 const LONG_CHAIN = MAX_CHAIN / 2
 /** A daily sample of 5 % reads everything in twenty days. */
@@ -113,7 +114,7 @@ const overdue: Find = (_facts, _lineage, { points, usualInterval }, now) => {
   const last = points.at(-1)
   if (!last || usualInterval === undefined) return []
   const age = now.getTime() - Date.parse(last.time)
-  if (age <= OVERDUE * usualInterval) return []
+  if (age <= Math.max(OVERDUE * usualInterval, OVERDUE_MS)) return []
   const usual = `usually there is one every ${formatAge(usualInterval)}`
   return [
     {

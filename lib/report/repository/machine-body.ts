@@ -26,8 +26,8 @@ export function machineBody(
   })
   const chain = points.map(({ time, depth }): Step => ({ time, value: depth ?? 0 }))
   const charts: [string, Html][] = [
-    ['Stored', area('Stored', stored, scale, formatSize)],
-    ['Images that a restore reads', area('Images', chain, scale, (images) => `${images}`)],
+    ['Stored', area('Stored', stored, scale, 'size')],
+    ['Images that a restore reads', area('Images', chain, scale, 'count')],
   ]
   return html`${findings.length > 0 && findingList(findings, MAX_FINDINGS)}
 <p class="soft">${factsOf(machine)}</p>

@@ -84,7 +84,7 @@ function growth(machines: readonly ReportedMachine[], scale: TimeScale): Html | 
   })
   return html`<h2>Growth</h2>
 <figure><figcaption>Storage of the points that are there, by when they were made</figcaption>
-${area('Stored', steps, scale, formatSize)}${axis(scale.marks)}</figure>`
+${area('Stored', steps, scale, 'size')}${axis(scale.marks)}</figure>`
 }
 
 const MARK_WORDS = {
