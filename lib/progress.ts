@@ -25,7 +25,8 @@ export interface Progress {
   /**
    * Guest bytes from 0 that are settled: copied, zeroed or left alone; compared; looked up. Of several
    * bitmaps, guest bytes of all of them. Of a check, bytes of metadata that were read; of `chain`,
-   * images, and of `parity`, comparisons that are done.
+   * images, and of `parity`, comparisons that are done. Of images that are copied to another repository,
+   * bytes of their files.
    */
   position: number
   /**
@@ -36,7 +37,7 @@ export interface Progress {
   /** Guest bytes stored as data so far. */
   dataBytes: number
   elapsedSeconds: number
-  /** Of a machine's backup: how far each of its disks is. The numbers above are of all together. */
+  /** Of a machine's backup or restore: how far each of its disks is. The numbers above are of all together. */
   disks?: readonly DiskProgress[]
 }
 

@@ -61,11 +61,14 @@ export async function whyHeld(
 ): Promise<string | undefined> {
   if (text === '') return undefined
   const { host, boot, pid, started } = parse(text)
-  if (host === hostname()) {
-    if (boot !== (await bootOf()) || pid === undefined || pid === process.pid) return undefined
+  // Containers of one kernel have names of their own.
+  const isThisBoot = boot !== undefined && boot !== '' && boot === (await bootOf())
+  if (isThisBoot && pid !== undefined && pid !== process.pid) {
     const isAlive = started !== undefined && (await startOf(pid)) === started
-    return isAlive ? `${describeHolder(text)}, which has lost its lock and is alive` : undefined
+    if (isAlive) return `${describeHolder(text)}, which has lost its lock and is alive`
   }
+  // Of this host before it was restarted nothing is left either.
+  if (isThisBoot || host === hostname()) return undefined
   const { mtimeMs } = await lock.stat()
   const silence = (await serverTime(directory)) - mtimeMs
   if (silence >= SILENCE_MS) return undefined

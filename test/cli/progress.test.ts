@@ -37,6 +37,8 @@ t.test('what does not fit is left out whole, the time left is never cut', async 
   }
   t.match(formatProgress(progress, 79), /iB\/s, 2:42:45 left$/, 'a terminal of 80 columns')
   t.match(formatProgress({ ...progress, phase: 'copy' }, 79), / left$/)
+  const wait = { phase: 'wait', position: 0, size: 0, dataBytes: 0, elapsedSeconds: 61 } as const
+  t.equal(formatProgress(wait), 'waiting for others, 1:01')
 })
 
 /** An io that keeps what is written to stderr. */

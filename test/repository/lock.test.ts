@@ -62,7 +62,7 @@ t.test('the file says who has the lock, and is empty after a clean end', async (
 t.test('what a holder leaves behind is taken over, unless it may be alive', async (t) => {
   const { repository, lock } = await setUp(t)
   const here = { host: hostname(), boot: BOOT, pid: process.ppid, started: startOf(process.ppid) }
-  const away = { ...here, host: 'elsewhere' }
+  const away = { ...here, host: 'elsewhere', boot: 'another' }
   const cases: [what: string, text: string, minutes: number, isHeld: boolean][] = [
     ['another host, a moment ago', JSON.stringify(away), 0, true],
     ['another host, nine minutes ago', JSON.stringify(away), 9, true],
@@ -71,6 +71,7 @@ t.test('what a holder leaves behind is taken over, unless it may be alive', asyn
     ['this host, alive: it has lost its lock', JSON.stringify(here), 60, true],
     ['this host, before it was restarted', JSON.stringify({ ...here, boot: 'x' }), 0, false],
     ['this host, another process now', JSON.stringify({ ...here, started: '1' }), 0, false],
+    ['a container of this host', JSON.stringify({ ...here, host: 'c', pid: 2 ** 30 }), 0, false],
     ['this host, no process now', JSON.stringify({ ...here, pid: 2 ** 30 }), 0, false],
     ['this process', JSON.stringify({ ...here, pid: process.pid }), 0, false],
     ['half a text', '{"host":"elsew', 0, true],

@@ -59,6 +59,7 @@ export async function copyMachine(
     const lock = await source.readLock({ signal, onProgress })
     try {
       const lineage = await lineageOf(source, result, point, signal)
+      if (lineage.points.size === 0) return
       const folder = await target.lock(source.machine)
       try {
         await folder.clean()
