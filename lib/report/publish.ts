@@ -6,7 +6,7 @@ import { argumentError, throwIfAborted } from '../errors.ts'
 export interface PageOptions {
   /** Path of a file to make. Default: none, the page is only part of the result. */
   output?: string
-  /** Replace a file that exists, once the new one is complete. */
+  /** Replace a page that exists, once the new one is complete. */
   force?: boolean
 }
 
@@ -43,7 +43,7 @@ export async function publishReport<Report>(
     const report = await make()
     return { report, html: render(report) }
   }
-  const file = await openText(output, { force, sources })
+  const file = await openText(output, { force, sources, replaces: 'page' })
   try {
     const report = await make()
     const html = render(report)

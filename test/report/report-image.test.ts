@@ -179,14 +179,21 @@ t.test('the page is a file that is complete or not there', async (t) => {
   t.equal(readFileSync(output, 'utf8'), html)
   t.equal(statSync(output).mode & 0o777, 0o600)
   await t.rejects(reportImage(image, { output }), { code: 'TARGET_EXISTS', hint: 'force' })
-  writeFileSync(output, 'before')
+  writeFileSync(output, '{"version": 1}')
+  await t.rejects(reportImage(image, { output, force: true }), {
+    code: 'BAD_TARGET',
+    message: /page\.html: exists and is not a page of HTML; remove it if it is not needed$/,
+  })
+  t.equal(readFileSync(output, 'utf8'), '{"version": 1}', 'a record, say, stays')
+  const before = '<!DOCTYPE html>before'
+  writeFileSync(output, before)
   const signal = AbortSignal.abort()
   await t.rejects(reportImage(image, { output, force: true, signal }), { code: 'ABORTED' })
   const controller = new AbortController()
   const onProgress = () => controller.abort()
   const stopped = { output, force: true, signal: controller.signal, onProgress }
   await t.rejects(reportImage(image, stopped), { code: 'ABORTED' })
-  t.equal(readFileSync(output, 'utf8'), 'before')
+  t.equal(readFileSync(output, 'utf8'), before)
   await reportImage(image, { output, force: true })
   t.match(readFileSync(output, 'utf8'), /^<!doctype html>/)
   for (const name of ['top', 'base']) {

@@ -17,10 +17,10 @@ export interface SourceIdentity extends StorageFile {
 
 /**
  * Files a target may replace, so that swapped arguments do no harm: `image`: qcow2 images, empty
- * files, and devices that hold nothing else; `text`: files that hold no disk; `disk`: any file or
- * device.
+ * files, and devices that hold nothing else; `text`: files that hold no disk; `page`: files of HTML, and
+ * empty ones; `disk`: any file or device.
  */
-export type Replaceable = 'image' | 'text' | 'disk'
+export type Replaceable = 'image' | 'text' | 'page' | 'disk'
 
 /** The existing file at a target's name. */
 export interface ExistingTarget {
@@ -40,6 +40,7 @@ interface TargetRequest {
   sources: readonly SourceIdentity[]
 }
 
+const DOCTYPE = '<!doctype html'
 const QCOW2_MAGIC = Buffer.from('514649fb', 'hex')
 
 /**
@@ -151,7 +152,7 @@ async function requireReplaceable(
   { force, replaces }: TargetRequest,
 ): Promise<void> {
   if (replaces === 'disk') return
-  const why = await (replaces === 'image' ? whyNoImage : whyNoText)(stats, handle)
+  const why = await { image: whyNoImage, text: whyNoText, page: whyNoPage }[replaces](stats, handle)
   if (why) throw new BackupError(force ? 'BAD_TARGET' : 'TARGET_EXISTS', path, why)
 }
 
@@ -174,6 +175,16 @@ async function whyNoText(stats: BigIntStats, handle?: FileHandle): Promise<strin
     ? 'a qcow2 image'
     : await foreignSignature(handle, Number(stats.size))
   return found && `exists and contains ${found}; remove it if it is not needed`
+}
+
+/** Why no page must replace it: any text may be somebody's record or definition. */
+async function whyNoPage(stats: BigIntStats, handle?: FileHandle): Promise<string | undefined> {
+  if (stats.isBlockDevice()) return 'is a block device'
+  if (!handle) return 'exists and cannot be read, so its content is unknown; remove it first'
+  const begins = DOCTYPE.length
+  const { buffer, bytesRead } = await handle.read(Buffer.alloc(begins), 0, begins, 0)
+  if (stats.size === 0n || buffer.toString('latin1', 0, bytesRead).toLowerCase() === DOCTYPE) return
+  return 'exists and is not a page of HTML; remove it if it is not needed'
 }
 
 async function isImage(handle: FileHandle): Promise<boolean> {

@@ -17,16 +17,18 @@ export interface TextFile {
   discard(): Promise<void>
 }
 
+type TextOptions = Pick<TargetOptions, 'force' | 'sources'> & { replaces?: 'text' | 'page' }
+
 /**
  * Makes a file of text.
- * @param options `sources`: the files read, none of which may be this one
+ * @param options `sources`: the files read, none of which may be this one; `replaces`: default text
  * @throws BackupError TARGET_EXISTS, BAD_TARGET, IO
  */
 export async function openText(
   path: string,
-  { force, sources }: Pick<TargetOptions, 'force' | 'sources'>,
+  { force, sources, replaces = 'text' }: TextOptions,
 ): Promise<TextFile> {
-  const target = await openTarget(path, { force, replaces: 'text', sources })
+  const target = await openTarget(path, { force, replaces, sources })
   const handle = target.handle as FileHandle
   return {
     async write(text) {
