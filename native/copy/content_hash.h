@@ -66,6 +66,7 @@ class ContentHash {
     std::atomic<bool> done = false;
   };
 
+  static const Digest& zero_block();
   void add(Kind kind, uint64_t length, const uint8_t* data, const BufferRef& owner);
   uint64_t add_blocks(Kind kind, uint64_t length);
   void close_block();
@@ -77,7 +78,7 @@ class ContentHash {
   bool has_backing_;
   Workers& workers_;
   std::function<void()> hashed_;
-  Digest zero_block_;
+  const Digest& zero_block_ = zero_block();
   uint64_t position_ = 0;                      // guest, bytes
   std::unique_ptr<Block> open_;                // the one that position_ is in
   std::deque<std::unique_ptr<Block>> blocks_;  // closed, not yet part of total_: see behind()

@@ -57,8 +57,8 @@ export class ImageRun {
     const read = this.#job.isRead(disk)
     const last = read ? undefined : this.#outcomes.last(disk)
     const below = this.#below(file, disk)
-    // What is wrong below is told of the image there.
-    const open = below.fault === undefined && below.bad === undefined
+    // What is wrong below is told of the image there. Without reading it is enough to look at each once.
+    const open = read && below.fault === undefined && below.bad === undefined
     const compared = await this.#compare(file, disk, { read, below: open })
     const fault = compared ?? below.fault ?? faultThen(file, last)
     this.#states.set(disk, {
