@@ -3,6 +3,7 @@ import { readForm } from './form.ts'
 import { JOURNAL, RUN_JOURNAL, TEMPORARY } from './locked-machine.ts'
 import type { MachineFolder } from './machine-folder.ts'
 import { definitionOf, imageOf, pointOf } from './names.ts'
+import { JOURNAL as PRUNE, PRUNE_JOURNAL } from './prune-journal.ts'
 import { oldestFirst, type PointRecord } from './record.ts'
 
 /** What is in a machine's folder. Files that are not the program's by their names are left out. */
@@ -17,7 +18,7 @@ export interface Inventory {
   leftovers: string[]
 }
 
-const JOURNALS = [JOURNAL, '.prune.json']
+const JOURNALS = [JOURNAL, PRUNE]
 
 /**
  * Takes an inventory, whatever is wrong with records.
@@ -86,8 +87,12 @@ async function orphansIn(
   const journal = await readForm(`${folder.directory}/${JOURNAL}`, RUN_JOURNAL).catch(
     () => undefined,
   )
+  // What a prune removes that was ended early goes with the next run.
+  const prune = await readForm(`${folder.directory}/${PRUNE}`, PRUNE_JOURNAL).catch(() => undefined)
+  const going = new Set(prune?.remove.flatMap(({ files }) => files))
   const kept: string[] = []
   for (const file of orphans) {
+    if (going.has(file)) continue
     const point = imageOf(file)?.point ?? definitionOf(file)!
     const isNew = !known.has(point) && (await isRecorded(folder, point))
     if (point !== journal?.point && !isNew) kept.push(file)

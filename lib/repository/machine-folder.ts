@@ -1,4 +1,4 @@
-import { ioError, throwIfAborted } from '../errors.ts'
+import { type BackupError, ioError, throwIfAborted } from '../errors.ts'
 import { readdir } from '../files.ts'
 import type { ControlOptions } from '../options.ts'
 import { readJson } from './files.ts'
@@ -109,9 +109,12 @@ export class MachineFolder {
     return requireRecord(path, value, { machine: this.machine, point })
   }
 
-  /** The way in which records are to be read now. */
+  /**
+   * The way in which records are to be read now. Without a journal that can be read, records are as they are: of an
+   * image that is another one by now, whoever reads it finds out.
+   */
   async #duringPrune(): Promise<(record: PointRecord) => PointRecord> {
-    const journal = await readPruneJournal(this.machine, this.directory)
+    const journal = await readPruneJournal(this.machine, this.directory).catch(unlessBroken)
     if (!journal) return (record) => record
     const files = new Set(await this.files())
     const isNew = (image: string) => !files.has(temporaryImage(image, journal.run))
@@ -122,6 +125,10 @@ export class MachineFolder {
   imagePath(disk: string, point: string): string {
     return `${this.directory}/${imageName(disk, point)}`
   }
+}
+
+function unlessBroken(error: BackupError): undefined {
+  if (!['BAD_RECORD', 'UNSUPPORTED'].includes(error.code)) throw error
 }
 
 async function namesIn(directory: string): Promise<string[]> {

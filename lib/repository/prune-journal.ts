@@ -22,7 +22,7 @@ import { recordName } from './names.ts'
 import { metadataFault } from './parent-images.ts'
 import { type DiskRecord, POINT, type PointRecord, requireRecord } from './record.ts'
 
-const JOURNAL = '.prune.json'
+export const JOURNAL = '.prune.json'
 
 /** What a prune is about to do. */
 export interface PruneJournal {

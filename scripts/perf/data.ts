@@ -35,6 +35,8 @@ export interface Disks {
   /** Content of an overlay over the mixed disk, and a disk's differences from a known state. */
   overlay: ScatteredDisk
   differing: ScatteredDisk
+  /** A disk full of data, and its changes from one backup to the next. */
+  joined: ScatteredDisk
   /** Virtual size of the disk whose bitmaps are merged, and how many those are. */
   manyBitmaps: { size: number; bitmaps: number }
   /**
@@ -57,6 +59,7 @@ const FULL: Disks = {
   round: { size: 8 * GIB, blocks: 4000, blockSize: 65536 },
   overlay: { size: 8 * GIB, blocks: 15_259, blockSize: 65536 },
   differing: { size: 8 * GIB, blocks: 458, blockSize: 65536 },
+  joined: { size: 4 * GIB, blocks: 16_384, blockSize: 65536 },
   manyBitmaps: { size: 16 * TIB, bitmaps: 64 },
   live: {
     size: 4 * GIB,
@@ -76,6 +79,7 @@ const QUICK: Disks = {
   round: { size: GIB, blocks: 500, blockSize: 65536 },
   overlay: { size: GIB, blocks: 2000, blockSize: 65536 },
   differing: { size: GIB, blocks: 60, blockSize: 65536 },
+  joined: { size: GIB / 2, blocks: 2048, blockSize: 65536 },
   manyBitmaps: { size: 2 * TIB, bitmaps: 8 },
   live: {
     size: GIB / 2,
@@ -104,10 +108,10 @@ export class DataStore {
 
   /** Maximum bytes of the disks and one run's targets. */
   get bytesNeeded(): number {
-    const { mixed, changed, round, trimmed, overlay, live } = this.disks
+    const { mixed, changed, round, trimmed, overlay, joined, live } = this.disks
     // Raw, qcow2, a backup to restore or to compare, a target, one that differs; a changed disk and
     // its backup; before and after it is zeroed; four rounds, on the disk and in the chain; an overlay,
-    // and its base; a machine's disk, what it overwrites and two backups; and the tables and bitmaps of the
+    // and its base; a disk full of data with a backup, and its changes with two; a machine's disk, what it overwrites and two backups; and the tables and bitmaps of the
     // huge disks.
     return (
       5 * mixed.dataBytes +
@@ -115,6 +119,8 @@ export class DataStore {
       2 * changed.blocks * changed.blockSize +
       2 * trimmed +
       8 * round.blocks * round.blockSize +
+      3 * joined.size +
+      3 * joined.blocks * joined.blockSize +
       4 * live.size +
       2 * GIB
     )
@@ -147,6 +153,14 @@ export class DataStore {
     const { scattered } = this.disks
     return this.made('scattered.raw', scattered, (path) =>
       writeDisk(path, scattered.size, scatteredLayout(scattered), noiseContent(), this.#signal),
+    )
+  }
+
+  /** @returns path of the raw disk that is full of data */
+  wholeRaw(): Promise<string> {
+    const { size } = this.disks.joined
+    return this.made('whole.raw', { size }, (path) =>
+      writeDisk(path, size, [{ offset: 0, length: size }], mixedContent(), this.#signal),
     )
   }
 

@@ -2,6 +2,7 @@ import type { Command } from 'commander'
 import { PRUNE_OPTIONS, pruneRepository } from '../../api/prune.ts'
 import { BackupError } from '../../errors.ts'
 import type { JoinedImage, MachinePrune } from '../../repository/prune/prune.ts'
+import { listed } from '../../text.ts'
 import { formatSize } from '../../units.ts'
 import { addFlags, optionsFrom } from '../flags.ts'
 import type { Io } from '../io.ts'
@@ -9,6 +10,9 @@ import { addOutputFlags, type OutputFlags } from '../output-flags.ts'
 import { humanLines } from '../print-result.ts'
 import { runWithProgress } from '../progress-display.ts'
 import { REPOSITORY_OPTIONS, requireRepository } from '../repository-flags.ts'
+
+/** Points in a line. */
+const MAX_LISTED = 4
 
 const HELP = `
 A rule keeps the last point of each of the newest N hours, days, weeks (from Monday), months or years that have
@@ -68,13 +72,14 @@ function describePlan({ machine, points, joined, neededBytes }: MachinePrune): s
       return `  ${keep ? 'keep  ' : 'remove'}  ${point.padEnd(size)}  ${reasons.join(', ')}`
     }),
     ...joined.map(describeJoin),
-    ...(joined.length > 0 ? [`  needs ${formatSize(neededBytes)} meanwhile`] : []),
+    ...(joined.length > 0 ? [`  needs at most ${formatSize(neededBytes)} meanwhile`] : []),
   ]
 }
 
 function describeJoin({ image, with: others, parent, fileSize }: JoinedImage): string {
   const over = parent === undefined ? 'in full' : `over ${parent}`
-  return `  make again  ${image} with ${others.join(', ')}, ${over}, at most ${formatSize(fileSize)}`
+  const taken = listed(others, MAX_LISTED, (point) => point)
+  return `  make again  ${image} with ${taken}; ${over}, at most ${formatSize(fileSize)}`
 }
 
 function describeEnd(
@@ -87,7 +92,7 @@ function describeEnd(
   if (count === 0) return told
   const amount = formatSize(Math.abs(freedBytes))
   const space = freedBytes < 0 ? `${amount} more in use` : `${amount} freed`
-  const what = dryRun ? `would be removed, at least ${space}` : `removed, ${space}`
+  const what = dryRun ? `would be removed, at most ${space}` : `removed, ${space}`
   return [...told, `${machine}: ${count} points ${what}`]
 }
 

@@ -1,27 +1,21 @@
-import { isBackupError, throwIfAborted } from '../../errors.ts'
-import type { MachineFolder } from '../../repository/machine-folder.ts'
+import { isBackupError } from '../../errors.ts'
+import type { Inventory } from '../../repository/inventory.ts'
 import { preparePrune } from '../../repository/prune/prepare.ts'
 import type { RetentionPolicy } from '../../repository/retention.ts'
 import type { ReportedPrune } from './types.ts'
 
-/**
- * What a prune would do, as far as tables of images tell. That it could not be done is an outcome, too.
- * @throws BackupError ABORTED
- */
-export async function plannedPrune(
-  folder: MachineFolder,
+/** What a prune of a machine would do, as records tell. That it could not be done is an outcome, too. */
+export function plannedPrune(
+  { points, broken: [broken] }: Inventory,
   policy: RetentionPolicy,
-  signal?: AbortSignal,
-): Promise<ReportedPrune> {
+): ReportedPrune {
   try {
-    const { groups, neededBytes } = await preparePrune(folder, policy, signal)
-    return {
-      remade: groups.reduce((sum, { joins }) => sum + joins.length, 0),
-      neededBytes,
-      freedBytes: groups.reduce((sum, group) => sum + group.freedBytes, 0),
-    }
+    // Others may build on it.
+    if (broken) throw broken.error
+    const { groups, neededBytes, freedBytes } = preparePrune(points, policy)
+    const remade = groups.reduce((sum, { joins }) => sum + joins.length, 0)
+    return { remade, neededBytes, freedBytes }
   } catch (error) {
-    throwIfAborted(signal, folder.directory)
     if (!isBackupError(error) || error.code === 'INTERNAL') throw error
     return { remade: 0, neededBytes: 0, freedBytes: 0, failure: error.message }
   }

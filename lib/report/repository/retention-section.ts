@@ -25,8 +25,8 @@ export function retentionSection({ policy, machines }: RepositoryReport): Html |
     { label: 'Kept' },
     { label: 'Removed' },
     { label: 'Images made again', extra: true },
-    { label: 'Space for that', extra: true },
-    { label: 'Freed at least' },
+    { label: 'Space for that at most', extra: true },
+    { label: 'Freed at most' },
   ]
   return html`<h2>The next prune</h2>
 <p>Keeps of each machine ${rules.join(', ')}. What kept points need of removed ones becomes part of them: their

@@ -34,7 +34,7 @@ export async function surveyRepository(
     if ([points, broken, orphans, leftovers].every((some) => some.length === 0)) continue
     const files = new Set(await folder.files())
     const verified = await readVerified(folder)
-    const prune = hasRule(policy) ? await plannedPrune(folder, policy, signal) : undefined
+    const prune = hasRule(policy) ? plannedPrune(inventory, policy) : undefined
     machines.push(reportMachine({ machine, inventory, files, verified, prune }, policy, now))
   }
   tell?.(folders.length, true)

@@ -52,9 +52,9 @@ export interface ReportedPoint {
 export interface ReportedPrune {
   /** Images that are made again, as removed points become part of them. */
   remade: number
-  /** Bytes that have to be free for a while. */
+  /** Bytes that have to be free for a while, at most. */
   neededBytes: number
-  /** Bytes that are free afterwards and were not before, at least. */
+  /** Bytes that are free afterwards and were not before, at most. */
   freedBytes: number
   /** Why it could not be done; the numbers are 0 then. */
   failure?: string

@@ -38,7 +38,9 @@ export function planPrune(
     if (removed.has(point)) groups.set(point, { remove: [point], joins: [] })
   }
   const unite = (a: PointRecord, b: PointRecord) => {
-    const [into, from] = [groups.get(a)!, groups.get(b)!]
+    const [from, into] = [groups.get(a)!, groups.get(b)!].sort(
+      (one, other) => one.remove.length - other.remove.length,
+    )
     if (into === from) return
     into.remove.push(...from.remove)
     into.joins.push(...from.joins)

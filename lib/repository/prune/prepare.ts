@@ -1,26 +1,25 @@
-import { ioError, throwIfAborted } from '../../errors.ts'
-import { stat } from '../../files.ts'
+import { fullImageBytes } from '../../copy/image-size.ts'
 import { Lineage } from '../lineage.ts'
-import type { MachineFolder } from '../machine-folder.ts'
 import { definitionName } from '../names.ts'
 import type { PointRecord } from '../record.ts'
 import { applyRetention, type RetentionPolicy, type RetentionVerdict } from '../retention.ts'
-import { openJoin } from './join.ts'
 import { type Join, type PruneGroup, planPrune } from './plan.ts'
 
-/** A join, and the bytes that its image takes at most. */
+/** A join, and the bytes that its image takes, about. */
 export interface PreparedJoin extends Join {
-  bytes: number
+  least: number
+  most: number
 }
 
-/** A group of points that go, and what that takes and gives, bytes on the file system. */
+/** Points that go together, and their files. */
 export interface PreparedGroup extends PruneGroup {
   joins: PreparedJoin[]
-  /** Of each point the files that go with it. */
   files: Map<PointRecord, string[]>
-  /** What the new images take, at most, while the old ones are still there. */
+  /** Bytes on the file system of all that goes. */
+  goneBytes: number
+  /** What the new images take at most, while the old ones are there. */
   neededBytes: number
-  /** What is free afterwards, at least; below zero if the new ones take more. */
+  /** What is free afterwards and was not before, at most. */
   freedBytes: number
   /** Guest bytes that are gone through. */
   work: number
@@ -33,73 +32,63 @@ export interface PreparedPrune {
   lineage: Lineage
   /** In the order in which they are done. */
   groups: PreparedGroup[]
-  /** Bytes that have to be free beforehand. */
+  /** Bytes that have to be free for a while, at most: of one group after the other. */
   neededBytes: number
+  /** Bytes that are free afterwards and were not before, at most. */
+  freedBytes: number
 }
 
+/** Of the disks of our own images. */
+const LAYOUT = { clusterBits: 16 }
+
 /**
- * Finds out what a prune will do. Nothing is changed.
- * @throws BackupError BAD_IMAGE, BAD_RECORD if an image that has to be read is not as it was recorded; UNSUPPORTED,
- * IN_USE, IO, ABORTED
+ * Finds out by the records of a machine what a prune will do. No image is looked at: a year of hourly points has
+ * thousands.
+ * @param points all of the machine, oldest first
+ * @throws BackupError BAD_RECORD if an image of a kept point builds on what is not there
  */
-export async function preparePrune(
-  folder: MachineFolder,
+export function preparePrune(
+  points: readonly PointRecord[],
   policy: RetentionPolicy,
-  signal?: AbortSignal,
-): Promise<PreparedPrune> {
-  const points = await folder.points(signal)
+): PreparedPrune {
   const verdicts = applyRetention(points, policy)
   const removed = new Set(verdicts.flatMap(({ point, keep }) => (keep ? [] : [point])))
   const kept = new Set(
     points.flatMap((point) => (removed.has(point) ? [] : point.disks.map(({ image }) => image))),
   )
   const lineage = new Lineage(points)
-  const groups: PreparedGroup[] = []
-  for (const group of planPrune(lineage, points, removed)) {
-    throwIfAborted(signal, folder.directory)
-    groups.push(await prepareGroup(folder, group, kept, signal))
-  }
-  // What goes with one group is there for the next.
-  let [free, neededBytes] = [0, 0]
-  for (const group of groups) {
-    neededBytes = Math.max(neededBytes, group.neededBytes - free)
-    free += group.freedBytes
-  }
-  return { verdicts, lineage, groups, neededBytes }
+  const groups = planPrune(lineage, points, removed).map((group) => prepareGroup(group, kept))
+  const neededBytes = groups.reduce((most, group) => Math.max(most, group.neededBytes), 0)
+  const freedBytes = groups.reduce((sum, group) => sum + group.freedBytes, 0)
+  return { verdicts, lineage, groups, neededBytes, freedBytes }
 }
 
 /** @param kept images that stay, whatever the record of a removed point names */
-async function prepareGroup(
-  { directory }: MachineFolder,
-  group: PruneGroup,
-  kept: ReadonlySet<string>,
-  signal?: AbortSignal,
-): Promise<PreparedGroup> {
-  let [neededBytes, freedBytes, work] = [0, 0, 0]
-  const joins: PreparedJoin[] = []
-  for (const join of group.joins) {
-    const { images, disk, bytes, close } = await openJoin(directory, join, signal)
-    await close()
-    joins.push({ ...join, bytes })
-    neededBytes += bytes
-    freedBytes += (await allocatedBytes(`${directory}/${join.disk.image}`)) - bytes
-    work += images.reduce((sum, { header }) => sum + header.virtualSize, disk.size)
-  }
+function prepareGroup(group: PruneGroup, kept: ReadonlySet<string>): PreparedGroup {
+  const joins = group.joins.map((join) => ({ ...join, ...sizeOf(join) }))
   const files = new Map<PointRecord, string[]>()
+  let goneBytes = joins.reduce((sum, { disk }) => sum + disk.allocatedBytes, 0)
   for (const point of group.remove) {
-    const images = point.disks.map(({ image }) => image).filter((image) => !kept.has(image))
-    files.set(point, [...images, definitionName(point.point)])
-    for (const image of images) freedBytes += await allocatedBytes(`${directory}/${image}`)
+    const gone = point.disks.filter(({ image }) => !kept.has(image))
+    files.set(point, [...gone.map(({ image }) => image), definitionName(point.point)])
+    goneBytes += gone.reduce((sum, { allocatedBytes }) => sum + allocatedBytes, 0)
   }
-  return { ...group, joins, files, neededBytes, freedBytes, work }
+  const work = joins.reduce((sum, { disk, chain, upper }) => {
+    const read = chain.slice(0, upper).map((one) => one.disk.virtualSize)
+    return read.reduce((all, size) => all + size, sum + disk.virtualSize)
+  }, 0)
+  const neededBytes = joins.reduce((sum, { most }) => sum + most, 0)
+  const freedBytes = joins.reduce((rest, { least }) => rest - least, goneBytes)
+  return { ...group, joins, files, goneBytes, neededBytes, freedBytes, work }
 }
 
-/** Of a file, on the file system; none if it is not there. */
-async function allocatedBytes(path: string): Promise<number> {
-  try {
-    return Number((await stat(path)).blocks) * 512
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return 0
-    throw ioError(path, error)
+/** All that an image has may be hidden by those above it, and nothing of it. */
+function sizeOf({ disk, chain, upper }: Join): { least: number; most: number } {
+  let [least, all] = [0, 0]
+  for (const { fileSize } of chain.slice(0, upper).map((one) => one.disk)) {
+    least = Math.max(least, fileSize - all)
+    all += fileSize
   }
+  const most = Math.min(all, fullImageBytes(disk.virtualSize, LAYOUT))
+  return { least: Math.min(least, most), most }
 }

@@ -7,11 +7,9 @@
  * 2. While nobody reads, a journal is written, and what it says is done: see prune-journal.ts. Killed from here on: all
  *    kept points can be restored, and the next run finishes it.
  */
-import { BackupError, ioError, isBackupError, throwIfAborted } from '../../errors.ts'
-import { statfs } from '../../files.ts'
+import { type BackupError, ioError, isBackupError, throwIfAborted } from '../../errors.ts'
 import type { CopyOptions } from '../../options.ts'
 import type { Progress } from '../../progress.ts'
-import { formatSize } from '../../units.ts'
 import { requireMachine } from '../find-point.ts'
 import type { LockedMachine } from '../locked-machine.ts'
 import type { MachineFolder } from '../machine-folder.ts'
@@ -62,18 +60,15 @@ export interface MachinePrune {
   joined: JoinedImage[]
   /** Points that are gone. */
   removed: string[]
-  /** Bytes that have to be free for a while: what is made, while what it replaces is there. */
+  /** Bytes that have to be free for a while, about and at most: what is made, while what it replaces is there. */
   neededBytes: number
-  /** Bytes that are free on the file system afterwards and were not before; as long as it is a plan, about and at least. */
+  /** Bytes on the file system that are free afterwards and were not before; of a plan, about and at most. */
   freedBytes: number
   /** Why it ended early; `removed` are gone all the same. */
   failure?: { code: BackupError['code']; message: string }
   /** What was found of runs before. */
   notes: string[]
 }
-
-/** Room for the journal and the records, bytes. */
-const SLACK = 2 ** 20
 
 /** Failures that are no machine's own. */
 const OF_THE_CALL: readonly BackupError['code'][] = ['ABORTED', 'CALLBACK', 'INTERNAL']
@@ -118,8 +113,6 @@ async function pruneMachine(
       const left = await folder.clean(options)
       if (left.length > 0) result.notes.push(`removed what a run before left: ${left.join(', ')}`)
       const prepared = await prepareInto(result, folder, options)
-      if (prepared.groups.length > 0) await requireSpace(folder.directory, prepared.neededBytes)
-      result.freedBytes = 0
       await runAll(result, folder, prepared, options)
     } finally {
       await folder.close()
@@ -138,15 +131,15 @@ async function prepareInto(
   folder: MachineFolder,
   { signal, onPlan, ...policy }: PruneOptions,
 ): Promise<PreparedPrune> {
-  const prepared = await preparePrune(folder, policy, signal)
+  const prepared = preparePrune(await folder.points(signal), policy)
   for (const { point, ...verdict } of prepared.verdicts) {
     result.points.push({ point: point.point, time: point.time, ...verdict })
   }
   for (const join of prepared.groups.flatMap(({ joins }) => joins)) {
-    result.joined.push(joinedImage(join, join.bytes))
+    result.joined.push(joinedImage(join, join.most))
   }
   result.neededBytes = prepared.neededBytes
-  for (const { freedBytes } of prepared.groups) result.freedBytes += freedBytes
+  result.freedBytes = prepared.freedBytes
   await onPlan?.(structuredClone(result))
   return prepared
 }
@@ -161,14 +154,15 @@ async function runAll(
     groups.reduce((sum, { work }) => sum + work, 0),
     onProgress,
   )
+  result.freedBytes = 0
   for (const group of groups) {
     throwIfAborted(options.signal, folder.directory)
     const now = await runGroup(folder, lineage, group, { ...options, onProgress }, step)
     result.removed.push(...group.remove.map(({ point }) => point))
-    result.freedBytes += group.freedBytes
+    result.freedBytes += group.goneBytes
     for (const join of group.joins) {
       const { fileSize, allocatedBytes } = now.get(join.disk)!
-      result.freedBytes += join.bytes - allocatedBytes
+      result.freedBytes -= allocatedBytes
       const made = result.joined.find(
         ({ point, disk }) => point === join.point.point && disk === join.disk.name,
       )
@@ -187,17 +181,6 @@ function joinedImage({ point, disk, chain, upper }: Join, fileSize: number): Joi
     ...(parent !== undefined && { parent }),
     fileSize,
   }
-}
-
-/** @throws BackupError IO, ENOSPC */
-async function requireSpace(directory: string, needed: number): Promise<void> {
-  const { bavail, bsize } = await statfs(directory).catch((error) => {
-    throw ioError(directory, error)
-  })
-  const free = bavail * bsize
-  if (free >= needed + SLACK) return
-  const why = `the images that are to be made need ${formatSize(needed)}, and ${formatSize(free)} are free`
-  throw new BackupError('IO', directory, why, { errno: 'ENOSPC' })
 }
 
 /** Adds up the progress of things that are done one after the other. */

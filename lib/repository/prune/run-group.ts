@@ -1,8 +1,11 @@
 import { randomBytes } from 'node:crypto'
 import { contentOf } from '../../backup/content-hash.ts'
 import { publishAll } from '../../copy/target/open-target.ts'
+import { BackupError, ioError } from '../../errors.ts'
+import { statfs } from '../../files.ts'
 import type { CopyOptions } from '../../options.ts'
 import type { Progress } from '../../progress.ts'
+import { formatSize } from '../../units.ts'
 import type { Lineage } from '../lineage.ts'
 import type { LockedMachine } from '../locked-machine.ts'
 import { modifiedOf } from '../parent-images.ts'
@@ -11,6 +14,9 @@ import { type DiskRecord, oldestFirst, type PointRecord } from '../record.ts'
 import { makeImage, type NewImage, type OpenJoin, openJoin } from './join.ts'
 import type { Join } from './plan.ts'
 import type { PreparedGroup } from './prepare.ts'
+
+/** Room for the journal and the records, bytes. */
+const SLACK = 2 ** 20
 
 /**
  * Removes a group of points.
@@ -33,7 +39,10 @@ export async function runGroup(
   try {
     for (const join of joins) {
       opened.push(await openJoin(folder.directory, join, options.signal))
-      made.set(join, await makeImage(opened.at(-1)!, temporary(join), options, step))
+    }
+    if (joins.length > 0) await requireSpace(folder.directory, opened)
+    for (const [i, join] of joins.entries()) {
+      made.set(join, await makeImage(opened[i], temporary(join), options, step))
     }
     await publishAll([...made.values()].map(({ target }) => [target]))
     const now = new Map<DiskRecord, DiskRecord>()
@@ -57,6 +66,18 @@ export async function runGroup(
     // Locked until now: nobody writes to an image that is about to be replaced.
     for (const one of opened) await one.close()
   }
+}
+
+/** @throws BackupError IO, ENOSPC */
+async function requireSpace(directory: string, joins: readonly OpenJoin[]): Promise<void> {
+  const needed = joins.reduce((sum, { bytes }) => sum + bytes, SLACK)
+  const { bavail, bsize } = await statfs(directory).catch((error) => {
+    throw ioError(directory, error)
+  })
+  const free = bavail * bsize
+  if (free >= needed) return
+  const why = `the images that are to be made need ${formatSize(needed)}, and ${formatSize(free)} are free`
+  throw new BackupError('IO', directory, why, { errno: 'ENOSPC' })
 }
 
 /** @param path where the new image is */

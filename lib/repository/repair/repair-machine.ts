@@ -7,6 +7,7 @@ import { type Inventory, takeInventory } from '../inventory.ts'
 import { JOURNAL, LockedMachine, RUN_JOURNAL } from '../locked-machine.ts'
 import type { MachineFolder } from '../machine-folder.ts'
 import { definitionOf, imageOf, recordName } from '../names.ts'
+import { JOURNAL as PRUNE, readPruneJournal } from '../prune-journal.ts'
 import type { PointRecord } from '../record.ts'
 import { type LostPoint, rebuildRecord } from './rebuild-record.ts'
 import type { RepairStep } from './step.ts'
@@ -69,11 +70,10 @@ class Repair {
   /** What runs left that were killed. */
   async *#clean(): AsyncGenerator<Step> {
     const { directory } = this.#folder
-    const journal = await readForm(`${directory}/${JOURNAL}`, RUN_JOURNAL).catch((error) => error)
-    if (journal instanceof BackupError && journal.code === 'BAD_RECORD') {
-      // Without it nobody knows which images its run named. They are orphans, and nothing is removed.
-      yield await this.#setAside(JOURNAL, journal)
-    }
+    // Without them nobody knows what their runs were about: what a backup named are orphans, a prune ends where
+    // it was, and nothing is removed.
+    yield* this.#setAsideBroken(JOURNAL, readForm(`${directory}/${JOURNAL}`, RUN_JOURNAL))
+    yield* this.#setAsideBroken(PRUNE, readPruneJournal(this.#folder.machine, directory))
     const names = this.#locked
       ? await this.#locked.clean()
       : (await takeInventory(this.#folder, this.#control.signal)).leftovers
@@ -81,6 +81,16 @@ class Repair {
       ? 'was left by a run that was killed'
       : 'was left by a run that was killed, if none is under way'
     for (const name of names) yield { action: 'remove', file: `${directory}/${name}`, why }
+  }
+
+  async *#setAsideBroken(name: string, reading: Promise<unknown>): AsyncGenerator<Step> {
+    const fault = await reading.then(
+      () => undefined,
+      (error) => error,
+    )
+    if (fault instanceof BackupError && fault.code === 'BAD_RECORD') {
+      yield await this.#setAside(name, fault)
+    }
   }
 
   /** @param known receives the records that are made, on which others may build */

@@ -6,6 +6,7 @@ import { fullNbd, fullNbdCopy } from './full-nbd.ts'
 import { incScattered, incScatteredFile } from './incremental.ts'
 import { liveFull, liveIncremental, liveLatency, liveLatencyMedian, liveScratch } from './live.ts'
 import { check, compare, compareCompressed, info, map } from './looking.ts'
+import { pruneJoin } from './prune.ts'
 import { restore } from './restore.ts'
 import { restoreChain } from './restore-chain.ts'
 import { empty, sparse } from './sparse.ts'
@@ -17,5 +18,5 @@ export const CASES: PerfCase[] = [
   ...[liveFull, liveIncremental, liveLatency, liveLatencyMedian, liveScratch],
   ...[restore, restoreChain],
   ...[compare, compareCompressed, check, map, info],
-  ...[diff, commit, commitWiped, bitmapMerge],
+  ...[diff, commit, commitWiped, bitmapMerge, pruneJoin],
 ]

@@ -12,7 +12,7 @@ import fs from 'node:fs/promises'
 import { syncBuiltinESMExports } from 'node:module'
 import { join } from 'node:path'
 import t from 'tap'
-import { pruneRepository } from '../../../lib/index.ts'
+import { pruneRepository, repairRepository } from '../../../lib/index.ts'
 import { Repository } from '../../../lib/repository/repository.ts'
 import { CLI } from '../../support/cli.ts'
 import { cutOffAt } from '../../support/power-cut.ts'
@@ -136,13 +136,19 @@ t.test('a machine that cannot be pruned does not keep others from it', async (t)
   t.strictSame(await m.differences(['p0', 'p3']), [])
 })
 
+t.test('a plan says how much is needed at most, and freed', async (t) => {
+  const plan = await m.prune({ ...POLICY, dryRun: true })
+  const { neededBytes, freedBytes, joined } = await m.prune(POLICY)
+  const [{ fileSize }] = joined
+  t.ok(fileSize <= plan.joined[0].fileSize, `${fileSize}`)
+  t.equal(neededBytes, plan.joined[0].fileSize)
+  t.ok(freedBytes > 0 && freedBytes <= plan.freedBytes, `${freedBytes} of ${plan.freedBytes}`)
+})
+
 t.test('space is looked for beforehand', async (t) => {
   const before = snapshot()
-  const { neededBytes } = await m.prune({ ...POLICY, dryRun: true })
-  t.ok(neededBytes > 65536)
   const { statfs } = fs
-  const free = Math.floor(neededBytes / 1024)
-  Object.assign(fs, { statfs: async () => ({ bsize: 1024, bavail: free }) })
+  Object.assign(fs, { statfs: async () => ({ bsize: 4096, bavail: 300 }) })
   syncBuiltinESMExports()
   t.teardown(() => {
     Object.assign(fs, { statfs })
@@ -226,4 +232,17 @@ t.test('a prune whose new images were lost is taken back by the next run', async
   t.strictSame(m.points(), points)
   t.strictSame(m.strangers(), [])
   t.strictSame(await m.differences(points), [])
+})
+
+t.test('a journal that is broken keeps nobody from reading', async (t) => {
+  writeFileSync(join(m.folder, '.prune.json'), '{')
+  t.strictSame(await m.differences(m.points()), [])
+  const before = snapshot()
+  const { failure } = await m.prune(POLICY)
+  t.match(failure, { code: 'BAD_RECORD', message: /\.prune\.json: is not JSON$/ })
+  t.strictSame(snapshot(), before)
+  const steps = []
+  for await (const step of repairRepository(m.repository)) steps.push(step)
+  t.match(steps, [{ action: 'set-aside', file: join(m.folder, '.prune.json') }])
+  t.equal((await m.prune(POLICY)).failure, undefined)
 })
