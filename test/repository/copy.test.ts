@@ -258,7 +258,7 @@ t.test('a target that is full has only whole points', async (t) => {
 t.test('kill -9 at any call: whole points, and the next copy goes on', async (t) => {
   const calls = 'fsync,linkat,unlink,mkdir,rename,ftruncate,utimensat'
   let killed = 0
-  for (let n = effort(11, 1); ; n += effort(30, 1)) {
+  for (let n = effort(21, 1); ; n += effort(34, 1)) {
     t.testdir()
     const to = join(t.testdirName, 'to')
     const { status } = run('strace', [
