@@ -31,25 +31,44 @@ void update_run(blake2b_state& state, uint64_t start, uint64_t length, uint8_t k
   blake2b_update(&state, &kind, 1);
 }
 
+template <typename Update>
+std::array<uint8_t, 32> hash_of(Update update) {
+  blake2b_state state;
+  std::array<uint8_t, 32> digest;
+  blake2b_init(&state, digest.size());
+  update(state);
+  blake2b_final(&state, digest.data(), digest.size());
+  return digest;
+}
+
+std::array<uint8_t, 32> hash_of_zero_run(uint64_t start, uint64_t length) {
+  return hash_of([start, length](blake2b_state& state) { update_run(state, start, length, 1); });
+}
+
 }  // namespace
 
 // Takes 7 ms, which is more than the rest of a small image, so it is computed once in a process.
 // That also lets the library choose its code for this machine before threads use it.
 const ContentHash::Digest& ContentHash::zero_block() {
-  static const Digest kDigest = [] {
-    Digest digest;
-    blake2b_state state;
-    blake2b_init(&state, digest.size());
-    update_zeroes(state, kBlock);
-    blake2b_final(&state, digest.data(), digest.size());
-    return digest;
-  }();
+  static const Digest kDigest = hash_of([](blake2b_state& state) { update_zeroes(state, kBlock); });
   return kDigest;
 }
 
 ContentHash::ContentHash(uint64_t size, bool has_backing, Workers& workers,
-                         std::function<void()> hashed)
-    : size_(size), has_backing_(has_backing), workers_(workers), hashed_(std::move(hashed)) {
+                         std::function<void()> hashed, Large large)
+    : size_(size),
+      has_backing_(has_backing),
+      large_(size > large.above),
+      group_size_(large.group),
+      workers_(workers),
+      hashed_(std::move(hashed)) {
+  if (large_) {
+    zero_group_ = hash_of([this](blake2b_state& state) {
+      for (uint64_t i = 0; i < group_size_; i++) {
+        blake2b_update(&state, zero_block_.data(), zero_block_.size());
+      }
+    });
+  }
   blake2b_init(&total_, zero_block_.size());
 }
 
@@ -89,20 +108,20 @@ void ContentHash::add(Kind kind, uint64_t length, const uint8_t* data, const Buf
 // their bytes.
 uint64_t ContentHash::add_blocks(Kind kind, uint64_t length) {
   uint64_t count = length / kBlock;
-  if (count == 0 || kind == Kind::kData || (kind == Kind::kZero && has_backing_)) return 0;
-  if (kind == Kind::kZero) add_zero_blocks(count);
+  if (count == 0 || kind == Kind::kData) return 0;
+  if (kind == Kind::kZero) add_zero_blocks(position_, count);
   return count * kBlock;
 }
 
-void ContentHash::add_zero_blocks(uint64_t count) {
-  if (blocks_.empty() || !blocks_.back()->done || blocks_.back()->digest != zero_block_) {
-    auto block = std::make_unique<Block>();
-    block->digest = zero_block_;
-    block->count = 0;
-    block->done = true;
-    blocks_.push_back(std::move(block));
+void ContentHash::add_zero_blocks(uint64_t start, uint64_t count) {
+  Block* last = blocks_.empty() ? nullptr : blocks_.back().get();
+  if (!last || last->zeroes == 0 || last->start + last->zeroes * kBlock != start) {
+    blocks_.push_back(std::make_unique<Block>());
+    last = blocks_.back().get();
+    last->start = start;
+    last->done = true;
   }
-  blocks_.back()->count += count;
+  last->zeroes += count;
   fold();
 }
 
@@ -115,8 +134,8 @@ void ContentHash::close_block() {
   };
   bool has_data = has(Kind::kData);
   if (!has_data && !has(Kind::kZero)) return;
-  if (!has_data && !has_backing_ && position_ - block.start == kBlock) {
-    add_zero_blocks(1);
+  if (!has_data && !has(Kind::kSkip) && position_ - block.start == kBlock) {
+    add_zero_blocks(block.start, 1);
     return;
   }
   blocks_.push_back(std::move(closed));
@@ -161,11 +180,56 @@ void ContentHash::compute(Block& block) const {
 void ContentHash::fold() {
   while (!blocks_.empty() && blocks_.front()->done) {
     const Block& block = *blocks_.front();
-    for (uint64_t i = 0; i < block.count; i++) {
-      blake2b_update(&total_, block.digest.data(), block.digest.size());
+    if (block.zeroes > 0) {
+      take_zeroes(block.start, block.zeroes);
+    } else {
+      take(block.digest);
     }
     blocks_.pop_front();
   }
+}
+
+void ContentHash::take(const Digest& digest) {
+  end_zero_run();
+  bool grouped = large_ && !has_backing_;
+  if (grouped && in_group_ == 0) blake2b_init(&group_, digest.size());
+  blake2b_update(grouped ? &group_ : &total_, digest.data(), digest.size());
+  if (grouped && ++in_group_ == group_size_) end_group();
+}
+
+void ContentHash::take_zeroes(uint64_t start, uint64_t count) {
+  if (has_backing_ && large_) {
+    if (zero_end_ != start) end_zero_run();
+    if (zero_start_ == zero_end_) zero_start_ = start;
+    zero_end_ = start + count * kBlock;
+    return;
+  }
+  for (uint64_t left = count; left > 0;) {
+    if (large_ && in_group_ == 0 && left >= group_size_) {
+      blake2b_update(&total_, zero_group_.data(), zero_group_.size());
+      left -= group_size_;
+    } else if (has_backing_) {
+      take(hash_of_zero_run(start + (count - left) * kBlock, kBlock));
+      left--;
+    } else {
+      take(zero_block_);
+      left--;
+    }
+  }
+}
+
+void ContentHash::end_zero_run() {
+  if (zero_start_ == zero_end_) return;
+  Digest digest = hash_of_zero_run(zero_start_, zero_end_ - zero_start_);
+  zero_start_ = zero_end_;
+  blake2b_update(&total_, digest.data(), digest.size());
+}
+
+void ContentHash::end_group() {
+  Digest digest;
+  blake2b_final(&group_, digest.data(), digest.size());
+  blake2b_update(&total_, digest.data(), digest.size());
+  in_group_ = 0;
 }
 
 bool ContentHash::behind() {
@@ -175,6 +239,8 @@ bool ContentHash::behind() {
 
 std::string ContentHash::finish() {
   fold();
+  end_zero_run();
+  if (in_group_ > 0) end_group();
   Digest digest;
   blake2b_final(&total_, digest.data(), digest.size());
   std::string text;

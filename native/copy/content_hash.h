@@ -8,6 +8,11 @@
 // blocks without any are left out, and in the others each longest run that is stored as
 // data or as zero is hashed as its start and length in guest bytes (u64, little endian), its kind
 // (u8, 1: zero, 2: data), and its bytes if they are data.
+//
+// An image of some KiB may have a disk of any size. So that nothing of a disk of more than 8 TiB
+// costs nothing either, the hashes of its blocks are hashed in groups of 1024, and then those of
+// the groups; over a backing file neighbouring blocks that are stored as zero, each as a whole,
+// count as one block.
 #pragma once
 
 #include <blake2.h>
@@ -19,6 +24,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/buffer.h"
@@ -30,11 +36,20 @@ namespace qb {
 class ContentHash {
  public:
   // Bytes: the largest add_skipped() and add_zeroes() that takes no noticeable time.
-  static constexpr uint64_t kMostAtOnce = 1ull << 43;
+  static constexpr uint64_t kMostAtOnce = 1ull << 40;
+
+  // From when on, and how, the hashes of blocks are put together before they are part of the whole.
+  struct Large {
+    uint64_t above = 1ull << 43;  // bytes of the disk
+    uint64_t group = 1024;        // blocks
+  };
 
   // `size`: of the disk, bytes. `has_backing`: what is skipped is not part of it; else it reads as
-  // zero. `hashed`: called on any thread when busy() may have become false.
-  ContentHash(uint64_t size, bool has_backing, Workers& workers, std::function<void()> hashed);
+  // zero. `hashed`: called on any thread when busy() may have become false. `large`: for tests.
+  ContentHash(uint64_t size, bool has_backing, Workers& workers, std::function<void()> hashed,
+              Large large);
+  ContentHash(uint64_t size, bool has_backing, Workers& workers, std::function<void()> hashed)
+      : ContentHash(size, has_backing, workers, std::move(hashed), Large()) {}
 
   // Bytes past the end of the disk are left out. `owner` keeps the bytes alive, unchanged.
   void add_data(const uint8_t* data, uint64_t length, const BufferRef& owner);
@@ -62,7 +77,7 @@ class ContentHash {
     uint64_t start = 0;
     std::vector<Piece> pieces;
     Digest digest;
-    uint64_t count = 1;  // that many alike
+    uint64_t zeroes = 0;  // instead, that many whole blocks of zeroes
     std::atomic<bool> done = false;
   };
 
@@ -70,19 +85,31 @@ class ContentHash {
   void add(Kind kind, uint64_t length, const uint8_t* data, const BufferRef& owner);
   uint64_t add_blocks(Kind kind, uint64_t length);
   void close_block();
-  void add_zero_blocks(uint64_t count);
+  void add_zero_blocks(uint64_t start, uint64_t count);
   void compute(Block& block) const;
   void fold();
+  void take(const Digest& digest);
+  void take_zeroes(uint64_t start, uint64_t count);
+  void end_zero_run();
+  void end_group();
 
   uint64_t size_;
   bool has_backing_;
+  bool large_;
+  uint64_t group_size_;  // blocks
   Workers& workers_;
   std::function<void()> hashed_;
   const Digest& zero_block_ = zero_block();
+  Digest zero_group_;
   uint64_t position_ = 0;                      // guest, bytes
   std::unique_ptr<Block> open_;                // the one that position_ is in
   std::deque<std::unique_ptr<Block>> blocks_;  // closed, not yet part of total_: see behind()
   std::atomic<size_t> busy_ = 0;
+  // Of a large disk: the group that was begun, or the zeroes that may go on.
+  blake2b_state group_;
+  uint64_t in_group_ = 0;  // blocks
+  uint64_t zero_start_ = 0;
+  uint64_t zero_end_ = 0;
   blake2b_state total_;
 };
 

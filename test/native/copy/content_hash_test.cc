@@ -7,6 +7,7 @@
 #include <optional>
 #include <random>
 #include <thread>
+#include <utility>
 
 #include "support/bytes.h"
 
@@ -62,17 +63,27 @@ struct Disk {
     }
   }
 
-  // By the words of content_hash.h, byte by byte.
-  std::string expected(bool has_backing) const {
+  // By the words of content_hash.h, byte by byte. `group`: blocks, of a large disk; 0: it is not
+  // one.
+  std::string expected(bool has_backing, uint64_t group = 0) const {
     Bytes digests;
-    for (uint64_t start = 0; start < bytes.size(); start += kBlock) {
+    for (uint64_t start = 0; start < bytes.size();) {
       uint64_t end = std::min<uint64_t>(start + kBlock, bytes.size());
+      auto is_zero = [this](uint64_t from) {
+        if (from + kBlock > kinds.size()) return false;
+        return std::all_of(kinds.begin() + from, kinds.begin() + from + kBlock,
+                           [](Kind kind) { return kind == Kind::kZero; });
+      };
+      if (has_backing && group > 0 && is_zero(start)) {
+        while (is_zero(end)) end += kBlock;
+      }
+      uint64_t from = std::exchange(start, end);
       if (!has_backing) {
-        append(digests, hash_of(Bytes(bytes.begin() + start, bytes.begin() + end)));
+        append(digests, hash_of(Bytes(bytes.begin() + from, bytes.begin() + end)));
         continue;
       }
       Bytes block;
-      for (uint64_t at = start; at < end;) {
+      for (uint64_t at = from; at < end;) {
         uint64_t to = at;
         while (to < end && kinds[to] == kinds[at]) to++;
         if (kinds[at] != Kind::kSkip) {
@@ -87,16 +98,25 @@ struct Disk {
       }
       if (!block.empty()) append(digests, hash_of(block));
     }
-    return hex(hash_of(digests));
+    if (group == 0 || has_backing) return hex(hash_of(digests));
+    Bytes groups;
+    for (size_t at = 0; at < digests.size(); at += group * 32) {
+      size_t end = std::min<size_t>(at + group * 32, digests.size());
+      append(groups, hash_of(Bytes(digests.begin() + at, digests.begin() + end)));
+    }
+    return hex(hash_of(groups));
   }
 
   // The runs given in pieces of `most` bytes; the last one may stand past the end of the disk.
-  std::string found(bool has_backing, uint64_t most, uint64_t past = 0) const {
+  std::string found(bool has_backing, uint64_t most, uint64_t past = 0, uint64_t group = 0) const {
     BufferPool pool;
     // Ends after the workers, as in the pipeline.
     std::optional<ContentHash> hash;
     Workers workers(3);
-    hash.emplace(bytes.size(), has_backing, workers, [] {});
+    ContentHash::Large large;
+    if (group > 0) large = {.above = 0, .group = group};
+    hash.emplace(
+        bytes.size(), has_backing, workers, [] {}, large);
     for (uint64_t at = 0; at < bytes.size();) {
       uint64_t to = at;
       while (to < bytes.size() && kinds[to] == kinds[at] && to - at < most) to++;
@@ -152,6 +172,19 @@ TEST_CASE("ContentHash: whatever pieces a disk comes in") {
   }
 }
 
+TEST_CASE("ContentHash: a large disk, in groups of two blocks") {
+  Disk disk({{Kind::kData, 9},
+             {Kind::kSkip, kBlock - 9},
+             {Kind::kZero, kBlock},
+             {Kind::kSkip, kBlock},
+             {Kind::kZero, kBlock + 512}},
+            1);
+  for (bool has_backing : {false, true}) {
+    CAPTURE(has_backing);
+    CHECK(disk.found(has_backing, 1'000'000, 0, 2) == disk.expected(has_backing, 2));
+  }
+}
+
 TEST_CASE("ContentHash: data, zero and what is left to the backing file are told apart") {
   auto found = [](Kind kind) {
     return Disk({{Kind::kData, 65536}, {kind, 65536}, {Kind::kData, 65536}}, 1)
@@ -169,4 +202,29 @@ TEST_CASE("ContentHash: an exbibyte of nothing") {
   ContentHash hash(1ull << 60, true, workers, [] {});
   hash.add_skipped(1ull << 60);
   CHECK(hash.finish() == Disk({}, 1).found(false, 1));
+}
+
+// Block by block, it would take a minute.
+TEST_CASE("ContentHash: a pebibyte of zeroes") {
+  constexpr uint64_t kSize = 1ull << 50;
+  auto found = [](bool has_backing) {
+    Workers workers(1);
+    ContentHash hash(kSize, has_backing, workers, [] {});
+    for (uint64_t at = 0; at < kSize; at += ContentHash::kMostAtOnce) {
+      hash.add_zeroes(ContentHash::kMostAtOnce);
+    }
+    return hash.finish();
+  };
+  auto repeated = [](const Bytes& digest, uint64_t times) {
+    Bytes all;
+    for (uint64_t i = 0; i < times; i++) append(all, digest);
+    return hash_of(all);
+  };
+  Bytes group = repeated(hash_of(Bytes(kBlock)), 1024);
+  CHECK(found(false) == hex(repeated(group, kSize / kBlock / 1024)));
+  Bytes run;
+  append_number(run, 0);
+  append_number(run, kSize);
+  run.push_back(1);
+  CHECK(found(true) == hex(hash_of(hash_of(run))));
 }
