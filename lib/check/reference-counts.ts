@@ -20,6 +20,8 @@ export class ReferenceCounts {
   /** A cluster is referenced more than once. */
   shared = false
   readonly #clusterSize: number
+  /** Clusters per byte: a power of two, and multiplying is exact and faster than dividing. */
+  readonly #perByte: number
   /** Maximum count: the maximum of a refcount. */
   readonly #most: number
   readonly #bits: number
@@ -32,6 +34,7 @@ export class ReferenceCounts {
   /** @param fileSize bytes, in whole sectors */
   constructor(header: Qcow2Header, fileSize: number, report: Report) {
     this.#clusterSize = header.clusterSize
+    this.#perByte = 1 / header.clusterSize
     this.#bits = 2 ** header.refcountOrder
     this.#most = 2 ** this.#bits - 1
     this.#fileSize = fileSize
@@ -57,12 +60,12 @@ export class ReferenceCounts {
       if (offset / clusterSize <= MAX_CLUSTERS) this.#missing.addBytes(offset, bytes, clusterSize)
       return
     }
-    const last = Math.floor((offset + bytes - 1) / clusterSize)
-    let cluster = Math.floor(offset / clusterSize)
+    const last = Math.floor((offset + bytes - 1) * this.#perByte)
+    let cluster = Math.floor(offset * this.#perByte)
     if (last >= this.clusters) this.clusters = last + 1
     // Page by page: this is done for every cluster of the image.
     while (cluster <= last) {
-      const page = Math.floor(cluster / PAGE)
+      const page = cluster >>> PAGE_BITS
       const first = page * PAGE
       const to = Math.min(last - first, PAGE - 1)
       this.#countIn(this.#pages[page] ?? this.#newPage(page), first, cluster - first, to)
@@ -78,8 +81,8 @@ export class ReferenceCounts {
     const clusterSize = this.#clusterSize
     const bytes = clusters * clusterSize
     const inFile = offset + bytes - this.#fileSize < clusterSize
-    const step = inFile ? bytes : clusterSize
-    for (let at = 0; at < bytes; at += step) this.add(offset + at, step)
+    if (inFile) this.add(offset, bytes)
+    else for (let at = 0; at < bytes; at += clusterSize) this.add(offset + at, clusterSize)
   }
 
   get(cluster: number): number {

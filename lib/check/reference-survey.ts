@@ -7,7 +7,7 @@ import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
 import { alternate } from '../format/qcow2/refcount-table.ts'
 import type { Snapshot } from '../format/qcow2/snapshots.ts'
 import { END_OF_FILES } from '../format/qcow2/validate.ts'
-import { readAt } from '../format/read.ts'
+import { FileWindow } from '../format/read.ts'
 import type { OpenFile } from '../image/file.ts'
 import { roundUp } from '../units.ts'
 import type { CheckedImage } from './checked-image.ts'
@@ -98,20 +98,21 @@ async function countBitmaps(
   if (bitmaps.length === 0) return
   const { directoryOffset, directorySize } = header.extensions.bitmaps!
   counts.add(directoryOffset, directorySize)
-  for (const bitmap of bitmaps) await countBitmap(bitmap, file, header, counts, report)
+  const window = new FileWindow(file)
+  for (const bitmap of bitmaps) await countBitmap(bitmap, window, header, counts, report)
 }
 
 async function countBitmap(
   { tableOffset, tableSize }: Bitmap,
-  file: OpenFile,
+  window: FileWindow,
   { clusterSize }: Qcow2Header,
   counts: ReferenceCounts,
   report: Report,
 ): Promise<void> {
   counts.add(tableOffset, tableSize * 8)
   report.work(tableSize * 8)
-  const inFile = roundUp(Math.max(0, file.size - tableOffset), 8)
-  const bytes = await readAt(file, tableOffset, Math.min(tableSize * 8, inFile))
+  const inFile = roundUp(Math.max(0, window.file.size - tableOffset), 8)
+  const bytes = await window.read(tableOffset, Math.min(tableSize * 8, inFile))
   for (let at = 0; at < bytes.length; at += 8) {
     const pause = report.step()
     if (pause) await pause

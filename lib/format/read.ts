@@ -36,3 +36,27 @@ export async function readInto(buffer: Buffer, file: ImageFile, offset: number):
   }
   return buffer
 }
+
+/** Bytes of a file that are read at least where small pieces are asked for one by one. */
+const WINDOW = 4096
+
+/** Reads pieces of a file that are small, and mostly where the one before was. */
+export class FileWindow {
+  readonly file: ImageFile
+  #offset = 0
+  #bytes: Buffer = Buffer.alloc(0)
+
+  constructor(file: ImageFile) {
+    this.file = file
+  }
+
+  /** As `readAt`. What it returns is not to be changed. */
+  async read(offset: number, length: number): Promise<Buffer> {
+    if (length > WINDOW) return await readAt(this.file, offset, length)
+    const at = offset - this.#offset
+    if (at >= 0 && at + length <= this.#bytes.length) return this.#bytes.subarray(at, at + length)
+    this.#bytes = await readAt(this.file, offset, WINDOW)
+    this.#offset = offset
+    return this.#bytes.subarray(0, length)
+  }
+}

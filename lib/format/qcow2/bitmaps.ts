@@ -200,17 +200,17 @@ function decodeEntry(
   const flags = entry.readUInt32BE(12)
   const nameSize = entry.readUInt16BE(18)
   const extraDataSize = entry.readUInt32BE(20)
-  const name = cString(entry.subarray(ENTRY_BYTES + extraDataSize).subarray(0, nameSize))
-  const qemu = unsound(name)
-  const bad = (why: string) => malformed(`bitmap ${quoted(name)}: ${why}`, qemu)
+  const nameAt = ENTRY_BYTES + extraDataSize
+  const name = cString(entry.subarray(nameAt, nameAt + nameSize))
+  const bad = (why: string) => malformed(`bitmap ${quoted(name)}: ${why}`, unsound(name))
   if (extraDataSize !== 0 || (flags & EXTRA_DATA_COMPATIBLE) !== 0) {
     const why = `bitmap ${quoted(name)} has extra data`
-    throw notSupported(why, extraDataSize ? 'Bitmap extra data is not supported' : qemu)
+    throw notSupported(why, extraDataSize ? 'Bitmap extra data is not supported' : unsound(name))
   }
-  if (nameSize > MAX_BITMAP_NAME) throw malformed('the name of a bitmap is too long', qemu)
+  if (nameSize > MAX_BITMAP_NAME) throw malformed('the name of a bitmap is too long', unsound(name))
   if ((flags & ~(IN_USE | AUTO)) !== 0) throw bad(`unknown flags 0x${flags.toString(16)}`)
   if (entry[16] !== DIRTY_TRACKING) {
-    throw notSupported(`bitmap ${quoted(name)} is of unknown type ${entry[16]}`, qemu)
+    throw notSupported(`bitmap ${quoted(name)} is of unknown type ${entry[16]}`, unsound(name))
   }
   const granularityBits = entry[17]
   if (granularityBits < MIN_GRANULARITY_BITS || granularityBits > MAX_GRANULARITY_BITS) {

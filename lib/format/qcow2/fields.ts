@@ -5,6 +5,9 @@ import { decodeText } from '../../text.ts'
  * Infinity: out of every bound, and aligned to nothing.
  */
 export function u64(buffer: Buffer, at: number): number {
+  const high = buffer.readUInt32BE(at)
+  // Almost all are: a bigint takes far longer, and a directory may have thousands.
+  if (high < 2 ** 21) return high * 2 ** 32 + buffer.readUInt32BE(at + 4)
   const value = buffer.readBigUInt64BE(at)
   const rounded = Number(value)
   return BigInt(rounded) === value ? rounded : Number.POSITIVE_INFINITY

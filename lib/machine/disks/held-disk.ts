@@ -1,5 +1,5 @@
-import { BackupError } from '../../errors.ts'
-import { readBitmaps } from '../../format/qcow2/bitmaps.ts'
+import { BackupError, unsupported } from '../../errors.ts'
+import { defaultGranularity, readBitmaps } from '../../format/qcow2/bitmaps.ts'
 import { readHeader } from '../../format/qcow2/qcow2-image.ts'
 import { type OpenFile, openWritable, toOpenFile } from '../../image/file.ts'
 import { lockOpened, WRITING } from '../../image/locks.ts'
@@ -66,9 +66,12 @@ export class HeldDisk {
    * @throws BackupError BAD_BITMAP, BAD_IMAGE, UNSUPPORTED, IO, ABORTED
    */
   async begin(run: string, checkpoint: string, signal?: AbortSignal): Promise<number> {
-    this.#sound = await editBitmaps(this.#writable(), begin(run, checkpoint), { signal })
-    const { granularityBits } = (await this.#bitmaps()).find(({ name }) => name === checkpoint)!
-    return 2 ** granularityBits
+    const top = this.#writable()
+    const [{ header }] = this.#chain.images
+    if (!header) throw unsupported(top.path, 'is not a qcow2 image')
+    const granularity = defaultGranularity(header.clusterSize)
+    this.#sound = await editBitmaps(top, begin(run, checkpoint, granularity), { signal })
+    return granularity
   }
 
   /**

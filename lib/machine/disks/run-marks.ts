@@ -18,14 +18,17 @@ export interface Mark {
 }
 
 /** The largest there is: it has hardly a bit. */
-const GRANULARITY = 2 ** 31
+const MARK_GRANULARITY = 2 ** 31
 
-/** Adds a bitmap that records from now on, and its mark. */
-export function begin(run: string, checkpoint: string): NamedOperation[] {
+/**
+ * Adds a bitmap that records from now on, and its mark.
+ * @param granularity of the bitmap, bytes
+ */
+export function begin(run: string, checkpoint: string, granularity: number): NamedOperation[] {
   const name = `${RUN_PREFIX}${run}-${checkpoint}`
   return [
-    { name: checkpoint, operation: { kind: 'add' } },
-    { name, operation: { kind: 'add', granularity: GRANULARITY } },
+    { name: checkpoint, operation: { kind: 'add', granularity } },
+    { name, operation: { kind: 'add', granularity: MARK_GRANULARITY } },
     { name, operation: { kind: 'disable' } },
   ]
 }
