@@ -4,10 +4,10 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Form } from '../lib/repository/form.ts'
-import { RUN_JOURNAL } from '../lib/repository/locked-machine.ts'
 import { PRUNE_JOURNAL } from '../lib/repository/prune-journal.ts'
 import { POINT } from '../lib/repository/record.ts'
 import { MARK_FORM } from '../lib/repository/repository.ts'
+import { RUN_JOURNAL } from '../lib/repository/run-journal.ts'
 import { VERIFIED_FORM } from '../lib/repository/verified.ts'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))

@@ -1,10 +1,9 @@
-import { type BackupError, ioError, isBackupError, throwIfAborted } from '../errors.ts'
-import { readForm } from './form.ts'
-import { JOURNAL, RUN_JOURNAL, TEMPORARY } from './locked-machine.ts'
+import { BackupError, ioError, isBackupError, throwIfAborted } from '../errors.ts'
 import type { MachineFolder } from './machine-folder.ts'
 import { definitionOf, imageOf, pointOf } from './names.ts'
-import { JOURNAL as PRUNE, PRUNE_JOURNAL } from './prune-journal.ts'
+import { PRUNE_JOURNAL_NAME, readPruneJournal } from './prune-journal.ts'
 import { oldestFirst, type PointRecord } from './record.ts'
+import { isTemporary, RUN_JOURNAL_NAME, readRunJournal } from './run-journal.ts'
 
 /** What is in a machine's folder. Files that are not the program's by their names are left out. */
 export interface Inventory {
@@ -16,12 +15,12 @@ export interface Inventory {
   orphans: string[]
   /** Journals and temporary files: of a run that was killed, or of one that is under way. */
   leftovers: string[]
+  /** Journals that cannot be read: no backup is made as long as they are there. */
+  brokenJournals: { file: string; error: BackupError }[]
 }
 
-const JOURNALS = [JOURNAL, PRUNE]
-
 /**
- * Takes an inventory, whatever is wrong with records.
+ * Takes an inventory, whatever is wrong with records and journals.
  * @throws BackupError IO if the folder cannot be read, ABORTED
  */
 export async function takeInventory(
@@ -29,13 +28,31 @@ export async function takeInventory(
   signal?: AbortSignal,
 ): Promise<Inventory> {
   const files = (await folder.files()).sort()
+  const run = await readRunJournal(folder.directory).catch(asFault)
+  const prune = await readPruneJournal(folder.machine, folder.directory).catch(asFault)
   const { points, broken } = await recordsOf(folder, files, signal)
-  return {
-    points,
-    broken,
-    orphans: await orphansIn(folder, files, points, broken),
-    leftovers: files.filter((file) => JOURNALS.includes(file) || TEMPORARY.test(file)),
-  }
+  // What a prune removes that was ended early goes with the next run.
+  const going = new Set(isRead(prune) ? prune.remove.flatMap((removed) => removed.files) : [])
+  const orphans = orphansIn(files, points, broken).filter((file) => !going.has(file))
+  const journals = new Map<string, unknown>([
+    [RUN_JOURNAL_NAME, run],
+    [PRUNE_JOURNAL_NAME, prune],
+  ])
+  const brokenJournals = [...journals].flatMap(([file, error]) =>
+    error instanceof BackupError ? [{ file, error }] : [],
+  )
+  const leftovers = files.filter((file) => isTemporary(file) || isRead(journals.get(file)))
+  const named = isRead(run) ? run.point : undefined
+  const old = orphans.length === 0 ? [] : await withoutNew(folder, orphans, points, named)
+  return { points, broken, orphans: old, leftovers, brokenJournals }
+}
+
+function asFault(error: unknown): BackupError {
+  return ioError('', error)
+}
+
+function isRead<T>(journal: T | BackupError | undefined): journal is T {
+  return journal !== undefined && !(journal instanceof BackupError)
 }
 
 async function recordsOf(
@@ -65,41 +82,39 @@ async function recordsOf(
   return { points: points.sort(oldestFirst), broken }
 }
 
-async function orphansIn(
-  folder: MachineFolder,
+function orphansIn(
   files: readonly string[],
   points: readonly PointRecord[],
   broken: Inventory['broken'],
-): Promise<string[]> {
+): string[] {
   const images = new Set(points.flatMap(({ disks }) => disks.map(({ image }) => image)))
   const known = new Set([...points, ...broken].map(({ point }) => point))
   const unread = new Set(broken.map(({ point }) => point))
-  const orphans: string[] = []
-  for (const file of files) {
+  return files.filter((file) => {
     const image = imageOf(file)
     const point = image?.point ?? definitionOf(file)
-    if (point === undefined || images.has(file)) continue
-    if (image ? unread.has(point) : known.has(point)) continue
-    orphans.push(file)
-  }
-  if (orphans.length === 0) return orphans
-  // What a run gives names now has its record in a moment.
-  const journal = await readForm(`${folder.directory}/${JOURNAL}`, RUN_JOURNAL).catch(
-    () => undefined,
-  )
-  // What a prune removes that was ended early goes with the next run.
-  const prune = await readForm(`${folder.directory}/${PRUNE}`, PRUNE_JOURNAL).catch(() => undefined)
-  const going = new Set(prune?.remove.flatMap(({ files }) => files))
-  const kept: string[] = []
-  for (const file of orphans) {
-    if (going.has(file)) continue
-    const point = imageOf(file)?.point ?? definitionOf(file)!
-    const isNew = !known.has(point) && (await isRecorded(folder, point))
-    if (point !== journal?.point && !isNew) kept.push(file)
-  }
-  return kept
+    if (point === undefined || images.has(file)) return false
+    return !(image ? unread : known).has(point)
+  })
 }
 
-async function isRecorded(folder: MachineFolder, point: string): Promise<boolean> {
-  return (await folder.point(point).catch(() => undefined)) !== undefined
+/**
+ * Leaves out what a run that is under way gives names: it has a record in a moment, or by now.
+ * @param named the point of the run
+ */
+async function withoutNew(
+  folder: MachineFolder,
+  orphans: readonly string[],
+  points: readonly PointRecord[],
+  named: string | undefined,
+): Promise<string[]> {
+  const known = new Set(points.map(({ point }) => point))
+  const kept: string[] = []
+  for (const file of orphans) {
+    const point = imageOf(file)?.point ?? definitionOf(file)!
+    if (point === named) continue
+    const isNew = !known.has(point) && (await folder.point(point).catch(() => undefined))
+    if (!isNew) kept.push(file)
+  }
+  return kept
 }

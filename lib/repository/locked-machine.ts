@@ -1,16 +1,9 @@
-import type { BigIntStats } from 'node:fs'
-import { basename } from 'node:path'
 import type { Target } from '../copy/target/target.ts'
-import { BackupError, ioError } from '../errors.ts'
-import { lstat } from '../files.ts'
 import type { ControlOptions } from '../options.ts'
-import { described, list, record, TEXT, whole } from '../schema.ts'
-import { quoted } from '../text.ts'
 import { jsonText, publishText, removeFiles } from './files.ts'
-import { FILE_NAME, type Form, readForm, TIME } from './form.ts'
 import { WriteLock } from './lock.ts'
 import { MachineFolder } from './machine-folder.ts'
-import { definitionName, isPointName, recordName } from './names.ts'
+import { definitionName, imageOf, recordName } from './names.ts'
 import {
   finishPrune,
   type PruneJournal,
@@ -19,58 +12,7 @@ import {
   writePruneJournal,
 } from './prune-journal.ts'
 import type { PointRecord } from './record.ts'
-
-/** What a run is about to publish: a killed one leaves it. */
-export const JOURNAL = '.run.json'
-/** Of files that could not be made without a name, see lib/copy/target/temporary-file.ts. */
-export const TEMPORARY = /^\..+\.[0-9a-f]{12}\.partial$/s
-
-/** Files that get their names before a record says what they are. */
-interface Journal {
-  version: 1
-  /** Id of the run, and of the record. */
-  run: string
-  point: string
-  files: JournalFile[]
-}
-
-/** A file is removed only if it is this one: another may have taken the name. */
-interface JournalFile {
-  name: string
-  /** Bytes. */
-  size: number
-  /** ISO 8601. */
-  modified: string
-}
-
-const JOURNAL_FILE = record<JournalFile>(
-  {
-    name: FILE_NAME,
-    size: described(whole(0), 'Bytes.'),
-    modified: described(
-      TIME,
-      'When it was last written to: another file of the name is not removed.',
-    ),
-  },
-  {},
-  { open: true },
-)
-
-export const RUN_JOURNAL: Form<Journal> = {
-  what: 'the journal of a run',
-  version: 'version',
-  most: 2 ** 20,
-  rule: record<Journal>(
-    {
-      version: whole(1, 1),
-      run: described(TEXT, 'Id of the run, which its record will have.'),
-      point: described(FILE_NAME, 'The point whose files are about to get their names.'),
-      files: described(list(JOURNAL_FILE), 'The images, and the definition if there is one.'),
-    },
-    {},
-    { open: true },
-  ),
-}
+import { leftByRuns, RUN_JOURNAL_NAME, writeRunJournal } from './run-journal.ts'
 
 /**
  * A machine's folder, locked for one run.
@@ -109,7 +51,7 @@ export class LockedMachine extends MachineFolder {
   async isTaken(point: string): Promise<boolean> {
     const taken = [recordName(point), definitionName(point)]
     const files = await this.files()
-    return files.some((name) => taken.includes(name) || isImageOf(point, name))
+    return files.some((name) => taken.includes(name) || imageOf(name)?.point === point)
   }
 
   /**
@@ -122,17 +64,7 @@ export class LockedMachine extends MachineFolder {
     files: readonly Target[],
   ): Promise<void> {
     await this.#lock.requireHeld()
-    const listed: JournalFile[] = []
-    for (const file of files) {
-      // A file server gives what it has got a time of its own.
-      await file.sync()
-      listed.push({
-        name: basename(file.path),
-        ...identityOf(await file.handle!.stat({ bigint: true })),
-      })
-    }
-    const journal: Journal = { version: 1, run: id, point, files: listed }
-    await publishText(`${this.directory}/${JOURNAL}`, jsonText(journal))
+    await writeRunJournal(this.directory, { run: id, point }, files)
   }
 
   /**
@@ -144,7 +76,7 @@ export class LockedMachine extends MachineFolder {
     await this.#lock.requireHeld()
     await publishText(`${this.directory}/${recordName(record.point)}`, jsonText(record))
     // It names files that a record names too: nothing is removed by it any more.
-    await removeFiles(this.directory, [JOURNAL]).catch(() => {})
+    await removeFiles(this.directory, [RUN_JOURNAL_NAME]).catch(() => {})
   }
 
   /**
@@ -189,20 +121,8 @@ export class LockedMachine extends MachineFolder {
   }
 
   async #removeLeft(): Promise<string[]> {
-    const left = (await this.files()).filter((name) => TEMPORARY.test(name))
-    const journal = await this.#journal()
-    if (!journal) return await removeFiles(this.directory, left)
-    const record = await this.point(journal.point)
-    const named = new Set(record?.disks.map(({ image }) => image))
-    const definition = definitionName(journal.point)
-    for (const file of journal.files) {
-      const { name } = file
-      const isOurs =
-        name === definition ? !record : isImageOf(journal.point, name) && !named.has(name)
-      if (isOurs && (await this.#isThere(file))) left.push(name)
-    }
-    const removed = await removeFiles(this.directory, left)
-    await removeFiles(this.directory, [JOURNAL])
+    const removed = await removeFiles(this.directory, await leftByRuns(this))
+    await removeFiles(this.directory, [RUN_JOURNAL_NAME])
     return removed
   }
 
@@ -210,32 +130,4 @@ export class LockedMachine extends MachineFolder {
   async close(): Promise<void> {
     await this.#lock.release()
   }
-
-  /** Whether a file is the one that a run was about to name. */
-  async #isThere({ name, size, modified }: JournalFile): Promise<boolean> {
-    try {
-      const found = identityOf(await lstat(`${this.directory}/${name}`))
-      return found.size === size && found.modified === modified
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false
-      throw ioError(`${this.directory}/${name}`, error)
-    }
-  }
-
-  async #journal(): Promise<Journal | undefined> {
-    const path = `${this.directory}/${JOURNAL}`
-    const journal = await readForm(path, RUN_JOURNAL)
-    if (!journal || isPointName(journal.point)) return journal
-    const why = `is not ${RUN_JOURNAL.what}: point: ${quoted(journal.point)} is not the name of one`
-    throw new BackupError('BAD_RECORD', path, why)
-  }
-}
-
-function isImageOf(point: string, file: string): boolean {
-  return file.endsWith(`.${point}.qcow2`)
-}
-
-/** Length and time of a file that nobody writes to any more. */
-function identityOf(stats: Pick<BigIntStats, 'size' | 'mtimeMs'>) {
-  return { size: Number(stats.size), modified: new Date(Number(stats.mtimeMs)).toISOString() }
 }

@@ -22,7 +22,7 @@ import { recordName } from './names.ts'
 import { metadataFault } from './parent-images.ts'
 import { type DiskRecord, POINT, type PointRecord, requireRecord } from './record.ts'
 
-export const JOURNAL = '.prune.json'
+export const PRUNE_JOURNAL_NAME = '.prune.json'
 
 /** What a prune is about to do. */
 export interface PruneJournal {
@@ -87,7 +87,7 @@ export async function readPruneJournal(
   machine: string,
   directory: string,
 ): Promise<PruneJournal | undefined> {
-  const path = `${directory}/${JOURNAL}`
+  const path = `${directory}/${PRUNE_JOURNAL_NAME}`
   const journal = await readForm(path, PRUNE_JOURNAL)
   for (const one of journal?.records ?? []) requireRecord(path, one, { machine, point: one.point })
   return journal
@@ -95,7 +95,7 @@ export async function readPruneJournal(
 
 /** @throws BackupError TARGET_EXISTS, IO */
 export async function writePruneJournal(directory: string, journal: PruneJournal): Promise<void> {
-  await publishText(`${directory}/${JOURNAL}`, jsonText(journal))
+  await publishText(`${directory}/${PRUNE_JOURNAL_NAME}`, jsonText(journal))
 }
 
 /**
@@ -162,7 +162,7 @@ export async function finishPrune(
     removed.push(...(await removeFiles(directory, files)))
   }
   if (!isWhole) removed.push(...(await removeFiles(directory, pending.map(temporary))))
-  await removeFiles(directory, [JOURNAL])
+  await removeFiles(directory, [PRUNE_JOURNAL_NAME])
   return removed
 }
 

@@ -46,6 +46,6 @@ t.test('5 % a day reads every image within three weeks, however many come', asyn
       }
       return true
     }),
-    { numRuns: effort(20, 2000) },
+    { numRuns: effort(5, 2000) },
   )
 })

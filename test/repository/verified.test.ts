@@ -40,7 +40,7 @@ function pointsOf(all: Record<string, Record<string, string | undefined>>): Poin
 }
 
 t.test('many that remember at once lose nothing', async (t) => {
-  const images = Array.from({ length: 8 }, (_, i) => `vda.p${i}.qcow2`)
+  const images = Array.from({ length: 5 }, (_, i) => `vda.p${i}.qcow2`)
   const folder = new MachineFolder('web', t.testdir(Object.fromEntries(images.map((i) => [i, '']))))
   const path = join(folder.directory, '.verified.json')
   for (const before of [undefined, '{"version":1,"images":{"gone.p.qcow2":{}}}', 'no JSON']) {

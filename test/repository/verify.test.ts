@@ -231,6 +231,14 @@ const FAULTS: [string, (folder: string) => void | Promise<void>, string[]][] = [
     ['leftover .run.json good', 'leftover .vda.p3.qcow2.0123456789ab.partial good'],
   ],
   [
+    'journals that cannot be read',
+    (folder) => {
+      writeFileSync(join(folder, '.run.json'), '{')
+      writeFileSync(join(folder, '.prune.json'), '{"version": 2}')
+    },
+    ['record .run.json BAD_RECORD', 'record .prune.json UNSUPPORTED'],
+  ],
+  [
     "others' files",
     (folder) => {
       for (const name of ['notes.txt', 'x.qcow2', '.hidden', '-x.json']) {

@@ -52,6 +52,7 @@ export function declare(command: Command, io: Io): void {
 }
 
 const WORDS: Record<RepairStep['action'], { done: string; undone: string }> = {
+  finish: { done: 'finished', undone: 'to be finished' },
   remove: { done: 'removed', undone: 'to be removed' },
   rebuild: { done: 'made again', undone: 'to be made again' },
   'set-aside': { done: 'set aside', undone: 'to be set aside' },

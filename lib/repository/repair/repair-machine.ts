@@ -1,14 +1,20 @@
 import { BackupError, ioError } from '../../errors.ts'
 import { lstat } from '../../files.ts'
 import type { ControlOptions } from '../../options.ts'
+import { listed, quoted } from '../../text.ts'
 import { renameFiles } from '../files.ts'
-import { readForm } from '../form.ts'
 import { type Inventory, takeInventory } from '../inventory.ts'
-import { JOURNAL, LockedMachine, RUN_JOURNAL } from '../locked-machine.ts'
+import { LockedMachine } from '../locked-machine.ts'
 import type { MachineFolder } from '../machine-folder.ts'
 import { definitionOf, imageOf, recordName } from '../names.ts'
-import { JOURNAL as PRUNE, readPruneJournal } from '../prune-journal.ts'
+import {
+  PRUNE_JOURNAL_NAME,
+  type PruneJournal,
+  readPruneJournal,
+  temporaryImage,
+} from '../prune-journal.ts'
 import type { PointRecord } from '../record.ts'
+import { isTemporary, leftByRuns, RUN_JOURNAL_NAME, readRunJournal } from '../run-journal.ts'
 import { type LostPoint, rebuildRecord } from './rebuild-record.ts'
 import type { RepairStep } from './step.ts'
 
@@ -16,6 +22,8 @@ import type { RepairStep } from './step.ts'
 export interface RepairJob extends ControlOptions {
   dryRun: boolean
 }
+
+const MAX_LISTED = 10
 
 type Step = Omit<RepairStep, 'machine' | 'done'>
 
@@ -67,30 +75,40 @@ class Repair {
     yield* this.#leaveOthers(inventory, new Set(known.map(({ point }) => point)))
   }
 
-  /** What runs left that were killed. */
+  /**
+   * What runs left that were killed. Without a journal nobody knows what its run was about: what a backup named are
+   * orphans, a prune ends where it was, and nothing is removed.
+   */
   async *#clean(): AsyncGenerator<Step> {
-    const { directory } = this.#folder
-    // Without them nobody knows what their runs were about: what a backup named are orphans, a prune ends where
-    // it was, and nothing is removed.
-    yield* this.#setAsideBroken(JOURNAL, readForm(`${directory}/${JOURNAL}`, RUN_JOURNAL))
-    yield* this.#setAsideBroken(PRUNE, readPruneJournal(this.#folder.machine, directory))
+    const { machine, directory } = this.#folder
+    const run = await readRunJournal(directory).catch(faultOf)
+    if (isBroken(run)) yield await this.#setAside(RUN_JOURNAL_NAME, run)
+    const prune = await readPruneJournal(machine, directory).catch(faultOf)
+    if (isBroken(prune)) yield await this.#setAside(PRUNE_JOURNAL_NAME, prune)
+    const journal = prune instanceof BackupError ? undefined : prune
     const names = this.#locked
-      ? await this.#locked.clean()
-      : (await takeInventory(this.#folder, this.#control.signal)).leftovers
-    const why = this.#locked
-      ? 'was left by a run that was killed'
-      : 'was left by a run that was killed, if none is under way'
+      ? await this.#locked.clean(this.#control)
+      : await this.#leftNames(journal, isBroken(run))
+    const when = this.#locked ? '' : ', if none is under way'
+    if (journal) {
+      const points = listed(journal.remove, MAX_LISTED, ({ point }) => quoted(point))
+      const why = `a prune was killed that removes ${points || 'nothing'}${when}`
+      yield { action: 'finish', file: `${directory}/${PRUNE_JOURNAL_NAME}`, why }
+    }
+    const why = `was left by a run that was killed${when}`
     for (const name of names) yield { action: 'remove', file: `${directory}/${name}`, why }
   }
 
-  async *#setAsideBroken(name: string, reading: Promise<unknown>): AsyncGenerator<Step> {
-    const fault = await reading.then(
-      () => undefined,
-      (error) => error,
-    )
-    if (fault instanceof BackupError && fault.code === 'BAD_RECORD') {
-      yield await this.#setAside(name, fault)
-    }
+  /** What `clean` would remove. */
+  async #leftNames(prune: PruneJournal | undefined, isUnknown: boolean): Promise<string[]> {
+    const files = await this.#folder.files()
+    const names = isUnknown ? files.filter(isTemporary) : await leftByRuns(this.#folder)
+    // They take the places of others, if the prune is whole.
+    const isNew = (name: string) =>
+      prune?.images.some((image) => temporaryImage(image, prune.run) === name)
+    const going =
+      prune?.remove.flatMap(({ point, files: own }) => [recordName(point), ...own]) ?? []
+    return [...going.filter((name) => files.includes(name)), ...names.filter((one) => !isNew(one))]
   }
 
   /** @param known receives the records that are made, on which others may build */
@@ -189,6 +207,10 @@ function lostPoints({ points, broken, orphans }: Inventory): Lost[] {
     lost.set(point, known)
   }
   return [...lost.values()].sort((a, b) => (a.point < b.point ? -1 : 1))
+}
+
+function isBroken(read: unknown): read is BackupError {
+  return read instanceof BackupError && read.code === 'BAD_RECORD'
 }
 
 function leave(file: string, error: unknown, point?: string): Step {

@@ -6,7 +6,7 @@ export interface RepositoryFinding {
   /**
    * - `image`: an image that a record names;
    * - `missing`: one that is not there;
-   * - `record`: a record, or a machine's folder, that cannot be read;
+   * - `record`: a record, a journal or a machine's folder that cannot be read;
    * - `orphan`: an image, or a definition, that no record names;
    * - `leftover`: a journal or a temporary file, of a run that was killed or is under way;
    * - `memory`: what was found could not be remembered.

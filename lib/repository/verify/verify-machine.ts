@@ -47,7 +47,7 @@ export async function* verifyMachine(
 /** What is not an image that a record names. */
 function* otherFindings(
   { machine, directory }: MachineFolder,
-  { broken, orphans, leftovers }: Inventory,
+  { broken, brokenJournals, orphans, leftovers }: Inventory,
   points: ReadonlySet<string> | undefined,
 ): Generator<RepositoryFinding> {
   for (const { point, error } of broken) {
@@ -57,6 +57,11 @@ function* otherFindings(
     yield { kind: 'record', machine, point, file, same: false, difference, code, notes: [] }
   }
   if (points) return
+  for (const { file: name, error } of brokenJournals) {
+    const { code, message: difference } = error
+    const file = `${directory}/${name}`
+    yield { kind: 'record', machine, file, same: false, difference, code, notes: [] }
+  }
   for (const name of orphans) {
     const file = `${directory}/${name}`
     const image = imageOf(name)

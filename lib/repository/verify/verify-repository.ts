@@ -37,6 +37,9 @@ interface Part {
   points?: Set<string>
 }
 
+/** Failures by which one machine's folder cannot be verified, and the others can. */
+const OF_A_FOLDER: readonly BackupError['code'][] = ['IO', 'BAD_RECORD', 'UNSUPPORTED']
+
 /** An image that may be read. */
 interface ImageAt extends Candidate {
   folder: MachineFolder
@@ -71,7 +74,7 @@ export async function* verifyRepository(
       yield* verifyMachine(folder, { points, isRead, progressOf, signal, onProgress })
     } catch (error) {
       const { code, message: difference } = ioError(folder.directory, error)
-      if (code !== 'IO') throw error
+      if (!OF_A_FOLDER.includes(code)) throw error
       const { machine, directory: file } = folder
       yield { kind: 'record', machine, file, same: false, difference, code, notes: [] }
     }
@@ -128,6 +131,6 @@ function keyOf({ folder, image }: Pick<ImageAt, 'folder' | 'image'>): string {
 }
 
 function unlessAborted(error: BackupError): Pick<Inventory, 'points'> {
-  if (error.code !== 'IO') throw error
+  if (!OF_A_FOLDER.includes(error.code)) throw error
   return { points: [] }
 }
