@@ -198,8 +198,7 @@ const LEFT: [string, (folder: string) => void, RegExp[]][] = [
       writeFileSync(join(folder, 'p7.xml'), '<domain/>')
     },
     [
-      /p8\.json: is not JSON$/,
-      /p8\.json: cannot be rebuilt: there is no image of it$/,
+      /p8\.json: is not JSON; cannot be rebuilt: there is no image of it$/,
       /p9\.json: is of version 2, which needs a newer version of this program$/,
       /p7\.xml: is a definition, without the disks$/,
     ],
@@ -208,6 +207,18 @@ const LEFT: [string, (folder: string) => void, RegExp[]][] = [
     'an image of a point that has a record without it',
     (folder) => writeFileSync(join(folder, `vdc.${NAMES[0]}.qcow2`), ''),
     [/vdc\.20261127T010000Z\.qcow2: is of a point whose record does not name it$/],
+  ],
+  [
+    'records of another machine',
+    (folder) => {
+      for (const point of NAMES) {
+        const record = { ...recordIn(folder, point), machine: 'db' }
+        writeFileSync(join(folder, `${point}.json`), JSON.stringify(record))
+      }
+    },
+    [...NAMES]
+      .sort()
+      .map((point) => new RegExp(`${point}.json: .*it is of machine 'db'; is whole: give it`)),
   ],
   [
     'a journal of a newer version',

@@ -3,6 +3,7 @@ import { lstat } from '../../files.ts'
 import type { ControlOptions } from '../../options.ts'
 import { listed, quoted } from '../../text.ts'
 import { renameFiles } from '../files.ts'
+import { readForm } from '../form.ts'
 import { type Inventory, takeInventory } from '../inventory.ts'
 import { LockedMachine } from '../locked-machine.ts'
 import type { MachineFolder } from '../machine-folder.ts'
@@ -13,7 +14,7 @@ import {
   readPruneJournal,
   temporaryImage,
 } from '../prune-journal.ts'
-import type { PointRecord } from '../record.ts'
+import { POINT, type PointRecord } from '../record.ts'
 import { isTemporary, leftByRuns, RUN_JOURNAL_NAME, readRunJournal } from '../run-journal.ts'
 import { type LostPoint, rebuildRecord } from './rebuild-record.ts'
 import type { RepairStep } from './step.ts'
@@ -120,7 +121,7 @@ class Repair {
       before = pending.length
       const still: Lost[] = []
       for (const one of pending) {
-        const record = await rebuildRecord(this.#folder, one, known, this.#control).catch(faultOf)
+        const record = await this.#rebuilt(one, known).catch(faultOf)
         if (record instanceof BackupError) {
           still.push({ ...one, fault: record })
           continue
@@ -136,9 +137,21 @@ class Repair {
     }
     for (const { point, broken, fault } of pending) {
       const file = `${directory}/${recordName(point)}`
-      if (broken) yield leave(file, broken, point)
-      if (fault) yield leave(file, fault, point)
+      const faults = [broken, fault].flatMap((one) => (one ? [whyOf(file, one)] : []))
+      yield { action: 'leave', point, file, why: faults.join('; ') }
     }
+  }
+
+  /** @throws BackupError */
+  async #rebuilt(lost: Lost, known: readonly PointRecord[]): Promise<PointRecord> {
+    const path = `${this.#folder.directory}/${recordName(lost.point)}`
+    // One of another machine, or point, is whole: somebody has given it this name.
+    const record = lost.broken && (await readForm(path, POINT).catch(() => undefined))
+    const { machine } = this.#folder
+    if (record && (record.machine !== machine || record.point !== lost.point)) {
+      throw new BackupError('BAD_RECORD', path, 'is whole: give it and its images back their names')
+    }
+    return await rebuildRecord(this.#folder, lost, known, this.#control)
   }
 
   /** @param recorded points that have a record by now */
@@ -214,9 +227,12 @@ function isBroken(read: unknown): read is BackupError {
 }
 
 function leave(file: string, error: unknown, point?: string): Step {
-  const { what, why, message } = faultOf(error)
-  const text = what === file ? why : message
-  return { action: 'leave', ...(point !== undefined && { point }), file, why: text }
+  const why = whyOf(file, faultOf(error))
+  return { action: 'leave', ...(point !== undefined && { point }), file, why }
+}
+
+function whyOf(file: string, { what, why, message }: BackupError): string {
+  return what === file ? why : message
 }
 
 /** @throws what is no failure of a file */

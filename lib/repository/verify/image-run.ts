@@ -14,7 +14,7 @@ export interface ImageJob {
   /** Whether the content of an image is read. */
   isRead(disk: DiskRecord): boolean
   /** Takes the progress of reading an image. */
-  progressOf(disk: DiskRecord): ((progress: Progress) => void) | undefined
+  progressOf(disk: DiskRecord): (progress: Progress) => void
   signal?: AbortSignal
 }
 

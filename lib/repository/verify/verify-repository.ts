@@ -1,6 +1,6 @@
 import { BackupError, ioError, throwIfAborted } from '../../errors.ts'
 import type { ControlOptions } from '../../options.ts'
-import { type Progress, positions } from '../../progress.ts'
+import { type Progress, paced } from '../../progress.ts'
 import { requireMachine } from '../find-point.ts'
 import { type Inventory, takeInventory } from '../inventory.ts'
 import { Lineage } from '../lineage.ts'
@@ -58,17 +58,19 @@ export async function* verifyRepository(
   const chosen = await chosenImages(parts, sample ?? 100, signal)
   const sampled = sample === undefined ? undefined : new Set(chosen.map(keyOf))
   const size = chosen.reduce((sum, { bytes }) => sum + bytes, 0)
-  const tell = positions('verify', size, onProgress)
-  let done = 0
+  const report = paced(onProgress)
+  let [begun, dataBytes] = [0, 0]
   for (const { folder, points } of parts) {
     const isRead = ({ image }: DiskRecord) => sampled?.has(keyOf({ folder, image })) ?? true
     const progressOf = ({ fileSize }: DiskRecord) => {
-      const start = done
-      done += fileSize
-      // An image is as long as it takes to read; the disk may be far larger.
-      return (
-        tell && ((now: Progress) => tell(start + (fileSize * now.position) / Math.max(now.size, 1)))
-      )
+      const [start, before] = [begun, dataBytes]
+      begun += fileSize
+      return (now: Progress) => {
+        dataBytes = before + now.dataBytes
+        // An image is as long as it takes to read; the disk may be far larger.
+        const position = start + Math.floor((fileSize * now.position) / Math.max(now.size, 1))
+        report?.({ phase: 'verify', position, size, dataBytes })
+      }
     }
     try {
       yield* verifyMachine(folder, { points, isRead, progressOf, signal, onProgress })
@@ -79,7 +81,7 @@ export async function* verifyRepository(
       yield { kind: 'record', machine, file, same: false, difference, code, notes: [] }
     }
   }
-  tell?.(size, true)
+  report?.({ phase: 'verify', position: size, size, dataBytes }, true)
 }
 
 /** @throws BackupError USAGE, IO, BAD_RECORD */
