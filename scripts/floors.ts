@@ -71,7 +71,7 @@ const PURPOSES: Record<string, string> = {
   compare: 'the content of two disks',
   backup: 'sessions: full, incremental, restore; manifests, verifying',
   maintain: 'bitmaps, snapshot, commit, rebase, diff',
-  repository: 'years of backups: names, records, locks, points',
+  repository: 'years of backups: names, records, locks, points; verify, prune, copy, repair',
   report: 'repositories and images as pages for people',
   machine: 'what is backed up as a unit: libvirt domains, QEMU over QMP, disks at rest',
   live: 'a backup run: freeze, copy all disks, publish, record, checkpoints',

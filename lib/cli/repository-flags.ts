@@ -12,8 +12,8 @@ export function requireRepository(repository: string | undefined): string {
   throw argumentError('repository', 'missing; it names the directory of the backups')
 }
 
-/** The parts of `MACHINE[@POINT]`. A point has no @ in its name; a machine may. */
+/** The parts of `MACHINE[@POINT]`. A point has no @ in its name; a machine may: by itself it is `MACHINE@`. */
 export function machineAndPoint(text: string): { machine: string; point?: string } {
-  const [, machine, point] = /^(.+)@([^@]+)$/s.exec(text) ?? []
-  return machine === undefined ? { machine: text } : { machine, point }
+  const [, machine, point] = /^(.+)@([^@]*)$/s.exec(text) ?? []
+  return machine === undefined ? { machine: text } : { machine, ...(point !== '' && { point }) }
 }

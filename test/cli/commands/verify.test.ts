@@ -112,6 +112,7 @@ t.test('verify --repo: one line per image, status 1 if one is bad', async (t) =>
   t.match(bad.stdout, /^r\/web\/p0\.json: is not JSON\nr\/web\/\.x\..*\.partial: is of a run.*\n/)
   t.equal(bad.stderr, 'qcow2-backup: verify: 1 of 3 are not good\n')
   const json = await runCli(['verify', '--repo', 'r', 'web@p1', '--json', '--sample=50'], { cwd })
+  t.equal((await runCli(['verify', '--repo', 'r', 'web@'], { cwd })).stdout, bad.stdout)
   t.equal(json.status, 0)
   t.match(JSON.parse(json.stdout), [
     { kind: 'image', machine: 'web', point: 'p1', disk: 'vda', same: true, read: true },
