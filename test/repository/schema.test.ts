@@ -11,6 +11,8 @@ import { requireRecord } from '../../lib/repository/record.ts'
 import { describeSchema, FORMS, RECORD } from '../../scripts/repository-schema.ts'
 import { effort } from '../support/effort.ts'
 
+t.setTimeout(900_000)
+
 const { Ajv2020 } = createRequire(import.meta.url)('ajv/dist/2020')
 
 const DISK = {
