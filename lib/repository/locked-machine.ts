@@ -1,4 +1,5 @@
 import type { Target } from '../copy/target/target.ts'
+import { BackupError, ioError } from '../errors.ts'
 import type { ControlOptions } from '../options.ts'
 import { jsonText, publishText, removeFiles } from './files.ts'
 import { WriteLock } from './lock.ts'
@@ -93,8 +94,9 @@ export class LockedMachine extends MachineFolder {
         await finishPrune(this.directory, journal, (point) => this.written(point))
       }, control)
     } catch (error) {
+      if (isDecided) throw unfinished(this.directory, error)
       const names = journal.images.map((image) => temporaryImage(image, journal.run))
-      if (!isDecided) await removeFiles(this.directory, names).catch(() => {})
+      await removeFiles(this.directory, names).catch(() => {})
       throw error
     }
   }
@@ -130,4 +132,11 @@ export class LockedMachine extends MachineFolder {
   async close(): Promise<void> {
     await this.#lock.release()
   }
+}
+
+/** A prune that failed after it was decided. */
+function unfinished(directory: string, error: unknown): BackupError {
+  const { code, what, why, errno } = ioError(directory, error)
+  const more = `${why}; all points that stay can be restored, and the next run finishes the prune`
+  return new BackupError(code, what, more, { cause: error, errno })
 }

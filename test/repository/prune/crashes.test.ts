@@ -2,8 +2,10 @@
  * Prunes that end between any two of their changes of names: every kept point can be restored at once, and the next
  * run, whatever it is, leaves all as an undisturbed prune does, or as it was.
  */
-import { cpSync, rmSync } from 'node:fs'
+import { cpSync, existsSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
 import t from 'tap'
+import type { MachinePrune } from '../../../lib/index.ts'
 import { Repository } from '../../../lib/repository/repository.ts'
 import { effort } from '../../support/effort.ts'
 import { cutOffAt } from '../../support/power-cut.ts'
@@ -50,8 +52,13 @@ t.test('a prune that is cut off at any change of a name', async (t) => {
   // Each kind of change is met in some run.
   for (let n = effort(1 + (Date.now() % 20), 1); n <= calls; n += effort(20, 1)) {
     copy(saved, m.repository)
-    const { isCut } = await cutOffAt(n, prune)
+    let failure: MachinePrune['failure']
+    const { isCut } = await cutOffAt(n, async () => {
+      failure = (await prune()).failure
+    })
     t.ok(isCut, `cut off at ${n}`)
+    const isDecided = existsSync(join(m.folder, '.prune.json'))
+    if (isDecided) t.match(failure?.message, /the next run finishes the prune$/)
     t.strictSame(await m.differences(kept), [], `cut off at ${n}: all kept points are there`)
     if (n % 2 === 0) {
       await clean(m)
