@@ -16,41 +16,48 @@ constexpr uint64_t kBlock = 4 << 20;
 // while a thread works on one of data.
 constexpr size_t kMaxBlocks = 4096;
 
-void update_zeroes(blake2b_state& state, uint64_t length) {
-  static constexpr uint8_t kZeroes[1 << 16] = {};
+constexpr uint8_t kZeroes[1 << 16] = {};
+
+void append_zeroes(Message& message, uint64_t length) {
   for (uint64_t left = length; left > 0;) {
     uint64_t part = std::min<uint64_t>(left, sizeof kZeroes);
-    blake2b_update(&state, kZeroes, part);
+    message.push_back({kZeroes, part});
     left -= part;
   }
 }
 
-void update_run(blake2b_state& state, uint64_t start, uint64_t length, uint8_t kind) {
-  uint64_t numbers[] = {start, length};
-  blake2b_update(&state, reinterpret_cast<const uint8_t*>(numbers), sizeof numbers);
-  blake2b_update(&state, &kind, 1);
-}
+// The numbers and the kind before a run.
+struct RunMark {
+  uint8_t bytes[17];
 
-template <typename Update>
-std::array<uint8_t, 32> hash_of(Update update) {
-  blake2b_state state;
-  std::array<uint8_t, 32> digest;
-  blake2b_init(&state, digest.size());
-  update(state);
-  blake2b_final(&state, digest.data(), digest.size());
+  RunMark(uint64_t start, uint64_t length, uint8_t kind) {
+    uint64_t numbers[] = {start, length};
+    memcpy(bytes, numbers, sizeof numbers);
+    bytes[16] = kind;
+  }
+};
+
+Digest hash_of(const Message& message) {
+  Digest digest;
+  blake2b_all({&message, 1}, {&digest, 1});
   return digest;
 }
 
-std::array<uint8_t, 32> hash_of_zero_run(uint64_t start, uint64_t length) {
-  return hash_of([start, length](blake2b_state& state) { update_run(state, start, length, 1); });
+Digest hash_of_zero_run(uint64_t start, uint64_t length) {
+  RunMark mark(start, length, 1);
+  return hash_of({mark.bytes});
 }
 
 }  // namespace
 
 // Takes 7 ms, which is more than the rest of a small image, so it is computed once in a process.
 // That also lets the library choose its code for this machine before threads use it.
-const ContentHash::Digest& ContentHash::zero_block() {
-  static const Digest kDigest = hash_of([](blake2b_state& state) { update_zeroes(state, kBlock); });
+const Digest& ContentHash::zero_block() {
+  static const Digest kDigest = [] {
+    Message zeroes;
+    append_zeroes(zeroes, kBlock);
+    return hash_of(zeroes);
+  }();
   return kDigest;
 }
 
@@ -62,13 +69,7 @@ ContentHash::ContentHash(uint64_t size, bool has_backing, Workers& workers,
       group_size_(large.group),
       workers_(workers),
       hashed_(std::move(hashed)) {
-  if (large_) {
-    zero_group_ = hash_of([this](blake2b_state& state) {
-      for (uint64_t i = 0; i < group_size_; i++) {
-        blake2b_update(&state, zero_block_.data(), zero_block_.size());
-      }
-    });
-  }
+  if (large_) zero_group_ = hash_of(Message(group_size_, zero_block_));
   blake2b_init(&total_, zero_block_.size());
 }
 
@@ -140,40 +141,65 @@ void ContentHash::close_block() {
   }
   blocks_.push_back(std::move(closed));
   if (!has_data) {
-    compute(block);
+    Block* only = &block;
+    compute({&only, 1});
     block.done = true;
   } else {
     busy_++;
-    workers_.submit([this, &block] {
-      compute(block);
-      block.pieces.clear();
-      block.done = true;
-      busy_--;
-      hashed_();
-    });
+    {
+      std::lock_guard lock(mutex_);
+      waiting_.push_back(&block);
+    }
+    workers_.submit([this] { compute_waiting(); });
   }
   fold();
 }
 
-void ContentHash::compute(Block& block) const {
-  blake2b_state state;
-  blake2b_init(&state, block.digest.size());
-  uint64_t at = block.start;
-  for (size_t i = 0; i < block.pieces.size(); i++) {
-    const Piece& piece = block.pieces[i];
-    bool first = i == 0 || block.pieces[i - 1].kind != piece.kind;
-    if (has_backing_ && first && piece.kind != Kind::kSkip) {
-      uint64_t length = 0;
-      for (size_t j = i; j < block.pieces.size() && block.pieces[j].kind == piece.kind; j++) {
-        length += block.pieces[j].length;
-      }
-      update_run(state, at, length, static_cast<uint8_t>(piece.kind));
+void ContentHash::compute_waiting() {
+  std::vector<Block*> blocks;
+  {
+    std::lock_guard lock(mutex_);
+    while (!waiting_.empty() && blocks.size() < kBlake2bLanes) {
+      blocks.push_back(waiting_.front());
+      waiting_.pop_front();
     }
-    if (piece.kind == Kind::kData) blake2b_update(&state, piece.data, piece.length);
-    if (piece.kind == Kind::kZero && !has_backing_) update_zeroes(state, piece.length);
-    at += piece.length;
   }
-  blake2b_final(&state, block.digest.data(), block.digest.size());
+  if (blocks.empty()) return;
+  compute(blocks);
+  for (Block* block : blocks) {
+    block->pieces.clear();
+    block->done = true;
+    busy_--;
+  }
+  hashed_();
+}
+
+void ContentHash::compute(std::span<Block* const> blocks) const {
+  std::vector<Message> messages(blocks.size());
+  std::deque<RunMark> marks;
+  for (size_t n = 0; n < blocks.size(); n++) {
+    const std::vector<Piece>& pieces = blocks[n]->pieces;
+    Message& message = messages[n];
+    uint64_t at = blocks[n]->start;
+    for (size_t i = 0; i < pieces.size(); i++) {
+      const Piece& piece = pieces[i];
+      bool first = i == 0 || pieces[i - 1].kind != piece.kind;
+      if (has_backing_ && first && piece.kind != Kind::kSkip) {
+        uint64_t length = 0;
+        for (size_t j = i; j < pieces.size() && pieces[j].kind == piece.kind; j++) {
+          length += pieces[j].length;
+        }
+        marks.emplace_back(at, length, static_cast<uint8_t>(piece.kind));
+        message.push_back(marks.back().bytes);
+      }
+      if (piece.kind == Kind::kData) message.push_back({piece.data, piece.length});
+      if (piece.kind == Kind::kZero && !has_backing_) append_zeroes(message, piece.length);
+      at += piece.length;
+    }
+  }
+  std::vector<Digest> digests(blocks.size());
+  blake2b_all(messages, digests);
+  for (size_t n = 0; n < blocks.size(); n++) blocks[n]->digest = digests[n];
 }
 
 // Takes finished blocks, in order.

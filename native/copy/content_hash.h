@@ -17,16 +17,18 @@
 
 #include <blake2.h>
 
-#include <array>
 #include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
+#include <mutex>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "base/blake2b.h"
 #include "base/buffer.h"
 #include "base/workers.h"
 
@@ -65,7 +67,6 @@ class ContentHash {
   std::string finish();
 
  private:
-  using Digest = std::array<uint8_t, 32>;
   enum class Kind : uint8_t { kSkip = 0, kZero = 1, kData = 2 };
   struct Piece {
     Kind kind;
@@ -86,7 +87,8 @@ class ContentHash {
   uint64_t add_blocks(Kind kind, uint64_t length);
   void close_block();
   void add_zero_blocks(uint64_t start, uint64_t count);
-  void compute(Block& block) const;
+  void compute_waiting();
+  void compute(std::span<Block* const> blocks) const;
   void fold();
   void take(const Digest& digest);
   void take_zeroes(uint64_t start, uint64_t count);
@@ -105,6 +107,10 @@ class ContentHash {
   std::unique_ptr<Block> open_;                // the one that position_ is in
   std::deque<std::unique_ptr<Block>> blocks_;  // closed, not yet part of total_: see behind()
   std::atomic<size_t> busy_ = 0;
+  std::mutex mutex_;
+  // Blocks for which a thread was asked, guarded by `mutex_`: one that comes takes several at once
+  // if there are so many, and the others find none.
+  std::deque<Block*> waiting_;
   // Of a large disk: the group that was begun, or the zeroes that may go on.
   blake2b_state group_;
   uint64_t in_group_ = 0;  // blocks
