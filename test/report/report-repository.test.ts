@@ -98,9 +98,10 @@ t.test('what calls for action is found', async (t) => {
   rmSync(at(records[5].disks[0].image))
   writeFileSync(at('vda.elsewhere.qcow2'), '')
   writeFileSync(at('.run.json'), '{}')
+  writeFileSync(at('.vda.x.qcow2.0123456789ab.partial'), '')
   const found = await only(damaged.repository)
   t.strictSame(kindsOf(found), [
-    ...['fault record', 'fault missing', 'fault parent'],
+    ...['fault record', 'fault journal', 'fault missing', 'fault parent'],
     ...['warning orphan', unverified, 'note leftover'],
   ])
   t.equal(found.points.length, 9)

@@ -35,6 +35,7 @@ export function machineFindings(
 ): RepositoryNote[] {
   const rules: Find[] = [
     broken,
+    brokenJournals,
     missing,
     orphans,
     parents,
@@ -51,6 +52,12 @@ export function machineFindings(
 
 const broken: Find = ({ inventory }) =>
   inventory.broken.map(({ error }) => ({ kind: 'record', level: 'fault', text: error.message }))
+
+const brokenJournals: Find = ({ inventory }) =>
+  inventory.brokenJournals.map(({ error: { message } }) => {
+    const text = `${message}; no backup is made as long as it is there: see repository repair`
+    return { kind: 'journal', level: 'fault', text }
+  })
 
 const missing: Find = ({ inventory, files }) => {
   const named = inventory.points.flatMap(({ disks }) => disks.map(({ image }) => image))

@@ -32,6 +32,7 @@ export function summarize(machines: readonly ReportedMachine[]): Finding[] {
 
 const ALIKE_WORDS: Record<RepositoryNote['kind'], string> = {
   record: 'have records that cannot be read',
+  journal: 'have the journal of a run that cannot be read, and get no backup',
   missing: 'lack images that records name',
   parent: 'have points that cannot be restored, as what they build on is gone',
   different: 'have points that are not as recorded',

@@ -29,9 +29,10 @@ export async function surveyRepository(
     tell?.(i)
     const { machine } = folder
     const inventory = await takeInventory(folder, signal)
-    const { points, broken, orphans, leftovers } = inventory
+    const { points, broken, orphans, leftovers, brokenJournals } = inventory
     // Directories of others stay in peace.
-    if ([points, broken, orphans, leftovers].every((some) => some.length === 0)) continue
+    const all = [points, broken, orphans, leftovers, brokenJournals]
+    if (all.every((some) => some.length === 0)) continue
     const files = new Set(await folder.files())
     const verified = await readVerified(folder)
     const prune = hasRule(policy) ? plannedPrune(inventory, policy) : undefined

@@ -7,6 +7,7 @@ export interface RepositoryNote extends Finding {
   /** Findings of one kind are about the same thing, of several machines. */
   kind:
     | 'record'
+    | 'journal'
     | 'missing'
     | 'parent'
     | 'different'
