@@ -1,6 +1,6 @@
 /** What QEMU's fleecing image holds is copied first, while the guest goes on writing. */
-import { existsSync, mkdirSync, readdirSync } from 'node:fs'
-import { join } from 'node:path'
+import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { type CopyRequest, openSession } from '../../lib/backup/session.ts'
@@ -21,12 +21,24 @@ const GRANULE = 65536
 const isOld = /version [67]\./.test(run('qemu-storage-daemon', ['--version']).stdout)
 const ASKING = isOld ? { requestSize: GRANULE } : {}
 
+const models = t.testdir()
+
+/** Such a disk, made once. */
+function model(zeroes: number): string {
+  const path = join(models, `${zeroes}`)
+  if (!existsSync(path)) {
+    const raw = makeRaw(`${path}.raw`, SIZE, [{ at: 0, bytes: noise(SIZE - zeroes) }])
+    qemuImg('convert', '-f', 'raw', '-O', 'qcow2', raw, path)
+    rmSync(raw)
+  }
+  return path
+}
+
 /** A qcow2 disk, full but for its last part, and a directory for targets. */
 function makeDisk(t: Test, zeroes = 16 * MIB): { disk: string; target: string } {
-  const directory = t.testdir()
-  const [raw, disk] = ['disk.raw', 'disk.qcow2'].map((name) => join(directory, name))
-  makeRaw(raw, SIZE, [{ at: 0, bytes: noise(SIZE - zeroes) }])
-  qemuImg('convert', '-f', 'raw', '-O', 'qcow2', raw, disk)
+  const disk = join(t.testdir(), 'disk.qcow2')
+  const directory = dirname(disk)
+  copyFileSync(model(zeroes), disk)
   mkdirSync(join(directory, 'targets'))
   return { disk, target: join(directory, 'targets', 'backup.qcow2') }
 }

@@ -277,7 +277,7 @@ async function killAgainAndAgain(t: Test, victim: Victim, counts: Counts): Promi
 
 t.test('a storage daemon: killed at random moments', async (t) => {
   const counts: Counts = {
-    client: effort(1, 10),
+    client: effort(0, 10),
     'client, then a restart': effort(0, 5),
     QEMU: effort(0, 10),
     'client, then QEMU': effort(1, 5),

@@ -1,6 +1,7 @@
 /** A chain of increments through what is done to domains between backups. */
 import { join } from 'node:path'
 import t from 'tap'
+import { THOROUGH } from '../../support/effort.ts'
 import { startLibvirtd, type TestDisk } from '../../support/libvirtd.ts'
 import { back, freeze, nothingLeft, sameContent, setUp } from './domains.ts'
 
@@ -51,7 +52,9 @@ t.test('increments go on through snapshots, commits, resizes, reboots and restar
     ],
   ]
   let since: string | undefined
-  for (const [i, [what, happens]] of events.entries()) {
+  // A quick run has a snapshot, a commit and a restart of the guest.
+  const happening = events.filter((_, i) => THOROUGH || [0, 1, 4, 6].includes(i))
+  for (const [i, [what, happens]] of happening.entries()) {
     const point = `p${i}`
     await domain.io('vda', `write -P ${i + 20} ${i * 7}M 1M`)
     await happens()
