@@ -154,7 +154,7 @@ QB_AVX2 inline void load_words(Words out[4], const uint8_t* const at[4], size_t 
 // RFC 7693, section 3.2, for a block that is not the last one. `done`: bytes with this block.
 QB_AVX2 void compress(Words h[8], const uint8_t* const at[4], uint64_t done) {
   Words m[16];
-  for (int i = 0; i < 4; i++) load_words(m + 4 * i, at, 32 * i);
+  for (size_t i = 0; i < 4; i++) load_words(m + 4 * i, at, 32 * i);
   Words v[16];
   for (int i = 0; i < 8; i++) {
     v[i] = h[i];

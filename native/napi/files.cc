@@ -158,8 +158,8 @@ Napi::Value lock_byte(const Napi::CallbackInfo& info) {
     int fd = info[0].As<Napi::Number>().Int32Value();
     int64_t byte = info[1].As<Napi::Number>().Int64Value();
     std::string kind = info[2].As<Napi::String>();
-    int16_t type = kind == "exclusive" ? F_WRLCK : kind == "shared" ? F_RDLCK : F_UNLCK;
-    struct flock lock = byte_lock(byte, type);
+    int type = kind == "exclusive" ? F_WRLCK : kind == "shared" ? F_RDLCK : F_UNLCK;
+    struct flock lock = byte_lock(byte, static_cast<int16_t>(type));
     bool locked = fcntl(fd, F_OFD_SETLK, &lock) == 0;
     if (!locked) check_errno(errno == EAGAIN || errno == EACCES, "lock");
     return Napi::Boolean::New(info.Env(), locked);
