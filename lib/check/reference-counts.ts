@@ -85,6 +85,21 @@ export class ReferenceCounts {
     else for (let at = 0; at < bytes; at += clusterSize) this.add(offset + at, clusterSize)
   }
 
+  /** Counts a reference to the cluster at `offset` several times, as `add` would each time. */
+  addTimes(offset: number, times: number): void {
+    const cluster = Math.floor(offset * this.#perByte)
+    const page = cluster < this.clusters ? this.#pages[cluster >>> PAGE_BITS] : undefined
+    const at = cluster & (PAGE - 1)
+    if (page === undefined || page[at] === 0 || page[at] + times > this.#most) {
+      for (let i = 0; i < times; i++) this.add(offset, this.#clusterSize)
+      return
+    }
+    // It was counted before: it is in the file, and this is sharing.
+    this.additions += times
+    this.shared = true
+    page[at] += times
+  }
+
   get(cluster: number): number {
     const index = Math.floor(cluster / PAGE)
     const page = this.#pages[index]

@@ -10,6 +10,7 @@ import {
   l2EntrySize,
   plainHost,
   plainRun,
+  sameEntries,
   subclusters,
 } from '../format/qcow2/entries.ts'
 import type { Qcow2Header } from '../format/qcow2/header-fields.ts'
@@ -133,10 +134,14 @@ export class Walk {
       if (isEmpty(table, at, size)) continue
       const host = header.extendedL2 ? 0 : plainHost(table, at, header.clusterSize)
       if (host !== 0) {
-        const run = plainRun(table, at, (end - at) / size, header.clusterSize)
+        const left = (end - at) / size
+        const run = plainRun(table, at, left, header.clusterSize)
+        // All entries of a table may name one cluster.
+        const again = run > 1 ? 0 : sameEntries(table, at, left - 1)
         if (active && !isCopied(table, at)) this.allCopied = false
         next = this.#inUse(host, run, active, next)
-        at += (run - 1) * size
+        if (again > 0) this.#inUseAgain(host, again, active)
+        at += (run - 1 + again) * size
         continue
       }
       const type = clusterType(table, at, header)
@@ -233,6 +238,16 @@ export class Walk {
     }
     if (!externalDataFile) this.#counts.addRun(host, clusters)
     return active ? host + clusters * clusterSize : next
+  }
+
+  /** Counts the cluster that was counted last several times more, as `#inUse` would each time. */
+  #inUseAgain(host: number, times: number, active: boolean): void {
+    const { result } = this.#report
+    if (active) {
+      result.allocatedClusters += times
+      result.fragmentedClusters += times
+    }
+    if (!this.#header.externalDataFile) this.#counts.addTimes(host, times)
   }
 }
 
