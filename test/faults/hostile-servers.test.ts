@@ -1,14 +1,11 @@
 /** NBD servers that do what no honest one does: every command ends, in bounds, with one clear line. */
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { cpSync, mkdirSync, rmSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { join } from 'node:path'
-import { text } from 'node:stream/consumers'
-import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 import { effort, THOROUGH } from '../support/effort.ts'
 import { measured } from '../support/hostile.ts'
+import { runHostile } from '../support/hostile-cases.ts'
 import type { Taken } from '../support/hostile-runner.ts'
 import {
   CHUNK,
@@ -26,7 +23,8 @@ t.setTimeout(1_800_000)
 const MIB = 2 ** 20
 /** Peak memory, KiB. */
 const MEMORY = 200 * 1024
-const RUNNER = fileURLToPath(new URL('../support/hostile-runner.js', import.meta.url))
+
+type Ended = Pick<Taken, 'args' | 'status' | 'stderr' | 'memory'>
 
 const GREETING = Buffer.concat([Buffer.from('NBDMAGICIHAVEOPT'), Buffer.of(0, 3)])
 const OPTION = { go: 7, list: 9, set: 10 }
@@ -277,33 +275,24 @@ function makeImages(t: Test): string {
 }
 
 /** Runs commands in one other process. */
-async function runAlone(dir: string, commands: string[][]): Promise<Partial<Taken>[]> {
-  const child = spawn(process.execPath, [RUNNER, dir, JSON.stringify(commands)], {
-    stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
-    // Without what tap loads into every process of Node.
-    env: { ...process.env, NODE_OPTIONS: undefined },
-  })
-  const [notices, stderr, [status]] = await Promise.all([
-    text(child.stdio[3] as NodeJS.ReadableStream),
-    text(child.stderr as NodeJS.ReadableStream),
-    once(child, 'exit'),
-  ])
-  if (status !== 0) throw new Error(stderr)
-  const lines = notices.trim().split('\n')
-  return lines.map((line): Partial<Taken> => JSON.parse(line))
+async function runAlone(directory: string, commands: string[][]): Promise<Ended[]> {
+  const named = commands.map((args) => ({ args }))
+  const { taken, crash } = (await runHostile([{ directory, commands: named }])).get(directory)!
+  if (crash !== undefined) throw new Error(crash)
+  return taken
 }
 
 /** Runs them in this process, which holds the server too. */
-async function runHere(dir: string, commands: string[][]): Promise<Partial<Taken>[]> {
-  const taken: Partial<Taken>[] = []
+async function runHere(dir: string, commands: string[][]): Promise<Ended[]> {
+  const ended: Ended[] = []
   for (const args of commands) {
     const cwd = join(dir, 'work')
     rmSync(cwd, { recursive: true, force: true })
     cpSync(join(dir, 'images'), cwd, { recursive: true })
-    const { status, stderr, seconds, memory } = await measured(cwd, args)
-    taken.push({ args, status: status!, stderr, cpu: seconds, memory })
+    const { status, stderr, memory } = await measured(cwd, args)
+    ended.push({ args, status: status!, stderr, memory })
   }
-  return taken
+  return ended
 }
 
 for (const [index, [name, [options, says]]] of Object.entries(SERVERS).entries()) {
@@ -319,8 +308,7 @@ for (const [index, [name, [options, says]]] of Object.entries(SERVERS).entries()
     const all = COMMANDS(server.uri, says === NO_ANSWER ? '1' : '30')
     // In a quick run two of the five, in turn.
     const commands = all.filter((_, i) => (i + index) % 5 < effort(2, 5))
-    const taken = await (THOROUGH ? runAlone : runHere)(dir, commands)
-    const ended = taken.filter((one): one is Taken => one.cpu !== undefined)
+    const ended = await (THOROUGH ? runAlone : runHere)(dir, commands)
     t.equal(ended.length, commands.length, 'every command ends')
     for (const { args, status, stderr, memory } of ended) {
       const told = `${args[0]}: ${stderr}`

@@ -8,10 +8,11 @@ import { execFileSync } from 'node:child_process'
 import { copyFileSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
+import { isInTime, MEMORY } from '../support/bounds.ts'
 import { CLI } from '../support/cli.ts'
 import { measuredAlone } from '../support/hostile.ts'
 import { makeCorpus } from './corpus.ts'
-import { MEMORY, runWorker, SECONDS } from './watch.ts'
+import { runWorker } from './watch.ts'
 
 /** Images that are damaged again and again. */
 const IMAGES = 12
@@ -41,7 +42,7 @@ for (let round = seed; found === 0 && Date.now() < end; round++) {
   if (bounds) {
     const { seconds, memory } = measuredAlone(kept, last.args)
     asItWas()
-    if (seconds < SECONDS && memory < MEMORY) continue
+    if (isInTime(seconds) && memory < MEMORY) continue
     console.log(`${seconds} s of the processor, ${memory} KiB of memory`)
   }
   console.log(failure ?? '')

@@ -4,11 +4,9 @@ import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
+import { MEMORY, SECONDS } from '../support/bounds.ts'
 import type { Notice } from './worker.ts'
 
-/** Bounds of one command on one image: seconds of the processor, peak memory in KiB. */
-export const SECONDS = 2
-export const MEMORY = 250 * 1024
 /** Nothing happens for so long: it waits for what never comes. Seconds. */
 const SILENCE = 60
 const WORKER = fileURLToPath(new URL('worker.js', import.meta.url))

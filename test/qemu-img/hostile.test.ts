@@ -2,6 +2,7 @@
 import { mkdirSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { isInTime, MEMORY } from '../support/bounds.ts'
 import { CLI } from '../support/cli.ts'
 import { effort } from '../support/effort.ts'
 import { measuredAlone, nameBacking } from '../support/hostile.ts'
@@ -9,9 +10,6 @@ import { peek, peek64, poke, sizeOf } from '../support/patch.ts'
 import { qemuImg, qemuIo, run } from '../support/qemu.ts'
 
 const MIB = 2 ** 20
-/** Of the processor, which others may use too: what hangs takes minutes. */
-const SECONDS = 4
-const MEMORY = 250 * 1024
 
 t.setTimeout(1_800_000)
 
@@ -33,7 +31,7 @@ async function bounded(
   const result = measuredAlone(cwd, [...args, 'disk.qcow2'])
   const name = args.join(' ')
   t.type(result.status, 'number', `${name} ends by itself`)
-  t.ok(result.seconds < SECONDS, `${name}: ${result.seconds} s`)
+  t.ok(isInTime(result.seconds), `${name}: ${result.seconds} s`)
   t.ok(result.memory < MEMORY, `${name}: ${result.memory} KiB`)
   t.notMatch(result.stderr, /\n\s+at /, `${name}: no stack`)
   return result

@@ -1,12 +1,17 @@
 /**
  * Calls public functions with a hostile image: hostile-calls.js CASES, a JSON array of
  * {directory, names}. How each call ended is a line of JSON on descriptor 3. Each gets a copy of the
- * directory as it was.
+ * directory as it was. To be run with --expose-gc.
  */
 import { cpSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import * as library from '../../lib/index.ts'
 import { isBackupError } from '../../lib/index.ts'
+import { isInTime } from './bounds.ts'
+import { peakMemory, resetPeak } from './peak-memory.ts'
+
+/** Of the processor: two backups and their verification are the most that is called at once. */
+const SECONDS = 4
 
 /** How a call ended. */
 export interface Called {
@@ -17,7 +22,9 @@ export interface Called {
   outcome: string
   /** Of the processor, seconds. */
   cpu: number
-  /** Peak memory of the process until now, KiB. */
+  /** Whether that is within the bounds. */
+  inTime: boolean
+  /** Peak memory of the process meanwhile, KiB. */
   memory: number
 }
 
@@ -94,13 +101,15 @@ if (script?.endsWith('hostile-calls.js')) {
       rmSync(work, { recursive: true, force: true })
       cpSync(join(directory, 'images'), work, { recursive: true })
       process.chdir(work)
+      resetPeak()
       const before = process.cpuUsage()
       // The current run, in case it does not end.
       writeSync(3, `${JSON.stringify({ directory, name })}\n`)
       const outcome = await outcomeOf(call)
       const { user, system } = process.cpuUsage(before)
-      const memory = process.resourceUsage().maxRSS
-      const called: Called = { directory, name, outcome, cpu: (user + system) / 1e6, memory }
+      const cpu = (user + system) / 1e6
+      const cost = { cpu, inTime: isInTime(cpu, SECONDS), memory: peakMemory() }
+      const called: Called = { directory, name, outcome, ...cost }
       writeSync(3, `${JSON.stringify(called)}\n`)
       process.chdir(directory)
     }
