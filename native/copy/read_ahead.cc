@@ -27,8 +27,9 @@ void ReadAhead::start(bool memory_comes_back) {
 }
 
 // Whether one more step may be taken from the plan.
-bool ReadAhead::may_begin() const {
-  if (paused_until()) return false;
+bool ReadAhead::may_begin() {
+  paused_until_ = rate_.paused_until(Engine::Clock::now());
+  if (paused_until_) return false;
   if (window_.empty()) return true;
   if (!held_.empty() || reading_ >= spec_.requests) return false;
   return !window_.full();

@@ -46,13 +46,12 @@ class ReadAhead {
 
   // Chunks that lack bytes, those that wait for memory included.
   size_t reading() const { return reading_; }
-  // When the rate limit lets more be read; nothing if it does now.
-  std::optional<RateLimit::Time> paused_until() const {
-    return rate_.paused_until(Engine::Clock::now());
-  }
+  // When the rate limit lets more be read; nothing if it did at the last start. It is not asked
+  // anew: had it let go since, nothing would end a wait for the next event.
+  std::optional<RateLimit::Time> paused_until() const { return paused_until_; }
 
  private:
-  bool may_begin() const;
+  bool may_begin();
   bool may_take(const Chunk& chunk, bool memory_comes_back) const;
   void start_held(bool memory_comes_back);
   void begin(Step step);
@@ -69,7 +68,8 @@ class ReadAhead {
   LiveCounters& counters_;
   RateLimit& rate_;
   size_t reading_ = 0;
-  std::deque<Chunk*> held_;  // whose next reads wait for memory
+  std::optional<RateLimit::Time> paused_until_;  // at the last start
+  std::deque<Chunk*> held_;                      // whose next reads wait for memory
 };
 
 }  // namespace qb
