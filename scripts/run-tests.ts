@@ -11,7 +11,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { environmentOf, newerQemus, newerRuns, type Run } from './newer-qemus.ts'
-import { failuresOf, namedTests } from './tap-output.ts'
+import { failuresOf, inSources, namedTests } from './tap-output.ts'
 
 /** Milliseconds until a file is taken to hang, on however slow a machine. */
 const HANGS = 1_800_000
@@ -75,7 +75,8 @@ function titleOf({ file, qemu }: Run): string {
 function start(run: Run): Promise<Ended> {
   const { file } = run
   const started = process.uptime()
-  const child = spawn(process.execPath, ['--enable-source-maps', file], {
+  // Without source maps, which take a sixth of what a short file needs: failures are mapped here.
+  const child = spawn(process.execPath, [file], {
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
     // tap's own limit, of 30 seconds, is for machines with nothing else to do.
@@ -142,9 +143,11 @@ const results: Ended[] = []
 
 function report({ title, output, crash, seconds }: Ended): void {
   const name = title.replace(/^dist\//, '').replace(/js( |$)/, 'ts$1')
-  const failures = failuresOf(output)
+  const failures = inSources(failuresOf(output))
   if (crash || failures !== '') {
-    console.log(`FAILED: ${name}${crash ? `: ${crash}` : ''}\n${crash ? output : failures}`)
+    console.log(
+      `FAILED: ${name}${crash ? `: ${crash}` : ''}\n${crash ? inSources(output) : failures}`,
+    )
   } else if (process.stdout.isTTY) {
     console.log(`${results.length}/${runs.length} ${name} ${seconds.toFixed(1)} s`)
   }
@@ -167,8 +170,8 @@ async function work(): Promise<void> {
 }
 
 mkdirSync('.tap', { recursive: true })
-// One more than there are processors: tests wait for other programs and for disks.
-await Promise.all(Array.from({ length: availableParallelism() + 1 }, work))
+// More than there are processors: tests wait for other programs and for disks more than half of the time.
+await Promise.all(Array.from({ length: 2 * availableParallelism() }, work))
 
 const counts = results.map(({ output, crash }) => {
   const { passed, failed } = namedTests(output)
@@ -184,5 +187,12 @@ writeFileSync(
 if (files.length > 10) {
   const durations = results.map(({ title, seconds }) => [title, seconds] as const)
   writeFileSync(DURATIONS, `${JSON.stringify(Object.fromEntries(durations), undefined, 1)}\n`)
+}
+if (files.length > 10) {
+  const longest = [...results].sort((a, b) => b.seconds - a.seconds).slice(0, 12)
+  const named = longest.map(({ title, seconds }) => {
+    return `${title.replace('dist/test/', '').replace('.test.js', '')} ${Math.round(seconds)} s`
+  })
+  console.log(`longest: ${named.join(', ')}`)
 }
 if (failed > 0) process.exitCode = 1

@@ -1,4 +1,6 @@
 /** Parses a test file's output, in the Test Anything Protocol. */
+import { existsSync, readFileSync } from 'node:fs'
+import { SourceMap } from 'node:module'
 
 /** How many tests passed and failed. */
 export interface Counts {
@@ -40,4 +42,19 @@ export function failuresOf(output: string): string {
     }
   }
   return shown.join('\n')
+}
+
+/** Places in compiled files, `dist/FILE.js:LINE:COLUMN`, as places in their sources. */
+export function inSources(output: string): string {
+  const maps = new Map<string, SourceMap | undefined>()
+  return output.replace(/\bdist\/([\w./-]+)\.js:(\d+):(\d+)/g, (place, name, line, column) => {
+    if (!maps.has(name)) maps.set(name, mapOf(`dist/${name}.js.map`))
+    const entry = maps.get(name)?.findEntry(Number(line) - 1, Number(column) - 1)
+    if (entry === undefined || !('originalLine' in entry)) return place
+    return `${name}.ts:${entry.originalLine + 1}:${entry.originalColumn + 1}`
+  })
+}
+
+function mapOf(path: string): SourceMap | undefined {
+  return existsSync(path) ? new SourceMap(JSON.parse(readFileSync(path, 'utf8'))) : undefined
 }

@@ -1,5 +1,6 @@
+import { readFileSync } from 'node:fs'
 import t from 'tap'
-import { failuresOf, namedTests } from '../../scripts/tap-output.ts'
+import { failuresOf, inSources, namedTests } from '../../scripts/tap-output.ts'
 
 const OUTPUT = `TAP version 14
 # Subtest: outer
@@ -46,4 +47,14 @@ t.test('a failure is shown with its details, and the names of the tests around i
     ],
   )
   t.equal(failuresOf('ok 1 - passes\n'), '')
+})
+
+t.test('places are named as they are in the sources', async (t) => {
+  const file = 'dist/scripts/tap-output.js'
+  const lines = readFileSync(file, 'utf8').split('\n')
+  const line = lines.findIndex((text) => text.includes('function failuresOf')) + 1
+  const sources = readFileSync('scripts/tap-output.ts', 'utf8').split('\n')
+  const expected = sources.findIndex((text) => text.includes('function failuresOf')) + 1
+  t.match(inSources(`at x (${file}:${line}:17)\n`), `at x (scripts/tap-output.ts:${expected}:`)
+  t.equal(inSources('dist/none.js:1:2'), 'dist/none.js:1:2')
 })
