@@ -243,7 +243,9 @@ export function asError(thrown: unknown): Error {
 export function withNotes(error: unknown, notes: readonly string[]): unknown {
   if (notes.length === 0 || !isBackupError(error)) return error
   const { code, what, why, errno, hint } = error
-  return new BackupError(code, what, [why, ...notes].join('; '), { cause: error, errno, hint })
+  // Of a run that was ended the cause is the reason.
+  const cause = code === 'ABORTED' ? error.cause : error
+  return new BackupError(code, what, [why, ...notes].join('; '), { cause, errno, hint })
 }
 
 /** Describes a failed system call, with the file's name. Errors of ours pass unchanged. */

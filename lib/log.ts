@@ -17,6 +17,8 @@ export const TOPICS = [
   'lock',
   /** Connections to NBD servers. */
   'nbd',
+  /** Connections to imageio servers. */
+  'imageio',
   /** Commands of virsh, without their arguments. */
   'virsh',
   /** Commands to QEMU's monitor, without their arguments. */
@@ -51,12 +53,17 @@ const CHANNELS = Object.fromEntries(
 
 /** Credentials in a URI: everything up to the last @ before a slash. */
 const CREDENTIALS = /(\b[a-z][a-z+]*:\/\/)[^/?#\s]*@/gi
+/** A ticket of imageio, which is one too, after its first characters. */
+const TICKET = /(\bhttps?(?:\+unix)?:\/\/[^/\s]*\/images\/[^/?#\s]{8})[^/?#\s…]+/gi
 
 /** @param text made only if somebody listens */
 export function log(topic: Topic, text: () => string): void {
   const to = CHANNELS[topic]
   if (!to.hasSubscribers) return
-  to.publish({ topic, text: text().replace(CREDENTIALS, '$1') } satisfies LogLine)
+  to.publish({
+    topic,
+    text: text().replace(CREDENTIALS, '$1').replace(TICKET, '$1…'),
+  } satisfies LogLine)
 }
 
 const printed = new Set<Topic>()

@@ -81,18 +81,29 @@ export const CHAIN_OPTIONS = {
   }),
 } as const
 
-/** Access to an NBD server. */
+/** Access to an NBD or imageio server. */
 export const NBD_OPTIONS = {
-  /** Connections to an NBD server, 1 to 16. Default: 4 if it allows several, else 1. */
-  connections: option(whole(1, 16), 'connections to an NBD server', {
+  /** Connections to a server, NBD or imageio, 1 to 16. Default: 4 if it allows several, else 1. */
+  connections: option(whole(1, 16), 'connections to a server', {
     fallback: `${DEFAULT_CONNECTIONS} if it allows several`,
   }),
-  /** How long an NBD server may make no progress, milliseconds, up to a day. Default 30 000. */
-  timeoutMs: option(
-    milliseconds(MAX_TIMEOUT_SECONDS),
-    'how long an NBD server may make no progress',
-    { flag: 'timeout', fallback: `${DEFAULT_TIMEOUT_SECONDS}` },
-  ),
+  /** How long a server may make no progress, milliseconds, up to a day. Default 30 000. */
+  timeoutMs: option(milliseconds(MAX_TIMEOUT_SECONDS), 'how long a server may make no progress', {
+    flag: 'timeout',
+    fallback: `${DEFAULT_TIMEOUT_SECONDS}`,
+  }),
+} as const
+
+/** By what the server of an `https` URL is recognised: else by the authorities that Node knows. */
+export const TRUST_OPTIONS = {
+  /** File with the PEM certificate of the authority that signed the imageio server's. */
+  ca: option(PATH, "the authority of an imageio server's certificate, PEM", { value: 'file' }),
+  /** SHA-256 of the imageio server's certificate, in hexadecimal: it must have this one. */
+  fingerprint: option(TEXT, "the SHA-256 that an imageio server's certificate must have", {
+    value: 'sha256',
+  }),
+  /** Send the ticket to whichever imageio server answers, without a look at its certificate. */
+  insecure: option(BOOLEAN, 'trust whichever imageio server answers'),
 } as const
 
 export const POINT_OPTIONS = {
@@ -118,7 +129,8 @@ export const SHARE_OPTIONS = {
 export const OPEN_OPTIONS = {
   /**
    * The dirty bitmap with the changes: of an image, a persistent one of its own; of an NBD
-   * server, one that it exports as `qemu:dirty-bitmap:NAME`.
+   * server, one that it exports as `qemu:dirty-bitmap:NAME`; of an imageio server, that of the ticket,
+   * whatever the name.
    */
   bitmap: option(TEXT, 'the dirty bitmap that records what changed'),
   /** The image format. Default: recognised by its magic. */
@@ -127,6 +139,7 @@ export const OPEN_OPTIONS = {
   ...CHAIN_OPTIONS,
   ...SHARE_OPTIONS,
   ...NBD_OPTIONS,
+  ...TRUST_OPTIONS,
   /**
    * Ask an NBD server for no more bytes than this at once, and not for holes: 65536 for a point in
    * time that QEMU before 8.0 exports (`snapshot-access`), whose other answers can be wrong.

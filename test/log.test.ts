@@ -8,6 +8,7 @@ import { type LogLine, log, TOPICS, type Topic } from '../lib/log.ts'
 import { openMachine } from '../lib/machine/open-machine.ts'
 import { QmpClient } from '../lib/qmp/client.ts'
 import { runCli } from './support/cli.ts'
+import { startImageioDaemon } from './support/imageio-daemon.ts'
 import { qemuImg } from './support/qemu.ts'
 import { startQemuNbd } from './support/qemu-nbd.ts'
 import { startMonitor } from './support/qmp-server.ts'
@@ -74,6 +75,13 @@ t.test('every topic tells its decisions and their reasons', async (t) => {
         await fullBackup(server.uri, at('5'))
       },
       [/: connected; 1048576 bytes/, /connections of \d+ requests/],
+    ],
+    imageio: [
+      async () => {
+        const { url } = await startImageioDaemon(t, { bytes: Buffer.alloc(2 ** 20, 1) })
+        await fullBackup(url, at('imageio.qcow2'))
+      },
+      [/images\/3a7c9d10…: 1048576 bytes; checksum, extents; 4 of 8 connections/],
     ],
     virsh: [
       async () => {
@@ -162,6 +170,10 @@ t.test('credentials are not printed', async (t) => {
     lines.push(await linesOf(topic, () => library.openSource(uri).catch(() => {})))
   }
   t.notMatch(lines.join('\n'), 'alice-secret')
+  const ticket = await linesOf('imageio', async () => {
+    log('imageio', () => 'https://host/images/12345678-1234 and /images/12345678-1234 are asked')
+  })
+  t.equal(ticket, 'imageio: https://host/images/12345678… and /images/12345678-1234 are asked')
   const made = await linesOf('nbd', async () => {
     log('nbd', () => 'nbds://a:b@c@host/x and nbd://host/a@b are asked')
   })

@@ -6,6 +6,7 @@ import type {
   RestoreOptions,
 } from '../backup/types.ts'
 import type { CustomTarget } from '../copy/target/custom-target.ts'
+import { shownLocation } from '../imageio/client/address.ts'
 import {
   COPY_OPTIONS,
   DISCARD_OPTIONS,
@@ -72,8 +73,8 @@ export const RESTORE_OPTIONS: SchemaFor<RestoreOptions> = {
 /**
  * Backs up a whole disk into a new, standalone qcow2 image. Zeroes, as read through the source's
  * whole chain, take no space in it.
- * @param source path of a raw or qcow2 image or of a block device, an NBD URI, or a custom
- * source
+ * @param source path of a raw or qcow2 image or of a block device, an NBD URI, the URL of an image of an
+ * imageio server, or a custom source
  * @param target path of the image, mode 0600; it appears there only when complete and synced. A custom
  * target gets the raw disk
  * @throws BackupError; an existing target is then unchanged
@@ -93,8 +94,8 @@ export function fullBackup(
 /**
  * Backs up the changes since the previous backup, as recorded by a dirty bitmap, into a new qcow2 image
  * over that backup. Ranges that were written since and read as zero now become zero clusters, unread.
- * @param source a qcow2 image that holds the bitmap, an NBD export that offers it, or a custom
- * source, whose extents carry `dirty`
+ * @param source a qcow2 image that holds the bitmap, an NBD export that offers it, an image of an imageio
+ * server whose ticket has one, or a custom source, whose extents carry `dirty`
  * @param target path of the image, mode 0600; it appears there only when complete and synced
  * @throws BackupError; an existing target is then unchanged
  */
@@ -115,8 +116,9 @@ export function incrementalBackup(
  * @param backup path of a qcow2 image. Not recognised by its content: a backup whose first bytes
  * are damaged must not pass for a raw disk; `format: 'raw'` allows one
  * @param target path of a new sparse file, a block device, with `outputFormat: 'qcow2'` of a new image, or
- * the URI of an NBD export, which is overwritten; or a custom target
- * @throws BackupError; an existing target is then unchanged, except a device, an export or a custom target
+ * the URI of an NBD export or the URL of an image of an imageio server, which is overwritten; or a custom
+ * target
+ * @throws BackupError; an existing target is then unchanged, except one that is written in place
  */
 export async function restore(
   backup: string,
@@ -141,7 +143,8 @@ async function copy<O extends CopyOptions, T extends string | CustomTarget>(
   const ownSource = ownArgument('source', SOURCE, source)
   const ownTarget = ownArgument<string | CustomTarget>('target', rules.target, target) as T
   const checked = checkOptions(rules.options, options) as O
-  const call = new Call(typeof ownTarget === 'string' ? ownTarget : ownTarget.name, checked.signal)
+  const name = typeof ownTarget === 'string' ? shownLocation(ownTarget) : ownTarget.name
+  const call = new Call(name, checked.signal)
   const onProgress = call.callback('onProgress', checked.onProgress)
   const [from, to] = [call.source(ownSource), call.target(ownTarget)]
   return await call.run(async () => {

@@ -1,3 +1,4 @@
+import { shownLocation } from '../imageio/client/address.ts'
 import { CONTROL_OPTIONS, OPEN_OPTIONS } from '../options.ts'
 import { BOOLEAN, checkOptions, option, ownArgument, type SchemaFor } from '../schema.ts'
 import type { CustomSource } from '../source/custom-source.ts'
@@ -21,8 +22,8 @@ export const EXTENTS_OPTIONS: SchemaFor<ExtentsOptions> = {
 
 /**
  * Opens a disk for reading: a raw or qcow2 image, in a file or on a block device, with all that it
- * builds on, an export of an NBD server, or a custom source.
- * @param location a path, an NBD URI, or a source of the program's own
+ * builds on, an export of an NBD server, an image of an imageio server, or a custom source.
+ * @param location a path, an NBD URI, the URL of an image, or a source of the program's own
  * @throws BackupError USAGE, BAD_IMAGE, BAD_BITMAP, UNSUPPORTED, NOT_ALLOWED (by the gate),
  * IN_USE, IO or ABORTED
  */
@@ -32,7 +33,7 @@ export async function openSource(
 ): Promise<Source> {
   const own = ownArgument('source', SOURCE, location)
   const { signal, ...checked } = checkOptions(SOURCE_OPTIONS, options)
-  const name = typeof own === 'string' ? own : own.name
+  const name = typeof own === 'string' ? shownLocation(own) : own.name
   const call = new Call(name, signal)
   const { openSource: open } = await import('../source/open-source.ts')
   const source = await call.run(() => open(own, { ...checked, signal }))

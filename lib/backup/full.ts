@@ -7,8 +7,8 @@ import type { CopyResult, FullOptions } from './types.ts'
 /**
  * Backs up a whole disk into a new, standalone qcow2 image. Zeroes, as read through the source's
  * whole chain, take no space in it.
- * @param source path of a raw or qcow2 image or of a block device, an NBD URI, or a custom
- * source
+ * @param source path of a raw or qcow2 image or of a block device, an NBD URI, the URL of an image of an
+ * imageio server, or a custom source
  * @param target path of the image, mode 0600; it appears there only when complete and synced. A target
  * of the program's own gets the raw disk
  * @throws BackupError; an existing target is then unchanged

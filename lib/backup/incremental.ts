@@ -1,4 +1,5 @@
 import { argumentError } from '../errors.ts'
+import { isImageUrl } from '../imageio/client/address.ts'
 import type { CustomSource } from '../source/custom-source.ts'
 import { runSession } from './session.ts'
 import type { CopyResult, IncrementalOptions } from './types.ts'
@@ -6,8 +7,8 @@ import type { CopyResult, IncrementalOptions } from './types.ts'
 /**
  * Backs up the changes since the previous backup, as recorded by a dirty bitmap, into a new qcow2 image
  * over that backup. Ranges that were written since and read as zero now become zero clusters, unread.
- * @param source a qcow2 image that holds the bitmap, an NBD export that offers it, or a custom
- * source, whose extents carry `dirty`
+ * @param source a qcow2 image that holds the bitmap, an NBD export that offers it, an image of an imageio
+ * server whose ticket has one, or a custom source, whose extents carry `dirty`
  * @param target path of the image, mode 0600; it appears there only when complete and synced
  * @throws BackupError; an existing target is then unchanged
  */
@@ -18,7 +19,11 @@ export async function incrementalBackup(
 ): Promise<CopyResult> {
   const { backing: previous, ...rest } = options
   if (!rest.bitmap && typeof source === 'string') {
-    throw argumentError('bitmap', 'missing; it names the bitmap that records what changed')
+    if (!isImageUrl(source)) {
+      throw argumentError('bitmap', 'missing; it names the bitmap that records what changed')
+    }
+    // An imageio server has one for the ticket, and does not tell its name.
+    rest.bitmap = 'dirty'
   }
   return await runSession({
     from: source,

@@ -1,8 +1,10 @@
 import { type CustomTarget, openCustomTarget } from '../copy/target/custom-target.ts'
+import { openImageioTarget } from '../copy/target/imageio-target.ts'
 import { openNbdTarget } from '../copy/target/nbd-target.ts'
 import { argumentError, BackupError } from '../errors.ts'
 import { readHeader } from '../format/qcow2/qcow2-image.ts'
 import { toOpenFile } from '../image/file.ts'
+import { isImageUrl, shownLocation } from '../imageio/client/address.ts'
 import { isNbdUri } from '../nbd/uri.ts'
 import type { Source, SourceFile } from '../source/source.ts'
 import { type Manifest, readManifest } from './manifest.ts'
@@ -27,8 +29,9 @@ const MANIFESTS: ContentRecords = { of: readManifest, ofChains: false }
  * @param backup path of a qcow2 image. Not recognised by its content: a backup whose first bytes
  * are damaged must not pass for a raw disk; `format: 'raw'` says that it is one
  * @param target path of a new sparse file, a block device, with `outputFormat: 'qcow2'` of a new image, or
- * the URI of an NBD export, which is overwritten; or a target of the program's own
- * @throws BackupError; an existing target is then unchanged, except a device, an export or a custom target
+ * the URI of an NBD export or the URL of an image of an imageio server, which is overwritten; or a target
+ * of the program's own
+ * @throws BackupError; an existing target is then unchanged, except one that is written in place
  */
 export async function restore(
   backup: string,
@@ -56,7 +59,7 @@ export function prepareRestore(
   let notes: string[] = []
   const request: CopyRequest = {
     from: backup,
-    to: typeof target === 'string' ? target : target.name,
+    to: typeof target === 'string' ? shownLocation(target) : target.name,
     format: outputFormat,
     replaces: 'disk',
     async recorded(source) {
@@ -78,12 +81,15 @@ export function prepareRestore(
   }
 }
 
-/** How the target is opened. The options for NBD are about it, if it is an export. */
+/** How the target is opened. The options for servers are about it, if it is on one. */
 function targetOf(
   target: string | CustomTarget,
-  { outputFormat = 'raw', format, noHole, connections, timeoutMs, requests }: RestoreOptions,
-  rest: Omit<RestoreOptions, 'verify' | 'outputFormat' | 'noHole' | 'format'>,
+  { outputFormat = 'raw', format, noHole, requests }: RestoreOptions,
+  whole: Omit<RestoreOptions, 'verify' | 'outputFormat' | 'noHole' | 'format'>,
 ): Pick<CopyRequest, 'options' | 'openTarget'> {
+  const { connections, timeoutMs, ca, fingerprint, insecure, ...local } = whole
+  const isRemote = typeof target === 'string' && (isNbdUri(target) || isImageUrl(target))
+  const rest = isRemote ? local : whole
   if (typeof target !== 'string') {
     if (noHole) throw argumentError('noHole', 'is only supported for NBD exports')
     if (outputFormat !== 'raw') {
@@ -91,16 +97,24 @@ function targetOf(
     }
     return { options: { ...rest, format }, openTarget: async () => openCustomTarget(target) }
   }
-  if (!isNbdUri(target)) {
-    if (noHole) throw argumentError('noHole', 'is only supported for NBD exports')
-    return { options: { ...rest, format } }
+  const isExport = isNbdUri(target)
+  if (noHole && !isExport) throw argumentError('noHole', 'is only supported for NBD exports')
+  const options = { ...rest, format }
+  if (!isRemote) return { options }
+  const { signal } = rest
+  if (!isExport) {
+    if (outputFormat !== 'raw') {
+      throw argumentError('outputFormat', 'an imageio server takes a raw disk')
+    }
+    const asked = { connections, timeoutMs, ca, fingerprint, insecure, signal }
+    return { options, openTarget: () => openImageioTarget(target, asked) }
   }
   if (outputFormat !== 'raw') throw argumentError('outputFormat', 'an NBD export needs a raw disk')
-  const asked = { connections, timeoutMs, requests, noHole, signal: rest.signal }
-  return {
-    options: { ...rest, format, connections: undefined, timeoutMs: undefined },
-    openTarget: () => openNbdTarget(target, asked),
+  for (const [key, value] of Object.entries({ ca, fingerprint, insecure })) {
+    if (value !== undefined) throw argumentError(key, 'is only supported for imageio, https://…')
   }
+  const asked = { connections, timeoutMs, requests, noHole, signal }
+  return { options, openTarget: () => openNbdTarget(target, asked) }
 }
 
 /** The record of a backup, if it is a single image and has one. */

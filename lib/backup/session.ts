@@ -12,8 +12,9 @@ import {
   type Target,
 } from '../copy/target/open-target.ts'
 import type { Publication } from '../copy/target/target.ts'
-import { BackupError, ioError } from '../errors.ts'
+import { BackupError, ioError, usageError, withNotes } from '../errors.ts'
 import type { DirtyRun } from '../format/qcow2/bits.ts'
+import { isImageUrl, shownLocation } from '../imageio/client/address.ts'
 import type { CopyCounters } from '../native.ts'
 import { mark } from '../source/bitmaps/dirty-mappings.ts'
 import type { CustomSource } from '../source/custom-source.ts'
@@ -160,6 +161,9 @@ class Session implements CopySession {
 
   async open(): Promise<void> {
     const { to, openTarget: open } = this.#request
+    if (!open && isImageUrl(to)) {
+      throw usageError(shownLocation(to), 'takes no image but a disk, as restore writes it')
+    }
     const location = open ? undefined : await locate(to)
     try {
       await this.#openWhatIsRead(location)
@@ -175,6 +179,15 @@ class Session implements CopySession {
   }
 
   async copy(): Promise<void> {
+    const { unfinished } = this.#target!
+    try {
+      await this.#copy()
+    } catch (error) {
+      throw unfinished === undefined ? error : withNotes(error, [unfinished])
+    }
+  }
+
+  async #copy(): Promise<void> {
     const [source, target] = [this.#source!, this.#target!]
     this.#counters = await copyDisk(this.#diskToCopy(source), target, this.#job!, {
       discarding: this.#discarding,
@@ -201,7 +214,23 @@ class Session implements CopySession {
 
   async verify(): Promise<void> {
     await verifyWritten(this.#target!, this.#written(), this.#job!)
+    if (!this.#backing) await this.#compareWithServer()
     this.#isVerified = true
+  }
+
+  /**
+   * Compares the data read with a hash that the source's server takes, if it does: a second opinion on
+   * what came over the network.
+   * @throws BackupError DIFFERENT, IO, ABORTED
+   */
+  async #compareWithServer(): Promise<void> {
+    const source = this.#source!
+    const { content } = this.#written()
+    if (!source.checksum || !content) return
+    const served = await source.checksum(content.blockSize)
+    if (served === content.checksum) return
+    const why = `the server has other data than was read: its checksum is ${served}, not ${content.checksum}`
+    throw new BackupError('DIFFERENT', source.name, why)
   }
 
   async publish(): Promise<CopyResult> {

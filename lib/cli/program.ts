@@ -98,8 +98,9 @@ const COMMANDS: readonly { name: string; summary: string; load(): Promise<Comman
 ]
 
 const HELP = `
-SOURCE is a raw or qcow2 file, a block device, or an NBD URI: nbd://HOST[:PORT]/EXPORT,
-nbd+unix:///EXPORT?socket=PATH, and nbds for TLS. Sizes are bytes, or 64K, 1M, 2G, 1T.
+SOURCE is a raw or qcow2 file, a block device, an NBD URI (nbd://HOST[:PORT]/EXPORT,
+nbd+unix:///EXPORT?socket=PATH, and nbds for TLS), or the URL of a disk that oVirt's imageio hands out,
+https://HOST[:PORT]/images/TICKET. Sizes are bytes, or 64K, 1M, 2G, 1T.
 Exit status: 0 done, 1 failed, 2 wrong usage, 129, 130 or 143 interrupted.
 
 Examples:

@@ -1,6 +1,6 @@
 import { BackupError } from '../errors.ts'
+import { Advance } from '../extents/advance.ts'
 import { coveredBytes, type StatusRuns } from '../extents/intersect.ts'
-import { Advance } from './advance.ts'
 import {
   type AskStatus,
   type StatusWindow,

@@ -7,6 +7,7 @@ import type { CopyResult, RestoreOptions } from '../backup/types.ts'
 import type { Target } from '../copy/target/open-target.ts'
 import { argumentError, BackupError, ioError } from '../errors.ts'
 import { rmdir, stat } from '../files.ts'
+import { isImageUrl } from '../imageio/client/address.ts'
 import { isNbdUri } from '../nbd/uri.ts'
 import { listed, quoted } from '../text.ts'
 import { stageDefinition } from './definition.ts'
@@ -153,9 +154,9 @@ async function directoryFor(
     const why = `${machine} at ${point} has ${disks.length} disks, and ${what}; name one of ${namesOf(disks)}`
     return argumentError('disk', why)
   }
-  if (isNbdUri(target)) {
+  if (isNbdUri(target) || isImageUrl(target)) {
     if (disks.length === 1) return undefined
-    throw only('an NBD export takes one')
+    throw only('what a server has takes one')
   }
   const standing = await stat(target).catch((error) => {
     if (error.code === 'ENOENT') return undefined

@@ -1,13 +1,15 @@
-import { argumentError, type BackupError, unsupported } from '../errors.ts'
+import { argumentError, type BackupError } from '../errors.ts'
 import type { Extent } from '../extents/extent.ts'
 import { alignExtents, mergeExtents } from '../extents/merge.ts'
 import { requireUnchanged } from '../image/file.ts'
 import { requireSnapshot } from '../image/internal-snapshot.ts'
+import { isImageUrl } from '../imageio/client/address.ts'
 import { isNbdUri } from '../nbd/uri.ts'
 import { withTurns } from '../turns.ts'
 import { mark } from './bitmaps/dirty-mappings.ts'
 import { type CustomSource, openCustom } from './custom-source.ts'
 import { splitHoles } from './holes.ts'
+import { openImageio } from './imageio-source.ts'
 import { readLayers } from './layer.ts'
 import { withProgress } from './look-up-progress.ts'
 import { openNbd } from './nbd-source.ts'
@@ -22,8 +24,8 @@ const SECTOR = 512
 
 /**
  * Opens a disk for reading: a raw or qcow2 image, in a file or on a block device, with all that it
- * builds on, an export of an NBD server, or a custom source.
- * @param location a path, an NBD URI, or a source of the program's own
+ * builds on, an export of an NBD server, an image of an imageio server, or a custom source.
+ * @param location a path, an NBD URI, the URL of an image, or a source of the program's own
  * @throws BackupError USAGE, BAD_IMAGE, BAD_BITMAP, UNSUPPORTED, NOT_ALLOWED (by the gate),
  * IN_USE or IO
  */
@@ -31,22 +33,30 @@ export async function openSource(
   location: string | CustomSource,
   options: KnowingOptions = {},
 ): Promise<Source> {
-  if (options.snapshot !== undefined && (typeof location !== 'string' || isNbdUri(location))) {
+  const isImage = typeof location === 'string' && !isNbdUri(location) && !isImageUrl(location)
+  if (options.snapshot !== undefined && !isImage) {
     throw argumentError('snapshot', 'only a qcow2 image has internal snapshots')
+  }
+  if (typeof location === 'string' && isImageUrl(location)) {
+    return await openImageio(location, options)
+  }
+  for (const option of ['ca', 'fingerprint', 'insecure'] as const) {
+    if (options[option] === undefined) continue
+    throw argumentError(option, 'is only supported for imageio sources, https://…')
   }
   if (typeof location !== 'string') return openCustom(location, options)
   if (isNbdUri(location)) return await openNbd(location, options)
-  const scheme = /^(https?):\/\//.exec(location)
-  if (scheme) throw unsupported(location, `${scheme[1]} sources are not supported by this version`)
   const { connections, timeoutMs, requestSize } = options
-  if (connections !== undefined) throw onlyNbd('connections')
-  if (timeoutMs !== undefined) throw onlyNbd('timeoutMs')
-  if (requestSize !== undefined) throw onlyNbd('requestSize')
+  if (connections !== undefined) throw onlyRemote('connections')
+  if (timeoutMs !== undefined) throw onlyRemote('timeoutMs')
+  if (requestSize !== undefined) {
+    throw argumentError('requestSize', 'is only supported for NBD sources')
+  }
   return sourceOf(location, await openChain(location, options), options.signal)
 }
 
-function onlyNbd(option: string): BackupError {
-  return argumentError(option, 'is only supported for NBD sources')
+function onlyRemote(option: string): BackupError {
+  return argumentError(option, 'is only supported for NBD and imageio sources')
 }
 
 function sourceOf(name: string, chain: Chain, signal?: AbortSignal): Source {

@@ -13,6 +13,7 @@ import {
 } from '../image/image-chain.ts'
 import { READING, SHARED_READING } from '../image/locks.ts'
 import { formatOf, noteOf, probeFile } from '../image/recognise.ts'
+import type { TrustOptions } from '../imageio/client/trust.ts'
 import type { NbdOptions } from '../nbd/export.ts'
 import { type ImageBitmap, openBitmap } from './bitmaps/open-bitmap.ts'
 import { looksPreallocated } from './holes.ts'
@@ -23,7 +24,7 @@ import { rawLayer } from './raw-layer.ts'
 export type { ChainImage, Format } from '../image/image-chain.ts'
 
 /** How a source is opened. */
-export interface OpenOptions extends NbdOptions {
+export interface OpenOptions extends NbdOptions, TrustOptions {
   /** The image format; default: recognised by its magic. */
   format?: Format
   /** Directories below which files named inside images may be opened, besides their own. */
@@ -37,7 +38,8 @@ export interface OpenOptions extends NbdOptions {
   forceShare?: boolean
   /**
    * The dirty bitmap with the changes: of an image, a persistent one of its own; of an NBD
-   * server, one that it exports as `qemu:dirty-bitmap:NAME`.
+   * server, one that it exports as `qemu:dirty-bitmap:NAME`; of an imageio server, that of the ticket,
+   * whatever the name.
    */
   bitmap?: string
   /**

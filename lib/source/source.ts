@@ -124,6 +124,14 @@ export interface Source extends Disk {
    * if the granule is too small
    */
   discarding(granule: number): Discard
+  /**
+   * Has the server that hands it out take the hash of the whole disk, as content hashes are taken (a server
+   * that can).
+   * @param blockSize bytes
+   * @returns in hexadecimal
+   * @throws BackupError IO, ABORTED
+   */
+  checksum?(blockSize: number): Promise<string>
   /** @throws BackupError SOURCE_CHANGED if a file's size has changed since it was opened */
   checkUnchanged(): Promise<void>
   close(): Promise<void>

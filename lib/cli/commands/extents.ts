@@ -25,7 +25,8 @@ Examples:
   qcow2-backup extents disk.raw
   qcow2-backup extents /dev/vg/lv --detect-zeroes
   qcow2-backup extents overlay.qcow2 --allow-path /srv/base
-  qcow2-backup extents 'nbd+unix:///disk?socket=/run/nbd' --bitmap sunday`
+  qcow2-backup extents 'nbd+unix:///disk?socket=/run/nbd' --bitmap sunday
+  qcow2-backup extents https://kvm1:54322/images/TICKET --bitmap dirty --ca ca.pem`
 
 const OPTIONS = {
   ...SOURCE_OPTIONS,
@@ -37,7 +38,7 @@ const OPTIONS = {
 export function declare(command: Command, io: Io): void {
   command
     .description('Prints which parts of a disk hold data, as a JSON array.')
-    .argument('<source>', 'raw or qcow2 file, block device, or NBD export')
+    .argument('<source>', 'raw or qcow2 file, block device, NBD export, or imageio URL')
   addOutputFlags(addFlags(command, OPTIONS), 'accepted as everywhere; the output is always JSON')
     .addHelpText('after', HELP)
     .action((location: string, flags: OutputFlags) => extents(io, location, flags))

@@ -14,6 +14,7 @@ Examples:
   qcow2-backup full --compress zstd /dev/vg0/disk backup.qcow2
   qcow2-backup full --snapshot before-update disk.qcow2 backup.qcow2
   qcow2-backup full 'nbd+unix:///disk?socket=/run/nbd' backup.qcow2
+  qcow2-backup full https://kvm1:54322/images/TICKET backup.qcow2 --ca ca.pem
   qcow2-backup full --json --progress json overlay.qcow2 --allow-path /srv/base backup.qcow2`
 
 /** A full backup needs no bitmap. */
@@ -25,7 +26,7 @@ export function declare(command: Command, io: Io): void {
     .description(
       'Backs up the whole of a disk, with all its backing files, into a new qcow2 image.',
     )
-    .argument('<source>', 'raw or qcow2 file, block device, or NBD export')
+    .argument('<source>', 'raw or qcow2 file, block device, NBD export, or imageio URL')
     .argument('<target>', 'the qcow2 image to make')
   addOutputFlags(addFlags(command, OPTIONS))
     .addHelpText('after', HELP)

@@ -18,7 +18,8 @@ If BACKUP is a single image with a manifest beside it, the data read is compared
 recorded there; a difference is an error before TARGET gets its name. With --verify every image of
 the chain is first checked, read and compared with its own manifest.
 
-A raw target is sparse: zeroes take no space in it. An NBD export is overwritten in place. The
+A raw target is sparse: zeroes take no space in it. An NBD export, or what an imageio server (oVirt) hands
+out for a ticket, is overwritten in place. The
 options for clusters and compression need -O qcow2.
 
 With --repo, BACKUP is a machine of that repository, MACHINE or MACHINE@POINT; without a point it is the
@@ -31,6 +32,7 @@ Examples:
   qcow2-backup restore backup.qcow2 disk.raw
   qcow2-backup restore --force backup.qcow2 /dev/vg0/disk
   qcow2-backup restore backup.qcow2 'nbd+unix:///disk?socket=/run/nbd'
+  qcow2-backup restore backup.qcow2 https://kvm1:54322/images/TICKET --ca ca.pem
   qcow2-backup restore -O qcow2 incremental-3.qcow2 disk.qcow2
   qcow2-backup restore --repo backups web1 restored/
   qcow2-backup restore --repo backups web1@20261129T115200Z --disk vda disk.raw`
@@ -48,7 +50,10 @@ export function declare(command: Command, io: Io): void {
   command
     .description('Writes the content of a backup, with its whole chain, to a new disk.')
     .argument('<backup>', 'the image to restore; with --repo MACHINE[@POINT]')
-    .argument('<target>', 'the file to make, or a block device or NBD export to overwrite')
+    .argument(
+      '<target>',
+      'the file to make, or a block device, NBD export or imageio URL to overwrite',
+    )
   addOutputFlags(addFlags(addFlags(command, OPTIONS), OF_REPOSITORY))
     .addHelpText('after', HELP)
     .action(async (backup: string, target: string, flags: OutputFlags) => {

@@ -3,13 +3,15 @@ import type { NativeTargetStore, NativeWriter } from '../../native.ts'
 
 /** Where a copy writes. */
 export interface Target extends Publication {
-  readonly kind: 'file' | 'device' | 'nbd' | 'custom'
+  readonly kind: 'file' | 'device' | 'nbd' | 'imageio' | 'custom'
   /** The store that the addon writes to. Closed by `discard`. */
   readonly store: TargetStore
   /** Of a file or a device, open for reading and writing. Closed by `discard`. */
   readonly handle?: FileHandle
   /** It is written in place; a file has no name before it is published. */
   readonly inPlace: boolean
+  /** What an error of the copy says about what it left there, where nothing else shows it. */
+  readonly unfinished?: string
   /** Bytes that it can hold; undefined for a file, which grows. */
   readonly capacity?: number
   /** @throws BackupError IO */

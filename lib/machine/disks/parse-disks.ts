@@ -1,4 +1,5 @@
 import { usageError } from '../../errors.ts'
+import { isImageUrl, shownLocation } from '../../imageio/client/address.ts'
 import type { Format } from '../../source/source-chain.ts'
 import { quoted } from '../../text.ts'
 
@@ -22,6 +23,10 @@ export function parseDisks(text: string): NamedDisk[] {
     if (!name || !source) {
       const why = `${quoted(part)} is not NAME=SOURCE; a comma of a name is written twice`
       throw usageError(`disk:${text}`, why)
+    }
+    if (isImageUrl(source)) {
+      const why = 'an imageio ticket is for one transfer; back it up with full and incremental'
+      throw usageError(shownLocation(source), why)
     }
     if (disks.some((disk) => disk.name === name)) {
       throw usageError(`disk:${text}`, `has two disks ${quoted(name)}`)
