@@ -10,6 +10,7 @@ import {
   option,
   PATH,
   powerOfTwo,
+  SHA256,
   SIGNAL,
   TEXT,
   whole,
@@ -99,7 +100,7 @@ export const TRUST_OPTIONS = {
   /** File with the PEM certificate of the authority that signed the imageio server's. */
   ca: option(PATH, "the authority of an imageio server's certificate, PEM", { value: 'file' }),
   /** SHA-256 of the imageio server's certificate, in hexadecimal: it must have this one. */
-  fingerprint: option(TEXT, "the SHA-256 that an imageio server's certificate must have", {
+  fingerprint: option(SHA256, "the SHA-256 that an imageio server's certificate must have", {
     value: 'sha256',
   }),
   /** Send the ticket to whichever imageio server answers, without a look at its certificate. */

@@ -139,6 +139,13 @@ export const BOOLEAN: Rule<boolean> = rule(
   { json: { type: 'boolean' } },
 )
 
+/** A SHA-256 in hexadecimal, with colons between its bytes or without. */
+export const SHA256: Rule<string> = rule('text', (text) =>
+  typeof text === 'string' && /^[0-9a-f]{2}(?::?[0-9a-f]{2}){31}$/i.test(text)
+    ? undefined
+    : `${show(text)} is not a SHA-256: 64 hexadecimal digits, with colons or without`,
+)
+
 /** A name or an id. QEMU takes what follows a zero byte of a name for nothing. */
 export const TEXT: Rule<string> = rule(
   'text',

@@ -47,7 +47,7 @@ t.test('wrong usage: one line and status 2', async (t) => {
     ['full a b --progress bar', "--progress: 'bar' is not one of json"],
     ['full a b -f vmdk', "--format: 'vmdk' is not one of raw, qcow2"],
     ['full a b --backing-format qed', "--backing-format: 'qed' is not one of raw, qcow2"],
-    ['full a b --connections 4', '--connections: is only supported for NBD sources'],
+    ['full a b --connections 4', '--connections: is only supported for NBD and imageio sources'],
     ['full nbd://h/x b --timeout 0', "--timeout: '0' is not a number of seconds from 1 to 86400"],
     [
       'full nbd://h/x b --timeout 86401',

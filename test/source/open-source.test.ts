@@ -34,14 +34,9 @@ t.test('what is not a disk is refused', async (t) => {
   })
 })
 
-t.test('sources of schemes that are not supported yet are refused', async (t) => {
-  for (const scheme of ['http', 'https']) {
-    const location = `${scheme}://host/disk`
-    await t.rejects(openSource(location), {
-      code: 'UNSUPPORTED',
-      what: location,
-      why: `${scheme} sources are not supported by this version`,
-    })
+t.test('other URLs than those of images are refused', async (t) => {
+  for (const location of ['http://host/disk', 'https://host/disk', 'https://host/images/']) {
+    await t.rejects(openSource(location), { code: 'USAGE', why: /not the URL of an image/ })
   }
 })
 
@@ -87,11 +82,11 @@ t.test('closing twice is fine, and a failed open leaves nothing open', async (t)
   t.notMatch(open(), 'top.qcow2')
 })
 
-t.test('options of NBD sources are refused for files', async (t) => {
+t.test('options of servers are refused for files', async (t) => {
   const disk = join(t.testdir({ disk: 'x' }), 'disk')
   const what = (code: string, why: string) => ({ code: 'USAGE', message: `${code}: ${why}` })
-  const connections = what('connections', 'is only supported for NBD sources')
+  const connections = what('connections', 'is only supported for NBD and imageio sources')
   await t.rejects(openSource(disk, { connections: 1 }), connections)
-  const timeout = what('timeoutMs', 'is only supported for NBD sources')
+  const timeout = what('timeoutMs', 'is only supported for NBD and imageio sources')
   await t.rejects(openSource(disk, { timeoutMs: 1 }), timeout)
 })
