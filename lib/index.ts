@@ -10,6 +10,7 @@ export {
   validateBitmapChain,
 } from './api/bitmaps.ts'
 export { copyRepository } from './api/copy-repository.ts'
+export { createImageServer, serveImages } from './api/image-server.ts'
 export {
   backingChainInfo,
   type CheckOptions,
@@ -157,6 +158,11 @@ export type {
   MachineOrPoint,
   VerifyRepositoryOptions,
 } from './repository/verify/verify-repository.ts'
+export type { ImageServer, ImageServerOptions } from './server/image-server.ts'
+export type { Listening, ServeOptions } from './server/serve.ts'
+export type { TicketRequest } from './server/ticket/request.ts'
+export type { TicketInfo } from './server/ticket/ticket.ts'
+export type { CancelOptions, ImageTickets } from './server/ticket/tickets.ts'
 export type { BitmapFacts, BitmapHealth, BitmapPlace, ImageFacts } from './source/bitmaps/health.ts'
 export { BadBitmapChain } from './source/bitmaps/open-bitmap.ts'
 export type { NamedBitmap, NamedBlockNode } from './source/bitmaps/qmp-facts.ts'

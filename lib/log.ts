@@ -35,6 +35,8 @@ export const TOPICS = [
   'check',
   /** Comparing two disks. */
   'compare',
+  /** The image server: requests, tickets. */
+  'serve',
 ] as const
 
 /** The topic of a log line. */

@@ -229,8 +229,9 @@ export interface Addon {
   cloneRanges(from: number, to: number, ranges: Float64Array): Promise<number>
   /**
    * Makes areas of a file, pairs of start and length, holes. Where there are none nothing is done.
+   * @returns how many were made, before the first that cannot be
    */
-  punchFile(fd: number, areas: Float64Array): Promise<void>
+  punchFile(fd: number, areas: Float64Array): Promise<number>
   /** Ends the process at once: no handler runs, no thread is waited for. */
   exitNow(status: number): never
   /** Gives an unnamed file (O_TMPFILE) a name; fails with EEXIST if the name is taken. */
@@ -252,7 +253,8 @@ export interface Addon {
   /**
    * Starts to connect to an NBD server, on a thread of the connection's own. Calls about it are
    * carried out one at a time, in order; each rejects with code ECANCELED once it is closed.
-   * @param contexts metadata contexts to negotiate
+   * @param contexts metadata contexts to negotiate; one that ends in a colon means the only one that the server
+   * has below that
    */
   nbdOpen(spec: { uri: string; timeoutMs: number; contexts: string[] }): NbdHandle
   /** Resolves when it is connected; rejects with code ELIBACC where libnbd is missing. */
@@ -269,7 +271,25 @@ export interface Addon {
    * Rejects with code EPERM if the export is read-only, EINVAL if the server cannot trim.
    */
   nbdTrim(handle: NbdHandle, ranges: Float64Array): Promise<void>
+  /** Reads a range, on the server's terms of alignment. */
+  nbdRead(handle: NbdHandle, start: number, length: number): Promise<Buffer>
+  /** Writes bytes, which may be changed as soon as it returns. */
+  nbdWrite(handle: NbdHandle, start: number, bytes: Buffer): Promise<void>
+  /**
+   * Makes a range zero.
+   * @param noHole it is to take up room (NBD_CMD_FLAG_NO_HOLE)
+   */
+  nbdZero(handle: NbdHandle, start: number, length: number, noHole: boolean): Promise<void>
+  /** What was written over the connection, or by others that the server answers as one, is durable. */
+  nbdFlush(handle: NbdHandle): Promise<void>
   nbdClose(handle: NbdHandle): void
+  /**
+   * Expands the stream of a compressed cluster, on the thread pool; rejects with code EILSEQ if it is none of
+   * that size. The stream is not to be changed meanwhile.
+   */
+  decompressCluster(type: 'deflate' | 'zstd', stream: Buffer, size: number): Promise<Buffer>
+  /** BLAKE2b of 32 bytes, on the thread pool; the bytes are not to be changed meanwhile. */
+  blake2bOf(bytes: Buffer): Promise<Buffer>
   /** Starts a copy on its own thread. Only lib/copy calls the functions named `copy…`. */
   copyStart(spec: CopySpec): CopyJob
   /** Hands over rows of the plan; resolves when more can be taken: false if the job ended. */
@@ -323,6 +343,12 @@ const FUNCTIONS: Record<keyof Addon, true> = {
   nbdConnect: true,
   nbdStatus: true,
   nbdTrim: true,
+  nbdRead: true,
+  nbdWrite: true,
+  nbdZero: true,
+  nbdFlush: true,
+  decompressCluster: true,
+  blake2bOf: true,
   nbdClose: true,
   copyStart: true,
   copyPush: true,

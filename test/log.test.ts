@@ -116,6 +116,16 @@ t.test('every topic tells its decisions and their reasons', async (t) => {
       [/base: checking it before/, /a step of \d+ writes/],
     ],
     check: [() => checkImage(at('base')), [/base: 0 corruptions, 0 leaks, 0 errors; COPIED/]],
+    serve: [
+      async () => {
+        const { tickets, close } = library.createImageServer()
+        const uuid = '2c5f9a0e-6d0a-4c0b-9d5e-3f6f0c1b2a3d'
+        const url = `file://${at('raw')}`
+        await tickets.add({ uuid, size: 2 ** 20, ops: ['read'], timeout: 9, url })
+        await close()
+      },
+      [/^serve: ticket 2c5f9a0e…: added, read of 1048576 bytes of file:.*raw for 9 s$/],
+    ],
     compare: [
       () => diffToBitmap(at('base'), at('raw'), 'd', { granularity: 65536 }),
       [/base with .*raw: by granules of 65536/],

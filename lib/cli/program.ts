@@ -56,6 +56,11 @@ const COMMANDS: readonly { name: string; summary: string; load(): Promise<Comman
     load: () => import('./commands/extents.ts'),
   },
   {
+    name: 'serve',
+    summary: 'serve disks over HTTP to the clients of ovirt-imageio',
+    load: () => import('./commands/serve.ts'),
+  },
+  {
     name: 'chain',
     summary: 'check the dirty bitmaps along a backing chain',
     load: () => import('./commands/chain.ts'),

@@ -21,6 +21,11 @@ export class RangeSet implements Iterable<Range> {
     return this.#edges.length === 0
   }
 
+  /** Areas in the set. */
+  get count(): number {
+    return this.#edges.length / 2
+  }
+
   /** Bytes in the set. */
   get bytes(): number {
     let bytes = 0

@@ -41,8 +41,9 @@ interface NbdFailure extends Error {
 const BLOCK_STATUS = 'block status'
 
 /**
- * A connection that reads an export's block status. When the server's signal is
- * aborted everything that is under way rejects at once.
+ * A connection that reads an export's block status, and ranges of it or writes them, at its caller's pace. Calls
+ * are carried out one at a time. When the server's signal is aborted everything that is under way rejects at
+ * once.
  */
 export class NbdConnection {
   /** The export's description from the first connection. */
@@ -52,6 +53,7 @@ export class NbdConnection {
   readonly #retries: number
   readonly #closed = new AbortController()
   #handle: NbdHandle | undefined
+  #connecting: Promise<NbdHandle> | undefined
 
   private constructor(
     server: ReachedServer,
@@ -97,7 +99,7 @@ export class NbdConnection {
   }
 
   /**
-   * Asks for one block status reply, on a new connection if the old one is lost. One call at a time.
+   * Asks for one block status reply, on a new connection if the old one is lost.
    * @returns for each context, in the order given, the server's status from `start` on; of one
    * that it does not have, nothing
    * @throws BackupError IO, ABORTED; SOURCE_CHANGED if the export differs after a reconnect
@@ -116,12 +118,13 @@ export class NbdConnection {
     let leftMs = MAX_TIMEOUTS * this.#server.timeoutMs
     for (let tries = 0; ; tries++) {
       const started = performance.now()
+      let handle: NbdHandle | undefined
       try {
-        this.#handle ??= await this.#reconnect()
-        return await call(this.#handle)
+        handle = this.#handle ?? (await this.#connectAgain())
+        return await call(handle)
       } catch (error) {
         leftMs -= performance.now() - started
-        if (!this.#isLost(error) || tries >= this.#retries || leftMs <= 0) {
+        if (!this.#isLost(error, handle) || tries >= this.#retries || leftMs <= 0) {
           throw nbdError(this.#server, doing, error)
         }
         log('nbd', () => {
@@ -146,6 +149,45 @@ export class NbdConnection {
     await this.#ask(`discard between ${start} and ${last + length}`, (handle) =>
       native().nbdTrim(handle, pairs),
     )
+  }
+
+  /**
+   * Reads a range, on the server's terms of alignment; on a new connection if the old one is lost.
+   * @throws BackupError as `status`
+   */
+  async read(start: number, length: number): Promise<Buffer> {
+    return await this.#ask(`read of ${length} bytes at ${start}`, (handle) =>
+      native().nbdRead(handle, start, length),
+    )
+  }
+
+  /**
+   * Writes bytes; again on a new connection if the old one is lost.
+   * @throws BackupError as `status`
+   */
+  async write(start: number, bytes: Buffer): Promise<void> {
+    await this.#ask(`write of ${bytes.length} bytes at ${start}`, (handle) =>
+      native().nbdWrite(handle, start, bytes),
+    )
+  }
+
+  /**
+   * Makes a range zero.
+   * @param noHole it is to take up room on the server
+   * @throws BackupError as `status`
+   */
+  async zero(start: number, length: number, noHole: boolean): Promise<void> {
+    await this.#ask(`zeroes of ${length} bytes at ${start}`, (handle) =>
+      native().nbdZero(handle, start, length, noHole),
+    )
+  }
+
+  /**
+   * Makes durable what was written, also over other connections of a server with multi-conn.
+   * @throws BackupError as `status`
+   */
+  async flush(): Promise<void> {
+    await this.#ask('flush', (handle) => native().nbdFlush(handle))
   }
 
   /** Hands the connection out, if there is one; another is made when something is asked again. */
@@ -173,8 +215,11 @@ export class NbdConnection {
   }
 
   /** Whether a call failed because there is, or was, no connection; it can be tried again then. */
-  #isLost(error: unknown): boolean {
+  #isLost(error: unknown, handle: NbdHandle | undefined): boolean {
     const { code = '' } = error as NbdFailure
+    // Another call has noticed it before, and may have a new one by now.
+    const isOld = handle !== undefined && handle !== this.#handle
+    if (isOld && code === 'ECANCELED') return !this.#closed.signal.aborted
     if (this.#closed.signal.aborted || error instanceof BackupError || code === 'ETIMEDOUT')
       return false
     // Further replies over such a connection cannot be trusted.
@@ -182,6 +227,19 @@ export class NbdConnection {
     if (code === 'EPROTO') return false
     if (LOST.includes(code)) this.release()
     return !this.#handle
+  }
+
+  /** One for all calls that need it. */
+  #connectAgain(): Promise<NbdHandle> {
+    this.#connecting ??= this.#reconnect()
+      .then((handle) => {
+        this.#handle = handle
+        return handle
+      })
+      .finally(() => {
+        this.#connecting = undefined
+      })
+    return this.#connecting
   }
 
   async #reconnect(): Promise<NbdHandle> {

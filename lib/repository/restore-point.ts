@@ -187,7 +187,7 @@ function recordsOf(points: readonly PointRecord[]): ContentRecords {
  * Other images would be restored as well as those that were made, and nobody would know.
  * @throws BackupError BAD_IMAGE, BAD_RECORD, UNSUPPORTED, IO, ABORTED
  */
-async function requireRecorded(
+export async function requireRecorded(
   folder: MachineFolder,
   point: PointRecord,
   disks: readonly DiskRecord[],

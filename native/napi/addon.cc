@@ -5,6 +5,7 @@
 #include <zstd.h>
 
 #include "napi/compare_handle.h"
+#include "napi/contents.h"
 #include "napi/copy_handle.h"
 #include "napi/errors.h"
 #include "napi/files.h"
@@ -30,6 +31,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   export_files(env, exports);
   export_names(env, exports);
   export_small_files(env, exports);
+  export_contents(env, exports);
   export_copy(env, exports);
   export_compare(env, exports);
   export_nbd(env, exports);

@@ -89,6 +89,7 @@ Napi::Value punch_file(const Napi::CallbackInfo& info) {
   auto fd = own_descriptor(info[0]);
   auto pairs = info[1].As<Napi::Float64Array>();
   std::vector<double> areas(pairs.Data(), pairs.Data() + pairs.ElementLength());
+  auto punched = std::make_shared<size_t>(0);
   return PromiseWorker::run(
       info.Env(),
       [=] {
@@ -96,9 +97,10 @@ Napi::Value punch_file(const Napi::CallbackInfo& info) {
           int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
           auto start = static_cast<off_t>(areas[i]), length = static_cast<off_t>(areas[i + 1]);
           if (fallocate(*fd, mode, start, length) != 0) return;
+          ++*punched;
         }
       },
-      [](Napi::Env env) { return env.Undefined(); });
+      [=](Napi::Env env) { return Napi::Number::New(env, static_cast<double>(*punched)); });
 }
 
 // On the thread pool: each is a transaction of the file system.

@@ -121,6 +121,46 @@ Napi::Value trim(const Napi::CallbackInfo& info) {
                      [](Napi::Env env) { return env.Undefined(); });
 }
 
+// The bytes are copied once more on the JavaScript thread, which takes some ten microseconds:
+// memory that JavaScript sees cannot be kept from being collected by a thread that hangs.
+Napi::Value read(const Napi::CallbackInfo& info) {
+  HandleRef handle = handle_of(info[0]);
+  uint64_t start = whole(info[1]);
+  auto memory = std::make_shared<std::vector<uint8_t>>(whole(info[2]));
+  return handle->run(
+      [=](NbdStatus& nbd) { nbd.transfer(Op::kRead, start, memory->size(), memory); },
+      [=](Napi::Env env) -> Napi::Value {
+        return Napi::Buffer<uint8_t>::Copy(env, memory->data(), memory->size());
+      });
+}
+
+Napi::Value nothing(Napi::Env env) {
+  return env.Undefined();
+}
+
+Napi::Value write(const Napi::CallbackInfo& info) {
+  HandleRef handle = handle_of(info[0]);
+  uint64_t start = whole(info[1]);
+  if (!info[2].IsBuffer()) throw Napi::TypeError::New(info.Env(), "not a Buffer");
+  auto bytes = info[2].As<Napi::Buffer<uint8_t>>();
+  auto memory = std::make_shared<std::vector<uint8_t>>(bytes.Data(), bytes.Data() + bytes.Length());
+  return handle->run(
+      [=](NbdStatus& nbd) { nbd.transfer(Op::kWrite, start, memory->size(), memory); }, nothing);
+}
+
+Napi::Value zero(const Napi::CallbackInfo& info) {
+  HandleRef handle = handle_of(info[0]);
+  uint64_t start = whole(info[1]), length = whole(info[2]);
+  bool no_hole = info[3].ToBoolean();
+  return handle->run(
+      [=](NbdStatus& nbd) { nbd.transfer(Op::kZero, start, length, nullptr, no_hole); }, nothing);
+}
+
+Napi::Value flush(const Napi::CallbackInfo& info) {
+  return handle_of(info[0])->run([](NbdStatus& nbd) { nbd.transfer(Op::kSync, 0, 0, nullptr); },
+                                 nothing);
+}
+
 void close(const Napi::CallbackInfo& info) {
   if (HandleRef handle = std::exchange(any_handle_of(info[0]), nullptr)) handle->close();
 }
@@ -132,6 +172,10 @@ void export_nbd(Napi::Env env, Napi::Object exports) {
   export_function<connect>(env, exports, "nbdConnect");
   export_function<status>(env, exports, "nbdStatus");
   export_function<trim>(env, exports, "nbdTrim");
+  export_function<read>(env, exports, "nbdRead");
+  export_function<write>(env, exports, "nbdWrite");
+  export_function<zero>(env, exports, "nbdZero");
+  export_function<flush>(env, exports, "nbdFlush");
   export_function<close>(env, exports, "nbdClose");
 }
 

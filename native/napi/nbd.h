@@ -9,7 +9,7 @@
 
 namespace qb {
 
-// Adds nbdOpen, nbdConnect, nbdStatus, nbdTrim and nbdClose.
+// Adds nbdOpen, nbdConnect, nbdStatus, nbdTrim, nbdRead, nbdWrite, nbdZero, nbdFlush and nbdClose.
 void export_nbd(Napi::Env env, Napi::Object exports);
 
 // The connection of a handle from nbdOpen, which counts as closed from then on. Throws

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <string_view>
 #include <utility>
 
 namespace qb {
@@ -36,6 +37,30 @@ struct NbdConnection::Guard {
   }
 };
 
+// Which contexts there are has to be asked before the export is entered.
+struct NbdConnection::Negotiation {
+  enum class Step { kList, kListing, kGoing };
+  Step step = Step::kList;
+  std::string prefix;
+  std::vector<std::string> found;  // two at most: more than one is of no use
+  bool done = false;               // what was asked for last
+  int error = 0;
+
+  static int on_context(void* data, const char* name) noexcept {
+    auto* self = static_cast<Negotiation*>(data);
+    if (self->found.size() < 2 && std::string_view(name).starts_with(self->prefix)) {
+      self->found.emplace_back(name);
+    }
+    return 0;
+  }
+  static int on_done(void* data, int* error) noexcept {
+    auto* self = static_cast<Negotiation*>(data);
+    self->done = true;
+    self->error = *error;
+    return 1;
+  }
+};
+
 NbdError nbd_error() {
   const NbdLibrary& nbd = nbd_library();
   int errnum = nbd.get_errno();
@@ -49,6 +74,7 @@ NbdConnection::NbdConnection(const NbdAddress& address, const std::vector<std::s
       handle_(nbd_.create()),
       timeout_(address.timeout),
       cancel_(std::move(cancel)),
+      contexts_(contexts),
       guard_(std::make_unique<Guard>(Guard{cancel_, Clock::now() + address.timeout})),
       lost_(ENOTCONN, "connection to the NBD server") {
   if (!handle_) throw nbd_error();
@@ -59,7 +85,17 @@ NbdConnection::NbdConnection(const NbdAddress& address, const std::vector<std::s
     nbd_.set_pread_initialize(handle_, false);
     // The export's name and description, by which it is recognised.
     nbd_.set_full_info(handle_, true);
+    auto open = std::find_if(contexts.begin(), contexts.end(),
+                             [](const std::string& name) { return name.ends_with(':'); });
+    if (open != contexts.end()) {
+      negotiation_ = std::make_unique<Negotiation>();
+      negotiation_->prefix = *open;
+      if (nbd_.set_opt_mode(handle_, true) != 0) throw nbd_error();
+      if (nbd_.add_meta_context(handle_, open->c_str()) != 0) throw nbd_error();
+    }
     for (const std::string& context : contexts) {
+      // The others would be listed, too.
+      if (negotiation_) break;
       if (nbd_.add_meta_context(handle_, context.c_str()) != 0) throw nbd_error();
     }
     nbd_.set_debug_callback(handle_, {Guard::on_step, guard_.get(), nullptr});
@@ -119,12 +155,44 @@ bool NbdConnection::alive() const {
   return nbd_.aio_is_dead(handle_) != 1 && nbd_.aio_is_closed(handle_) != 1;
 }
 
+// Lists the contexts, and then enters the export with all that are wanted.
+void NbdConnection::negotiate() {
+  using Step = Negotiation::Step;
+  Negotiation& now = *negotiation_;
+  if (nbd_.aio_is_negotiating(handle_) != 1) return;
+  if (now.step == Step::kList) {
+    now.step = Step::kListing;
+    // A server that lists none has none.
+    if (nbd_.aio_opt_list_meta_context(handle_, {Negotiation::on_context, &now, nullptr},
+                                       {Negotiation::on_done, &now, nullptr}) == 0) {
+      return;
+    }
+    now.done = true;
+  }
+  if (now.step == Step::kListing && now.done) {
+    for (std::string& context : contexts_) {
+      if (context == now.prefix && now.found.size() == 1) context = now.found[0];
+      if (context == now.prefix) continue;
+      if (nbd_.add_meta_context(handle_, context.c_str()) != 0) throw nbd_error();
+    }
+    now.done = false;
+    now.step = Step::kGoing;
+    if (nbd_.aio_opt_go(handle_, {Negotiation::on_done, &now, nullptr}) != 0) throw nbd_error();
+    return;
+  }
+  if (now.step == Step::kGoing && now.done) {
+    throw NbdError(now.error != 0 ? now.error : ENOENT, "the server does not have this export");
+  }
+}
+
 bool NbdConnection::ready() {
+  if (negotiation_) negotiate();
   if (nbd_.aio_is_ready(handle_) != 1) return false;
   if (guard_) {
     nbd_.set_debug(handle_, false);
     nbd_.clear_debug_callback(handle_);
     guard_.reset();
+    negotiation_.reset();
   }
   return true;
 }

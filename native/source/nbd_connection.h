@@ -34,6 +34,8 @@ class NbdConnection {
 
   // Starts to connect and negotiate, which goes on in notify() until it is ready(). A host's name
   // is looked up before this returns: NbdConnecting does that where nobody is kept waiting.
+  // `contexts`: metadata contexts to ask for; one that ends in a colon means the only one that the
+  // server has below that, and which it is contexts() says once the connection is ready.
   // `cancel`: ends any wait. Throws Error(ELIBACC) without libnbd, NbdError (the
   // words are libnbd's).
   NbdConnection(const NbdAddress& address, const std::vector<std::string>& contexts,
@@ -43,6 +45,9 @@ class NbdConnection {
   NbdConnection& operator=(const NbdConnection&) = delete;
 
   nbd_handle* handle() const { return handle_; }
+  // In the order in which they were given; one that the server does not have, or has several of,
+  // stays as it was given.
+  const std::vector<std::string>& contexts() const { return contexts_; }
   // Events to wait for with poll(2).
   int fd() const;
   short events() const;
@@ -70,14 +75,18 @@ class NbdConnection {
 
  private:
   struct Guard;
+  struct Negotiation;
 
+  void negotiate();
   void wait_for_socket(Clock::time_point deadline);
 
   const NbdLibrary& nbd_;
   nbd_handle* handle_;
   std::chrono::milliseconds timeout_;
   std::shared_ptr<NbdCancel> cancel_;
-  std::unique_ptr<Guard> guard_;  // until it is ready
+  std::vector<std::string> contexts_;
+  std::unique_ptr<Guard> guard_;              // until it is ready
+  std::unique_ptr<Negotiation> negotiation_;  // until then, if contexts have to be found
   Error lost_;
   NbdFlow flow_;
   int unsent_ = 0;  // bytes in the socket's buffer when last looked at

@@ -37,6 +37,10 @@ NbdLibrary load() {
   QB_FIND(set_debug_callback);
   QB_FIND(clear_debug_callback);
   QB_FIND(add_meta_context);
+  QB_FIND(set_opt_mode);
+  QB_FIND(aio_is_negotiating);
+  QB_FIND(aio_opt_list_meta_context);
+  QB_FIND(aio_opt_go);
   QB_FIND(aio_connect_uri);
   QB_FIND(aio_is_ready);
   QB_FIND(aio_is_dead);

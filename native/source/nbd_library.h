@@ -19,6 +19,10 @@ struct NbdLibrary {
   decltype(&nbd_set_debug_callback) set_debug_callback;
   decltype(&nbd_clear_debug_callback) clear_debug_callback;
   decltype(&nbd_add_meta_context) add_meta_context;
+  decltype(&nbd_set_opt_mode) set_opt_mode;
+  decltype(&nbd_aio_is_negotiating) aio_is_negotiating;
+  decltype(&nbd_aio_opt_list_meta_context) aio_opt_list_meta_context;
+  decltype(&nbd_aio_opt_go) aio_opt_go;
   decltype(&nbd_aio_connect_uri) aio_connect_uri;
   decltype(&nbd_aio_is_ready) aio_is_ready;
   decltype(&nbd_aio_is_dead) aio_is_dead;

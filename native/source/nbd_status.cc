@@ -19,6 +19,8 @@ constexpr uint64_t kMostTrimmed = 1ull << 30;
 // Trims under way at once: QEMU works on 16 requests of a client. Measured with trims of 64 KiB in
 // qemu-storage-daemon 7.2: 16 take half the time of one after the other.
 constexpr size_t kTrims = 16;
+// Parts of a read or write, of at most 1 MiB: as many as a pipe to the server holds and one more.
+constexpr size_t kParts = 4;
 
 // Maximum of one context in one reply: as many as nbdkit sends, and eight times QEMU's.
 constexpr size_t kMostRuns = 1 << 20;
@@ -92,8 +94,8 @@ void append(std::vector<StatusRun>& runs, const std::vector<StatusRun>& more) {
 NbdStatus::NbdStatus(const NbdAddress& address, const std::vector<std::string>& contexts,
                      const std::shared_ptr<NbdCancel>& cancel)
     : connection_(connect_nbd(address, contexts, cancel)),
-      contexts_(contexts),
-      info_(describe_export(*connection_, contexts)) {}
+      contexts_(connection_->contexts()),
+      info_(describe_export(*connection_, contexts_)) {}
 
 std::vector<std::vector<StatusRun>> NbdStatus::status(uint64_t start, uint64_t length) {
   auto soon = NbdConnection::Clock::now() + kSoon;
@@ -173,6 +175,40 @@ std::shared_ptr<Reply> NbdStatus::send_trim(const ByteRange& range) {
                              callback<nbd_completion_callback>(on_completion, reply), 0);
   if (cookie < 0) throw nbd_error();
   return reply;
+}
+
+void NbdStatus::transfer(Op op, uint64_t start, uint64_t length,
+                         std::shared_ptr<std::vector<uint8_t>> memory, bool no_hole) {
+  // libnbd would only say that the server can't.
+  if (info_.read_only && op != Op::kRead) throw NbdError(EPERM, "write");
+  auto sent = std::make_unique<Sent>();
+  sent->memory = std::move(memory);
+  sent->transfer.op = op;
+  sent->transfer.offset = start;
+  sent->transfer.length = length;
+  if (sent->memory) sent->transfer.iov.push_back({sent->memory->data(), sent->memory->size()});
+  split(&sent->transfer, info_.block_max, sent->parts);
+  const auto& parts = sent->parts;
+  int error = 0;
+  auto wait_for = [&](const NbdPart& part) {
+    connection_->wait_until([&] { return part.completed || part.broken; },
+                            part_limit(info_.block_max));
+    if (part.broken) throw NbdError(EPROTO, "the server's answer is malformed");
+    if (error == 0) error = part.error;
+  };
+  try {
+    for (size_t i = 0; i < parts.size(); i++) {
+      if (i >= kParts) wait_for(*parts[i - kParts]);
+      if (!parts[i]->send(connection_->handle(), no_hole)) throw nbd_error();
+    }
+    for (size_t i = parts.size() - std::min(parts.size(), kParts); i < parts.size(); i++) {
+      wait_for(*parts[i]);
+    }
+  } catch (...) {
+    abandoned_.push_back(std::move(sent));
+    throw;
+  }
+  if (error != 0) throw NbdError(error, op == Op::kRead ? "read" : "write");
 }
 
 }  // namespace qb

@@ -1,13 +1,16 @@
-// Reads block status from an export, and discards ranges: the connection of the planning side.
+// Reads block status from an export, and discards, reads and writes ranges, at the caller's pace:
+// the connection of the planning side, and of servers.
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "source/nbd_connection.h"
 #include "source/nbd_export.h"
+#include "source/nbd_part.h"
 
 namespace qb {
 
@@ -42,6 +45,12 @@ class NbdStatus {
   // After a failure others may have been done or not. Throws NbdError (EPERM: read-only, EINVAL: it
   // can't), Error(ETIMEDOUT).
   void trim(const std::vector<ByteRange>& ranges);
+  // Carries out a read, write, zeroing or sync, in as many requests as it takes, several at once.
+  // `memory`: of a read or write, as many bytes as `length`; kept until nothing uses it any more.
+  // `no_hole`: zeroes are to take up room. Throws NbdError for the first one that the server
+  // refused, when all were answered; EPROTO, Error(ETIMEDOUT) as status().
+  void transfer(Op op, uint64_t start, uint64_t length,
+                std::shared_ptr<std::vector<uint8_t>> memory, bool no_hole = false);
   // The connection, for another use; only info() may be called from then on.
   std::unique_ptr<NbdConnection> release_connection() { return std::move(connection_); }
 
@@ -64,6 +73,14 @@ class NbdStatus {
   std::shared_ptr<Reply> send_trim(const ByteRange& range);
   bool is_complete(const Runs& runs, uint64_t length) const;
 
+  // A transfer's requests, and what they use.
+  struct Sent {
+    Transfer transfer;
+    std::shared_ptr<std::vector<uint8_t>> memory;
+    std::deque<std::unique_ptr<NbdPart>> parts;
+  };
+  // Those that may still be answered though nobody waits: the connection must end before them.
+  std::vector<std::unique_ptr<Sent>> abandoned_;
   std::unique_ptr<NbdConnection> connection_;
   std::vector<std::string> contexts_;
   NbdExport info_;
