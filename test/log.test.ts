@@ -116,6 +116,10 @@ t.test('every topic tells its decisions and their reasons', async (t) => {
       [/base: checking it before/, /a step of \d+ writes/],
     ],
     check: [() => checkImage(at('base')), [/base: 0 corruptions, 0 leaks, 0 errors; COPIED/]],
+    compare: [
+      () => diffToBitmap(at('base'), at('raw'), 'd', { granularity: 65536 }),
+      [/base with .*raw: by granules of 65536/],
+    ],
     serve: [
       async () => {
         const { tickets, close } = library.createImageServer()
@@ -125,10 +129,6 @@ t.test('every topic tells its decisions and their reasons', async (t) => {
         await close()
       },
       [/^serve: ticket 2c5f9a0e…: added, read of 1048576 bytes of file:.*raw for 9 s$/],
-    ],
-    compare: [
-      () => diffToBitmap(at('base'), at('raw'), 'd', { granularity: 65536 }),
-      [/base with .*raw: by granules of 65536/],
     ],
   }
   t.strictSame(Object.keys(cases), [...TOPICS])

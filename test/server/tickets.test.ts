@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { effort } from '../support/effort.ts'
 import { type RunningImages, startImages } from '../support/image-server.ts'
 import { qemuImg } from '../support/qemu.ts'
 

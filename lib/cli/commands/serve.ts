@@ -10,14 +10,15 @@ Serves disks over HTTP to the clients of ovirt-imageio. Which disk, to whom and 
 is added through the control socket; its id is all the secret there is. Ends with SIGTERM: requests under way have
 ten seconds. A ticket's url is file:///PATH (raw or qcow2), nbd:unix:PATH[:exportname=NAME], an NBD URI, or with
 --repo repo:MACHINE@POINT/DISK. A file that a ticket lets write is a new one, which gets its name when all of it was
-flushed and the ticket is deleted.
+flushed and the ticket is deleted. A ticket is added like this:
+
+  curl --unix-socket /run/qb.sock -X PUT http://localhost/tickets/new -d '{"size": 1073741824,
+    "ops": ["read"], "timeout": 300, "url": "file:///srv/disk.qcow2"}'
 
 Examples:
   qcow2-backup serve --listen 127.0.0.1:54322 --control unix:/run/qb.sock
-  curl --unix-socket /run/qb.sock -X PUT http://./tickets/ID -d '{"uuid": "ID", "size": 1073741824,
-    "ops": ["read"], "timeout": 300, "url": "file:///srv/disk.qcow2"}'
-  curl http://127.0.0.1:54322/images/ID/extents
-  qcow2-backup serve --listen [::]:54322 --tls-cert cert.pem --tls-key key.pem --control unix:/run/qb.sock --repo /srv/backups`
+  qcow2-backup serve --listen 0.0.0.0:54322 --tls-cert cert.pem --tls-key key.pem \\
+    --control unix:/run/qb.sock --repo /srv/backups`
 
 /** `serve`: an imageio-compatible server. */
 export function declare(command: Command, io: Io): void {
