@@ -31,10 +31,13 @@ export class Refusal extends Error {
 /** An answer that is not what the protocol has. */
 export class Broken extends Error {}
 
+/** Codes of errors after which the connection is lost; a server that is silent is not asked again. */
+const LOST = ['UND_ERR_SOCKET', 'ECONNRESET', 'ECONNREFUSED', 'EPIPE']
+
 /** Whether asking again may help: the connection was lost, or the server failed. */
 export function isPassing(error: unknown): boolean {
   if (error instanceof Refusal) return error.status >= 500
-  return !(error instanceof Broken || error instanceof BadList || error instanceof BackupError)
+  return LOST.includes(innermost(error).code ?? '')
 }
 
 /**
@@ -45,7 +48,7 @@ export function isPassing(error: unknown): boolean {
 export function whyOf(error: unknown, path: string, timeoutMs: number): string {
   if (error instanceof Refusal) return refusalOf(error, path)
   if (error instanceof BackupError) return error.why
-  const { code = '', message } = innermost(error)
+  const { name, code = '', message } = innermost(error)
   const seconds = timeoutMs / 1000
   if (error instanceof Broken || error instanceof BadList || error instanceof WrongCertificate) {
     return message
@@ -53,10 +56,10 @@ export function whyOf(error: unknown, path: string, timeoutMs: number): string {
   if (code === 'UND_ERR_CONNECT_TIMEOUT') return `no connection within ${seconds} s`
   if (code === 'UND_ERR_HEADERS_TIMEOUT') return `no answer within ${seconds} s`
   if (code === 'UND_ERR_BODY_TIMEOUT') return `the answer stopped, for ${seconds} s`
-  if (code === 'UND_ERR_SOCKET' || code === 'ECONNRESET' || code === 'EPIPE') {
+  if (LOST.includes(code) && code !== 'ECONNREFUSED') {
     return 'the server closed the connection'
   }
-  if (code.startsWith('HPE_') || code === 'UND_ERR_HEADERS_OVERFLOW') {
+  if (name === 'HTTPParserError' || code === 'UND_ERR_HEADERS_OVERFLOW') {
     return 'what the server sends is not HTTP as it should be'
   }
   if (code === 'EPROTO' || code.startsWith('ERR_SSL_')) return 'the server does not speak TLS'

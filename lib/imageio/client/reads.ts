@@ -108,7 +108,7 @@ export class ImageReads {
   }
 }
 
-/** One request for several reads. Each is done as soon as its bytes are there. */
+/** One request for several reads. Each is done as soon as its bytes are there, the last with the answer. */
 class JoinedRequest {
   readonly #reads: readonly Read[]
   readonly #start: number
@@ -157,6 +157,7 @@ class JoinedRequest {
       if (this.#at < this.#end) {
         throw new Broken(`the answer ends after ${this.#at - this.#start} bytes`)
       }
+      this.#reads[this.#index].resolve(this.#buffer!)
     } catch (error) {
       for (const read of this.#reads.slice(this.#index)) read.reject(error)
     } finally {
@@ -182,7 +183,8 @@ class JoinedRequest {
       chunk.copy(this.#buffer, filled, used, used + part)
       used += part
       this.#at += part
-      if (filled + part < read.length) continue
+      // The last one has to wait for the end: an answer that goes on is none.
+      if (filled + part < read.length || this.#at === this.#end) continue
       this.#index++
       read.resolve(this.#buffer)
       this.#buffer = undefined
