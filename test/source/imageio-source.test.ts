@@ -1,9 +1,9 @@
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { fullBackup, incrementalBackup, openSource, restore } from '../../lib/index.ts'
 import { makeRaw, noise } from '../support/disks.ts'
-import { type DaemonExtent, startImageioDaemon, TICKET } from '../support/imageio-daemon.ts'
+import { type DaemonExtent, json, startImageioDaemon, TICKET } from '../support/imageio-daemon.ts'
 import { qemuImg, qemuImgCheck, qemuImgSame } from '../support/qemu.ts'
 import { startQemuNbd } from '../support/qemu-nbd.ts'
 
@@ -179,6 +179,88 @@ t.test('a Unix socket, also an abstract one', async (t) => {
   const source = await openSource(gone.url)
   t.equal(source.size, MIB, 'one that cannot be reached is left alone')
   await source.close()
+})
+
+t.test('near-by pieces are asked for together, and each is put where it belongs', async (t) => {
+  const directory = t.testdir()
+  const at = (name: string) => join(directory, name)
+  const granule = 4096
+  const bytes = noise(8 * MIB)
+  const dirty = Array.from({ length: bytes.length / granule }, (_, i) => {
+    return { start: i * granule, length: granule, dirty: i % 4 === 0, zero: false }
+  })
+  const backing = makeRaw(at('full.raw'), bytes.length, [])
+  const daemon = await startImageioDaemon(t, { bytes, dirty })
+  const options = { backing, backingFormat: 'raw', clusterSize: granule } as const
+  const result = await incrementalBackup(daemon.url, at('1.qcow2'), options)
+  t.equal(result.dataBytes, 2 * MIB)
+  const asked = daemon.requests.filter((one) => one.includes('bytes=')).length
+  t.ok(asked <= 128, `${asked} requests for 512 pieces`)
+  await restore(at('1.qcow2'), at('restored.raw'), { allowPaths: ['/'] })
+  const expected = Buffer.alloc(bytes.length)
+  for (const { start, length, dirty: isDirty } of dirty) {
+    if (isDirty) bytes.copy(expected, start, start, start + length)
+  }
+  t.ok(readFileSync(at('restored.raw')).equals(expected))
+})
+
+t.test('verifying asks the server for its hash', async (t) => {
+  const directory = t.testdir()
+  const at = (name: string) => join(directory, name)
+  const { bytes, zero } = content()
+  const disk = makeRaw(at('disk.raw'), SIZE, [{ at: 0, bytes }])
+  const { content: hash } = await fullBackup(disk, at('file.qcow2'), { manifest: true })
+  const asked: string[] = []
+  const answering = (checksum: string) =>
+    startImageioDaemon(t, {
+      bytes,
+      zero,
+      instead({ url = '' }, response) {
+        if (!url.includes('/checksum')) return false
+        asked.push(url.split('?')[1])
+        json(response, { algorithm: 'blake2b', block_size: 4 * MIB, checksum })
+        return true
+      },
+    })
+  const right = await answering(hash!.checksum)
+  const result = await fullBackup(right.url, at('right.qcow2'), { verify: true })
+  t.equal(result.verified, true)
+  t.strictSame(asked, [`algorithm=blake2b&block_size=${4 * MIB}`])
+  const wrong = await answering('0'.repeat(64))
+  await t.rejects(fullBackup(wrong.url, at('wrong.qcow2'), { verify: true }), {
+    code: 'DIFFERENT',
+    why: /the server has other data than was read: its checksum is 000/,
+  })
+  t.notOk(existsSync(at('wrong.qcow2')))
+  const absurd = await answering('<html>')
+  await t.rejects(fullBackup(absurd.url, at('wrong.qcow2'), { verify: true }), {
+    code: 'IO',
+    why: /cannot get the server's checksum: the checksum is not one of 32 bytes/,
+  })
+  const none = await startImageioDaemon(t, { bytes, zero, features: ['extents'] })
+  await fullBackup(none.url, at('none.qcow2'), { verify: true })
+  t.notOk(none.requests.some((one) => one.includes('checksum')))
+})
+
+t.test('a read that is no longer wanted ends', async (t) => {
+  const stop = new AbortController()
+  let onClosed = () => {}
+  const closed = new Promise<void>((resolve) => {
+    onClosed = resolve
+  })
+  const daemon = await startImageioDaemon(t, {
+    bytes: noise(MIB),
+    instead(request, response) {
+      const [first, last] = request.headers.range?.match(/\d+/g) ?? []
+      if (first === last) return false
+      response.on('close', onClosed)
+      stop.abort(new Error('enough'))
+      return true
+    },
+  })
+  const copy = fullBackup(daemon.url, join(t.testdir(), 'out'), { signal: stop.signal })
+  await t.rejects(copy, { code: 'ABORTED', cause: { message: 'enough' } })
+  await closed
 })
 
 t.test('the ticket is a secret', async (t) => {
