@@ -4,8 +4,8 @@ import type { Range } from '../../extents/range-set.ts'
 import { sameRuns, statusAnswers, ZERO_FLAG } from '../../nbd/block-status.ts'
 import { NbdConnection } from '../../nbd/connection.ts'
 import { openServer } from '../../nbd/export.ts'
-import { DEFAULT_CONNECTIONS } from '../../options.ts'
 import { roundDown, roundUp } from '../../units.ts'
+import { NbdLines } from './nbd-lines.ts'
 import type { DiskWriter, ServedDisk, ServedExtent } from './served-disk.ts'
 
 /** How an export is served. */
@@ -51,23 +51,17 @@ class NbdDisk implements ServedDisk {
   readonly hasDirty: boolean
   readonly unit: number
   readonly writer: DiskWriter | undefined
-  readonly #first: NbdConnection
-  /** For reads and writes; the first one alone, if the server is for one. */
-  readonly #lines: readonly NbdConnection[]
+  readonly #lines: NbdLines
   readonly #stop: AbortController
-  #next = 0
 
   constructor(first: NbdConnection, options: NbdDiskOptions, stop: AbortController) {
     const { info } = first
-    this.#first = first
     this.#stop = stop
-    this.#lines = info.multiConn
-      ? Array.from({ length: DEFAULT_CONNECTIONS }, () => first.another([]))
-      : [first]
+    this.#lines = new NbdLines(first)
     this.size = info.size
     this.unit = info.blockMin
     this.hasDirty = info.contexts[2] ?? false
-    if (options.writable) this.writer = writerOf(this, () => this.#line(), info, !options.sparse)
+    if (options.writable) this.writer = writerOf(this.#lines, info, !options.sparse)
   }
 
   async *read({ start, length }: Range): AsyncGenerator<Buffer> {
@@ -88,7 +82,8 @@ class NbdDisk implements ServedDisk {
     context: 'zero' | 'dirty',
     { start, length }: Range,
   ): AsyncGenerator<readonly ServedExtent[]> {
-    const { info } = this.#first
+    const { first } = this.#lines
+    const { info } = first
     const [hasAllocation, hasDepth] = info.contexts
     // Two answers of one request end where they like: what both say counts, and the rest is asked again.
     const at = info.contexts.map((_, i) => info.contexts.slice(0, i).filter(Boolean).length)
@@ -99,7 +94,7 @@ class NbdDisk implements ServedDisk {
     const asked = { path: 'the NBD server', blockMin: this.unit }
     const ask = async (position: number, bytes: number) => {
       if (!info.contexts.some(Boolean)) return [sameRuns(bytes, 0)]
-      const runs = await this.#first.status(position, bytes)
+      const runs = await first.status(position, bytes)
       return runs.filter((_, i) => info.contexts[i])
     }
     for await (const window of statusAnswers(asked, ask, from, roundUp(end, this.unit))) {
@@ -112,19 +107,14 @@ class NbdDisk implements ServedDisk {
 
   async close(): Promise<void> {
     this.#stop.abort()
-    for (const line of this.#lines) line.close()
-    this.#first.close()
+    this.#lines.close()
   }
 
   async #piece(from: number, to: number): Promise<Buffer> {
     const start = roundDown(from, this.unit)
-    const bytes = await this.#line().read(start, roundUp(to, this.unit) - start)
+    const length = roundUp(to, this.unit) - start
+    const bytes = await this.#lines.use((line) => line.read(start, length))
     return bytes.subarray(from - start, to - start)
-  }
-
-  #line(): NbdConnection {
-    this.#next = (this.#next + 1) % this.#lines.length
-    return this.#lines[this.#next]
   }
 }
 
@@ -153,23 +143,19 @@ function* extentsOf(
   if (out.length > 0) yield out
 }
 
-function writerOf(
-  disk: Pick<ServedDisk, 'size'>,
-  line: () => NbdConnection,
-  info: NbdConnection['info'],
-  noHole: boolean,
-): DiskWriter {
+function writerOf(lines: NbdLines, info: NbdConnection['info'], noHole: boolean): DiskWriter {
   return {
-    write: (start, bytes) => line().write(start, bytes),
+    write: (start, bytes) => lines.use((line) => line.write(start, bytes)),
     async zero(start, length) {
-      if (info.canZero) return await line().zero(start, length, noHole)
-      const end = Math.min(start + length, disk.size)
+      if (info.canZero) return await lines.use((line) => line.zero(start, length, noHole))
+      const end = start + length
       for (let at = start; at < end; at += ZEROES.length) {
-        await line().write(at, ZEROES.subarray(0, Math.min(ZEROES.length, end - at)))
+        const bytes = ZEROES.subarray(0, Math.min(ZEROES.length, end - at))
+        await lines.use((line) => line.write(at, bytes))
       }
     },
     async flush() {
-      if (info.canFlush) await line().flush()
+      if (info.canFlush) await lines.use((line) => line.flush())
     },
   }
 }
