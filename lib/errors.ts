@@ -1,4 +1,4 @@
-import { showText } from './text.ts'
+import { hideTickets, showText } from './text.ts'
 
 /** Codes by which a caller distinguishes failures; stable, part of the public API. */
 export type ErrorCode =
@@ -94,10 +94,11 @@ export class BackupError extends Error {
   declare readonly qemu?: string
 
   constructor(code: ErrorCode, what: string, why: string, options: BackupErrorOptions = {}) {
-    super(showText(`${what}: ${why}`), { cause: options.cause })
+    const [shownWhat, shownWhy] = [hideTickets(what), hideTickets(why)]
+    super(showText(`${shownWhat}: ${shownWhy}`), { cause: options.cause })
     this.code = code
-    this.what = what
-    this.why = why
+    this.what = shownWhat
+    this.why = shownWhy
     const { cause: _, ...rest } = options
     for (const [key, value] of Object.entries(rest)) {
       // Undefined fields are left out of the error as logs show it.

@@ -5,7 +5,7 @@
  */
 import { type Channel, channel } from 'node:diagnostics_channel'
 import { writeSync } from 'node:fs'
-import { oneLine } from './text.ts'
+import { hideTickets, oneLine } from './text.ts'
 
 /** Topics of log lines; the channel is `qcow2-backup:TOPIC`. */
 export const TOPICS = [
@@ -55,8 +55,6 @@ const CHANNELS = Object.fromEntries(
 
 /** Credentials in a URI: everything up to the last @ before a slash. */
 const CREDENTIALS = /(\b[a-z][a-z+]*:\/\/)[^/?#\s]*@/gi
-/** A ticket of imageio, which is one too, after its first characters. */
-const TICKET = /(\bhttps?(?:\+unix)?:\/\/[^/\s]*\/images\/[^/?#\s]{8})[^/?#\s…]+/gi
 
 /** @param text made only if somebody listens */
 export function log(topic: Topic, text: () => string): void {
@@ -64,7 +62,7 @@ export function log(topic: Topic, text: () => string): void {
   if (!to.hasSubscribers) return
   to.publish({
     topic,
-    text: text().replace(CREDENTIALS, '$1').replace(TICKET, '$1…'),
+    text: hideTickets(text().replace(CREDENTIALS, '$1')),
   } satisfies LogLine)
 }
 

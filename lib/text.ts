@@ -67,6 +67,14 @@ export function oneLine(text: string): string {
   })
 }
 
+/** A ticket of imageio in a URL, after its first characters: it is a password. */
+const TICKET = /(\bhttps?(?:\+unix)?:\/\/[^/\s]*\/images\/[^/?#\s]{8})[^/?#\s…]+/gi
+
+/** A text for messages, without the tickets of imageio in it. */
+export function hideTickets(text: string): string {
+  return text.replace(TICKET, '$1…')
+}
+
 /** A list in a message: `'a', 'b' and 7 more`. */
 export function listed<T>(items: readonly T[], most: number, show: (item: T) => string): string {
   const more = items.length - most

@@ -32,7 +32,7 @@ export function exitStatus(error: unknown): number {
 /** After a signal the run may still fail for a reason of its own, which is then worth saying. */
 function describeInterrupted({ cause }: Interrupted, naming: Naming): string | undefined {
   if (isBackupError(cause) && cause.code === 'ABORTED') {
-    return oneLine(`${cause.what}: interrupted`)
+    return oneLine(cause.message)
   }
   return describeError(cause, naming)
 }

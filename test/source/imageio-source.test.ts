@@ -1,7 +1,16 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { fullBackup, incrementalBackup, openSource, restore } from '../../lib/index.ts'
+import {
+  backupMachine,
+  diffDisks,
+  diffToBitmap,
+  fullBackup,
+  incrementalBackup,
+  openSource,
+  readBitmapChain,
+  restore,
+} from '../../lib/index.ts'
 import { makeRaw, noise } from '../support/disks.ts'
 import { type DaemonExtent, json, startImageioDaemon, TICKET } from '../support/imageio-daemon.ts'
 import { qemuImg, qemuImgCheck, qemuImgSame } from '../support/qemu.ts'
@@ -269,6 +278,18 @@ t.test('the ticket is a secret', async (t) => {
   t.equal(source.name, `http://127.0.0.1:${port}/images/3a7c9d10…`)
   t.notMatch(JSON.stringify(source.stores), TICKET)
   await source.close()
+  // Whatever a function takes it for.
+  for (const wrongly of [
+    () => readBitmapChain(url),
+    () => diffDisks(url, url, { output: 'no' }),
+    () => diffToBitmap(url, url, 'bitmap'),
+    () => backupMachine(`disk:vda=${url}`, 'no', { name: 'web1' }),
+    () => fullBackup('no', url),
+  ]) {
+    const error: unknown = await wrongly().catch((error: unknown) => error)
+    t.match(error, { name: 'BackupError' })
+    t.notMatch(`${(error as Error).stack} ${JSON.stringify(error)}`, TICKET)
+  }
   const wrong = url.replace(TICKET, '99999999-aaaa-bbbb-cccc-dddddddddddd')
   await t.rejects(openSource(wrong), {
     code: 'IO',

@@ -56,8 +56,13 @@ function readAbilities(answer: Record<string, unknown>, allow: string | undefine
     maxWriters: countOf(answer, 'max_writers'),
     canWrite: allow === undefined ? undefined : /\bPUT\b/.test(allow),
     // A name that is too long, and so no socket at all, is not asked for.
-    ...(isName && Buffer.byteLength(socket) < MAX_SOCKET_NAME && { socket }),
+    ...(isName && Buffer.byteLength(socket) < MAX_SOCKET_NAME && { socket: socketName(socket) }),
   }
+}
+
+/** Servers write the NUL of an abstract socket as it is, or as their settings have it: `\0`. */
+function socketName(name: string): string {
+  return name.replace(/^\\0/, '\0')
 }
 
 function countOf(answer: Record<string, unknown>, key: 'max_readers' | 'max_writers'): number {

@@ -6,7 +6,7 @@ import { type Abilities, askAbilities } from './abilities.ts'
 import { type ImageAddress, parseImageUrl } from './address.ts'
 import { ImageConnection } from './connection.ts'
 import { Connections } from './connections.ts'
-import { imageError } from './failure.ts'
+import { imageError, whyOf } from './failure.ts'
 import { askSize } from './size.ts'
 import { type Connect, connectorOf, type TrustOptions } from './trust.ts'
 
@@ -117,11 +117,14 @@ async function reach(
     await connection.close()
     log('imageio', () => `${displayUrl}: over the server's Unix socket, which is on this host`)
     return { origin: 'http://localhost', connect: near, connection: local, abilities: again }
-  } catch {
+  } catch (error) {
     // Not visible from here, as in a container.
     await local.close()
     signal?.throwIfAborted()
-    log('imageio', () => `${displayUrl}: not over the server's Unix socket: it cannot be reached`)
+    log('imageio', () => {
+      const why = whyOf(error, path, timeoutMs)
+      return `${displayUrl}: not over the server's Unix socket: ${why}`
+    })
     return remote
   }
 }

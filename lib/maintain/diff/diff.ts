@@ -2,6 +2,7 @@ import { Bits } from '../../edit/bits.ts'
 import { argumentError, usageError } from '../../errors.ts'
 import type { DirtyRun } from '../../format/qcow2/bits.ts'
 import { requireApart } from '../../image/storage.ts'
+import { isImageUrl, shownLocation } from '../../imageio/client/address.ts'
 import { isNbdUri } from '../../nbd/uri.ts'
 import type { OpenOptions } from '../../source/open-source.ts'
 import { Turns } from '../../turns.ts'
@@ -96,6 +97,9 @@ export async function diffToBitmap(
   if (bitmap === '') throw argumentError('bitmap', 'missing; it names the bitmap to add')
   if (isNbdUri(image)) {
     throw usageError(image, 'an NBD export cannot store a bitmap')
+  }
+  if (isImageUrl(image)) {
+    throw usageError(shownLocation(image), 'a disk of an imageio server cannot store a bitmap')
   }
   if (options.format === 'raw') throw argumentError('format', 'a raw image cannot store a bitmap')
   const { granularity, enable = false, allowPaths, backingFormat } = options

@@ -1,5 +1,7 @@
 import type { BlockNode } from '../../block-status/node.ts'
 import type { SourceIdentity } from '../../copy/target/judge.ts'
+import { unsupported } from '../../errors.ts'
+import { isImageUrl, shownLocation } from '../../imageio/client/address.ts'
 import { isNbdUri } from '../../nbd/uri.ts'
 import { nodeOf } from '../../qemu-img/chain-node.ts'
 import { type OpenOptions, openSource } from '../../source/open-source.ts'
@@ -59,6 +61,10 @@ export async function withSides<T>(
  * @throws BackupError BAD_IMAGE, UNSUPPORTED, NOT_ALLOWED, IN_USE, IO
  */
 async function openSide(name: string, options: SideOptions): Promise<OpenDiffSide> {
+  if (isImageUrl(name)) {
+    const why = 'a disk of an imageio server is not compared; back it up, and compare the backup'
+    throw unsupported(shownLocation(name), why)
+  }
   if (isNbdUri(name)) return await openExport(name, options)
   const { format, formatOption, allowPaths, backingFormat, locked: shared } = options
   const access = { format, formatOption, allowPaths, backingFormat, shared }
