@@ -12,6 +12,7 @@ import {
   readlinkSync,
   type StatsFs,
   unlinkSync as unlinkBytesSync,
+  write,
 } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import * as fs from 'node:fs/promises'
@@ -175,4 +176,15 @@ export function workingDirectory(): string {
   const told = process.cwd()
   if (!told.includes('\ufffd')) return told
   return decodeText(readlinkSync('/proc/self/cwd', { encoding: 'buffer' }))
+}
+
+/**
+ * Writes to an open file that has no positions, such as a pipe, as much as it takes. Not blocking: a thread of
+ * libuv's pool waits for the reader.
+ * @returns bytes written
+ */
+export async function writeOpen(fd: number, bytes: Uint8Array): Promise<number> {
+  return await new Promise((resolve, reject) => {
+    write(fd, bytes, (error, written) => (error ? reject(error) : resolve(written)))
+  })
 }

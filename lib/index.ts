@@ -56,6 +56,12 @@ export {
   restoreMachine,
 } from './api/repository.ts'
 export { type OpenSourceOptions, openSource } from './api/source.ts'
+export {
+  type FullStreamOptions,
+  fullBackupStream,
+  type IncrementalStreamOptions,
+  incrementalBackupStream,
+} from './api/stream.ts'
 export { verifyManifests, verifyRepository } from './api/verify.ts'
 export type { Manifest } from './backup/manifest.ts'
 export type {
@@ -175,3 +181,4 @@ export type {
   SourceReader,
   SourceStore,
 } from './source/source.ts'
+export type { ImageStream, StreamOptions, StreamResult } from './stream/image-stream.ts'

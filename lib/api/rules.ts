@@ -25,8 +25,8 @@ export const SOURCE: Rule<string | CustomSource> = {
 export const PATHS = list(PATH)
 
 /**
- * Path of a file to make. `-` is refused: it usually means standard output, and a file of
- * that name would be a surprise.
+ * Path of a file to make. `-` is refused: it usually means standard output, for which there are streams,
+ * and a file of that name would be a surprise.
  */
 export const TARGET: Rule<string> = {
   ...PATH,

@@ -18,6 +18,8 @@ function recorder() {
     stdout: async (text) => void out.push(text),
     stderr: (text) => void err.push(text),
     canDraw: false,
+    stdoutIsTerminal: false,
+    writeBytes: async () => {},
     columns: 80,
     interruptible: (work) => work(new AbortController().signal),
   }

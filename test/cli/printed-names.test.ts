@@ -20,6 +20,8 @@ async function printed(args: string[]): Promise<{ status: number; text: string }
     stdout: async (more) => take(more),
     stderr: take,
     canDraw: false,
+    stdoutIsTerminal: false,
+    writeBytes: async () => {},
     columns: 80,
     interruptible: (work) => work(new AbortController().signal),
   })

@@ -59,9 +59,20 @@ t.test('wrong usage: one line and status 2', async (t) => {
     ['diff a b --output c --enable', '--enable: cannot be combined with --output or --merge-into'],
     ['diff a b --bitmap x -f raw', '--format: a raw image cannot store a bitmap'],
     ['full a b --connections four', "--connections: 'four' is not a whole number"],
-    ['full a -', `TARGET: ${NO_STDOUT}`],
-    ['full a - --force', `TARGET: ${NO_STDOUT}`],
-    ['incremental a - --bitmap b --backing c', `TARGET: ${NO_STDOUT}`],
+    ['full a - --force', '--force: with the target -: standard output has nothing to replace'],
+    [
+      'full a - --verify',
+      '--verify: with the target -: a stream cannot be read back; compare it where it was stored',
+    ],
+    [
+      'incremental a - --bitmap b --backing c --compress zstd',
+      '--compress: with the target -: the layout of a stream is known before its data is: compress the ' +
+        'stream itself',
+    ],
+    [
+      'incremental a b --bitmap c --backing d --backing-name e',
+      '--backing-name: needs the target -',
+    ],
     ['restore a -', `TARGET: ${NO_STDOUT}`],
     ['restore -O qcow2 a -', `TARGET: ${NO_STDOUT}`],
     ['snapshot a -', `OVERLAY: ${NO_STDOUT}`],

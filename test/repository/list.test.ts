@@ -42,6 +42,8 @@ async function printed(repository: string): Promise<string> {
       text += more
     },
     canDraw: false,
+    stdoutIsTerminal: false,
+    writeBytes: async () => {},
     columns: 80,
     interruptible: (work) => work(new AbortController().signal),
   })

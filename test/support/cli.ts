@@ -82,6 +82,10 @@ async function runHere(args: readonly string[], cwd = '.'): Promise<CliResult> {
   const io: Io = {
     canDraw: false,
     columns: 80,
+    stdoutIsTerminal: false,
+    async writeBytes(bytes) {
+      written.stdout.push(Buffer.from(bytes))
+    },
     async stdout(text) {
       written.stdout.push(encodeText(text))
     },
