@@ -28,6 +28,12 @@ const CALLS: Record<string, { args: unknown[]; names: string[]; options?: number
     names: ['source', 'target'],
     options: 2,
   },
+  fullBackupStream: { args: ['disk'], names: ['source'], options: 1 },
+  incrementalBackupStream: {
+    args: ['disk', { bitmap: 'b', backing: 'disk' }],
+    names: ['source'],
+    options: 1,
+  },
   restore: { args: ['disk', 'new'], names: ['backup', 'target'], options: 2 },
   openSource: { args: ['disk'], names: ['source'], options: 1 },
   editBitmap: {

@@ -37,11 +37,22 @@ const format = 'qcow2'
 const MACHINE = `disk:vda=${DISK}`
 const NAMED = { name: 'web', format } as const
 
+/** Takes a stream and throws it away. */
+async function taken({ stream, done }: library.ImageStream): Promise<void> {
+  stream.on('error', () => {}).resume()
+  await done
+}
+
 /** Each function with the image in each place where it takes one. */
 export const CALLS: Readonly<Record<string, () => Promise<unknown>>> = {
   fullBackup: () => library.fullBackup(DISK, 'new', { format }),
   incrementalBackup: () =>
     library.incrementalBackup(DISK, 'new', { format, bitmap: 'b', backing: DISK }),
+  fullBackupStream: async () => await taken(await library.fullBackupStream(DISK, { format })),
+  incrementalBackupStream: async () => {
+    const image = library.incrementalBackupStream(DISK, { format, bitmap: 'b', backing: DISK })
+    await taken(await image)
+  },
   restore: () => library.restore(DISK, 'new'),
   async openSource() {
     const source = await library.openSource(DISK, { format })
