@@ -130,6 +130,8 @@ export interface CopyWrite {
 export interface CopySpec {
   /** Stores that rows name by index; a reader at most once. */
   sources: NativeSource[]
+  /** Images of the chain of which the hash is taken, too: indexes of their stores. */
+  layers?: { store: number; hasBacking: boolean }[]
   target: NativeTarget
   /** Virtual size, bytes. */
   size: number
@@ -184,6 +186,8 @@ export interface CopyCounters {
   direct: boolean
   /** In hexadecimal, if it was wanted. */
   checksum?: string
+  /** Those of the layers of the spec, in their order, if there are any. */
+  layerChecksums?: string[]
 }
 
 /** The addon's functions. The callers in TypeScript check the arguments. */
@@ -292,7 +296,10 @@ export interface Addon {
   blake2bOf(bytes: Buffer): Promise<Buffer>
   /** Starts a copy on its own thread. Only lib/copy calls the functions named `copy…`. */
   copyStart(spec: CopySpec): CopyJob
-  /** Hands over rows of the plan; resolves when more can be taken: false if the job ended. */
+  /**
+   * Hands over rows of the plan, those of layers among them (see lib/copy/layer-rows.ts); resolves when more can be taken: false
+   * if the job ended.
+   */
   copyPush(job: CopyJob, rows: Float64Array, files: number): Promise<boolean>
   /** No more rows come; resolves when the target lacks only its last sync. */
   copyFinish(job: CopyJob): Promise<CopyCounters>

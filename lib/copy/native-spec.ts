@@ -18,10 +18,11 @@ const MEMORY = 48 * 2 ** 20
 export function copySpec(
   { stores, size }: Pick<Disk, 'stores' | 'size'>,
   store: TargetStore | undefined,
-  { format, engine, direct, requests, hash = false, ...limits }: JobOptions,
+  { format, engine, direct, requests, hash = false, layers, ...limits }: JobOptions,
 ): CopySpec {
   return {
     sources: stores.map((source) => nativeStore(source)),
+    layers: layers?.map((layer) => ({ store: layer.store, hasBacking: layer.hasBacking })),
     target: nativeTarget(format, store),
     size,
     engine,

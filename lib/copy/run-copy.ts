@@ -2,10 +2,10 @@ import { abortedError } from '../errors.ts'
 import type { Range } from '../extents/range-set.ts'
 import { log } from '../log.ts'
 import { type CopyCounters, type CopyJob, native } from '../native.ts'
-import { areaOf } from '../plan/rows.ts'
 import type { Disk } from '../source/source.ts'
 import { Reporter } from './copy-progress.ts'
 import { type Causes, copyError } from './failure.ts'
+import { type PlanPart, withLayers } from './layer-rows.ts'
 import { copySpec } from './native-spec.ts'
 import { CallerReads } from './reads.ts'
 import { Retries } from './retry.ts'
@@ -70,7 +70,8 @@ export async function runCopy(
     let isPlanned = false
     const interrupt = () => isPlanned || source.interrupt?.()
     attended.then(interrupt, interrupt)
-    await feed(job, planOf(job), source.stores.length, tasks, attended)
+    const plan = withLayers(planOf(job), options.layers)
+    await feed(job, plan, source.stores.length, tasks, attended)
     isPlanned = true
     const counters = await native().copyFinish(job)
     await attended
@@ -107,7 +108,7 @@ function readsOf(job: CopyJob, source: Pick<Disk, 'stores'>): CallerReads | unde
  */
 async function feed(
   job: CopyJob,
-  plan: AsyncIterable<Float64Array>,
+  plan: AsyncIterable<PlanPart>,
   files: number,
   tasks: Tasks,
   attended: Promise<void>,
@@ -118,8 +119,8 @@ async function feed(
   }
   attended.then(end, end)
   try {
-    for await (const rows of plan) {
-      tasks.start(areaOf(rows))
+    for await (const { area, rows } of plan) {
+      tasks.start(area)
       if (!(await native().copyPush(job, rows, files))) return
     }
   } catch (error) {

@@ -1,4 +1,5 @@
 import type { CopyJob } from '../native.ts'
+import type { Disk } from '../source/source.ts'
 import type { Progress } from './copy-progress.ts'
 
 /** The result of a copy: image, raw file, patch or hash. */
@@ -51,6 +52,15 @@ export interface HashFormat {
   hasBacking: boolean
 }
 
+/** An image of a chain that is copied. It has clusters of the target's size, and a disk of the same size. */
+export interface HashedLayer {
+  /** Index of its store in the chain's disk. */
+  store: number
+  /** What it holds itself, from store 0. */
+  own: Disk
+  hasBacking: boolean
+}
+
 /** Parameters of a copy, checked and complete. */
 export interface JobOptions<Format extends TargetFormat = TargetFormat> {
   format: Format
@@ -68,6 +78,8 @@ export interface JobOptions<Format extends TargetFormat = TargetFormat> {
   memory?: number
   /** Take the hash of the content. */
   hash?: boolean
+  /** Images of the chain of which the hash is taken as well, from what is read for the copy as far as it goes. */
+  layers?: readonly HashedLayer[]
   signal?: AbortSignal
   onProgress?: (progress: Progress) => void
 }

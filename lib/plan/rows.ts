@@ -7,6 +7,12 @@ import type { Action } from './policy.ts'
 /** Kinds of rows as native/copy/row.h has them: do not change one without the other. */
 export const ROW = { skip: 0, zero: 1, data: 2, deflate: 3, zstd: 4 } as const
 
+/**
+ * Added to the kind in rows of what an image of the chain holds itself; their store is the image's, also where
+ * nothing is read.
+ */
+export const OWN_ROWS = 8
+
 /** Numbers per row: kind, start, length, store, offset, size, clusterSize, within. */
 export const COLUMNS = 8
 

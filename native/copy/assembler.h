@@ -18,7 +18,13 @@ struct Step {
   Kind kind = Kind::kSkip;
   uint64_t start = 0;   // guest, bytes
   uint64_t length = 0;  // guest, bytes
-  std::vector<Row> rows;
+  std::vector<Row> rows = {};
+  // What the layers hold there, one layer after the other, and how much room that takes which no
+  // row reads: see layers.h.
+  std::vector<Row> own = {};
+  uint64_t hidden_bytes = 0;
+
+  bool reads() const { return kind == Kind::kData || hidden_bytes > 0; }
 };
 
 // Pure; not thread-safe.

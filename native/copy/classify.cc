@@ -5,7 +5,7 @@
 namespace qb {
 
 void classify(Chunk& chunk, uint64_t unit, Compressor* compressor, size_t limit, BufferPool& pool) {
-  if (compressor && !chunk.streams) chunk.streams = pool.get(chunk.padded);
+  if (compressor && chunk.padded > 0 && !chunk.streams) chunk.streams = pool.get(chunk.padded);
   chunk.units.resize(chunk.padded / unit);
   for (size_t i = 0; i < chunk.units.size(); i++) {
     const uint8_t* bytes = chunk.buffer->data() + i * unit;

@@ -7,12 +7,14 @@ namespace qb {
 
 Delivery::Delivery(const CopySpec& spec, DiskWriter& writer, Workers& workers,
                    std::function<void()> hashed, LiveCounters& counters)
-    : writer_(writer), counters_(counters) {
+    : writer_(writer), counters_(counters), layers_(spec, writer.unit(), workers, hashed) {
   bool wanted = spec.hash || std::holds_alternative<HashTarget>(spec.target);
   if (wanted) hash_.emplace(spec.size, writer.has_backing(), workers, std::move(hashed));
 }
 
 bool Delivery::deliver(Chunk& chunk) {
+  if (!chunk.hashed) layers_.add(chunk);
+  chunk.hashed = true;
   if (chunk.step.kind != Step::Kind::kData) return deliver_run(chunk.step);
   deliver_data(chunk);
   return true;

@@ -4,15 +4,23 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/workers.h"
 #include "copy/chunk.h"
 #include "copy/content_hash.h"
 #include "copy/counters.h"
+#include "copy/layer_hashes.h"
 #include "copy/spec.h"
 #include "image/disk_writer.h"
 
 namespace qb {
+
+// In hexadecimal.
+struct Checksums {
+  std::string content;              // empty if it is not wanted
+  std::vector<std::string> layers;  // in the order of the spec
+};
 
 // Not thread-safe. `workers` must end first.
 class Delivery {
@@ -26,10 +34,10 @@ class Delivery {
   bool deliver(Chunk& chunk);
 
   // See ContentHash; both are false without one.
-  bool hash_behind() { return hash_ && hash_->behind(); }
-  bool hash_busy() const { return hash_ && hash_->busy(); }
-  // The hash of the content, empty if none is wanted. REQUIRES: all is delivered, !hash_busy().
-  std::string checksum() { return hash_ ? hash_->finish() : ""; }
+  bool hash_behind() { return (hash_ && hash_->behind()) || layers_.behind(); }
+  bool hash_busy() const { return (hash_ && hash_->busy()) || layers_.busy(); }
+  // REQUIRES: all is delivered, !hash_busy().
+  Checksums checksums() { return {hash_ ? hash_->finish() : "", layers_.finish()}; }
 
  private:
   void deliver_data(const Chunk& chunk);
@@ -38,6 +46,7 @@ class Delivery {
   DiskWriter& writer_;
   LiveCounters& counters_;
   std::optional<ContentHash> hash_;
+  LayerHashes layers_;
 };
 
 }  // namespace qb

@@ -55,7 +55,7 @@ void CopyJob::run() noexcept {
     engine = make_engine_(spec_.engine, Pipeline::engine_depth(spec_));
     engine_name_ = engine->name();
     mailbox_.set_engine(engine.get());
-    checksum_ = Pipeline(spec_, files_, mailbox_, counters_, *engine).run();
+    checksums_ = Pipeline(spec_, files_, mailbox_, counters_, *engine).run();
   } catch (...) {
     failure_ = std::current_exception();
   }

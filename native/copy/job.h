@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "copy/counters.h"
+#include "copy/delivery.h"
 #include "copy/endpoints.h"
 #include "copy/mailbox.h"
 #include "copy/row.h"
@@ -66,9 +67,8 @@ class CopyJob {
   CopyCounters counters() const { return counters_.now(); }
   // REQUIRES: ended().
   const char* engine_name() const { return engine_name_; }
-  // REQUIRES: ended(), no failure. The hash of the content (content_hash.h); empty if none was
-  // wanted.
-  const std::string& checksum() const { return checksum_; }
+  // REQUIRES: ended(), no failure. The hashes that were wanted (content_hash.h).
+  const Checksums& checksums() const { return checksums_; }
   // For another copy to share.
   const std::shared_ptr<RateLimit>& rate() const { return spec_.shared_rate; }
   bool direct() const { return files_.target && files_.target->direct(); }
@@ -84,7 +84,7 @@ class CopyJob {
   std::thread thread_;
   std::exception_ptr failure_;
   const char* engine_name_ = "";
-  std::string checksum_;
+  Checksums checksums_;
 };
 
 }  // namespace qb

@@ -21,9 +21,12 @@ constexpr unsigned kWriteSlots = 16;
 // memory is not that of buffers.
 constexpr size_t kMaxWrites = 512;
 
+uint64_t most_of(const DiskWriter& writer) {
+  return std::max(kStepBytes, writer.unit());
+}
+
 Assembler assembler_for(const DiskWriter& writer, uint64_t size) {
-  uint64_t most = std::max(kStepBytes, writer.unit());
-  return {writer.unit(), most, size, writer.has_backing()};
+  return {writer.unit(), most_of(writer), size, writer.has_backing()};
 }
 
 }  // namespace
@@ -41,7 +44,8 @@ Pipeline::Pipeline(const CopySpec& spec, EndpointFiles& files, CopyMailbox& mail
       queue_(engine, engine_depth(spec)),
       sink_(make_sink(spec.target, files.target, queue_, engine)),
       writer_(make_writer(spec, files.target, pool_, *sink_)),
-      steps_(mailbox, assembler_for(*writer_, spec.size)),
+      steps_(mailbox, assembler_for(*writer_, spec.size),
+             Layers(spec, writer_->unit(), most_of(*writer_))),
       read_ahead_(spec, writer_->unit(), steps_, window_, Reader(stores_, queue_, pool_), pool_,
                   counters),
       preparer_(spec, *writer_, pool_, workers_, [&engine] { engine.wake(); }),
@@ -49,14 +53,14 @@ Pipeline::Pipeline(const CopySpec& spec, EndpointFiles& files, CopyMailbox& mail
           spec, *writer_, workers_, [&engine] { engine.wake(); }, counters),
       workers_(std::max(1u, std::thread::hardware_concurrency())) {}
 
-std::string Pipeline::run() {
+Checksums Pipeline::run() {
   try {
     invalidate_old_image();
     copy();
     writer_->finish();
     finish_hash();
     finish_image();
-    return delivery_.checksum();
+    return delivery_.checksums();
   } catch (...) {
     abandon();
     throw;

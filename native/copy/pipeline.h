@@ -36,10 +36,10 @@ class Pipeline {
   Pipeline(const CopySpec& spec, EndpointFiles& files, CopyMailbox& mailbox, LiveCounters& counters,
            Engine& engine);
 
-  // Runs until the target is complete. Returns the hash of the content, empty if none was wanted.
+  // Runs until the target is complete. Returns the hashes that were wanted.
   // Throws CopyError or Error once no request is under way any more: descriptors and buffers may be
   // closed and freed then.
-  std::string run();
+  Checksums run();
 
  private:
   void invalidate_old_image();

@@ -19,8 +19,10 @@ Preparer::Preparer(const CopySpec& spec, const DiskWriter& writer, BufferPool& p
       prepared_(std::move(prepared)) {}
 
 void Preparer::start(Chunk& chunk) {
-  bool heavy = compression_ || std::any_of(chunk.step.rows.begin(), chunk.step.rows.end(),
-                                           [](const Row& row) { return row.compressed(); });
+  auto any_compressed = [](const std::vector<Row>& rows) {
+    return std::any_of(rows.begin(), rows.end(), [](const Row& row) { return row.compressed(); });
+  };
+  bool heavy = compression_ || any_compressed(chunk.step.rows) || any_compressed(chunk.step.own);
   if (heavy) {
     in_progress_++;
     prepare_on_worker(chunk);

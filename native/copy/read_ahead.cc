@@ -4,6 +4,14 @@
 
 namespace qb {
 
+namespace {
+
+uint64_t read_bytes(const Step& step) {
+  return (step.kind == Step::Kind::kData ? step.length : 0) + step.hidden_bytes;
+}
+
+}  // namespace
+
 ReadAhead::ReadAhead(const CopySpec& spec, uint64_t unit, StepFeed& steps, Window& window,
                      const Reader& reader, BufferPool& pool, LiveCounters& counters)
     : spec_(spec),
@@ -50,19 +58,20 @@ void ReadAhead::start_held(bool memory_comes_back) {
       held_.push_back(chunk);
       continue;
     }
-    if (compresses_ && !chunk->streams) chunk->streams = pool_.get(chunk->padded);
+    if (compresses_ && chunk->padded > 0 && !chunk->streams)
+      chunk->streams = pool_.get(chunk->padded);
     reader_.start(*chunk);
   }
 }
 
 void ReadAhead::begin(Step step) {
   Chunk& chunk = window_.add(std::move(step));
-  if (chunk.step.kind != Step::Kind::kData) {
+  if (!chunk.step.reads()) {
     chunk.ready = true;
     return;
   }
   begin_reads(chunk);
-  counters_.add_read(chunk.step.length);
+  counters_.add_read(read_bytes(chunk.step));
   rate_.spend(limited_bytes(chunk.step), Engine::Clock::now());
 }
 
@@ -72,7 +81,7 @@ uint64_t ReadAhead::limited_bytes(const Step& step) const {
   for (const Row& row : step.rows) {
     if (spec_.sources[row.file].unlimited) free += row.length;
   }
-  return step.length - free;
+  return read_bytes(step) - free;
 }
 
 void ReadAhead::begin_reads(Chunk& chunk) {
@@ -90,6 +99,7 @@ Chunk* ReadAhead::complete(Transfer* transfer) {
     // It waits for a decision, and its memory is of use to others.
     chunk->reads.clear();
     chunk->buffer.reset();
+    chunk->hidden.reset();
     chunk->streams.reset();
   } else if (chunk->rows_left.empty()) {
     reading_--;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 
 #include "base/bytes.h"
 #include "codec/codec.h"
@@ -16,6 +17,9 @@ namespace {
 // Plain clusters need none; of compressed ones of 64 KiB a whole chunk fits, and the largest there
 // are take two reads at a time.
 constexpr uint64_t kRoundBytes = 8 << 20;
+
+// Reads before the last one that a row may go on with: one for each of some files in turn.
+constexpr size_t kNearReads = 8;
 
 void expand_stream(const Chunk& chunk, const Read& read, BufferPool& pool) {
   const Row& first = read.rows.front();
@@ -33,6 +37,23 @@ void expand_stream(const Chunk& chunk, const Read& read, BufferPool& pool) {
   for (const Row& row : read.rows) memcpy(chunk.place_of(row), out + row.within, row.length);
 }
 
+// Those of the step, and those of layers that it does not show, in the order of the guest: so
+// those that follow each other in a file are near each other.
+std::vector<Row> rows_to_read(const Step& step) {
+  std::vector<Row> rows = step.rows;
+  if (step.hidden_bytes == 0) return rows;
+  std::copy_if(step.own.begin(), step.own.end(), std::back_inserter(rows),
+               [](const Row& row) { return row.hidden; });
+  std::stable_sort(rows.begin(), rows.end(),
+                   [](const Row& a, const Row& b) { return a.start < b.start; });
+  return rows;
+}
+
+// Bytes from where rows begin in their chunk's memory, which itself begins at a page.
+uint64_t place_in(const Chunk& chunk, const Row& row) {
+  return row.hidden ? row.place : row.start - chunk.step.start;
+}
+
 }  // namespace
 
 Reader::Reader(std::vector<Store>& stores, Queue& queue, BufferPool& pool)
@@ -41,10 +62,11 @@ Reader::Reader(std::vector<Store>& stores, Queue& queue, BufferPool& pool)
 void Reader::plan(Chunk& chunk, uint64_t unit) {
   chunk.buffer.reset();
   chunk.failure = nullptr;
-  chunk.padded = round_up(chunk.step.length, unit);
-  chunk.rows_left = chunk.step.rows;
+  chunk.hidden.reset();
+  chunk.padded = chunk.step.kind == Step::Kind::kData ? round_up(chunk.step.length, unit) : 0;
+  chunk.rows_left = rows_to_read(chunk.step);
   plan_next(chunk);
-  chunk.wanted += chunk.padded;
+  chunk.wanted += chunk.padded + chunk.step.hidden_bytes;
 }
 
 void Reader::plan_next(Chunk& chunk) {
@@ -54,7 +76,7 @@ void Reader::plan_next(Chunk& chunk) {
   // cluster is then read and expanded once for each chunk.
   std::vector<Row> later;
   for (const Row& row : chunk.rows_left) {
-    if (joins_read(chunk, row)) continue;
+    if (joins_read(chunk, row) || continues_read(chunk, row)) continue;
     if (chunk.reads.empty() || chunk.wanted < kRoundBytes) {
       auto read = plan_read(chunk, row);
       chunk.wanted += sizeof(Read) + (read->bounced > 0 ? BufferPool::size_of(read->bounced) : 0);
@@ -67,7 +89,10 @@ void Reader::plan_next(Chunk& chunk) {
 }
 
 void Reader::start(Chunk& chunk) {
-  if (!chunk.buffer) {
+  if (chunk.step.hidden_bytes > 0 && !chunk.hidden) {
+    chunk.hidden = pool_.get(chunk.step.hidden_bytes);
+  }
+  if (chunk.padded > 0 && !chunk.buffer) {
     chunk.buffer = pool_.get(chunk.padded);
     uint8_t* memory = chunk.buffer->data();
     uint64_t filled = 0;
@@ -98,14 +123,32 @@ bool Reader::joins_read(Chunk& chunk, const Row& row) {
   return true;
 }
 
+// Whether a plain row goes on where a read in the chunk ends: then it is part of that.
+bool Reader::continues_read(Chunk& chunk, const Row& row) const {
+  const Store& store = stores_[row.file];
+  if (row.compressed() || !store.scatters()) return false;
+  if ((row.length | place_in(chunk, row)) % store.alignment() != 0) return false;
+  size_t tried = 0;
+  for (auto at = chunk.reads.rbegin(); at != chunk.reads.rend() && tried < kNearReads; ++at) {
+    Read& read = **at;
+    const Row& last = read.rows.back();
+    tried++;
+    if (last.file != row.file || last.compressed() || read.bounced > 0) continue;
+    if (last.offset + last.length != row.offset || last.length % store.alignment() != 0) continue;
+    read.rows.push_back(row);
+    read.needed += row.length;
+    return true;
+  }
+  return false;
+}
+
 std::unique_ptr<Read> Reader::plan_read(const Chunk& chunk, const Row& row) const {
   unsigned alignment = stores_[row.file].alignment();
   auto read = std::make_unique<Read>();
   read->rows = {row};
   Transfer& transfer = read->transfer;
   uint64_t size = row.compressed() ? row.size : row.length;
-  // The chunk's memory begins at a page.
-  uint64_t bits = row.offset | row.length | (row.start - chunk.step.start);
+  uint64_t bits = row.offset | row.length | place_in(chunk, row);
   bool direct = !row.compressed() && bits % alignment == 0;
   transfer.offset = direct ? row.offset : round_down(row.offset, alignment);
   read->lead = row.offset - transfer.offset;
@@ -127,7 +170,9 @@ void Reader::submit(Chunk& chunk, Read& read) {
   if (read.bounce) {
     transfer.iov = {{read.bounce->data(), read.bounced}};
   } else {
-    transfer.iov = {{chunk.place_of(row), row.length}};
+    for (const Row& part : read.rows) {
+      transfer.iov.push_back({chunk.place_of(part), part.length});
+    }
   }
   source.submit(transfer, queue_);
 }

@@ -32,6 +32,7 @@ class Reader {
 
  private:
   std::unique_ptr<Read> plan_read(const Chunk& chunk, const Row& row) const;
+  bool continues_read(Chunk& chunk, const Row& row) const;
   static bool joins_read(Chunk& chunk, const Row& row);
   void submit(Chunk& chunk, Read& read);
 

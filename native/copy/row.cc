@@ -24,7 +24,7 @@ uint64_t whole(double number, uint64_t most = kMostNumber) {
 
 void check(const Row& row, size_t files) {
   bool sound = row.length > 0;
-  if (row.reads()) sound = sound && row.file < files;
+  if (row.reads() || row.own) sound = sound && row.file < files;
   if (row.compressed()) {
     sound = sound && row.size > 0 && row.size <= 2 * kMostClusterSize &&
             row.cluster_size <= kMostClusterSize && row.within + row.length <= row.cluster_size;
@@ -51,7 +51,9 @@ std::vector<Row> unpack_rows(const double* columns, size_t rows, size_t files) {
   unpacked.reserve(rows);
   for (size_t i = 0; i < rows; i++, columns += kRowColumns) {
     Row row;
-    row.kind = static_cast<RowKind>(whole(columns[0], static_cast<uint64_t>(RowKind::kZstd)));
+    auto most = static_cast<uint64_t>(RowKind::kZstd);
+    row.own = columns[0] >= kOwnRows;
+    row.kind = static_cast<RowKind>(whole(columns[0] - (row.own ? kOwnRows : 0), most));
     row.start = whole(columns[1]);
     row.length = whole(columns[2]);
     row.file = static_cast<uint32_t>(whole(columns[3], UINT32_MAX));

@@ -8,6 +8,8 @@
 namespace qb {
 
 // Shared with lib/plan/rows.ts, DO NOT CHANGE one without the other.
+// From kOwnRows on they are of what an image of the chain holds itself; then `file` is that image,
+// also where nothing is read.
 enum class RowKind : uint8_t {
   kSkip = 0,     // leave it to the backing file, or unallocated
   kZero = 1,     // record it as zero
@@ -15,6 +17,8 @@ enum class RowKind : uint8_t {
   kDeflate = 3,  // part of a compressed cluster of `file`
   kZstd = 4,
 };
+
+inline constexpr uint8_t kOwnRows = 8;
 
 // A run of guest bytes. Rows are ordered and contiguous from 0 to the size of the disk.
 struct Row {
@@ -28,6 +32,11 @@ struct Row {
   uint64_t size = 0;
   uint64_t cluster_size = 0;
   uint64_t within = 0;
+  // Of what an image of the chain holds itself, see layers.h: it has a place among the bytes that
+  // the disk does not show.
+  bool own = false;
+  bool hidden = false;
+  uint64_t place = 0;  // in Chunk::hidden, bytes
 
   uint64_t end() const { return start + length; }
   bool reads() const { return kind >= RowKind::kData; }

@@ -75,8 +75,15 @@ struct HashTarget {
 
 using CopyTarget = std::variant<Qcow2Target, RawTarget, PatchTarget, HashTarget>;
 
+// An image of the chain that is copied, of which the hash of what it holds itself is taken, too.
+struct LayerHash {
+  uint32_t file = 0;         // index of the source
+  bool has_backing = false;  // see HashTarget
+};
+
 struct CopySpec {
-  std::vector<CopySource> sources;  // rows name them by index
+  std::vector<CopySource> sources;     // rows name them by index
+  std::vector<LayerHash> layers = {};  // see layers.h
   CopyTarget target;
   uint64_t size = 0;  // of the disk, bytes
   EngineKind engine = EngineKind::kAuto;

@@ -1,6 +1,7 @@
 #include "copy/step_feed.h"
 
 #include <cerrno>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -9,11 +10,16 @@ namespace qb {
 
 std::optional<Step> StepFeed::next() {
   while (true) {
-    if (std::optional<Step> step = assembler_.next()) return step;
+    std::optional<Step> step = rest_ ? std::exchange(rest_, std::nullopt) : assembler_.next();
+    if (step) {
+      rest_ = layers_.attach(*step);
+      return step;
+    }
     if (closed_) return std::nullopt;
     std::vector<Row> rows;
     switch (mailbox_.take(rows)) {
       case CopyMailbox::Inbox::kItems:
+        layers_.take(rows);
         assembler_.feed(rows);
         break;
       case CopyMailbox::Inbox::kNothingYet:

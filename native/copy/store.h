@@ -27,8 +27,11 @@ class Store {
   uint64_t size() const { return size_; }
   // Alignment of offset, length and memory of a read.
   unsigned alignment() const;
-  // Hands over a read of one piece of memory, whose offset, iov and tag are set. Those of a file go
-  // through `queue`; of others the last block is cut where the store ends.
+  // Whether a read may be into several pieces of memory.
+  bool scatters() const { return std::holds_alternative<File>(from_); }
+  // Hands over a read into one piece of memory or, if it scatters, several, whose offset, iov and
+  // tag are set. Those of a file go through `queue`; of others the last block is cut where the
+  // store ends.
   void submit(Transfer& read, Queue& queue);
   // Appends completed requests, except those completed through the queue.
   void collect(std::vector<Transfer*>& done);

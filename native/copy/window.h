@@ -22,14 +22,14 @@ class Window {
   Chunk& add(Step step) {
     auto chunk = std::make_unique<Chunk>();
     chunk->step = std::move(step);
-    rows_ += chunk->step.rows.size();
+    rows_ += rows_of(*chunk);
     chunks_.push_back(std::move(chunk));
     return *chunks_.back();
   }
   // The first in the guest. REQUIRES: not empty.
   Chunk& head() { return *chunks_.front(); }
   void drop_head() {
-    rows_ -= head().step.rows.size();
+    rows_ -= rows_of(head());
     chunks_.pop_front();
   }
   // The chunk that begins there, if its read failed and it waits for a decision.
@@ -45,6 +45,10 @@ class Window {
   // As many as the reads that are allowed can need between them, by far.
   static constexpr size_t kMaxChunks = 8192;
   static constexpr size_t kMaxRows = 65536;
+
+  static size_t rows_of(const Chunk& chunk) {
+    return chunk.step.rows.size() + chunk.step.own.size();
+  }
 
   std::deque<std::unique_ptr<Chunk>> chunks_;
   size_t rows_ = 0;  // of their steps

@@ -109,7 +109,12 @@ class Handle : public JobHandle<CopyJob> {
     object.Set("unchangedBytes", static_cast<double>(counters.unchanged));
     object.Set("engine", job().engine_name());
     object.Set("direct", job().direct());
-    if (!job().checksum().empty()) object.Set("checksum", job().checksum());
+    const auto& [content, layers] = job().checksums();
+    if (!content.empty()) object.Set("checksum", content);
+    if (layers.empty()) return object;
+    auto checksums = Napi::Array::New(env(), layers.size());
+    for (uint32_t i = 0; i < layers.size(); i++) checksums.Set(i, layers[i]);
+    object.Set("layerChecksums", checksums);
     return object;
   }
 };

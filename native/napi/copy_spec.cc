@@ -56,6 +56,17 @@ std::vector<CopySource> sources_of(const Napi::Object& options) {
   return made;
 }
 
+std::vector<LayerHash> layers_of(const Napi::Object& options) {
+  std::vector<LayerHash> made;
+  if (!flag(options, "layers")) return made;
+  auto layers = options.Get("layers").As<Napi::Array>();
+  for (uint32_t i = 0; i < layers.Length(); i++) {
+    auto layer = layers.Get(i).As<Napi::Object>();
+    made.push_back({static_cast<uint32_t>(number(layer, "store")), flag(layer, "hasBacking")});
+  }
+  return made;
+}
+
 EngineKind engine_of(const Napi::Object& options) {
   std::string engine = text(options, "engine");
   if (engine == "io_uring") return EngineKind::kUring;
@@ -123,6 +134,7 @@ CopyTarget target_of(const Napi::Object& target) {
 CopySpec copy_spec_of(const Napi::Object& options) {
   return {
       .sources = sources_of(options),
+      .layers = layers_of(options),
       .target = target_of(object(options, "target")),
       .size = number(options, "size"),
       .engine = engine_of(options),

@@ -127,6 +127,16 @@ export class PrunedMachine {
     }
   }
 
+  /** The guest writes one thing. */
+  write(disk: string, at: number, bytes: Buffer): void {
+    this.#disks.get(disk)!.write(at, bytes)
+  }
+
+  /** The disk has another size. */
+  resize(disk: string, size: number): void {
+    this.#disks.get(disk)!.resize(size)
+  }
+
   /** @returns the name of the new point, some hours after the last one */
   async backup({ full, disks, hours, ...options }: BackupOptions = {}): Promise<string> {
     const point = `p${this.#points++}`

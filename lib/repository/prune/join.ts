@@ -3,7 +3,7 @@ import { jobOptions } from '../../backup/job-options.ts'
 import { openWritten, requireSound } from '../../backup/verify-content.ts'
 import { surveyPlan } from '../../copy/image-size.ts'
 import { copyDisk } from '../../copy/job.ts'
-import type { Compression, RecordedBacking } from '../../copy/spec.ts'
+import type { Compression, HashedLayer, RecordedBacking } from '../../copy/spec.ts'
 import { locate } from '../../copy/target/location.ts'
 import { openTarget, type Target } from '../../copy/target/open-target.ts'
 import { BackupError, unsupported } from '../../errors.ts'
@@ -16,6 +16,7 @@ import { lockFile, READING } from '../../image/locks.ts'
 import type { CopyCounters } from '../../native.ts'
 import type { CopyOptions } from '../../options.ts'
 import type { Progress } from '../../progress.ts'
+import { ownLayer } from '../../source/own-layer.ts'
 import type { Disk } from '../../source/source.ts'
 import { closeAll, layersOf } from '../../source/source-chain.ts'
 import { endsInside, upperLayers } from '../../source/upper-layers.ts'
@@ -28,6 +29,9 @@ import type { Join } from './plan.ts'
 /** How images are read and written. */
 export type JoinOptions = Omit<CopyOptions, 'force' | 'onProgress'>
 
+/** Images that are hashed as they are copied, at most: each holds memory for some MiB of its data. */
+const MAX_HASHED = 4
+
 /** An image that is as its record says, as far as its metadata tell. */
 interface RecordedImage {
   disk: DiskRecord
@@ -39,6 +43,8 @@ interface RecordedImage {
 export interface OpenJoin {
   /** All that is read. */
   images: RecordedImage[]
+  /** Those of them whose hash is taken from what is read for the new one, as layers of the disk. */
+  hashed: Map<RecordedImage, HashedLayer>
   disk: Disk
   clusterSize: number
   compress?: Compression['type']
@@ -93,7 +99,8 @@ export async function openJoin(
     const compress = images.map((_, i) => stores.get(i)).find((type) => type !== undefined)
     const before = read.reduce((sum, image) => sum + image.file.size, 0)
     const most = compress === undefined ? bytes : Math.min(bytes, before)
-    return { images: read, disk, clusterSize, compress, backing, bytes: most, close }
+    const hashed = layersToHash(images.slice(0, upper))
+    return { images: read, hashed, disk, clusterSize, compress, backing, bytes: most, close }
   } catch (error) {
     await close()
     throw error
@@ -106,29 +113,37 @@ export interface NewImage extends CopyCounters {
 }
 
 /**
- * Makes the image of a join. All that is read is compared with its recorded hash first: what has rotted must
- * not get a hash that fits it.
+ * Makes the image of a join. All that is read is compared with its recorded hash before the new image can get a
+ * name: what has rotted must not get a hash that fits it.
  * @param path of the new image, a temporary name
  * @param step called for each thing that is done with how many guest bytes; makes its `onProgress`
  * @throws BackupError DIFFERENT, BAD_IMAGE, IO, ABORTED; nothing is left then
  */
 export async function makeImage(
-  { images, disk, clusterSize, compress, backing }: OpenJoin,
+  { images, hashed, disk, clusterSize, compress, backing }: OpenJoin,
   path: string,
   options: JoinOptions,
   step: (size: number) => ((progress: Progress) => void) | undefined,
 ): Promise<NewImage> {
   const files = images.map(({ file }) => file)
   for (const image of images) {
-    await requireContent(image, { ...options, onProgress: step(image.header.virtualSize) })
+    if (hashed.has(image)) continue
+    const onProgress = step(image.header.virtualSize)
+    const { checksum } = await hashImage(image.file, image.header, { ...options, onProgress })
+    requireContent(image, checksum)
   }
   // Messages name the image that is to be replaced: nobody else sees the temporary name.
   const location = { ...(await locate(path)), path: files[0].path }
   const target = await openTarget(location, { replaces: 'image', sources: files })
   try {
-    const given = { ...options, clusterSize, compress, onProgress: step(disk.size) }
+    const onProgress = scaled(step, disk.size, 1 + hashed.size)
+    const given = { ...options, clusterSize, compress, onProgress }
     const job = jobOptions('qcow2', disk.size, given, backing)
-    const counters = await copyDisk(disk, target, { ...job, hash: true })
+    const layers = [...hashed.values()]
+    const counters = await copyDisk(disk, target, { ...job, hash: true, layers })
+    for (const [i, image] of [...hashed.keys()].entries()) {
+      requireContent(image, counters.layerChecksums?.[i])
+    }
     await requireUnchanged(files)
     await requireSound(await openWritten(target), options.signal)
     return { target, ...counters }
@@ -163,12 +178,38 @@ function requireOnlyBackup(path: string, { extensions, nbSnapshots }: Qcow2Heade
   )
 }
 
+/**
+ * Which of the upper images need not be read on their own to be hashed: the largest, if their clusters are those of
+ * the new image, so that none of theirs is read in part.
+ */
+function layersToHash(upper: readonly RecordedImage[]): Map<RecordedImage, HashedLayer> {
+  const [top] = upper
+  const isAlike = ({ header: { clusterSize, virtualSize, extendedL2 } }: RecordedImage) =>
+    clusterSize === top.header.clusterSize && virtualSize === top.header.virtualSize && !extendedL2
+  if (!upper.every(isAlike)) return new Map()
+  const largest = [...upper].sort((a, b) => b.file.size - a.file.size).slice(0, MAX_HASHED)
+  return new Map(
+    largest.map((image) => {
+      const { file, header } = image
+      const store = upper.indexOf(image)
+      const hasBacking = Boolean(header.backingFile)
+      return [image, { store, own: ownLayer(file, header), hasBacking }]
+    }),
+  )
+}
+
+/** The progress of something that is as much work as so many of its size. */
+function scaled(
+  step: (size: number) => ((progress: Progress) => void) | undefined,
+  size: number,
+  times: number,
+): ((progress: Progress) => void) | undefined {
+  const report = step(size * times)
+  return report && ((progress) => report({ ...progress, position: progress.position * times }))
+}
+
 /** @throws BackupError DIFFERENT */
-async function requireContent(
-  { disk, file, header }: RecordedImage,
-  options: JoinOptions & Pick<CopyOptions, 'onProgress'>,
-): Promise<void> {
-  const { checksum } = await hashImage(file, header, options)
+function requireContent({ disk, file }: RecordedImage, checksum: string | undefined): void {
   if (checksum === disk.content.checksum) return
   const why = 'holds other content than recorded; nothing that builds on it is changed'
   throw new BackupError('DIFFERENT', file.path, why)

