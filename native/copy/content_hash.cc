@@ -1,10 +1,7 @@
 #include "copy/content_hash.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
-
-#include "base/bytes.h"
 
 namespace qb {
 
@@ -16,27 +13,6 @@ constexpr uint64_t kBlock = 4 << 20;
 // while a thread works on one of data.
 constexpr size_t kMaxBlocks = 4096;
 
-constexpr uint8_t kZeroes[1 << 16] = {};
-
-void append_zeroes(Message& message, uint64_t length) {
-  for (uint64_t left = length; left > 0;) {
-    uint64_t part = std::min<uint64_t>(left, sizeof kZeroes);
-    message.push_back({kZeroes, part});
-    left -= part;
-  }
-}
-
-// The numbers and the kind before a run.
-struct RunMark {
-  uint8_t bytes[17];
-
-  RunMark(uint64_t start, uint64_t length, uint8_t kind) {
-    uint64_t numbers[] = {start, length};
-    memcpy(bytes, numbers, sizeof numbers);
-    bytes[16] = kind;
-  }
-};
-
 Digest hash_of(const Message& message) {
   Digest digest;
   blake2b_all({&message, 1}, {&digest, 1});
@@ -44,8 +20,11 @@ Digest hash_of(const Message& message) {
 }
 
 Digest hash_of_zero_run(uint64_t start, uint64_t length) {
-  RunMark mark(start, length, 1);
-  return hash_of({mark.bytes});
+  HashBlock block{.start = start, .has_backing = true};
+  block.pieces.push_back({HashBlock::Kind::kZero, length});
+  HashBlock* only = &block;
+  hash_blocks({&only, 1});
+  return block.digest;
 }
 
 }  // namespace
@@ -61,14 +40,12 @@ const Digest& ContentHash::zero_block() {
   return kDigest;
 }
 
-ContentHash::ContentHash(uint64_t size, bool has_backing, Workers& workers,
-                         std::function<void()> hashed, Large large)
+ContentHash::ContentHash(uint64_t size, bool has_backing, BlockHasher& hasher, Large large)
     : size_(size),
       has_backing_(has_backing),
       large_(size > large.above),
       group_size_(large.group),
-      workers_(workers),
-      hashed_(std::move(hashed)) {
+      hasher_(hasher) {
   if (large_) zero_group_ = hash_of(Message(group_size_, zero_block_));
   blake2b_init(&total_, zero_block_.size());
 }
@@ -92,8 +69,9 @@ void ContentHash::add(Kind kind, uint64_t length, const uint8_t* data, const Buf
       left -= taken;
       position_ += taken;
       if (left == 0) break;
-      open_ = std::make_unique<Block>();
+      open_ = std::make_unique<HashBlock>();
       open_->start = position_;
+      open_->has_backing = has_backing_;
     }
     uint64_t end = std::min(open_->start + kBlock, size_);
     uint64_t part = std::min(left, end - position_);
@@ -115,9 +93,9 @@ uint64_t ContentHash::add_blocks(Kind kind, uint64_t length) {
 }
 
 void ContentHash::add_zero_blocks(uint64_t start, uint64_t count) {
-  Block* last = blocks_.empty() ? nullptr : blocks_.back().get();
+  HashBlock* last = blocks_.empty() ? nullptr : blocks_.back().get();
   if (!last || last->zeroes == 0 || last->start + last->zeroes * kBlock != start) {
-    blocks_.push_back(std::make_unique<Block>());
+    blocks_.push_back(std::make_unique<HashBlock>());
     last = blocks_.back().get();
     last->start = start;
     last->done = true;
@@ -127,11 +105,11 @@ void ContentHash::add_zero_blocks(uint64_t start, uint64_t count) {
 }
 
 void ContentHash::close_block() {
-  std::unique_ptr<Block> closed = std::exchange(open_, nullptr);
-  Block& block = *closed;
+  std::unique_ptr<HashBlock> closed = std::exchange(open_, nullptr);
+  HashBlock& block = *closed;
   auto has = [&block](Kind kind) {
     return std::any_of(block.pieces.begin(), block.pieces.end(),
-                       [kind](const Piece& piece) { return piece.kind == kind; });
+                       [kind](const HashBlock::Piece& piece) { return piece.kind == kind; });
   };
   bool has_data = has(Kind::kData);
   if (!has_data && !has(Kind::kZero)) return;
@@ -141,71 +119,21 @@ void ContentHash::close_block() {
   }
   blocks_.push_back(std::move(closed));
   if (!has_data) {
-    Block* only = &block;
-    compute({&only, 1});
+    HashBlock* only = &block;
+    hash_blocks({&only, 1});
     block.done = true;
   } else {
     busy_++;
-    {
-      std::lock_guard lock(mutex_);
-      waiting_.push_back(&block);
-    }
-    workers_.submit([this] { compute_waiting(); });
+    block.busy = &busy_;
+    hasher_.add(block);
   }
   fold();
-}
-
-void ContentHash::compute_waiting() {
-  std::vector<Block*> blocks;
-  {
-    std::lock_guard lock(mutex_);
-    while (!waiting_.empty() && blocks.size() < kBlake2bLanes) {
-      blocks.push_back(waiting_.front());
-      waiting_.pop_front();
-    }
-  }
-  if (blocks.empty()) return;
-  compute(blocks);
-  for (Block* block : blocks) {
-    block->pieces.clear();
-    block->done = true;
-    busy_--;
-  }
-  hashed_();
-}
-
-void ContentHash::compute(std::span<Block* const> blocks) const {
-  std::vector<Message> messages(blocks.size());
-  std::deque<RunMark> marks;
-  for (size_t n = 0; n < blocks.size(); n++) {
-    const std::vector<Piece>& pieces = blocks[n]->pieces;
-    Message& message = messages[n];
-    uint64_t at = blocks[n]->start;
-    for (size_t i = 0; i < pieces.size(); i++) {
-      const Piece& piece = pieces[i];
-      bool first = i == 0 || pieces[i - 1].kind != piece.kind;
-      if (has_backing_ && first && piece.kind != Kind::kSkip) {
-        uint64_t length = 0;
-        for (size_t j = i; j < pieces.size() && pieces[j].kind == piece.kind; j++) {
-          length += pieces[j].length;
-        }
-        marks.emplace_back(at, length, static_cast<uint8_t>(piece.kind));
-        message.push_back(marks.back().bytes);
-      }
-      if (piece.kind == Kind::kData) message.push_back({piece.data, piece.length});
-      if (piece.kind == Kind::kZero && !has_backing_) append_zeroes(message, piece.length);
-      at += piece.length;
-    }
-  }
-  std::vector<Digest> digests(blocks.size());
-  blake2b_all(messages, digests);
-  for (size_t n = 0; n < blocks.size(); n++) blocks[n]->digest = digests[n];
 }
 
 // Takes finished blocks, in order.
 void ContentHash::fold() {
   while (!blocks_.empty() && blocks_.front()->done) {
-    const Block& block = *blocks_.front();
+    const HashBlock& block = *blocks_.front();
     if (block.zeroes > 0) {
       take_zeroes(block.start, block.zeroes);
     } else {

@@ -20,21 +20,18 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
-#include <functional>
 #include <memory>
-#include <mutex>
-#include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "base/blake2b.h"
 #include "base/buffer.h"
-#include "base/workers.h"
+#include "copy/block_hasher.h"
 
 namespace qb {
 
-// Takes a disk in guest order, as a DiskWriter does. Not thread-safe. `workers` must end first.
+// Takes a disk in guest order, as a DiskWriter does. Not thread-safe. The workers of the hasher
+// must end first.
 class ContentHash {
  public:
   // Bytes: the largest add_skipped() and add_zeroes() that takes no noticeable time.
@@ -47,48 +44,31 @@ class ContentHash {
   };
 
   // `size`: of the disk, bytes. `has_backing`: what is skipped is not part of it; else it reads as
-  // zero. `hashed`: called on any thread when busy() may have become false. `large`: for tests.
-  ContentHash(uint64_t size, bool has_backing, Workers& workers, std::function<void()> hashed,
-              Large large);
-  ContentHash(uint64_t size, bool has_backing, Workers& workers, std::function<void()> hashed)
-      : ContentHash(size, has_backing, workers, std::move(hashed), Large()) {}
+  // zero. `large`: for tests.
+  ContentHash(uint64_t size, bool has_backing, BlockHasher& hasher, Large large);
+  ContentHash(uint64_t size, bool has_backing, BlockHasher& hasher)
+      : ContentHash(size, has_backing, hasher, Large()) {}
 
   // Bytes past the end of the disk are left out. `owner` keeps the bytes alive, unchanged.
   void add_data(const uint8_t* data, uint64_t length, const BufferRef& owner);
   void add_zeroes(uint64_t length);
   void add_skipped(uint64_t length);
 
-  // True when so many blocks wait for one that a thread works on that no more should be given;
-  // `hashed` is called when that may have changed.
+  // True when so many blocks wait for one that is not done that no more should be given.
   bool behind();
-  // True while memory is held by blocks that threads work on.
+  // True while memory is held by blocks that the hasher has.
   bool busy() const { return busy_ > 0; }
   // In hexadecimal. REQUIRES: the whole disk was given, !busy().
   std::string finish();
 
  private:
-  enum class Kind : uint8_t { kSkip = 0, kZero = 1, kData = 2 };
-  struct Piece {
-    Kind kind;
-    uint64_t length;
-    const uint8_t* data = nullptr;
-    BufferRef owner;
-  };
-  struct Block {
-    uint64_t start = 0;
-    std::vector<Piece> pieces;
-    Digest digest;
-    uint64_t zeroes = 0;  // instead, that many whole blocks of zeroes
-    std::atomic<bool> done = false;
-  };
+  using Kind = HashBlock::Kind;
 
   static const Digest& zero_block();
   void add(Kind kind, uint64_t length, const uint8_t* data, const BufferRef& owner);
   uint64_t add_blocks(Kind kind, uint64_t length);
   void close_block();
   void add_zero_blocks(uint64_t start, uint64_t count);
-  void compute_waiting();
-  void compute(std::span<Block* const> blocks) const;
   void fold();
   void take(const Digest& digest);
   void take_zeroes(uint64_t start, uint64_t count);
@@ -99,18 +79,13 @@ class ContentHash {
   bool has_backing_;
   bool large_;
   uint64_t group_size_;  // blocks
-  Workers& workers_;
-  std::function<void()> hashed_;
+  BlockHasher& hasher_;
   const Digest& zero_block_ = zero_block();
   Digest zero_group_;
-  uint64_t position_ = 0;                      // guest, bytes
-  std::unique_ptr<Block> open_;                // the one that position_ is in
-  std::deque<std::unique_ptr<Block>> blocks_;  // closed, not yet part of total_: see behind()
+  uint64_t position_ = 0;                          // guest, bytes
+  std::unique_ptr<HashBlock> open_;                // the one that position_ is in
+  std::deque<std::unique_ptr<HashBlock>> blocks_;  // closed, not yet part of total_: see behind()
   std::atomic<size_t> busy_ = 0;
-  std::mutex mutex_;
-  // Blocks for which a thread was asked, guarded by `mutex_`: one that comes takes several at once
-  // if there are so many, and the others find none.
-  std::deque<Block*> waiting_;
   // Of a large disk: the group that was begun, or the zeroes that may go on.
   blake2b_state group_;
   uint64_t in_group_ = 0;  // blocks

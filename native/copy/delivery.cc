@@ -7,9 +7,12 @@ namespace qb {
 
 Delivery::Delivery(const CopySpec& spec, DiskWriter& writer, Workers& workers,
                    std::function<void()> hashed, LiveCounters& counters)
-    : writer_(writer), counters_(counters), layers_(spec, writer.unit(), workers, hashed) {
+    : writer_(writer),
+      counters_(counters),
+      hasher_(workers, std::move(hashed)),
+      layers_(spec, writer.unit(), hasher_) {
   bool wanted = spec.hash || std::holds_alternative<HashTarget>(spec.target);
-  if (wanted) hash_.emplace(spec.size, writer.has_backing(), workers, std::move(hashed));
+  if (wanted) hash_.emplace(spec.size, writer.has_backing(), hasher_);
 }
 
 bool Delivery::deliver(Chunk& chunk) {

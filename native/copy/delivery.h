@@ -33,6 +33,8 @@ class Delivery {
   // chunk now. Throws Error.
   bool deliver(Chunk& chunk);
 
+  // See BlockHasher.
+  void start_hashes() { hasher_.start(); }
   // See ContentHash; both are false without one.
   bool hash_behind() { return (hash_ && hash_->behind()) || layers_.behind(); }
   bool hash_busy() const { return (hash_ && hash_->busy()) || layers_.busy(); }
@@ -45,6 +47,7 @@ class Delivery {
 
   DiskWriter& writer_;
   LiveCounters& counters_;
+  BlockHasher hasher_;
   std::optional<ContentHash> hash_;
   LayerHashes layers_;
 };

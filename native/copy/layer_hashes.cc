@@ -6,11 +6,9 @@
 
 namespace qb {
 
-LayerHashes::LayerHashes(const CopySpec& spec, uint64_t unit, Workers& workers,
-                         const std::function<void()>& hashed)
-    : unit_(unit) {
+LayerHashes::LayerHashes(const CopySpec& spec, uint64_t unit, BlockHasher& hasher) : unit_(unit) {
   for (const LayerHash& layer : spec.layers) {
-    layers_.emplace_back(layer, spec.size, workers, hashed);
+    layers_.emplace_back(layer, spec.size, hasher);
   }
 }
 

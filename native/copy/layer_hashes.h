@@ -3,23 +3,20 @@
 
 #include <cstdint>
 #include <deque>
-#include <functional>
 #include <string>
 #include <vector>
 
-#include "base/workers.h"
 #include "copy/chunk.h"
 #include "copy/content_hash.h"
 #include "copy/spec.h"
 
 namespace qb {
 
-// Not thread-safe. `workers` must end first.
+// Not thread-safe. The workers of the hasher must end first.
 class LayerHashes {
  public:
-  // `unit`: see Layers; `hashed`: see ContentHash.
-  LayerHashes(const CopySpec& spec, uint64_t unit, Workers& workers,
-              const std::function<void()>& hashed);
+  // `unit`: see Layers.
+  LayerHashes(const CopySpec& spec, uint64_t unit, BlockHasher& hasher);
 
   // Takes what the layers hold in the range of a chunk; chunks come in guest order.
   void add(const Chunk& chunk);
@@ -32,9 +29,8 @@ class LayerHashes {
 
  private:
   struct Layer {
-    Layer(const LayerHash& layer, uint64_t size, Workers& workers,
-          const std::function<void()>& hashed)
-        : file(layer.file), hash(size, layer.has_backing, workers, hashed) {}
+    Layer(const LayerHash& layer, uint64_t size, BlockHasher& hasher)
+        : file(layer.file), hash(size, layer.has_backing, hasher) {}
 
     uint32_t file;
     ContentHash hash;

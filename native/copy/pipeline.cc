@@ -87,11 +87,13 @@ void Pipeline::copy() {
     // Data held back for its neighbours would wait for ever if nothing else is under way.
     bool idle = read_ahead_.reading() == 0 && queue_.in_flight() == 0;
     if (idle && preparer_.in_progress() == 0) sink_->flush();
+    if (read_ahead_.starved() || delivery_.hash_behind()) delivery_.start_hashes();
     process_completions();
   }
 }
 
 void Pipeline::finish_hash() {
+  delivery_.start_hashes();
   while (delivery_.hash_busy()) {
     mailbox_.check_cancelled();
     process_completions();

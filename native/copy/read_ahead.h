@@ -23,10 +23,11 @@ namespace qb {
 // writes under way and blocks to be hashed by delivery, which is all that adds to them. Why the
 // copy still goes on, whatever the bounds are: the first chunk of the window (the head) waits for
 // none of them. If there is no chunk, a step may begin. If the head lacks memory, it gets it as
-// soon as no write and no hash holds any, and those end on their own. If its bytes are under way
-// or with a worker, they come back on their own, too. If they cannot be read, the caller is
-// notified so and decides. Else it is ready and is delivered, at once or after one of too many
-// writes came back or the block that is being hashed was done; then the next chunk is the head.
+// soon as no write and no hash holds any, and those end on their own: blocks that wait for others
+// to be hashed with do so no longer while memory is short. If its bytes are under way or with a
+// worker, they come back on their own, too. If they cannot be read, the caller is notified so and
+// decides. Else it is ready and is delivered, at once or after one of too many writes came back or
+// the block that is being hashed was done; then the next chunk is the head.
 class ReadAhead {
  public:
   // `unit`: the target's, bytes.
@@ -44,6 +45,8 @@ class ReadAhead {
   // Reads a failed chunk again.
   void retry(Chunk& chunk) { begin_reads(chunk); }
 
+  // Whether reads wait for memory.
+  bool starved() const { return !held_.empty(); }
   // Chunks that lack bytes, those that wait for memory included.
   size_t reading() const { return reading_; }
   // When the rate limit lets more be read; nothing if it did at the last start. It is not asked

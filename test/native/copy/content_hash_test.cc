@@ -112,11 +112,12 @@ struct Disk {
     BufferPool pool;
     // Ends after the workers, as in the pipeline.
     std::optional<ContentHash> hash;
+    std::optional<BlockHasher> hasher;
     Workers workers(3);
+    hasher.emplace(workers, [] {});
     ContentHash::Large large;
     if (group > 0) large = {.above = 0, .group = group};
-    hash.emplace(
-        bytes.size(), has_backing, workers, [] {}, large);
+    hash.emplace(bytes.size(), has_backing, *hasher, large);
     for (uint64_t at = 0; at < bytes.size();) {
       uint64_t to = at;
       while (to < bytes.size() && kinds[to] == kinds[at] && to - at < most) to++;
@@ -130,6 +131,7 @@ struct Disk {
       }
       at = to;
     }
+    hasher->start();
     while (hash->busy()) std::this_thread::yield();
     CHECK(pool.in_use() == 0);
     return hash->finish();
@@ -199,7 +201,8 @@ TEST_CASE("ContentHash: data, zero and what is left to the backing file are told
 
 TEST_CASE("ContentHash: an exbibyte of nothing") {
   Workers workers(1);
-  ContentHash hash(1ull << 60, true, workers, [] {});
+  BlockHasher hasher(workers, [] {});
+  ContentHash hash(1ull << 60, true, hasher);
   hash.add_skipped(1ull << 60);
   CHECK(hash.finish() == Disk({}, 1).found(false, 1));
 }
@@ -209,7 +212,8 @@ TEST_CASE("ContentHash: a pebibyte of zeroes") {
   constexpr uint64_t kSize = 1ull << 50;
   auto found = [](bool has_backing) {
     Workers workers(1);
-    ContentHash hash(kSize, has_backing, workers, [] {});
+    BlockHasher hasher(workers, [] {});
+    ContentHash hash(kSize, has_backing, hasher);
     for (uint64_t at = 0; at < kSize; at += ContentHash::kMostAtOnce) {
       hash.add_zeroes(ContentHash::kMostAtOnce);
     }
