@@ -54,11 +54,15 @@ function sequenceLength(first: number): number {
   return first < 0xf0 ? 3 : 4
 }
 
+/** A text of nothing but visible ASCII: most are, and a table has a hundred thousand of them. */
+const PLAIN = /^[ -~]*$/
+
 /**
  * Makes a text safe to print as one line: names of files are anyone's, and may hold line breaks,
  * terminal commands, characters that reverse the writing direction, or bytes that are not UTF-8.
  */
 export function oneLine(text: string): string {
+  if (PLAIN.test(text)) return text
   return showText(text).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) => {
     const code = character.codePointAt(0)!
     return code < 0x100

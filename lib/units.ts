@@ -23,27 +23,28 @@ export function shortSize(bytes: number): string {
   return unit === undefined || bytes === 0 ? `${bytes}` : `${bytes / UNITS[unit]}${unit}`
 }
 
+const SHOWN_UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB']
+
 /** A size for people: three significant digits and a binary unit (`1.5 GiB`). */
 export function formatSize(bytes: number): string {
-  const names = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB']
   let value = bytes
   let unit = 0
-  while (value >= 1000 && unit < names.length - 1) {
+  while (value >= 1000 && unit < SHOWN_UNITS.length - 1) {
     value /= 1024
     unit++
   }
-  return `${unit === 0 ? value : Number(value.toPrecision(3))} ${names[unit]}`
+  return `${unit === 0 ? value : Number(value.toPrecision(3))} ${SHOWN_UNITS[unit]}`
 }
 
 /** How long ago something was, for people: in seconds, minutes, hours, up to two days; then days, years. */
 export function formatAge(milliseconds: number): string {
   const seconds = Math.floor(milliseconds / 1000)
-  const [minutes, hours, days] = [60, 3600, 86400].map((unit) => Math.floor(seconds / unit))
   // A clock was put back.
   if (seconds < 0) return 'to come'
-  if (minutes < 1) return `${seconds} s`
-  if (hours < 1) return `${minutes} min`
-  if (hours < 48) return `${hours} h`
+  if (seconds < 60) return `${seconds} s`
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`
+  if (seconds < 48 * 3600) return `${Math.floor(seconds / 3600)} h`
+  const days = Math.floor(seconds / 86400)
   return days < 1000 ? `${days} d` : `${(days / 365.25).toFixed(1)} y`
 }
 

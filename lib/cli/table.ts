@@ -23,20 +23,23 @@ export function tableLines<Row>(
   indent = '',
 ): string[] {
   const all = columns.map(({ heading, cell, right, spare }) => {
-    const cells = [heading, ...rows.map((row) => oneLine(cell(row)))]
-    const width = cells.reduce((most, { length }) => Math.max(most, length), 0)
+    const cells = [heading]
+    let width = heading.length
+    for (const row of rows) {
+      const text = oneLine(cell(row))
+      cells.push(text)
+      width = Math.max(width, text.length)
+    }
     return { cells, width, right, spare }
   })
   const width = all.reduce((sum, one) => sum + one.width + GAP.length, indent.length - GAP.length)
   const shown = width <= COLUMNS ? all : all.filter(({ spare }) => !spare)
-  return [undefined, ...rows].map((_, row) =>
-    (
-      indent +
-      shown
-        .map(({ cells, width, right }) =>
-          right ? cells[row].padStart(width) : cells[row].padEnd(width),
-        )
-        .join(GAP)
-    ).trimEnd(),
-  )
+  return [undefined, ...rows].map((_, row) => {
+    let line = indent
+    for (const [i, { cells, width, right }] of shown.entries()) {
+      if (i > 0) line += GAP
+      line += right ? cells[row].padStart(width) : cells[row].padEnd(width)
+    }
+    return line.trimEnd()
+  })
 }
