@@ -11,55 +11,56 @@ using namespace qb::test;
 
 namespace {
 
-constexpr uint64_t kUnit = 4096;
+constexpr uint64_t kLayerUnit = 4096;
 // More than a block of the hash, and no whole number of units.
-constexpr uint64_t kSize = (5 << 20) + 1000;
+constexpr uint64_t kLayersSize = (5 << 20) + 1024;
 
-enum class Holds { kNothing, kZero, kData };
+enum class LayerHolds { kNothing, kZero, kData };
 
 // Images of a chain, top first, as files of their clusters in the order of the guest.
-struct Chain {
+struct LayerChain {
   std::vector<std::vector<Row>> layers;
   std::vector<Row> plan;
   std::vector<TempFile> files;
 
   // `below`: whether there is an image below them, to which what none of them holds is left.
-  Chain(size_t count, bool below, uint32_t seed) : layers(count), files(count) {
+  LayerChain(size_t count, bool below, uint32_t seed) : layers(count), files(count) {
     std::mt19937 random(seed);
     for (size_t i = 0; i < count; i++) make_layer(i, below || i + 1 < count, random);
-    for (uint64_t at = 0; at < kSize; at += kUnit) add_to_plan(at, below);
+    for (uint64_t at = 0; at < kLayersSize; at += kLayerUnit) add_to_plan(at, below);
   }
 
   void make_layer(size_t i, bool has_backing, std::mt19937& random) {
     Bytes content;
-    for (uint64_t at = 0; at < kSize;) {
+    for (uint64_t at = 0; at < kLayersSize;) {
       unsigned n = random();
-      auto holds = static_cast<Holds>(n % 3);
-      uint64_t length = std::min((1 + random() % (n % 16 == 0 ? 600 : 20)) * kUnit, kSize - at);
+      auto holds = static_cast<LayerHolds>(n % 3);
+      uint64_t length =
+          std::min((1 + random() % (n % 16 == 0 ? 600 : 20)) * kLayerUnit, kLayersSize - at);
       Row row{.kind = RowKind::kSkip,
               .start = at,
               .length = length,
               .file = static_cast<uint32_t>(i),
               .own = true};
-      if (holds == Holds::kZero) row.kind = has_backing ? RowKind::kZero : RowKind::kSkip;
-      if (holds == Holds::kData) {
+      if (holds == LayerHolds::kZero) row.kind = has_backing ? RowKind::kZero : RowKind::kSkip;
+      if (holds == LayerHolds::kData) {
         row.kind = RowKind::kData;
         row.offset = content.size();
         Bytes bytes = text_bytes(length, random());
         // A cluster of zeroes, stored as data.
-        if (n % 5 == 0) std::fill_n(bytes.begin(), std::min(length, kUnit), uint8_t{0});
+        if (n % 5 == 0) std::fill_n(bytes.begin(), std::min(length, kLayerUnit), uint8_t{0});
         content.insert(content.end(), bytes.begin(), bytes.end());
-        content.resize((content.size() + kUnit - 1) / kUnit * kUnit);
+        content.resize((content.size() + kLayerUnit - 1) / kLayerUnit * kLayerUnit);
       }
       layers[i].push_back(row);
       at += length;
     }
-    content.resize(content.size() + kUnit);
+    content.resize(content.size() + kLayerUnit);
     files[i].write(0, content);
   }
 
   void add_to_plan(uint64_t at, bool below) {
-    uint64_t length = std::min(kUnit, kSize - at);
+    uint64_t length = std::min(kLayerUnit, kLayersSize - at);
     for (const auto& layer : layers) {
       auto row =
           std::find_if(layer.begin(), layer.end(), [&](const Row& r) { return at < r.end(); });
@@ -82,7 +83,7 @@ struct Chain {
     image_of(spec).store.fd = target.fd();
     image_of(spec).cluster_bits = 12;
     if (below) image_of(spec).backing_file = "base.qcow2";
-    spec.size = kSize;
+    spec.size = kLayersSize;
     spec.memory = 16 << 20;
     return spec;
   }
@@ -90,7 +91,7 @@ struct Chain {
   // That of one of them alone.
   std::string hash_of(size_t i, CopySpec spec, bool has_backing) const {
     spec.layers = {};
-    spec.target = HashTarget{.unit = kUnit, .has_backing = has_backing};
+    spec.target = HashTarget{.unit = kLayerUnit, .has_backing = has_backing};
     std::vector<Row> rows = layers[i];
     for (Row& row : rows) row.own = false;
     Copy copy(spec);
@@ -100,8 +101,8 @@ struct Chain {
 };
 
 // What a copy says that has rows of layers with which something is wrong.
-std::string message_of(const std::function<void(Row&)>& change) {
-  Chain chain(2, true, 1);
+std::string message_of_layers(const std::function<void(Row&)>& change) {
+  LayerChain chain(2, true, 1);
   const TempFile target;
   CopySpec spec = chain.spec(target, true);
   spec.layers = {{.file = 1, .has_backing = true}};
@@ -119,7 +120,7 @@ TEST_CASE(
   for (EngineKind kind : engine_kinds()) {
     for (bool below : {false, true}) {
       for (bool compress : {false, true}) {
-        Chain chain(3, below, ++seed);
+        LayerChain chain(3, below, ++seed);
         const TempFile target, plain;
         CopySpec spec = chain.spec(target, below);
         spec.engine = kind;
@@ -148,15 +149,15 @@ TEST_CASE(
 }
 
 TEST_CASE("CopyJob: rows of layers that do not fit are refused") {
-  CHECK(message_of([](Row&) {}) == "");
+  CHECK(message_of_layers([](Row&) {}) == "");
   for (const std::function<void(Row&)>& change : std::vector<std::function<void(Row&)>>{
-           [](Row& row) { row.start += kUnit; },
+           [](Row& row) { row.start += kLayerUnit; },
            [](Row& row) { row.length -= 512; },
-           [](Row& row) { row.length = kSize; },
+           [](Row& row) { row.length = kLayersSize; },
            [](Row& row) { row.file = 0; },
            [](Row& row) { row.own = false; },
        }) {
-    CHECK(message_of(change) != "");
+    CHECK(message_of_layers(change) != "");
   }
 }
 
