@@ -55,7 +55,8 @@ export const INCREMENTAL_STREAM_OPTIONS: SchemaFor<IncrementalStreamOptions> = {
  * last, in bounded memory. The layout follows from the disk's extents, which are looked up first; so the
  * size is known, and what turns out to be zero while it is read is stored all the same. Nothing is
  * compressed: leave that to what takes the stream.
- * @param source path of a raw or qcow2 image or of a block device, an NBD URI, or a custom source
+ * @param source path of a raw or qcow2 image or of a block device, an NBD URI, the URL of an
+ * imageio server's image, or a custom source
  * @throws BackupError before the stream begins. Later failures destroy the stream, and reject `done`
  */
 export async function fullBackupStream(
@@ -69,8 +70,8 @@ export async function fullBackupStream(
 /**
  * Like fullBackupStream, the changes since the previous backup, as recorded by a dirty bitmap. The image
  * records the previous backup as its backing file, by a name that need not lead anywhere yet.
- * @param source a qcow2 image that holds the bitmap, an NBD export that offers it, or a custom source,
- * whose extents carry `dirty`
+ * @param source a qcow2 image that holds the bitmap, an NBD export that offers it, an imageio
+ * image, whose ticket has one, or a custom source, whose extents carry `dirty`
  * @throws BackupError as fullBackupStream; USAGE if neither `backing` nor `backingName` is given
  */
 export async function incrementalBackupStream(

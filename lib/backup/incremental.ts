@@ -18,20 +18,29 @@ export async function incrementalBackup(
   options: IncrementalOptions,
 ): Promise<CopyResult> {
   const { backing: previous, ...rest } = options
-  if (!rest.bitmap && typeof source === 'string') {
-    if (!isImageUrl(source)) {
-      throw argumentError('bitmap', 'missing; it names the bitmap that records what changed')
-    }
-    // An imageio server has one for the ticket, and does not tell its name.
-    rest.bitmap = 'dirty'
-  }
   return await runSession({
     from: source,
     to: target,
     format: 'qcow2',
     replaces: 'image',
-    options: rest,
+    options: { ...rest, bitmap: bitmapOf(source, rest.bitmap) },
     // Never undefined: that would be a full backup.
     previous: previous ?? '',
   })
+}
+
+/**
+ * The bitmap by which an increment of a source is made; undefined for a source that reports by itself what
+ * changed.
+ * @param bitmap the one that was named
+ * @throws BackupError USAGE if none was, and the source needs one
+ */
+export function bitmapOf(
+  source: string | CustomSource,
+  bitmap: string | undefined,
+): string | undefined {
+  if (bitmap || typeof source !== 'string') return bitmap
+  // An imageio server has one for the ticket, and does not tell its name.
+  if (isImageUrl(source)) return 'dirty'
+  throw argumentError('bitmap', 'missing; it names the bitmap that records what changed')
 }

@@ -1,5 +1,6 @@
 import { basename } from 'node:path'
 import type { Readable } from 'node:stream'
+import { bitmapOf } from '../backup/incremental.ts'
 import { jobOptions } from '../backup/job-options.ts'
 import { corruptNotes, sourceNotes } from '../backup/notes.ts'
 import type { CopyResult } from '../backup/types.ts'
@@ -72,7 +73,9 @@ export interface StreamRequest {
  */
 export async function openImageStream(request: StreamRequest): Promise<ImageStream> {
   const started = performance.now()
-  const { from, options, previous } = request
+  const { from, previous } = request
+  const bitmap = previous ? bitmapOf(from, request.options.bitmap) : request.options.bitmap
+  const options = { ...request.options, bitmap }
   const source = await openSource(from, options)
   try {
     const notes = await sourceNotes(source)

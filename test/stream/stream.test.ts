@@ -17,6 +17,7 @@ import { randomChanges } from '../support/changes.ts'
 import { CLI } from '../support/cli.ts'
 import { noise } from '../support/disks.ts'
 import { someOf } from '../support/effort.ts'
+import { startImages } from '../support/image-server.ts'
 import { qemuImg, qemuImgCheck, qemuImgInfo, qemuImgSame, qemuIo, run } from '../support/qemu.ts'
 
 t.setTimeout(300_000)
@@ -84,6 +85,28 @@ t.test('a wiped disk shares its tables, or does not', async (t) => {
   const own = { ...options, sharedTables: false }
   const unshared = await store(t, await incrementalBackupStream(disk, own), monday)
   t.ok(unshared.fileSize > 128 * 65536)
+  t.ok(qemuImgSame(qcow2(disk), qcow2(monday)))
+})
+
+t.test('from an imageio server to a stream', async (t) => {
+  const directory = t.testdir()
+  const [disk, full, monday] = ['disk', 'full', 'monday'].map((name) =>
+    join(directory, `${name}.qcow2`),
+  )
+  qemuImg('create', '-q', '-f', 'qcow2', disk, '32M')
+  qemuIo(disk, ...randomChanges(32 * MIB, 20, 4))
+  await fullBackup(disk, full)
+  qemuImg('bitmap', '--add', disk, 'b')
+  qemuIo(disk, ...randomChanges(32 * MIB, 20, 5))
+  const images = await startImages(t)
+  const ticket = await images.ticket({ url: `file://${disk}`, size: 32 * MIB, dirty: true })
+  const url = `http://127.0.0.1:${images.port}/images/${ticket}`
+  const { unchangedBytes } = await store(
+    t,
+    await incrementalBackupStream(url, { backing: full }),
+    monday,
+  )
+  t.ok(unchangedBytes > 0)
   t.ok(qemuImgSame(qcow2(disk), qcow2(monday)))
 })
 
@@ -219,10 +242,15 @@ t.test('wrong arguments', async (t) => {
   writeFileSync(path, noise(MIB))
   await t.rejects(fullBackupStream(path, { force: true } as never), { code: 'USAGE' })
   await t.rejects(fullBackupStream(`${path}.none`), { code: 'IO', errno: 'ENOENT' })
-  await t.rejects(incrementalBackupStream(path, {}), { code: 'USAGE' })
+  const unnamed = incrementalBackupStream(path, { backing: path })
+  await t.rejects(unnamed, { code: 'USAGE', argument: 'bitmap' })
+  const alone = incrementalBackupStream(`${path}.qcow2`, { bitmap: 'b' })
+  await t.rejects(alone, { code: 'IO' }, 'there is no such disk')
   const qcow = `${path}.qcow2`
   qemuImg('create', '-q', '-f', 'qcow2', qcow, '1M')
   qemuImg('bitmap', '--add', qcow, 'b')
+  const baseless = incrementalBackupStream(qcow, { bitmap: 'b' })
+  await t.rejects(baseless, { code: 'USAGE', argument: 'backing' })
   const long = { bitmap: 'b', backingName: 'x'.repeat(1000), clusterSize: 512 }
   await t.rejects(incrementalBackupStream(qcow, long), { code: 'USAGE', argument: 'backingName' })
   await t.rejects(incrementalBackupStream(qcow, { bitmap: 'b', backing: path }), {
