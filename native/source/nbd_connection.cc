@@ -155,21 +155,25 @@ bool NbdConnection::alive() const {
   return nbd_.aio_is_dead(handle_) != 1 && nbd_.aio_is_closed(handle_) != 1;
 }
 
-// Lists the contexts, and then enters the export with all that are wanted.
+// Lists the contexts, and then enters the export with all that are wanted. A quick server answers
+// before a call returns, and then nothing more is to be waited for at the socket.
 void NbdConnection::negotiate() {
   using Step = Negotiation::Step;
   Negotiation& now = *negotiation_;
-  if (nbd_.aio_is_negotiating(handle_) != 1) return;
-  if (now.step == Step::kList) {
-    now.step = Step::kListing;
-    // A server that lists none has none.
-    if (nbd_.aio_opt_list_meta_context(handle_, {Negotiation::on_context, &now, nullptr},
-                                       {Negotiation::on_done, &now, nullptr}) == 0) {
-      return;
+  while (nbd_.aio_is_negotiating(handle_) == 1) {
+    if (now.step == Step::kList) {
+      now.step = Step::kListing;
+      // A server that lists none has none.
+      if (nbd_.aio_opt_list_meta_context(handle_, {Negotiation::on_context, &now, nullptr},
+                                         {Negotiation::on_done, &now, nullptr}) != 0) {
+        now.done = true;
+      }
+      continue;
     }
-    now.done = true;
-  }
-  if (now.step == Step::kListing && now.done) {
+    if (!now.done) return;
+    if (now.step == Step::kGoing) {
+      throw NbdError(now.error != 0 ? now.error : ENOENT, "the server does not have this export");
+    }
     for (std::string& context : contexts_) {
       if (context == now.prefix && now.found.size() == 1) context = now.found[0];
       if (context == now.prefix) continue;
@@ -178,10 +182,6 @@ void NbdConnection::negotiate() {
     now.done = false;
     now.step = Step::kGoing;
     if (nbd_.aio_opt_go(handle_, {Negotiation::on_done, &now, nullptr}) != 0) throw nbd_error();
-    return;
-  }
-  if (now.step == Step::kGoing && now.done) {
-    throw NbdError(now.error != 0 ? now.error : ENOENT, "the server does not have this export");
   }
 }
 

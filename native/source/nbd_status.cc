@@ -19,7 +19,8 @@ constexpr uint64_t kMostTrimmed = 1ull << 30;
 // Trims under way at once: QEMU works on 16 requests of a client. Measured with trims of 64 KiB in
 // qemu-storage-daemon 7.2: 16 take half the time of one after the other.
 constexpr size_t kTrims = 16;
-// Parts of a read or write, of at most 1 MiB: as many as a pipe to the server holds and one more.
+// Parts of a read or write, of at most 1 MiB: the server works on the next while one is on the
+// line.
 constexpr size_t kParts = 4;
 
 // Maximum of one context in one reply: as many as nbdkit sends, and eight times QEMU's.

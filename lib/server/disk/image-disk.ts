@@ -12,6 +12,7 @@ import type { Mapping } from '../../source/source.ts'
 import { type Chain, closeAll, layersOf, openChain } from '../../source/source-chain.ts'
 import { listed, quoted } from '../../text.ts'
 import { withTurns } from '../../turns.ts'
+import { NearMappings } from './near-mappings.ts'
 import type { ServedDisk, ServedExtent } from './served-disk.ts'
 
 /** How an image is served. */
@@ -65,12 +66,15 @@ class ImageDisk implements ServedDisk {
   readonly unit = 1
   readonly #path: string
   readonly #chain: Chain
+  readonly #near: NearMappings
 
   constructor(path: string, chain: Chain) {
     this.#path = path
     this.#chain = chain
     this.size = chain.layers[0].size
     this.etag = etagOf(chain)
+    // Not only where the file has data: its holes are read faster than found.
+    this.#near = new NearMappings(this.size, (range) => readLayers(this.#layers(), range))
   }
 
   get hasDirty(): boolean {
@@ -78,8 +82,7 @@ class ImageDisk implements ServedDisk {
   }
 
   read(range: Range): AsyncIterable<Buffer> {
-    // Not only where the file has data: the holes of a file are read faster than found.
-    return readContent(readLayers(this.#layers(), range), this.#chain.files)
+    return readContent(this.#near.of(range), this.#chain.files)
   }
 
   async *extents(context: 'zero' | 'dirty', range: Range): AsyncGenerator<readonly ServedExtent[]> {

@@ -20,7 +20,10 @@ export interface ServedDisk {
   readonly hasDirty: boolean
   /** Bytes that offsets and lengths of writes have to be multiples of. */
   readonly unit: number
-  /** The bytes of a range within the disk, in order, in pieces that are not to be changed. */
+  /**
+   * The bytes of a range within the disk, in order, in pieces that are not to be changed, each of which lasts until
+   * the next one is asked for.
+   */
   read(range: Range): AsyncIterable<Buffer>
   /** Contiguous extents of a range within the disk; neighbours may have equal flags. */
   extents(context: 'zero' | 'dirty', range: Range): AsyncIterable<readonly ServedExtent[]>

@@ -17,28 +17,34 @@ export async function sendPieces(
   for await (const piece of pieces) {
     if (response.destroyed || signal.aborted) throw new Gone('the client is gone')
     onSent?.(piece.length)
-    if (!response.write(piece)) await drained(response, ms, signal)
+    await written(response, piece, ms, signal)
   }
   response.end()
 }
 
-/** Resolves when what was written has left. */
-function drained(response: ServerResponse, ms: number, signal: AbortSignal): Promise<void> {
+/** Writes a piece; resolves when it has left, and its memory may be used for something else. */
+function written(
+  response: ServerResponse,
+  piece: Uint8Array | string,
+  ms: number,
+  signal: AbortSignal,
+): Promise<void> {
   return new Promise((resolve, reject) => {
     const end = (error?: Error) => {
       clearTimeout(timer)
-      response.off('drain', done).off('close', gone)
+      response.off('close', gone)
       signal.removeEventListener('abort', stopped)
       if (error) reject(error)
       else resolve()
     }
-    const done = () => end()
     const gone = () => end(new Gone('the client is gone'))
     const stopped = () => end(new Gone('the ticket was cancelled'))
     const timer = setTimeout(() => end(new Gone('the client is too slow')), ms)
-    response.on('drain', done).on('close', gone)
+    response.on('close', gone)
     signal.addEventListener('abort', stopped)
-    if (response.destroyed) gone()
+    response.write(piece, (error) => {
+      end(error ? new Gone('the client is gone') : undefined)
+    })
   })
 }
 
