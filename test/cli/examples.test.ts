@@ -149,6 +149,7 @@ const NEEDED: Record<string, string[]> = {
   prune: ['--repo', 'r', '--keep-last', '1'],
   repository: ['repair'],
   report: ['a', '-o', 'p'],
+  serve: ['--listen', 'unix:a', '--control', 'unix:b'],
 }
 
 t.test('an error names the option of a flag by that flag', async (t) => {
