@@ -11,7 +11,8 @@ export type Address = { host: string; port: number } | { path: string }
 export function addressOf(text: string, option: string): Address {
   if (text.startsWith('unix:')) {
     const path = text.slice(5).replace(/^@/, '\0')
-    if (path.length < 2) throw argumentError(option, `'${text}' names no socket; write unix:PATH`)
+    if (path === '' || path === '\0')
+      throw argumentError(option, `'${text}' names no socket; write unix:PATH`)
     return { path }
   }
   const [, host, port] = /^(\[[^\]]+\]|[^:]+):(\d{1,5})$/.exec(text) ?? []
