@@ -16,8 +16,8 @@ t.setTimeout(1_800_000)
 /** Bytes of all files of a case. */
 const MOST_BYTES = 2 ** 20
 const SEEDS = effort(4, 100)
-/** In a quick run each case meets every ninth command, in turn. */
-const EVERY = effort(9, 1)
+/** Each case meets every ninth command, or every third, in turn; EVERY=1: all of them, a quarter of an hour. */
+const EVERY = Number(process.env.EVERY ?? effort(9, 3))
 
 const images: [string, () => Files][] = [
   ...Object.entries(HOSTILE_IMAGES),

@@ -277,10 +277,10 @@ async function killAgainAndAgain(t: Test, victim: Victim, counts: Counts): Promi
 
 t.test('a storage daemon: killed at random moments', async (t) => {
   const counts: Counts = {
-    client: effort(0, 10),
-    'client, then a restart': effort(0, 5),
-    QEMU: effort(0, 10),
-    'client, then QEMU': effort(1, 5),
+    client: effort(0, 5),
+    'client, then a restart': effort(0, 3),
+    QEMU: effort(0, 5),
+    'client, then QEMU': effort(1, 3),
   }
   await killAgainAndAgain(t, new DaemonMachine(t), counts)
 })
@@ -288,10 +288,10 @@ t.test('a storage daemon: killed at random moments', async (t) => {
 if (THOROUGH) {
   t.test('a machine with a guest: killed at random moments', async (t) => {
     const counts: Counts = {
-      client: 10,
-      'client, then a restart': 3,
-      QEMU: 3,
-      'client, then QEMU': 3,
+      client: 5,
+      'client, then a restart': 2,
+      QEMU: 2,
+      'client, then QEMU': 2,
     }
     await killAgainAndAgain(t, new LoadedMachine(t), counts)
   })

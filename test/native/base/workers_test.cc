@@ -58,7 +58,7 @@ TEST_CASE("Workers: tasks may hand in tasks") {
 }
 
 TEST_CASE("Workers: the end waits for what runs and drops what waits") {
-  auto token = std::make_shared<int>();
+  auto waiting = std::make_shared<int>();
   std::latch started(1);
   std::atomic<bool> finished = false;
   std::atomic<int> later = 0;
@@ -66,15 +66,16 @@ TEST_CASE("Workers: the end waits for what runs and drops what waits") {
     Workers workers(1);
     workers.submit([&] {
       started.count_down();
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      // Until the others were dropped: only then the end has begun, and waits.
+      while (waiting.use_count() > 1) std::this_thread::yield();
       finished = true;
     });
-    for (int i = 0; i < 10; i++) workers.submit([&later, token] { later++; });
+    for (int i = 0; i < 10; i++) workers.submit([&later, waiting] { later++; });
     started.wait();
   }
   CHECK(finished);
   CHECK(later == 0);
-  CHECK(token.use_count() == 1);
+  CHECK(waiting.use_count() == 1);
 }
 
 TEST_CASE("Workers: none is started for nothing") {
