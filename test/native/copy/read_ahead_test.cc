@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "copy/layers.h"
 #include "io/make_engine.h"
 
 using namespace qb;
@@ -29,10 +30,12 @@ TEST_CASE("ReadAhead: a pause that stopped a start is one until the next start, 
   Queue queue(*engine, 1);
   BufferPool pool;
   CopyMailbox mailbox;
-  StepFeed steps(mailbox, Assembler(65536, kMegabyte, spec.size, false));
+  constexpr uint64_t kUnit = 65536;
+  StepFeed steps(mailbox, Assembler(kUnit, kMegabyte, spec.size, false),
+                 Layers(spec, kUnit, kMegabyte));
   Window window;
   LiveCounters counters;
-  ReadAhead ahead(spec, 65536, steps, window, Reader(stores, queue, pool), pool, counters);
+  ReadAhead ahead(spec, kUnit, steps, window, Reader(stores, queue, pool), pool, counters);
 
   spec.shared_rate->spend(kMegabyte / 8, Engine::Clock::now());  // 125 ms, of which 100 are a burst
   ahead.start(false);
