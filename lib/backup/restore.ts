@@ -1,5 +1,4 @@
 import { type CustomTarget, openCustomTarget } from '../copy/target/custom-target.ts'
-import { openImageioTarget } from '../copy/target/imageio-target.ts'
 import { openNbdTarget } from '../copy/target/nbd-target.ts'
 import { argumentError, BackupError } from '../errors.ts'
 import { readHeader } from '../format/qcow2/qcow2-image.ts'
@@ -107,7 +106,12 @@ function targetOf(
       throw argumentError('outputFormat', 'an imageio server takes a raw disk')
     }
     const asked = { connections, timeoutMs, ca, fingerprint, insecure, signal }
-    return { options, openTarget: () => openImageioTarget(target, asked) }
+    // With an HTTP client, which other targets need not wait for.
+    const openTarget = async () => {
+      const { openImageioTarget } = await import('../copy/target/imageio-target.ts')
+      return await openImageioTarget(target, asked)
+    }
+    return { options, openTarget }
   }
   if (outputFormat !== 'raw') throw argumentError('outputFormat', 'an NBD export needs a raw disk')
   for (const [key, value] of Object.entries({ ca, fingerprint, insecure })) {

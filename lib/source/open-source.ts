@@ -9,7 +9,6 @@ import { withTurns } from '../turns.ts'
 import { mark } from './bitmaps/dirty-mappings.ts'
 import { type CustomSource, openCustom } from './custom-source.ts'
 import { splitHoles } from './holes.ts'
-import { openImageio } from './imageio-source.ts'
 import { readLayers } from './layer.ts'
 import { withProgress } from './look-up-progress.ts'
 import { openNbd } from './nbd-source.ts'
@@ -38,6 +37,8 @@ export async function openSource(
     throw argumentError('snapshot', 'only a qcow2 image has internal snapshots')
   }
   if (typeof location === 'string' && isImageUrl(location)) {
+    // With an HTTP client, which other sources need not wait for.
+    const { openImageio } = await import('./imageio-source.ts')
     return await openImageio(location, options)
   }
   for (const option of ['ca', 'fingerprint', 'insecure'] as const) {

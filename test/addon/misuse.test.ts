@@ -80,7 +80,9 @@ t.test('arrays of other numbers were once written past their end', async (t) => 
 t.test('rows that cannot be are refused before a byte is written', async (t) => {
   const job = jobOf(t)
   for (const row of [
-    [9, 0, 512, 0, 0, 0, 0, 0],
+    [5, 0, 512, 0, 0, 0, 0, 0],
+    [13, 0, 512, 0, 0, 0, 0, 0],
+    [16, 0, 512, 0, 0, 0, 0, 0],
     [2, -1, 512, 0, 0, 0, 0, 0],
     [2, Number.NaN, 512, 0, 0, 0, 0, 0],
     [2, 0, 0, 0, 0, 0, 0, 0],

@@ -6,14 +6,14 @@ import { oneLine } from '../../lib/text.ts'
 
 t.test('an error is one line and a status', async (t) => {
   const io = new BackupError('IO', 'disk.raw', 'permission denied')
-  const aborted = new BackupError('ABORTED', 'b.qcow2', 'the signal was aborted')
+  const aborted = new BackupError('ABORTED', 'b.qcow2', 'interrupted; what it leaves is incomplete')
   const cases: [error: unknown, line: string, status: number][] = [
     [io, 'disk.raw: permission denied', 1],
     [usageError('--requests', 'must be positive'), '--requests: must be positive', 2],
     [new BackupError('BAD_TARGET', 'a\nb', 'is a\tpipe'), 'a\\x0ab: is a\\x09pipe', 1],
     [new TypeError('x is undefined'), 'internal error: x is undefined (--debug shows where)', 1],
     ['thrown', 'internal error: thrown (--debug shows where)', 1],
-    [new Interrupted(130, aborted), 'b.qcow2: interrupted', 130],
+    [new Interrupted(130, aborted), 'b.qcow2: interrupted; what it leaves is incomplete', 130],
     [new Interrupted(143, io), 'disk.raw: permission denied', 143],
   ]
   for (const [error, line, status] of cases) {

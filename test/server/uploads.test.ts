@@ -1,8 +1,9 @@
 /** Images that clients bring, in any order, into new files. */
-import { randomBytes, randomInt } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { randomNumbers } from '../support/changes.ts'
 import { raw, startImages } from '../support/image-server.ts'
 import { qemuImgCheck, qemuImgSame } from '../support/qemu.ts'
 
@@ -34,10 +35,11 @@ for (const format of ['raw', 'qcow2'] as const) {
       const { ask, ticket, tickets, askControl } = await startImages(t)
       const path = join(dir, `new.${format}`)
       const id = await ticket({ url: `file://${path}`, size: SIZE, ops: ['write'], format })
+      const random = randomNumbers(3)
       const pieces: { start: number; end: number }[] = []
       for (let start = 0; start < SIZE; ) {
-        const end = Math.min(SIZE, start + randomInt(1, 3 * MIB))
-        pieces.splice(randomInt(0, pieces.length + 1), 0, { start, end })
+        const end = Math.min(SIZE, start + 1 + random(3 * MIB))
+        pieces.splice(random(pieces.length + 1), 0, { start, end })
         start = end
       }
       for (const { start, end } of pieces) {

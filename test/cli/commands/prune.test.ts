@@ -45,7 +45,7 @@ t.test('prune says why each point stays or goes, and what that takes', async (t)
 
   const json = await runCli([...args, 'web', '--json', '--progress', 'json'])
   t.equal(json.status, 0)
-  t.match(JSON.parse(json.stderr.split('\n')[0]), { phase: 'verify', dataBytes: 0 })
+  t.match(JSON.parse(json.stderr.split('\n')[0]), { phase: 'copy' })
   t.match(JSON.parse(json.stdout), [
     {
       machine: 'web',
