@@ -11,7 +11,7 @@ const SIDES: readonly Side[] = [
     floors: [
       ['text', 'units'],
       ['errors', 'log'],
-      ['native', 'files', 'schema', 'progress', 'turns', 'page'],
+      ['native', 'files', 'schema', 'progress', 'turns', 'ahead', 'page'],
       ['options'],
       ['extents', 'format', 'qmp'],
       ['nbd', 'imageio', 'image'],
@@ -55,6 +55,7 @@ const PURPOSES: Record<string, string> = {
   page: 'parts of pages: safe HTML, rules of style, axes',
   schema: 'what values are valid, told by one description',
   progress: 'how far an operation is',
+  ahead: 'work that is started ahead of its use',
   turns: 'lets the event loop turn in long computations',
   options: 'what arguments may be',
   extents: 'ranges of bytes with equal status',

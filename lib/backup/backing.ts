@@ -43,18 +43,9 @@ export async function openBacking(
   { allowPaths, backingFormat, forceShare, signal }: OpenOptions & { signal?: AbortSignal },
 ): Promise<Backing> {
   if (!path) throw argumentError('backing', 'missing; it names the previous backup')
-  const chain = await openChain(path, {
-    allowPaths,
-    backingFormat,
-    forceShare,
-    signal,
-    formatOption: 'backingFormat',
-    // A raw disk may begin like an image; only a qcow2 header is never accepted as a raw disk.
-    foreignAsRaw: backingFormat === 'raw',
-  })
+  const chain = await openBackingChain(path, { allowPaths, backingFormat, forceShare, signal })
   const { format, files, layers } = chain
   try {
-    requireFormat(path, format, backingFormat)
     await requireOther(target, path, files)
     const [file, ...others] = files
     const name = await recordedName(path, file, target)
@@ -79,6 +70,32 @@ export async function openBacking(
     }
   } catch (error) {
     await closeAll(files)
+    throw error
+  }
+}
+
+/**
+ * Opens a previous backup with all that it builds on.
+ * @throws BackupError as openBacking, but BAD_TARGET
+ */
+export async function openBackingChain(
+  path: string,
+  options: Pick<OpenOptions, 'allowPaths' | 'backingFormat' | 'forceShare'> & {
+    signal?: AbortSignal
+  },
+): Promise<Chain> {
+  const { backingFormat } = options
+  const chain = await openChain(path, {
+    ...options,
+    formatOption: 'backingFormat',
+    // A raw disk may begin like an image; only a qcow2 header is never accepted as a raw disk.
+    foreignAsRaw: backingFormat === 'raw',
+  })
+  try {
+    requireFormat(path, chain.format, backingFormat)
+    return chain
+  } catch (error) {
+    await closeAll(chain.files)
     throw error
   }
 }

@@ -29,16 +29,28 @@ export async function* formatExtents(
   yield `${text}]\n`
 }
 
+/** Which of a disk's bytes are what in an image of it. */
+export function describeDisk({
+  virtualSize,
+  dataBytes,
+  zeroBytes,
+  unchangedBytes,
+}: Pick<CopyResult, 'virtualSize' | 'dataBytes' | 'zeroBytes' | 'unchangedBytes'>): string {
+  const unchanged = unchangedBytes > 0 ? `, ${formatSize(unchangedBytes)} unchanged` : ''
+  return (
+    `  disk ${formatSize(virtualSize)}: ${formatSize(dataBytes)} data, ` +
+    `${formatSize(zeroBytes)} zero${unchanged}`
+  )
+}
+
 /** The result of a copy, in lines for people. */
 export function describeCopy(result: CopyResult): string[] {
-  const { virtualSize, dataBytes, zeroBytes, unchangedBytes, notes = [] } = result
-  const { fileSize, allocatedBytes, elapsedSeconds, content, verified } = result
+  const { dataBytes, fileSize, allocatedBytes, elapsedSeconds, content, verified } = result
+  const { notes = [] } = result
   const rate = elapsedSeconds > 0 ? formatSize(Math.round(dataBytes / elapsedSeconds)) : '0 B'
-  const unchanged = unchangedBytes > 0 ? `, ${formatSize(unchangedBytes)} unchanged` : ''
   return [
     `${result.target}: complete`,
-    `  disk ${formatSize(virtualSize)}: ${formatSize(dataBytes)} data, ${formatSize(zeroBytes)} zero` +
-      unchanged,
+    describeDisk(result),
     `  file ${formatSize(fileSize)} (${formatSize(allocatedBytes)} on disk), ` +
       `${elapsedSeconds.toFixed(2)} s, ${rate}/s`,
     ...(verified ? ['  verified: the image is sound and holds what was read'] : []),

@@ -4,6 +4,7 @@ import type { ControlOptions } from '../options.ts'
 import type { ImageStream, StreamResult } from '../stream/image-stream.ts'
 import { formatSize } from '../units.ts'
 import type { Io } from './io.ts'
+import { describeDisk } from './output.ts'
 import type { OutputFlags } from './output-flags.ts'
 import { humanLines } from './print-result.ts'
 import { runWithProgress } from './progress-display.ts'
@@ -77,12 +78,10 @@ async function writeAll(io: Io, { stream, done }: ImageStream, signal: AbortSign
 }
 
 function describe(result: StreamResult): string[] {
-  const { virtualSize, dataBytes, zeroBytes, unchangedBytes, notes = [] } = result
-  const { fileSize, elapsedSeconds } = result
-  const unchanged = unchangedBytes > 0 ? `, ${formatSize(unchangedBytes)} unchanged` : ''
+  const { fileSize, elapsedSeconds, notes = [] } = result
   return [
     `${NAME}: complete`,
-    `  disk ${formatSize(virtualSize)}: ${formatSize(dataBytes)} data, ${formatSize(zeroBytes)} zero${unchanged}`,
+    describeDisk(result),
     `  ${formatSize(fileSize)} written, ${elapsedSeconds.toFixed(2)} s`,
     ...notes.map((note) => `  note: ${note}`),
   ]

@@ -1,5 +1,6 @@
 import type { Extent } from '../extents/extent.ts'
-import { planFresh, planOverlay } from '../plan/plan.ts'
+import { ENTRY, refcountClusters } from '../format/qcow2/new-layout.ts'
+import { planImage } from '../plan/plan.ts'
 import { COLUMNS, ROW } from '../plan/rows.ts'
 import type { Disk } from '../source/source.ts'
 import type { Compression, Qcow2Format, RecordedBacking } from './spec.ts'
@@ -8,10 +9,6 @@ import type { Compression, Qcow2Format, RecordedBacking } from './spec.ts'
 export interface ImageLayout extends Pick<Qcow2Format, 'clusterBits'> {
   backing?: Pick<RecordedBacking, 'size'>
 }
-
-/** Bytes of an entry of the L1, an L2 and the refcount table, and of a refcount. */
-const ENTRY = 8
-const REFCOUNT = 2
 
 /** By the kinds of rows. */
 const COMPRESSION: Record<number, Compression['type']> = {
@@ -49,9 +46,8 @@ export interface Survey {
  * @throws BackupError as the mappings of the disk
  */
 export async function surveyPlan(source: Disk, layout: ImageLayout): Promise<Survey> {
-  const { clusterBits, backing } = layout
-  const clusterSize = 2 ** clusterBits
-  const plan = backing ? planOverlay(source, clusterSize, backing.size) : planFresh(source)
+  const clusterSize = 2 ** layout.clusterBits
+  const plan = planImage(source, layout)
   const clusters = new TouchedUnits(clusterSize)
   const tables = new TouchedUnits(clusterSize ** 2 / ENTRY)
   const stores: Survey['stores'] = new Map()
@@ -97,13 +93,8 @@ function imageBytes(size: number, data: number, tables: number, clusterSize: num
   const l1 = Math.ceil((Math.ceil(size / (clusterSize ** 2 / ENTRY)) * ENTRY) / clusterSize)
   // With the header.
   const counted = 1 + data + tables + l1
-  let refcounts = 0
-  for (let before = -1; before !== refcounts; ) {
-    before = refcounts
-    const blocks = Math.ceil(((counted + refcounts) * REFCOUNT) / clusterSize)
-    refcounts = blocks + Math.ceil((blocks * ENTRY) / clusterSize)
-  }
-  return (counted + refcounts) * clusterSize
+  const { blocks, table } = refcountClusters(counted, clusterSize)
+  return (counted + blocks + table) * clusterSize
 }
 
 /** Counts the units of a disk that ranges, in rising order, have bytes in. */

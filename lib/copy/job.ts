@@ -1,5 +1,5 @@
 import type { CopyCounters } from '../native.ts'
-import { planFresh, planOverlay } from '../plan/plan.ts'
+import { planFresh, planImage, planOverlay } from '../plan/plan.ts'
 import { ROW } from '../plan/rows.ts'
 import type { Disk } from '../source/source.ts'
 import type { DiscardAfterCopy } from './discard.ts'
@@ -63,9 +63,7 @@ function zeroOf(format: TargetFormat): number {
 
 /** The whole disk; over a backing file only the ranges dirty in the source's bitmap. */
 function planOf(source: Disk, format: TargetFormat): AsyncIterable<Float64Array> {
-  if (format.kind === 'qcow2' && format.backing) {
-    return planOverlay(source, 2 ** format.clusterBits, format.backing.size)
-  }
+  if (format.kind === 'qcow2') return planImage(source, format)
   // Ranges past the end of the backing file do not count as dirty here.
   if (format.kind === 'hash' && format.hasBacking) {
     return planOverlay(source, format.unit, source.size)

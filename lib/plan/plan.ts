@@ -9,6 +9,18 @@ export async function* planFresh(source: Disk): AsyncGenerator<Float64Array> {
 }
 
 /**
+ * The plan of a new qcow2 image: of the whole disk, or over a backing file of what is dirty.
+ * REQUIRES: with a backing file, the source was opened with a bitmap.
+ * @param backing the image's backing file, its virtual size in bytes
+ */
+export function planImage(
+  source: Disk,
+  { clusterBits, backing }: { clusterBits: number; backing?: { size: number } },
+): AsyncGenerator<Float64Array> {
+  return backing ? planOverlay(source, 2 ** clusterBits, backing.size) : planFresh(source)
+}
+
+/**
  * The plan of an incremental copy into a target over the previous backup.
  * REQUIRES: the source was opened with a bitmap.
  * @param clusterSize of the target, bytes

@@ -1,7 +1,9 @@
+import { inOrderAhead } from '../ahead.ts'
 import { badImage } from '../errors.ts'
 import { readAt, readInto } from '../format/read.ts'
 import type { SourceFile } from '../image/file.ts'
 import { native } from '../native.ts'
+import { sliceMapping } from './bitmaps/dirty-mappings.ts'
 import type { Mapping } from './source.ts'
 
 /** Bytes of a piece at most: few enough that many readers at once take little memory. */
@@ -35,22 +37,12 @@ export async function* readContent(
   batches: AsyncIterable<readonly Mapping[]>,
   files: readonly SourceFile[],
 ): AsyncGenerator<Buffer> {
-  const ahead: Promise<Piece>[] = []
-  const next = async () => await (ahead.shift() as Promise<Piece>)
-  for await (const parts of pieces(batches)) {
-    const reading = readPiece(parts, files)
-    // It may never be awaited.
-    reading.catch(() => {})
-    ahead.push(reading)
-    if (ahead.length < AHEAD) continue
-    const { bytes, memory } = await next()
+  const reads = async function* () {
+    for await (const parts of pieces(batches)) yield () => readPiece(parts, files)
+  }
+  for await (const { bytes, memory } of inOrderAhead(reads(), AHEAD)) {
     yield bytes
     // Not where the caller stops before: it may have handed the bytes on.
-    if (memory && spare.length < MOST_SPARE) spare.push(memory)
-  }
-  while (ahead.length > 0) {
-    const { bytes, memory } = await next()
-    yield bytes
     if (memory && spare.length < MOST_SPARE) spare.push(memory)
   }
 }
@@ -69,7 +61,7 @@ async function* pieces(batches: AsyncIterable<readonly Mapping[]>): AsyncGenerat
     for (const mapping of batch) {
       for (let done = 0; done < mapping.length; ) {
         const length = Math.min(mapping.length - done, PIECE - filled)
-        parts.push({ mapping: sliced(mapping, done, length), at: filled })
+        parts.push({ mapping: sliceMapping(mapping, mapping.start + done, length), at: filled })
         filled += length
         done += length
         if (filled < PIECE) continue
@@ -80,20 +72,6 @@ async function* pieces(batches: AsyncIterable<readonly Mapping[]>): AsyncGenerat
     }
   }
   if (parts.length > 0) yield parts
-}
-
-function sliced(mapping: Mapping, done: number, length: number): Mapping {
-  if (done === 0 && length === mapping.length) return mapping
-  const start = mapping.start + done
-  switch (mapping.kind) {
-    case 'zero':
-    case 'hole':
-      return { ...mapping, start, length }
-    case 'data':
-      return { ...mapping, start, length, offset: mapping.offset + done }
-    default:
-      return { ...mapping, start, length, within: mapping.within + done }
-  }
 }
 
 async function readPiece(parts: readonly Part[], files: readonly SourceFile[]): Promise<Piece> {

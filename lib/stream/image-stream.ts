@@ -1,5 +1,6 @@
 import { basename } from 'node:path'
 import type { Readable } from 'node:stream'
+import { openBackingChain } from '../backup/backing.ts'
 import { bitmapOf } from '../backup/incremental.ts'
 import { jobOptions } from '../backup/job-options.ts'
 import { corruptNotes, sourceNotes } from '../backup/notes.ts'
@@ -10,12 +11,12 @@ import { abortedError, argumentError, BackupError } from '../errors.ts'
 import type { Range } from '../extents/range-set.ts'
 import { encodeNewHeader } from '../format/qcow2/new-header.ts'
 import type { CopyOptions, ImageOptions, TableOptions } from '../options.ts'
-import { planFresh, planOverlay } from '../plan/plan.ts'
+import { planImage } from '../plan/plan.ts'
 import { COLUMNS, ROW } from '../plan/rows.ts'
 import type { CustomSource } from '../source/custom-source.ts'
 import { type OpenOptions, openSource } from '../source/open-source.ts'
 import type { Source } from '../source/source.ts'
-import { closeAll, openChain } from '../source/source-chain.ts'
+import { closeAll } from '../source/source-chain.ts'
 import { ClusterRuns } from './cluster-runs.ts'
 import { DataArea } from './data-area.ts'
 import { layOut, type StreamLayout } from './layout.ts'
@@ -83,7 +84,7 @@ export async function openImageStream(request: StreamRequest): Promise<ImageStre
     const job = jobOptions('qcow2', source.size, options, backing)
     const { clusterBits, sharedTables } = job.format
     const runs = new ClusterRuns(2 ** clusterBits)
-    for await (const rows of planOf(source, job.format)) {
+    for await (const rows of planImage(source, job.format)) {
       options.signal?.throwIfAborted()
       runs.add(rows)
     }
@@ -137,7 +138,7 @@ async function write(
     await runCopy(
       source,
       { path: source.name, store: data },
-      () => withoutZeroes(planOf(source, job.format)),
+      () => withoutZeroes(planImage(source, job.format)),
       { ...job, format: { kind: 'raw' }, signal: both },
     )
     await data.finish()
@@ -151,10 +152,6 @@ async function write(
   } finally {
     await source.close()
   }
-}
-
-function planOf(source: Source, { clusterBits, backing }: Qcow2Format) {
-  return backing ? planOverlay(source, 2 ** clusterBits, backing.size) : planFresh(source)
 }
 
 /** The rows of zeroes are in the tables: the copy need not write them. */
@@ -215,23 +212,11 @@ async function backingOf(
     if (name === undefined) throw argumentError('backing', 'missing; it names the previous backup')
     return { name, format: backingFormat ?? 'qcow2', size: source.size }
   }
-  const chain = await openChain(path, {
-    ...{ allowPaths, backingFormat, forceShare, signal },
-    formatOption: 'backingFormat',
-    foreignAsRaw: backingFormat === 'raw',
-  })
-  try {
-    const { format, layers, images } = chain
-    if (format !== (backingFormat ?? 'qcow2')) {
-      throw new BackupError('BAD_IMAGE', path, `is not in ${backingFormat ?? 'qcow2'} format`, {
-        hint: 'backingFormat',
-      })
-    }
-    notes.push(...corruptNotes(images))
-    return { name: name ?? basename(path), format, size: layers[0].size }
-  } finally {
-    await closeAll(chain.files)
-  }
+  const chain = await openBackingChain(path, { allowPaths, backingFormat, forceShare, signal })
+  const { format, layers, images, files } = chain
+  notes.push(...corruptNotes(images))
+  await closeAll(files)
+  return { name: name ?? basename(path), format, size: layers[0].size }
 }
 
 function bytesOf(layout: StreamLayout, runs: ClusterRuns, hasBacking: boolean) {

@@ -1,11 +1,9 @@
 import { argumentError } from '../errors.ts'
 import { MAX_REFCOUNT_TABLE_BYTES } from '../format/qcow2/constants.ts'
+import { ENTRY, refcountClusters } from '../format/qcow2/new-layout.ts'
 import { formatSize } from '../units.ts'
 import type { ClusterRun, ClusterRuns } from './cluster-runs.ts'
 
-/** Bytes of an entry of the L1, an L2 and the refcount table, and of a refcount. */
-const ENTRY = 8
-const REFCOUNT = 2
 /** Users of one L2 table: as many as a refcount counts. */
 const MAX_USERS = 0xffff
 
@@ -54,7 +52,7 @@ export function layOut(
   let dataClusters = 0
   for (const { kind, first, end } of runs) if (kind === 'data') dataClusters += end - first
   // Before its tables are counted, of which there are many then.
-  refcountsOf(dataClusters, clusterSize)
+  requireRefcounts(dataClusters, clusterSize)
   let zeroTables = 0
   let tables = 0
   for (const { isZero } of tablesOf(runs, clusterSize / ENTRY)) {
@@ -65,7 +63,7 @@ export function layOut(
   for (let left = zeroTables; left > 0; left -= MAX_USERS) users.push(Math.min(left, MAX_USERS))
   const l1Clusters = inClusters(entries * ENTRY)
   const others = 1 + l1Clusters + users.length + tables + dataClusters
-  const { blocks, tableClusters } = refcountsOf(others, clusterSize)
+  const { blocks, table } = requireRefcounts(others, clusterSize)
 
   let next = 1
   const place = (clusters: number) => {
@@ -75,7 +73,7 @@ export function layOut(
   }
   return {
     ...{ clusterBits, size },
-    refcountTable: place(tableClusters),
+    refcountTable: place(table),
     refcountBlocks: place(blocks),
     l1: { entries, ...place(l1Clusters) },
     sharedTables: { first: place(users.length).first, users },
@@ -86,23 +84,14 @@ export function layOut(
 }
 
 /**
- * How many clusters the refcounts take, which count themselves, too.
- * @param others all other clusters
+ * As refcountClusters.
  * @throws BackupError USAGE if QEMU opens no refcount table so large
  */
-function refcountsOf(
-  others: number,
-  clusterSize: number,
-): { blocks: number; tableClusters: number } {
-  let blocks = 0
-  let tableClusters = 0
-  for (let all = 0; all !== others + blocks + tableClusters; ) {
-    all = others + blocks + tableClusters
-    blocks = Math.ceil((all * REFCOUNT) / clusterSize)
-    tableClusters = Math.ceil((blocks * ENTRY) / clusterSize)
-  }
-  if (tableClusters * clusterSize <= MAX_REFCOUNT_TABLE_BYTES) return { blocks, tableClusters }
-  const bytes = formatSize((others + blocks + tableClusters) * clusterSize)
+function requireRefcounts(others: number, clusterSize: number) {
+  const clusters = refcountClusters(others, clusterSize)
+  const { blocks, table } = clusters
+  if (table * clusterSize <= MAX_REFCOUNT_TABLE_BYTES) return clusters
+  const bytes = formatSize((others + blocks + table) * clusterSize)
   throw argumentError('clusterSize', `an image of ${bytes} needs larger clusters`)
 }
 

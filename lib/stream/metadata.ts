@@ -1,10 +1,7 @@
 import { COPIED, ZERO } from '../format/qcow2/entries.ts'
+import { ENTRY, REFCOUNT } from '../format/qcow2/new-layout.ts'
 import type { ClusterRuns } from './cluster-runs.ts'
 import { type StreamLayout, tablesOf } from './layout.ts'
-
-/** Bytes of an entry of the L1, an L2 and the refcount table, and of a refcount. */
-const ENTRY = 8
-const REFCOUNT = 2
 
 /**
  * The metadata of an image behind its header, in the order of the file: refcount table, refcount blocks,

@@ -1,3 +1,4 @@
+import { inOrderAhead } from '../../ahead.ts'
 import { BackupError } from '../../errors.ts'
 import { intersect } from '../../extents/intersect.ts'
 import type { Range } from '../../extents/range-set.ts'
@@ -64,18 +65,8 @@ class NbdDisk implements ServedDisk {
     if (options.writable) this.writer = writerOf(this.#lines, info, !options.sparse)
   }
 
-  async *read({ start, length }: Range): AsyncGenerator<Buffer> {
-    const ahead: Promise<Buffer>[] = []
-    const end = start + length
-    for (let at = start; at < end; ) {
-      const to = Math.min(end, roundDown(at, PIECE) + PIECE)
-      const reading = this.#piece(at, to)
-      reading.catch(() => {})
-      ahead.push(reading)
-      if (ahead.length >= AHEAD) yield await (ahead.shift() as Promise<Buffer>)
-      at = to
-    }
-    for (const reading of ahead) yield await reading
+  read(range: Range): AsyncIterable<Buffer> {
+    return inOrderAhead(this.#reads(range), AHEAD)
   }
 
   async *extents(
@@ -108,6 +99,16 @@ class NbdDisk implements ServedDisk {
   async close(): Promise<void> {
     this.#stop.abort()
     this.#lines.close()
+  }
+
+  *#reads({ start, length }: Range): Generator<() => Promise<Buffer>> {
+    const end = start + length
+    for (let at = start; at < end; ) {
+      const from = at
+      at = Math.min(end, roundDown(from, PIECE) + PIECE)
+      const to = at
+      yield () => this.#piece(from, to)
+    }
   }
 
   async #piece(from: number, to: number): Promise<Buffer> {

@@ -68,9 +68,9 @@ export class NearMappings {
     }
     this.#count += mappings.length
     if (this.#count > MOST) {
-      // All but the one that is asked for now: simpler than to know how many each of them has.
+      // All of them, this one too: simpler than to know how many each has.
       this.#windows.clear()
-      this.#count = mappings.length
+      this.#count = 0
     }
     return mappings
   }
